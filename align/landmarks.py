@@ -1,0 +1,84 @@
+"""dlib's face detector and shape predictors, from a photo to arrays of landmarks."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_INSTALL = "pip install dlib-bin face_recognition_models"
+_PREDICTORS = {5: "shape_predictor_5_face_landmarks.dat", 68: "shape_predictor_68_face_landmarks.dat"}
+
+
+class NoFaceError(Exception):
+    """No face was found in a photo."""
+
+
+class LandmarkModelError(Exception):
+    """dlib, or one of the files that it needs, is absent or broken."""
+
+
+def find_faces(photo: NDArray[np.uint8], points: int = 5, upsample: int = 1) -> list[NDArray[np.float64]]:
+    """Find every face in a photo.
+
+    Args:
+        photo: uint8 (H, W, 3) RGB, upright.
+        points: landmarks per face, 5 or 68.
+        upsample: how often the photo may be doubled in size, tried only while no face is found.
+    Returns:
+        float64 (points, 2) per face, (x, y) in the photo's pixels; the largest face first.
+    Raises:
+        LandmarkModelError: dlib or its landmark file is absent or broken.
+    Source: King, "Dlib-ml", JMLR 2009; Kazemi and Sullivan, CVPR 2014.
+    """
+    predictor = _predictor(points)
+    photo = np.ascontiguousarray(photo)
+    for doublings in range(upsample + 1):
+        boxes = sorted(_detector()(photo, doublings), key=lambda box: box.area(), reverse=True)
+        if boxes:
+            return [
+                np.array([(part.x, part.y) for part in predictor(photo, box).parts()], dtype=np.float64)
+                for box in boxes
+            ]
+    return []
+
+
+def model_path(name: str) -> Path:
+    """A file of the face_recognition_models package.
+
+    The package itself cannot be imported: it asks for pkg_resources, which setuptools has dropped.
+
+    Raises:
+        LandmarkModelError: the package or the file is absent.
+    """
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None or not spec.submodule_search_locations:
+        raise LandmarkModelError(f"the package face_recognition_models is not installed; run: {_INSTALL}")
+    path = Path(spec.submodule_search_locations[0]) / "models" / name
+    if not path.is_file():
+        raise LandmarkModelError(f"the landmark file {name} is missing from face_recognition_models; run: {_INSTALL}")
+    return path
+
+
+def _dlib() -> Any:
+    try:
+        import dlib
+    except ImportError as error:
+        raise LandmarkModelError(f"dlib is not installed ({error}); run: {_INSTALL}") from error
+    return dlib
+
+
+@cache
+def _detector() -> Any:
+    return _dlib().get_frontal_face_detector()
+
+
+@cache
+def _predictor(points: int) -> Any:
+    path = model_path(_PREDICTORS[points])
+    try:
+        return _dlib().shape_predictor(str(path))
+    except RuntimeError as error:
+        raise LandmarkModelError(f"the landmark file {path.name} is broken ({error}); run: {_INSTALL}") from error

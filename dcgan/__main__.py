@@ -1,0 +1,222 @@
+"""python -m dcgan: train, sample, export."""
+
+import argparse
+import re
+import signal
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from dcgan.config import PRESETS, ConfigError, NetworkConfig, TrainConfig
+from weights import DEFAULT, REGISTRY, VERSION
+
+_EXAMPLE = """example:
+  python -m align raw/ aligned/
+  python -m dcgan train aligned/ --out runs/faces
+  python -m dcgan export runs/faces faces.safetensors
+  python -m dcgan sample --weights faces.safetensors --out samples/"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; the flags of `train` come from the fields of its config."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m dcgan", description="Train a DCGAN on aligned faces.", epilog=_EXAMPLE, formatter_class=formatter
+    )
+    parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{train,sample,export}")
+
+    train = commands.add_parser(
+        "train",
+        help="train on a folder of aligned faces; the same command again carries on where it was stopped",
+        description="Train on a folder of aligned faces; the same command again carries on where it was stopped.",
+        epilog="example: python -m dcgan train aligned/ --out runs/faces",
+    )
+    train.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
+    train.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
+    train.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
+    for config in (NetworkConfig, TrainConfig):
+        _add_config(train, config)
+    _add_device(train)
+
+    sample = commands.add_parser(
+        "sample",
+        help="generate faces: a grid and single files",
+        description="Generate faces: a grid and single files.",
+        epilog="example: python -m dcgan sample --count 64 --out samples/",
+    )
+    sample.add_argument("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    sample.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
+    sample.add_argument("--count", type=_positive_int, default=64, help="number of faces (64)")
+    sample.add_argument("--seed", type=int, default=0, help="of z (0)")
+    sample.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _add_device(sample)
+
+    export = commands.add_parser(
+        "export",
+        help="write the weights of a run for completion",
+        description="Write G's average and D of a run's newest checkpoint, and a picture of its curves beside them.",
+        epilog="example: python -m dcgan export runs/faces weights/faces-64.safetensors",
+    )
+    export.add_argument("run", type=Path, help="run folder of python -m dcgan train")
+    export.add_argument("file", type=Path, help="weights file to write, .safetensors")
+    export.add_argument("--template", default="face", help="alignment template of the training faces (face)")
+    export.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 after SIGINT or SIGTERM.
+    """
+    arguments = build_parser().parse_args(argv)
+    # Late, so that --help does not wait for torch.
+    from align.photo import PhotoError
+    from dcgan.checkpoint import CheckpointError, WeightsError
+    from dcgan.dataset import DatasetError
+    from dcgan.device import DeviceError
+    from dcgan.train import TrainingError
+
+    try:
+        return {"train": _train, "sample": _sample, "export": _export}[arguments.command](arguments)
+    except (ConfigError, CheckpointError, DatasetError, DeviceError, PhotoError, WeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from dcgan.dataset import load_faces
+    from dcgan.device import pick_device
+    from dcgan.train import train
+
+    preset = PRESETS[arguments.preset]
+    config = replace(preset, network=replace(preset.network, **_given(arguments, NetworkConfig)))
+    config = replace(config, **_given(arguments, TrainConfig))
+    device = pick_device(arguments.device)
+    faces = load_faces(arguments.faces, config.network.size, _say)
+    _say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
+    stop = _StopSignal()
+    run = train(config, faces, arguments.out, device)
+    begin = next(run).images
+    if begin:
+        _say(f"carrying on at {begin / 1000:.1f} kimg")
+    with tqdm(total=round(config.kimg * 1000), initial=begin, unit="img", unit_scale=True, disable=None) as bar:
+        for progress in run:
+            bar.update(progress.images - bar.n)
+            if progress.stats:
+                bar.clear()
+                _say("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
+            if stop.number:
+                run.close()
+                _say(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
+                return 128 + stop.number
+    print(arguments.out)
+    return 0
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    import torch
+    from torchvision.utils import make_grid
+
+    import weights
+    from align.photo import write_photo
+    from dcgan.checkpoint import load_weights
+    from dcgan.device import pick_device
+    from dcgan.networks import sample_z
+    from dcgan.tensors import to_image
+
+    device = pick_device(arguments.device)
+    G = load_weights(weights.resolve(arguments.weights), device).generator
+    names = ["grid.png", *(f"{index:04d}.png" for index in range(arguments.count))]
+    _refuse_existing([arguments.out / name for name in names], arguments.overwrite)
+    z = sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)).to(device)
+    with torch.inference_mode():
+        images = torch.cat([G(part) for part in z.split(64)])
+    grid = make_grid(images, nrow=round(arguments.count**0.5) or 1, padding=0)[None]
+    for name, picture in zip(names, [*to_image(grid), *to_image(images)], strict=True):
+        write_photo(arguments.out / name, picture)
+    print(arguments.out / "grid.png")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from dcgan.export import export_run, plot_losses
+
+    picture = arguments.run / "losses.png"
+    _refuse_existing([arguments.file], arguments.overwrite)
+    facts = export_run(arguments.run, arguments.file, arguments.template)
+    plot_losses(arguments.run, picture)
+    _say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
+    print(arguments.file, picture, sep="\n")
+    return 0
+
+
+class _StopSignal:
+    """Remembers the first SIGINT or SIGTERM, so that training ends between two steps; a second one aborts."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self.number = number
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)
+
+
+def _add_config(parser: argparse.ArgumentParser, config: type) -> None:
+    """One flag per field, explained by the field's line in the class's docstring."""
+    texts = dict(re.findall(r"^ {8}(\w+): (.+?)$", config.__doc__ or "", re.MULTILINE))
+    for item in fields(config):
+        if item.type in ("int", "float", "str", int, float, str):
+            kind: Any = {"int": int, "float": float, "str": str}.get(str(item.type), item.type)
+            parser.add_argument(_flag(item.name), type=kind, help=f"{texts[item.name]} ({item.default})")
+        elif item.type in ("bool", bool):
+            help_text = f"{texts[item.name]} ({item.default})"
+            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=help_text)
+
+
+def _given(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
+    """The fields whose flag was given."""
+    values = {item.name: getattr(arguments, item.name, None) for item in fields(config)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+
+
+def _positive_int(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    from align.photo import PhotoError
+
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise PhotoError(f"{existing[0]} exists; give --overwrite or another place")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

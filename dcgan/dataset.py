@@ -1,0 +1,89 @@
+"""A folder of aligned faces, held in memory and served in an order that a resumed run finds again."""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from align.photo import PhotoError, list_photos, read_photo
+
+
+class DatasetError(Exception):
+    """A folder that cannot be trained on."""
+
+
+def load_faces(folder: Path, size: int, report: Callable[[str], None]) -> NDArray[np.uint8]:
+    """Read every crop of a folder, in the order of their names.
+
+    Args:
+        folder: as `python -m align` writes it; sub-folders are read too.
+        size: expected side of the crops in pixels.
+        report: is told of each file that is left out, and why, and then how many there were.
+    Returns:
+        uint8 (N, size, size, 3).
+    Raises:
+        DatasetError: the folder is absent or holds no usable crop.
+    """
+
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            pixels = read_photo(path).pixels
+        except PhotoError as error:
+            return f"{path}: {error}"
+        if pixels.shape != (size, size, 3):
+            height, width = pixels.shape[:2]
+            return f"{path}: is {width}x{height}, expected {size}x{size}; cut it out with python -m align"
+        return pixels
+
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is no folder; expected one of aligned faces, as python -m align writes it")
+    with ThreadPoolExecutor(2) as threads:  # decoding releases the interpreter's lock
+        found = list(threads.map(read, list_photos(folder)))
+    reasons = [item for item in found if isinstance(item, str)]
+    for reason in reasons:
+        report(reason)
+    if reasons:
+        report(f"{len(reasons)} of {len(found)} files left out")
+    faces = [item for item in found if not isinstance(item, str)]
+    if not faces:
+        raise DatasetError(f"{folder} holds no {size}x{size} face; run python -m align first")
+    return np.stack(faces)
+
+
+def digest(faces: NDArray[np.uint8]) -> str:
+    """sha256 of the images' bytes: a run is resumed only on the data that it began with."""
+    return hashlib.sha256(faces.tobytes()).hexdigest()
+
+
+class Batches:
+    """An endless stream of shuffled batches, a pure function of the seed and the number of images shown so far."""
+
+    def __init__(self, faces: NDArray[np.uint8], batch: int, seed: int, flip: bool) -> None:
+        if len(faces) < batch:
+            raise DatasetError(
+                f"the data set has {len(faces)} images, fewer than a batch of {batch}; add images or lower --batch"
+            )
+        self._faces = torch.from_numpy(faces)
+        self._batch = batch
+        self._seed = seed
+        self._flip = flip
+
+    def at(self, step: int) -> Tensor:
+        """The images of one step: uint8 (batch, S, S, 3), mirrored at random where `flip` is set."""
+        per_epoch = len(self._faces) // self._batch
+        epoch, position = divmod(step, per_epoch)
+        order = torch.randperm(len(self._faces), generator=self._generator(epoch, 0))
+        images = self._faces[order[position * self._batch :][: self._batch]]
+        if self._flip:
+            mirrored = torch.rand(self._batch, generator=self._generator(step, 1)) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
+        return images
+
+    def _generator(self, index: int, purpose: int) -> torch.Generator:
+        entropy = np.random.SeedSequence([self._seed, index, purpose]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(entropy[0] >> 1))
