@@ -1,9 +1,13 @@
 """Landmark templates: where the landmarks of a face come to lie in its crop."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Template:
 
     def sources(self, landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
         """The points of one face that the fit moves, float64 (len(groups), 2) in the photo's pixels."""
+        import numpy as np  # here, since command lines read the names above and shall start at once
+
         return np.array([landmarks[list(group)].mean(axis=0) for group in self.groups])
 
 

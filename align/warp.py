@@ -75,23 +75,31 @@ def warp(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
     return _resample(photo, matrix, size, size)
 
 
-def footprint(shape: tuple[int, int], matrix: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
-    """The photo's pixels that a crop covers: bool (H, W), for a photo of `shape` (H, W)."""
+def footprint(
+    shape: tuple[int, int], matrix: NDArray[np.float64], size: int, beyond_px: float = 0
+) -> NDArray[np.bool_]:
+    """The pixels of a photo of `shape` (H, W) that a crop covers, and up to `beyond_px` around it: bool (H, W)."""
     covered = np.zeros(shape, dtype=bool)
     x0, y0, x1, y1 = _bounds(invert(matrix), size, size, shape)
     ys, xs = np.mgrid[y0:y1, x0:x1]
     u, v = (matrix[row, 0] * xs + matrix[row, 1] * ys + matrix[row, 2] for row in (0, 1))
-    covered[y0:y1, x0:x1] = (u >= 0) & (u <= size - 1) & (v >= 0) & (v <= size - 1)
+    # A hair of slack, for what rounding takes from a matrix that meets the border exactly.
+    least = -1e-6 - beyond_px * float(np.linalg.norm(matrix[:, :2], ord=2))
+    most = size - 1 - least
+    covered[y0:y1, x0:x1] = (u >= least) & (u <= most) & (v >= least) & (v <= most)
     return covered
 
 
-def paste(photo: NDArray[np.uint8], crop: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
+def paste(
+    photo: NDArray[np.uint8], crop: NDArray[np.uint8], matrix: NDArray[np.float64], beyond_px: float = 0
+) -> NDArray[np.uint8]:
     """Put a crop back where `warp` cut it out.
 
     Args:
         photo: uint8 (H, W, 3); not written to.
         crop: uint8 (S, S, 3).
         matrix: float64 (2, 3), photo -> crop.
+        beyond_px: repeat the crop's last pixels up to so far around it, at most 8, in the photo's pixels.
     Returns:
         uint8 (H, W, 3): the crop inside its footprint, the photo everywhere else.
     """
@@ -102,14 +110,12 @@ def paste(photo: NDArray[np.uint8], crop: NDArray[np.uint8], matrix: NDArray[np.
     if x1 <= x0 or y1 <= y0:
         return pasted
     back = invert(matrix) - np.array([[0, 0, x0], [0, 0, y0]])
-    inside = footprint((height, width), matrix, size)[y0:y1, x0:x1]
+    inside = footprint((height, width), matrix, size, beyond_px)[y0:y1, x0:x1]
     pasted[y0:y1, x0:x1][inside] = _resample(crop, back, x1 - x0, y1 - y0)[inside]
     return pasted
 
 
-def _bounds(
-    matrix: NDArray[np.float64], width: int, height: int, limit: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _bounds(matrix: NDArray[np.float64], width: int, height: int, limit: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box (x0, y0, x1, y1) that a width x height image takes after `matrix`, cut to `limit` (H, W)."""
     corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
     moved = corners @ matrix.T

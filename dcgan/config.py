@@ -80,7 +80,7 @@ class TrainConfig:
     kimg: float = 1500
     batch: int = 64
     loss: str = "relativistic"
-    gamma: float = 5
+    gamma: float = 1
     penalty_every: int = 4
     lr: float = 2e-4
     lr_end: float = 5e-5

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Generator as Steps
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ def _check_finite(sums: dict[str, Tensor], parts: dict[str, Any]) -> None:
 def _check_same_run(saved: dict[str, Any], config: TrainConfig, data_sha256: str, folder: Path) -> None:
     if saved["data_sha256"] != data_sha256:
         raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
-    ours, theirs = asdict(replace(config, kimg=0)), saved["config"] | {"kimg": 0}
+    ours, theirs = asdict(config) | {"kimg": 0}, saved["config"] | {"kimg": 0}
     odd = [name for name in ours if ours[name] != theirs.get(name)]
     if odd or ours.keys() != theirs.keys():
         raise CheckpointError(

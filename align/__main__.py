@@ -1,0 +1,167 @@
+"""Cut the faces out of photos: `python -m align raw/ aligned/`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.options import AlignOptions
+from align.template import TEMPLATES
+
+if TYPE_CHECKING:
+    from align.folder import Result
+
+_EPILOG = """\
+example:
+  python -m align raw/ aligned/ --faces all --missing unseen/
+
+Every crop's matrix, landmarks, source and the source's sha256 go to aligned/faces.jsonl.
+Exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed or have no face,
+130 and 143 stopped by a signal; run the same command again to go on.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; the defaults are those of AlignOptions."""
+    defaults = AlignOptions()
+    parser = argparse.ArgumentParser(
+        prog="python -m align",
+        description="Cut the faces out of photos, upright, centred and all of one size.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("input", type=Path, help="a folder of photos, sub-folders included, or one photo")
+    add("output", type=Path, help="the folder for the crops")
+    add(
+        "--template",
+        choices=sorted(TEMPLATES),
+        default=defaults.template,
+        help="where the landmarks come to lie (default: %(default)s)",
+    )
+    add("--size", type=_at_least(1), default=defaults.size, help="side of the crops in pixels (default: %(default)s)")
+    add(
+        "--faces",
+        choices=("largest", "all", "single"),
+        default=defaults.faces,
+        help="of several faces in a photo take the largest, or all, or skip the photo (default: %(default)s)",
+    )
+    add(
+        "--upsample",
+        type=_at_least(0),
+        default=defaults.upsample,
+        metavar="N",
+        help="double a photo up to N times while no face is found clearly (default: %(default)s)",
+    )
+    add("--missing", type=Path, metavar="FOLDER", help="copy the photos without a face there (default: no copies)")
+    add("--overwrite", action="store_true", help="do photos again that have their crop (default: skip them)")
+    add("--jobs", type=_at_least(1), default=defaults.jobs, help="worker processes (default: all cores, %(default)s)")
+    add("--report", type=Path, metavar="FILE.json", help="write one record per photo there (default: no report)")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="name every photo (default: those without a crop)")
+    volume.add_argument("-q", "--quiet", action="store_true", help="name no photo, count nothing, show no progress")
+    add("--version", action="version", version=f"%(prog)s {_version()}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = build_parser().parse_args(argv)
+    # Not before the arguments are read: these take half a second, and --help shall not.
+    from align.folder import WorkerError
+    from align.landmarks import LandmarkModelError
+    from align.photo import PhotoError
+
+    try:
+        return _align(args)
+    except PhotoError as error:
+        print(f"align: {error}", file=sys.stderr)
+        return 2
+    except (LandmarkModelError, WorkerError, OSError) as error:
+        print(f"align: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("align: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _align(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from align.folder import RECORDS, align_folder
+    from align.photo import PhotoError, atomic_write, list_photos, prepare_folder
+
+    if not args.input.exists():
+        raise PhotoError(f"{args.input} does not exist; give a folder of photos or one photo")
+    root, photos = args.input.parent, [args.input]
+    if args.input.is_dir():
+        root, photos = args.input, list_photos(args.input, skip=[args.output, *filter(None, [args.missing])])
+    if not photos:
+        raise PhotoError(f"{args.input} holds no photos")
+    if args.report:
+        prepare_folder(args.report.parent)
+
+    options = AlignOptions(**{field.name: getattr(args, field.name) for field in fields(AlignOptions)})
+    results: list[Result] = []
+    try:
+        progress = align_folder(photos, root, args.output, options)
+        for result in tqdm(progress, total=len(photos), unit="photo", disable=args.quiet or None):
+            results.append(result)
+            if args.verbose or not (args.quiet or result.status in ("aligned", "skipped")):
+                words = [_shown(result.photo), result.status, result.reason]
+                tqdm.write(": ".join(filter(None, words)), file=sys.stderr)
+    finally:
+        if args.report and results:
+            with atomic_write(args.report) as file:
+                file.write(json.dumps([_record(result) for result in results], indent=1).encode() + b"\n")
+    count = Counter(result.status for result in results)
+    if not args.quiet:
+        crops = sum(len(result.crops) for result in results)
+        told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
+        print(f"{len(results)} photos: {told}; {crops} crops written", file=sys.stderr)
+    print(args.output / RECORDS)
+    return 3 if count["failed"] or count["no face"] else 0
+
+
+def _record(result: Result) -> dict[str, object]:
+    return {
+        "photo": str(result.photo),
+        "status": result.status,
+        "reason": result.reason,
+        "crops": [str(crop) for crop in result.crops],
+    }
+
+
+def _shown(path: Path) -> str:
+    """A path on one line, whatever its name holds."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
+def _version() -> str:
+    try:
+        return metadata.version("dcgan-completion")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    # As an exception SIGTERM runs every clean-up on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Align every photo of a folder: many processes, one record for every crop."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from threading import Thread
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from align.landmarks import LandmarkModelError, find_faces
+from align.options import AlignOptions
+from align.photo import PhotoError, atomic_write, output_names, prepare_folder, read_photo, write_photo
+from align.template import TEMPLATES
+from align.warp import fit, warp
+
+RECORDS = "faces.jsonl"
+# Photos handed out ahead of the one whose result is awaited, for each worker.
+_AHEAD = 16
+
+
+class WorkerError(Exception):
+    """A worker process died."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one photo.
+
+    Attributes:
+        photo: the file.
+        status: "aligned", "skipped", "no face", "several faces" or "failed".
+        crops: the files written, the largest face first.
+        reason: why there is no crop, for people.
+    """
+
+    photo: Path
+    status: str
+    crops: tuple[Path, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One photo's work; `name` is where its crop goes below the output folder, `mine` the crops that it has there."""
+
+    photo: Path
+    source: str
+    name: Path
+    mine: frozenset[str]
+
+
+def align_folder(
+    photos: Sequence[Path], root: Path, output: Path, options: AlignOptions | None = None
+) -> Iterator[Result]:
+    """Cut the faces out of photos, one PNG each, and record each in `output`/faces.jsonl.
+
+    A record holds the crop and its source relative to the two folders, the source's sha256, the face's number (0 is
+    the photo's largest), the template and size, the 2x3 matrix photo -> crop, and the landmarks in the photo's pixels.
+    It is written before its crop, so that no crop is ever without one; the file is tidied at the start and the end.
+
+    Args:
+        photos: distinct files below `root`.
+        root: the input folder, whose sub-folders are kept.
+        output: the folder for the crops.
+        options: see there.
+    Yields:
+        one result per photo, those that are skipped first.
+    Raises:
+        PhotoError: a folder cannot be used, or holds crops of another template or size.
+        LandmarkModelError: dlib or its landmark file is absent or broken.
+        WorkerError: a worker process died.
+    """
+    options = options or AlignOptions()
+    prepare_folder(output, root)
+    if options.missing:
+        prepare_folder(options.missing, root, output)
+    names = output_names(photos, root, numbered=options.faces == "all")
+    _refuse_overlap(photos, root, output, names)
+    records = _tidy_records(output)
+    kinds = {(record["template"], record["size"]) for record in records.values()}
+    if not options.overwrite and not kinds <= {(options.template, options.size)}:
+        raise PhotoError(f"{output} holds crops of another template or size; choose another folder, or --overwrite")
+
+    done, mine = set(), defaultdict(set)
+    for crop, record in records.items():
+        mine[record["source"]].add(crop)
+        if record["face"] == 0:  # is written last, so the others are there too
+            done.add(record["source"])
+    tasks = []
+    for photo in photos:
+        source = photo.relative_to(root).as_posix()
+        if source in done and not options.overwrite:
+            yield Result(photo, "skipped", reason="has its crop already")
+        else:
+            tasks.append(_Task(photo, source, names[photo], frozenset(mine[source])))
+    try:
+        yield from _spread(partial(_align_photo, output=output, options=options), tasks, options.jobs)
+    finally:
+        _tidy_records(output)
+
+
+def read_records(output: Path) -> dict[str, dict[str, Any]]:
+    """The records of a folder of crops by the crop's name; the last one counts, and broken lines do not."""
+    records = {}
+    path = output / RECORDS
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            inside = PurePosixPath(record["crop"])
+            known = {record["source"], record["face"], record["template"], record["size"]}
+        except (ValueError, TypeError, KeyError):
+            continue
+        if known and not inside.is_absolute() and ".." not in inside.parts:
+            records[record["crop"]] = record
+    return records
+
+
+def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
+    try:
+        photo = read_photo(task.photo)
+        template = TEMPLATES[options.template]
+        faces = find_faces(photo.pixels, template.points, options.upsample)
+        if not faces:
+            if options.missing:
+                nothing = np.zeros(photo.pixels.shape[:2], dtype=bool)
+                write_photo(options.missing / task.name, photo.pixels, photo, nothing)
+            return Result(task.photo, "no face", reason="no face found; a greater --upsample finds smaller ones")
+        if options.faces == "single" and len(faces) > 1:
+            return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, one wanted")
+        crops = []
+        for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
+            name = task.name.with_name(f"{task.name.stem}_{number}.png") if number else task.name
+            matrix = fit(template, landmarks, options.size)
+            record = {
+                "crop": name.as_posix(),
+                "source": task.source,
+                "sha256": photo.sha256,
+                "face": number,
+                "template": template.name,
+                "size": options.size,
+                "matrix": matrix.tolist(),
+                "landmarks": landmarks.tolist(),
+            }
+            crops.append((output / name, warp(photo.pixels, matrix, options.size), record))
+        for path, pixels, record in reversed(crops):
+            if path.exists() and not options.overwrite and record["crop"] not in task.mine:
+                raise PhotoError(f"{path} exists and is not this photo's crop; move it, or pass --overwrite")
+            _write_crop(path, pixels, output / RECORDS, record)
+        for stale in task.mine - {record["crop"] for _, _, record in crops}:
+            (output / stale).unlink(missing_ok=True)
+        return Result(task.photo, "aligned", tuple(path for path, _, _ in crops))
+    except LandmarkModelError:
+        raise
+    except PhotoError as error:
+        return Result(task.photo, "failed", reason=str(error))
+    except Exception as error:  # one photo never ends the batch
+        return Result(task.photo, "failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: dict[str, Any]) -> None:
+    """Write a crop and its record: both or, with a full disk or a signal in between, neither."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(signal.SIGTERM, signal.SIGINT), atomic_write(path) as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        file.flush()
+        with records.open("ab") as lines:
+            lines.write(json.dumps(record).encode() + b"\n")
+
+
+def _refuse_overlap(photos: Sequence[Path], root: Path, output: Path, names: dict[Path, Path]) -> None:
+    """No crop may take the place of a photo, which can happen where the output folder holds the input folder."""
+    here, there = root.resolve(), output.resolve()
+    overlap = {here / photo.relative_to(root) for photo in photos} & {there / name for name in names.values()}
+    if overlap:
+        raise PhotoError(f"the output would overwrite the photo {min(overlap)}; choose another folder")
+
+
+def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
+    """Write faces.jsonl anew: sorted, one record per crop, none without its crop."""
+    records = {crop: record for crop, record in sorted(read_records(output).items()) if (output / crop).is_file()}
+    with atomic_write(output / RECORDS) as file:
+        for record in records.values():
+            file.write(json.dumps(record).encode() + b"\n")
+    return records
+
+
+def _spread(work: Callable[[_Task], Result], tasks: Sequence[_Task], jobs: int) -> Iterator[Result]:
+    """Do the tasks in `jobs` processes; results come in the order of the tasks."""
+    if min(jobs, len(tasks)) <= 1:
+        yield from map(work, tasks)
+        return
+    # Forked workers would inherit the state of OpenCV's and other threads; spawned ones start clean.
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _begin_worker)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            with _held(signal.SIGINT):  # Ctrl-C reaches every process of the terminal; the workers inherit the block
+                waiting.append(pool.submit(work, task))
+            if len(waiting) > jobs * _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process died, perhaps for want of memory; the crops made so far are kept: "
+            "run the same command again, or with fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    cv2.setNumThreads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next photo for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _held(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

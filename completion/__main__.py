@@ -1,0 +1,191 @@
+"""python -m completion: fill holes in photos of faces."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weights import DEFAULT, REGISTRY, VERSION
+
+if TYPE_CHECKING:
+    from completion.batch import Result
+
+_EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
+  alpha (the transparent pixels of the photo), a mask FILE, or a FOLDER of masks named like the photos; white = fill
+
+examples:
+  python -m completion --mask center img.png
+  python -m completion --mask holes/ photos/ --output done/ --strip --report done.json
+  python -m completion --mask mouth --faces all --solver paper group.jpg --output group_done.png
+
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 and 143 stopped by a signal"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m completion",
+        description="Fill holes in photos of faces with what a DCGAN has learnt of faces. Inside the hole the detail "
+        "is that of the weights, 64x64 for a face; every other pixel stays as it is.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size is an aligned face itself")
+    add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="what to fill, see below")
+    add("--invert-mask", action="store_true", help="black means fill in mask files, opaque with alpha")
+    add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
+    add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
+    add("--solver", choices=("fast", "paper", "bamos"), default="fast", help="how to search z (%(default)s)")
+    add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
+    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    add("--seed", type=int, default=0, help="of the search and of the random masks (%(default)s)")
+    add("--strip", action="store_true", help="also write photo, hole and completion side by side")
+    add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
+    add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="say what became of every photo")
+    volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("--version", action="version", version=f"%(prog)s {VERSION}")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code, see --help.
+    """
+    arguments = build_parser().parse_args(argv)
+    # Late, so that --help does not wait for torch.
+    from align.landmarks import LandmarkModelError
+    from align.photo import PhotoError
+    from completion.masks import MaskError
+    from dcgan.checkpoint import WeightsError
+    from dcgan.device import DeviceError
+    from weights import WeightsFileError
+
+    try:
+        return _complete(arguments)
+    except (PhotoError, MaskError, WeightsError, WeightsFileError, DeviceError) as error:
+        print(f"completion: {error}", file=sys.stderr)
+        return 2
+    except (LandmarkModelError, OSError) as error:
+        print(f"completion: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("completion: stopped; what was completed so far is kept", file=sys.stderr)
+        return 130
+
+
+def _complete(arguments: argparse.Namespace) -> int:
+    import json
+
+    from tqdm import tqdm
+
+    import weights
+    from align.photo import atomic_write, prepare_folder
+    from completion.batch import BatchOptions, Result, complete_photo, plan_outputs
+    from completion.complete import FaceCompleter
+    from completion.masks import MaskError, split_name
+    from dcgan.checkpoint import load_weights
+    from dcgan.device import pick_device
+
+    if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
+        raise MaskError(f"there is no mask named {arguments.mask!r}, nor a file or folder of that name; see --help")
+    root, outputs = plan_outputs(arguments.photos, arguments.output)
+    if arguments.report:
+        prepare_folder(arguments.report.parent)
+    device = pick_device(arguments.device)
+    completer = FaceCompleter(
+        load_weights(weights.resolve(arguments.weights), device), arguments.solver, arguments.blend
+    )
+    options = BatchOptions(
+        mask=arguments.mask,
+        invert_mask=arguments.invert_mask,
+        faces=arguments.faces,
+        seed=arguments.seed,
+        strip=arguments.strip,
+        history=arguments.history,
+        overwrite=arguments.overwrite,
+        measure=arguments.report is not None,
+    )
+    results: list[Result] = []
+    single = len(outputs) == 1
+    bar = tqdm(
+        total=None if single else len(outputs), unit="step" if single else "photo", disable=arguments.quiet or None
+    )
+    try:
+        with bar:
+            for photo, output in outputs.items():
+                for item in complete_photo(completer, photo, output, root, options):
+                    if isinstance(item, Result):
+                        results.append(item)
+                        bar.update(not single)
+                        _tell(item, arguments.verbose, arguments.quiet)
+                    elif single:
+                        bar.total = item.faces * (item.steps + 1)
+                        bar.update()
+    finally:
+        if arguments.report and results:
+            report = {
+                "settings": _settings(arguments, completer.weights.sha256),
+                "summary": _summary(results),
+                "photos": [result.record() for result in results],
+            }
+            with atomic_write(arguments.report) as file:
+                file.write(json.dumps(report, indent=1).encode() + b"\n")
+    failed = sum(result.status == "failed" for result in results)
+    if not single and not arguments.quiet:
+        words = ", ".join(f"{name} {value:.4g}" for name, value in _summary(results).items())
+        print(f"{len(results) - failed} completed, {failed} failed; means: {words}", file=sys.stderr)
+    if failed:
+        return 2 if single else 3
+    return 0
+
+
+def _tell(result: Result, verbose: bool, quiet: bool) -> None:
+    from tqdm import tqdm
+
+    if result.status == "failed":
+        tqdm.write(f"{_shown(result.photo)}: {result.reason}", file=sys.stderr)
+    for output in result.outputs:
+        tqdm.write(str(output), file=sys.stdout)
+    for note in () if quiet else result.notes:
+        tqdm.write(f"{_shown(result.photo)}: {note}", file=sys.stderr)
+    if verbose and result.figures:
+        words = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
+        tqdm.write(f"{_shown(result.photo)}: {words}", file=sys.stderr)
+
+
+def _shown(path: Path) -> str:
+    """A path on one line, whatever its name holds."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _summary(results: list[Result]) -> dict[str, float]:
+    """The mean of every figure over the photos that have it; infinite ones (equal images) are left out."""
+    import math
+    from statistics import fmean
+
+    names = dict.fromkeys(name for result in results for name in result.figures)
+    values = {
+        name: [r.figures[name] for r in results if math.isfinite(r.figures.get(name, math.nan))] for name in names
+    }
+    return {name: fmean(found) for name, found in values.items() if found}
+
+
+def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
+    kept = ("mask", "invert_mask", "faces", "solver", "blend", "seed", "weights", "device")
+    return {name: getattr(arguments, name) for name in kept} | {"weights_sha256": sha256, "version": VERSION}
+
+
+if __name__ == "__main__":
+    # As an exception SIGTERM runs every clean-up on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Pictures for people to look at: the strip of a completion, the animation of a search."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from align.photo import atomic_write
+
+_LEAST_PX, _MOST_PX = 256, 768
+_HOLE_COLOUR = (255, 0, 255)
+
+
+def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Photo, photo with its hole painted over, and completion, side by side.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        hole: bool (H, W).
+        completed: uint8 (H, W, 3).
+    Returns:
+        uint8, small photos enlarged and large ones reduced.
+    """
+    return np.hstack([_viewable(picture) for picture in (photo, painted(photo, hole), completed)])
+
+
+def painted(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The photo with its hole in a colour that no face has."""
+    shown = photo.copy()
+    shown[hole] = _HOLE_COLOUR
+    return shown
+
+
+def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], most: int = 60) -> None:
+    """Write frames as a GIF that lingers on the last; of more than `most` some are left out.
+
+    Args:
+        path: .gif.
+        frames: uint8 (S, S, 3) each.
+        most: frames to keep.
+    """
+    kept = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+    images = [Image.fromarray(_viewable(frames[index])) for index in kept]
+    with atomic_write(path) as file:
+        images[0].save(
+            file,
+            "GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=[80] * (len(images) - 1) + [1500],
+            loop=0,
+        )
+
+
+def _viewable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    side = max(picture.shape[:2])
+    if side < _LEAST_PX:
+        times = -(-_LEAST_PX // side)
+        return picture.repeat(times, axis=0).repeat(times, axis=1)
+    if side > _MOST_PX:
+        size = tuple(max(1, round(length * _MOST_PX / side)) for length in picture.shape[1::-1])
+        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return picture

@@ -1,0 +1,174 @@
+"""The search of the z whose G(z) agrees with what is known of a face."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from completion import loss
+from dcgan.checkpoint import Weights
+from dcgan.networks import sample_z
+from dcgan.tensors import to_image, to_tensor
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How to search.
+
+    Attributes:
+        steps: iterations of Adam.
+        restarts: candidates that are followed at once, K; the best is kept.
+        draws: random z that the candidates are chosen from, by their context loss.
+        lr: Adam's learning rate at the start.
+        cosine: let the learning rate fall to 0 on a cosine.
+        weighted: weigh known pixels by how near the hole is (Yeh et al.), else all alike.
+        prior: "log" for -log D(G(z)), "saturating" for log(1 - D(G(z))).
+        prior_weight: of the prior loss.
+        z_weight: of the mean square of z, which keeps z where G was trained.
+        clip: bound on each dimension of z for a uniform prior, kept after every step; None for no bound.
+    """
+
+    steps: int
+    restarts: int
+    draws: int
+    lr: float
+    cosine: bool
+    weighted: bool
+    prior: str
+    prior_weight: float
+    z_weight: float
+    clip: float | None
+
+
+SOLVERS = {
+    "fast": Solver(
+        steps=40,
+        restarts=8,
+        draws=256,
+        lr=0.05,
+        cosine=True,
+        weighted=True,
+        prior="log",
+        prior_weight=1.0,
+        z_weight=20.0,
+        clip=None,
+    ),
+    # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
+    "paper": Solver(
+        steps=1500,
+        restarts=1,
+        draws=1,
+        lr=0.01,
+        cosine=False,
+        weighted=True,
+        prior="saturating",
+        prior_weight=0.003,
+        z_weight=0.0,
+        clip=1.0,
+    ),
+    # Amos 2016, the defaults of dcgan-completion.tensorflow.
+    "bamos": Solver(
+        steps=1000,
+        restarts=1,
+        draws=1,
+        lr=0.01,
+        cosine=False,
+        weighted=False,
+        prior="log",
+        prior_weight=0.1,
+        z_weight=0.0,
+        clip=1.0,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration of the search.
+
+    Attributes:
+        number: from 0, where z is as drawn, to the solver's steps.
+        z: float32 (K, nz), the candidates.
+        context: float32 (K,), weighted L1 on the known pixels, a sum in units of [-1, 1].
+        prior: float32 (K,), the prior loss, unweighted.
+        best: the candidate of the least total loss.
+        image: float32 (1, 3, S, S), G of the best candidate, in [-1, 1].
+    """
+
+    number: int
+    z: Tensor
+    context: Tensor
+    prior: Tensor
+    best: int
+    image: Tensor
+
+    @property
+    def preview(self) -> NDArray[np.uint8]:
+        """The best candidate as uint8 (S, S, 3)."""
+        return to_image(self.image)[0]
+
+
+def solve(
+    weights: Weights,
+    crop: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    solver: Solver,
+    seed: int = 0,
+    block: int = 1,
+) -> Iterator[Step]:
+    """Search z for one face.
+
+    Args:
+        weights: G and D, in eval mode: batch norm must not see which candidates share a batch.
+        crop: uint8 (S, S, 3), aligned; what stands in the hole is never read.
+        hole: bool (S, S). Nothing known at all makes it a pure generation.
+        solver: how to search.
+        seed: of the random z.
+        block: with more than 1 the hole is disregarded and only the means of blocks of this side are known.
+    Yields:
+        solver.steps + 1 Steps; the last is the result.
+    """
+    G, D = weights.generator, weights.discriminator
+    device = next(G.parameters()).device
+    known = torch.from_numpy(~hole)[None, None].to(device)
+    real = to_tensor(crop[None]).to(device)
+    if block > 1:
+        real = avg_pool2d(real, block)
+        weight = torch.ones_like(real[:, :1])
+    else:
+        real = torch.where(known, real, 0.0)
+        weight = loss.context_weight(known) if solver.weighted else known.float()
+
+    def judge(z: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (K, 3, S, S) and context losses (K,)."""
+        fake = G(z)
+        return fake, loss.context_loss(avg_pool2d(fake, block) if block > 1 else fake, real, weight)
+
+    drawn = sample_z(solver.draws, G.config, torch.Generator().manual_seed(seed)).to(device)
+    if solver.draws > solver.restarts:
+        with torch.no_grad():
+            contexts = torch.cat([judge(part)[1] for part in drawn.split(64)])
+        drawn = drawn[contexts.argsort(stable=True)]
+    z = drawn[: solver.restarts].clone().requires_grad_(True)
+    adam = torch.optim.Adam([z], lr=solver.lr)
+    prior_of = {"log": loss.log_prior, "saturating": loss.saturating_prior}[solver.prior]
+    for number in range(solver.steps + 1):
+        fake, context = judge(z)
+        prior = prior_of(D(fake) - weights.logit_offset)
+        total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=1)
+        best = int(total.detach().argmin())
+        yield Step(number, z.detach().clone(), context.detach(), prior.detach(), best, fake[best : best + 1].detach())
+        if number < solver.steps:
+            if solver.cosine:
+                adam.param_groups[0]["lr"] = solver.lr * (1 + math.cos(math.pi * number / solver.steps)) / 2
+            (z.grad,) = torch.autograd.grad(total.sum(), z)
+            adam.step()
+            if solver.clip is not None:
+                bound = solver.clip * (1.0 if G.config.z_prior == "uniform" else 3.0)
+                with torch.no_grad():
+                    z.clamp_(-bound, bound)

@@ -1,0 +1,713 @@
+"""Photos in and out: the faults of photo files, what survives a round trip, listing and naming."""
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageChops, ImageCms
+
+from align import photo as photo_module
+from align.photo import (
+    MAX_PIXELS,
+    PhotoError,
+    atomic_write,
+    list_photos,
+    output_names,
+    prepare_folder,
+    read_photo,
+    to_photo,
+    write_photo,
+)
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def gradient(height=24, width=32, channels=3):
+    """Smooth, and different in every channel, row and column, so that no flip or swap goes unseen."""
+    ys, xs = np.mgrid[0:height, 0:width]
+    planes = [ys * 255 / (height - 1), xs * 255 / (width - 1), 255 - ys * 100 / (height - 1), 40 + xs * 3]
+    return np.stack(planes[:channels], axis=2).astype(np.uint8)
+
+
+def encode(image, kind, **settings):
+    stream = io.BytesIO()
+    image.save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, *chunks, bits=8, colour=2, pixels=b""):
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *chunks, chunk(b"IDAT", zlib.compress(pixels, 1)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def refusal(path, data=None):
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(PhotoError) as caught:
+        read_photo(path)
+    assert str(path) not in str(caught.value)  # the page shows these, and shows no paths
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "photo.png"
+
+
+# Reading
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+def test_lossless_files_are_read_pixel_by_pixel(file, kind):
+    data = encode(Image.fromarray(gradient()), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    file.write_bytes(data)
+    photo = read_photo(file)
+    assert np.array_equal(photo.pixels, gradient())
+    assert photo.image.mode == "RGB" and np.array_equal(np.asarray(photo.image), gradient())
+    assert photo.sha256 == hashlib.sha256(data).hexdigest()
+    assert photo.icc_profile is None and photo.exif is None
+
+
+def test_fault_01_an_empty_file_is_not_an_image(file):
+    assert "not an image" in refusal(file, b"")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"<!DOCTYPE html><html>404</html>"])
+def test_fault_02_text_named_png_is_not_an_image(file, data):
+    assert "not an image" in refusal(file, data)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_fault_03_a_cut_jpeg_is_named(file, progressive):
+    data = encode(Image.fromarray(gradient(200, 300)), "JPEG", progressive=progressive)
+    file.write_bytes(data)
+    assert read_photo(file).pixels.shape == (200, 300, 3)
+    assert "not an image" in refusal(file, data[:10]) or "truncated" in refusal(file, data[:10])
+    assert "truncated" in refusal(file, data[: len(data) // 2])
+    assert "truncated" in refusal(file, data[:-1])
+    assert "truncated" in refusal(file, data[:-2])
+
+
+def test_fault_03_the_end_marker_of_a_thumbnail_does_not_count(file):
+    thumbnail = encode(Image.fromarray(gradient(8, 8)), "JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = encode(Image.fromarray(gradient()), "JPEG")
+    file.write_bytes(data[:2] + comment + data[2:])
+    read_photo(file)
+    assert "truncated" in refusal(file, data[:2] + comment + data[2:-2])
+
+
+def test_a_jpeg_with_a_trailer_is_read(file):
+    file.write_bytes(encode(Image.fromarray(gradient()), "JPEG") + b"\xff\xda trailer of a phone")
+    assert read_photo(file).pixels.shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"IDAT", b"pHYs"])
+def test_fault_04_a_png_with_a_bad_check_sum_is_named(file, name):
+    data = bytearray(encode(Image.fromarray(gradient()), "PNG", dpi=(72, 72)))
+    at = data.index(name)
+    data[at + 4 + struct.unpack(">I", data[at - 4 : at])[0]] ^= 0x01
+    message = refusal(file, bytes(data))
+    assert "not an image" in message or "truncated or damaged" in message
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_fault_04_other_cut_files_are_named(file, kind, share):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), kind)
+    assert "truncated" in refusal(file, data[: int(len(data) * share)])
+
+
+def test_fault_05_and_06_huge_photos_are_refused_without_memory(tmp_path):
+    row = bytes(1 + 20_000 // 8)
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(png(20_000, 20_000, bits=1, colour=0, pixels=row * 20_000))
+    large = tmp_path / "large.jpg"
+    large.write_bytes(encode(Image.new("L", (10_000, 9_000)), "JPEG"))
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from align.photo import PhotoError, read_photo\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n"
+        "        read_photo(Path(path))\n"
+        "    except PhotoError as error:\n"
+        "        print(error)\n"
+        "print(peak() - before)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", program, str(bomb), str(large)]
+    *messages, kilobytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(messages) == 2 and all("too large" in message for message in messages)
+    assert int(kilobytes) < 50_000
+
+
+@pytest.mark.parametrize("size", [(8_000, 5_001), (12_000, 9_000), (18_000, 9_000), (60_000, 60_000)])
+def test_fault_06_the_limit_is_forty_megapixels(file, size):
+    assert "too large" in refusal(file, png(*size))
+    assert MAX_PIXELS == 40_000_000
+    assert "too large" not in refusal(file, png(8_000, 5_000))  # only truncated
+
+
+def test_fault_06_a_small_photo_with_gigabytes_behind_it_is_refused(file):
+    file.write_bytes(encode(Image.fromarray(gradient()), "PNG"))
+    os.truncate(file, 2**32)  # sparse
+    assert "too large" in refusal(file)
+
+
+def test_fault_07_a_text_chunk_bomb_is_refused(file):
+    text = b"comment\0\0" + zlib.compress(bytes(50_000_000))
+    assert "damaged" in refusal(file, png(1, 1, chunk(b"zTXt", text), pixels=b"\0" * 4))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_fault_08_animations_are_refused(file, kind):
+    frames = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in range(0, 250, 25)]
+    assert "animation" in refusal(file, encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+
+
+def test_fault_08_a_long_gif_is_not_an_image_read_here(file):
+    frames = [Image.new("L", (2, 2), shade) for shade in range(256)]
+    assert "not an image of a kind read here" in refusal(
+        file, encode(frames[0], "GIF", save_all=True, append_images=frames[1:] * 40)
+    )
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "TIFF", "GIF", "JPEG2000", "PPM", "ICO", "TGA"])
+def test_fault_09_other_formats_are_refused(file, kind):
+    assert "not an image of a kind read here" in refusal(file, encode(Image.fromarray(gradient()), kind))
+
+
+@pytest.mark.parametrize("data", [b"8BPS\0\1" + bytes(200), b'<svg xmlns="http://www.w3.org/2000/svg"/>'])
+def test_fault_09_psd_and_svg_are_refused(file, data):
+    assert "not an image of a kind read here" in refusal(file, data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fault_10_every_orientation_comes_out_upright(file, kind, orientation):
+    stored = {
+        1: lambda pixels: pixels,
+        2: lambda pixels: pixels[:, ::-1],
+        3: lambda pixels: pixels[::-1, ::-1],
+        4: lambda pixels: pixels[::-1],
+        5: lambda pixels: pixels.transpose(1, 0, 2),
+        6: lambda pixels: np.rot90(pixels),
+        7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda pixels: np.rot90(pixels, -1),
+    }[orientation](gradient())
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    settings = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
+    file.write_bytes(encode(image, kind, exif=exif, **settings))
+    photo = read_photo(file)
+    difference = photo.pixels.astype(int) - gradient()
+    assert np.abs(difference).max() <= (6 if kind == "JPEG" else 0)
+    assert np.array_equal(np.asarray(photo.image), photo.pixels)
+    assert photo.exif is None  # nothing but the orientation was in it
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        # One text entry that claims to lie far behind the end.
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\xff\0\0\xff\xff\xff\0\0\0\0\0",
+    ],
+)
+def test_fault_11_corrupt_exif_is_ignored(file, exif):
+    file.write_bytes(encode(Image.fromarray(gradient()), "JPEG", exif=exif, quality=100))
+    photo = read_photo(file)
+    assert photo.pixels.shape == (24, 32, 3)
+    write_photo(file, photo.pixels, photo)
+    assert read_photo(file).pixels.shape == (24, 32, 3)
+
+
+def cmyk_jpeg(rgb, **settings):
+    return encode(rgb.convert("CMYK"), "JPEG", quality=100, subsampling=0, **settings)
+
+
+@pytest.mark.parametrize("adobe", [True, False])
+def test_fault_12_cmyk_has_the_right_colours(file, adobe):
+    rgb = Image.fromarray(gradient())
+    data = cmyk_jpeg(rgb)
+    if not adobe:  # ink stored as it is, and no marker that says otherwise
+        data = encode(ImageChops.invert(rgb.convert("CMYK")), "JPEG", quality=100, subsampling=0)
+        at = data.index(b"\xff\xee")
+        data = data[:at] + data[at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0] :]
+    assert (b"Adobe" in data) == adobe
+    file.write_bytes(data)
+    photo = read_photo(file)
+    assert photo.image.mode == "RGB"
+    assert np.abs(photo.pixels.astype(int) - gradient()).max() <= 8
+
+
+def test_fault_12_a_cmyk_profile_is_used_up(file):
+    # The profile calls full cyan mid-grey, which no plain conversion would; with key ink it is black.
+    def tag(name, data):
+        return name, data + bytes(-len(data) % 4)
+
+    grid = b"".join(bytes([0 if key else 128 if cyan else 255, 128, 128]) for cyan, _, _, key in np.ndindex(2, 2, 2, 2))
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * (index % 4 == 0) for index in range(9)))
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + grid + ramp * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    text = b"text" + bytes(4) + b"none\0"
+    tags = [tag(b"A2B0", lut), tag(b"wtpt", white), tag(b"cprt", text), tag(b"desc", text)]
+    at, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags:
+        table += name + struct.pack(">II", at + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s", at + len(body), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    profile = header + bytes(128 - len(header)) + table + body
+    file.write_bytes(encode(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=profile))
+    photo = read_photo(file)
+    assert photo.icc_profile is None
+    assert np.ptp(photo.pixels) <= 4 and 100 < photo.pixels.mean() < 140  # L* 50 is 119
+
+
+@pytest.mark.parametrize("profile", [SRGB, b"broken"])
+def test_fault_12_a_profile_that_is_not_for_cmyk_is_ignored(file, profile):
+    file.write_bytes(cmyk_jpeg(Image.fromarray(gradient()), icc_profile=profile))
+    photo = read_photo(file)
+    assert np.abs(photo.pixels.astype(int) - gradient()).max() <= 8
+    assert photo.icc_profile is None
+
+
+def test_fault_13_sixteen_bits_are_scaled(file):
+    ramp = np.linspace(0, 65_535, 256).astype(np.uint16).reshape(16, 16)
+    file.write_bytes(encode(Image.fromarray(ramp), "PNG"))
+    photo = read_photo(file)
+    assert photo.image.mode == "L"
+    assert np.array_equal(np.asarray(photo.image).ravel(), np.arange(256))
+    assert np.array_equal(photo.pixels[..., 1].ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize(("colour", "channels", "mode"), [(2, 3, "RGB"), (6, 4, "RGBA")])
+def test_fault_13_sixteen_bit_colours_are_scaled(file, colour, channels, mode):
+    eight = gradient(channels=channels)
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in eight)
+    file.write_bytes(png(32, 24, bits=16, colour=colour, pixels=rows))
+    photo = read_photo(file)
+    assert photo.image.mode == mode and np.array_equal(np.asarray(photo.image), eight)
+
+
+def over_white(colours, alpha):
+    return colours * (alpha[..., None] / 255) + 255 * (1 - alpha[..., None] / 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_fault_14_transparency_lies_on_white(file, mode):
+    colours = gradient()
+    colours = colours if mode == "RGBA" else np.repeat(colours[..., :1], 3, axis=2)
+    alpha = gradient()[..., 1]
+    stored = np.dstack([colours, alpha]) if mode == "RGBA" else np.dstack([colours[..., 0], alpha])
+    file.write_bytes(encode(Image.fromarray(stored), "PNG"))
+    photo = read_photo(file)
+    assert photo.image.mode == mode and np.array_equal(np.asarray(photo.image), stored)
+    assert np.abs(photo.pixels - over_white(colours, alpha)).max() <= 1
+    assert (photo.pixels[:, 0] == 255).all()
+
+
+def test_fault_14_palettes_become_colours(file):
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
+    image = Image.fromarray(colours).quantize(4)
+    file.write_bytes(encode(image, "PNG"))
+    photo = read_photo(file)
+    assert photo.image.mode == "RGB" and np.array_equal(photo.pixels, colours)
+    file.write_bytes(encode(image, "PNG", transparency=image.getpixel((1, 0))))
+    photo = read_photo(file)
+    assert photo.image.mode == "RGBA" and np.asarray(photo.image)[0, :, 3].tolist() == [255, 0, 255, 255]
+    assert photo.pixels[0, 1].tolist() == [255, 255, 255] and photo.pixels[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("mode", "key", "kept"), [("L", 0, "LA"), ("RGB", (0, 0, 0), "RGBA")])
+def test_fault_14_a_transparent_colour_becomes_alpha(file, mode, key, kept):
+    image = Image.new(mode, (4, 4), "white")
+    image.putpixel((0, 0), key)
+    file.write_bytes(encode(image, "PNG", transparency=key))
+    photo = read_photo(file)
+    assert photo.image.mode == kept
+    assert np.asarray(photo.image)[..., -1].min() == 0 and (photo.pixels == 255).all()
+
+
+def test_fault_15_one_bit_becomes_black_and_white(file):
+    image = Image.new("1", (4, 4), 0)
+    image.putpixel((2, 1), 1)
+    file.write_bytes(encode(image, "PNG"))
+    photo = read_photo(file)
+    assert photo.image.mode == "L"
+    assert photo.pixels[1, 2].tolist() == [255] * 3 and photo.pixels.sum() == 3 * 255
+
+
+def test_fault_15_grey_stays_grey(file):
+    file.write_bytes(encode(Image.fromarray(gradient()[..., 0]), "PNG"))
+    photo = read_photo(file)
+    assert photo.image.mode == "L"
+    assert all(np.array_equal(photo.pixels[..., channel], gradient()[..., 0]) for channel in range(3))
+
+
+def test_fault_15_integers_and_floats_are_scaled_not_clipped():
+    integers = np.array([[0, 257 * 100, 65_535]], dtype=np.int32)
+    assert to_photo(Image.fromarray(integers)).pixels[0, :, 0].tolist() == [0, 100, 255]
+    floats = np.array([[0.0, 0.5, 2.0, np.nan, np.inf, -np.inf, -3.0]], dtype=np.float32)
+    assert to_photo(Image.fromarray(floats)).pixels[0, :, 0].tolist() == [0, 64, 255, 0, 255, 0, 0]
+    assert not to_photo(Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32))).pixels.any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (65_500, 1)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_fault_16_thin_photos_are_read_and_written(file, size, kind):
+    file.write_bytes(encode(Image.new("RGB", size, (10, 200, 30)), kind))
+    photo = read_photo(file)
+    assert photo.pixels.shape == (size[1], size[0], 3)
+    write_photo(file.with_suffix(".jpg"), photo.pixels, photo)
+    assert read_photo(file.with_suffix(".jpg")).image.size == size
+
+
+def test_fault_18_the_content_counts_not_the_suffix(tmp_path):
+    path = tmp_path / "really.bmp"
+    path.write_bytes(encode(Image.fromarray(gradient()), "PNG"))
+    assert np.array_equal(read_photo(path).pixels, gradient())
+
+
+def exif_with_place():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    exif[ExifTags.Base.Orientation] = 6
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 2.8
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (51.0, 30.0, 26.0), 29: "1999:09:09"}
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_fault_19_exif_is_kept_without_the_place(file, suffix):
+    file.write_bytes(encode(Image.fromarray(gradient()), "JPEG", exif=exif_with_place()))
+    photo = read_photo(file)
+    assert photo.image.size == (24, 32) and b"1999:09:09" not in photo.exif
+    output = file.with_suffix(suffix)
+    write_photo(output, photo.pixels, photo)
+    assert b"1999:09:09" not in output.read_bytes()
+    with Image.open(output) as image:
+        exif = image.getexif()
+    if suffix != ".bmp":
+        assert exif[ExifTags.Base.Make] == "Camera"
+        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] == pytest.approx(2.8)
+        assert ExifTags.Base.Orientation not in exif and ExifTags.IFD.GPSInfo not in exif
+    assert read_photo(output).pixels.shape == photo.pixels.shape  # not turned a second time
+
+
+def test_fault_19_thumbnail_and_other_places_are_dropped(file):
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHI4s", 0x010F, 2, 4, b"Cam\0")
+    exif += struct.pack("<I", 26) + struct.pack("<H", 2)  # a second directory: the thumbnail
+    exif += struct.pack("<HHII", 0x0201, 4, 1, 56) + struct.pack("<HHII", 0x0202, 4, 1, 9) + bytes(4) + b"THUMBNAIL"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><exif:GPSLatitude>51</exif:GPSLatitude></x:xmpmeta>'
+    data = encode(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0" + exif, xmp=xmp, comment=b"GPS 51")
+    assert b"THUMBNAIL" in data and b"GPSLatitude" in data
+    file.write_bytes(data)
+    photo = read_photo(file)
+    write_photo(file, photo.pixels, photo)
+    written = file.read_bytes()
+    assert b"Cam" in written
+    assert not any(word in written for word in (b"THUMBNAIL", b"GPS", b"xmpmeta"))
+
+
+def test_exif_too_long_for_a_jpeg_is_dropped(file):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
+    file.write_bytes(encode(Image.fromarray(gradient()), "PNG", exif=exif))
+    photo = read_photo(file)
+    write_photo(file.with_suffix(".jpg"), photo.pixels, photo)
+    assert read_photo(file.with_suffix(".jpg")).exif is None
+
+
+def test_fault_20_a_broken_profile_is_ignored_and_a_sound_one_kept(file):
+    for profile, kept in ((SRGB, SRGB), (b"broken", None), (SRGB[:200], None)):
+        file.write_bytes(encode(Image.fromarray(gradient()), "PNG", icc_profile=profile))
+        assert read_photo(file).icc_profile == kept
+
+
+def test_fault_20_a_colour_profile_does_not_fit_a_grey_photo(file):
+    file.write_bytes(encode(Image.fromarray(gradient()[..., 0]), "PNG", icc_profile=SRGB))
+    assert read_photo(file).icc_profile is None
+
+
+def test_a_preview_behind_a_jpeg_is_no_animation(file):
+    frames = [Image.fromarray(gradient()), Image.fromarray(gradient(12, 16))]
+    file.write_bytes(encode(frames[0], "MPO", save_all=True, append_images=frames[1:]))
+    assert read_photo(file).pixels.shape == (24, 32, 3)
+
+
+def test_fault_36_a_link_loop_and_a_dangling_link_are_named(tmp_path):
+    loop, dangling = tmp_path / "loop.jpg", tmp_path / "dangling.jpg"
+    loop.symlink_to(loop)
+    dangling.symlink_to(tmp_path / "gone.jpg")
+    assert "cannot be read" in refusal(loop)
+    assert "cannot be read" in refusal(dangling)
+    assert list_photos(tmp_path) == [dangling, loop]
+
+
+def test_fault_41_pixels_and_digest_are_of_the_same_bytes(file, monkeypatch):
+    first = encode(Image.fromarray(gradient()), "PNG")
+    file.write_bytes(first)
+    opened = photo_module._open
+
+    def swap(stream):
+        if isinstance(stream, io.BytesIO):  # the bytes are read
+            file.write_bytes(encode(Image.new("RGB", (5, 5)), "PNG"))
+        return opened(stream)
+
+    monkeypatch.setattr(photo_module, "_open", swap)
+    photo = read_photo(file)
+    assert np.array_equal(photo.pixels, gradient()) and photo.sha256 == hashlib.sha256(first).hexdigest()
+
+
+def test_fault_41_a_file_that_has_gone_is_named(tmp_path):
+    assert "cannot be read: No such file" in refusal(tmp_path / "gone.png")
+
+
+def test_fault_42_pipes_devices_and_folders_are_refused(tmp_path):
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero"), tmp_path):
+        assert "not a regular file" in refusal(path)
+
+
+def test_to_photo_leaves_its_image_alone():
+    image = Image.fromarray(gradient())
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.info["exif"] = exif.tobytes()
+    assert to_photo(image).image.size == (24, 32)
+    assert image.size == (32, 24) and image.info["exif"] == exif.tobytes()
+
+
+# Writing
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_pixels_outside_the_hole_stay_byte_identical(file, mode, suffix):
+    channels = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
+    stored = np.random.default_rng(1).integers(0, 256, (24, 32, channels), dtype=np.uint8)
+    if "A" in mode:
+        stored[:, :20, -1] = 0  # colours under full transparency count too
+    file.write_bytes(encode(Image.fromarray(stored.squeeze()), "PNG"))
+    photo = read_photo(file)
+    hole = np.zeros((24, 32), dtype=bool)
+    hole[5:15, 10:30] = True
+    before = np.asarray(photo.image).copy()
+    output = file.with_name("out" + suffix)
+    write_photo(output, np.full((24, 32, 3), 77, dtype=np.uint8), photo, hole)
+    assert np.array_equal(np.asarray(photo.image), before)
+    written = read_photo(output).image
+    if suffix == ".png":
+        assert written.mode == mode
+    written = np.asarray(written.convert(mode)).reshape(24, 32, channels)
+    assert np.array_equal(written[~hole], stored[~hole])
+    assert (written[hole] == ([77] * (channels - 1) + [255] if "A" in mode else 77)).all()
+
+
+def test_without_a_hole_all_pixels_are_new(file):
+    photo = to_photo(Image.new("RGBA", (32, 24)))
+    write_photo(file, gradient(), photo)
+    written = read_photo(file)
+    assert written.image.mode == "RGBA" and np.array_equal(written.pixels, gradient())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".bmp"])
+@pytest.mark.parametrize(("mode", "kept"), [("RGBA", "RGB"), ("LA", "L")])
+def test_formats_without_alpha_take_the_photo_on_white(file, suffix, mode, kept):
+    photo = to_photo(Image.new(mode, (8, 8), (0,) * len(mode)))
+    output = file.with_suffix(suffix)
+    write_photo(output, photo.pixels, photo, np.zeros((8, 8), dtype=bool))
+    written = read_photo(output)
+    assert written.image.mode == kept and (written.pixels == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_the_profile_travels_where_it_fits(file, suffix):
+    photo = to_photo(Image.fromarray(gradient()))
+    object.__setattr__(photo, "icc_profile", SRGB)
+    write_photo(file.with_suffix(suffix), photo.pixels, photo)
+    assert read_photo(file.with_suffix(suffix)).icc_profile == SRGB
+
+
+def test_a_grey_profile_is_not_put_on_colours(file):
+    grey = bytearray(SRGB)
+    grey[16:20] = b"GRAY"
+    photo = to_photo(Image.fromarray(gradient()[..., 0]))
+    object.__setattr__(photo, "icc_profile", bytes(grey))
+    write_photo(file, photo.pixels, photo)
+    assert read_photo(file).icc_profile == bytes(grey)
+    write_photo(file.with_suffix(".webp"), photo.pixels, photo)  # WebP knows colours only
+    with Image.open(file.with_suffix(".webp")) as image:
+        assert "icc_profile" not in image.info
+
+
+def test_files_get_the_usual_permissions(file):
+    write_photo(file, gradient())
+    usual = file.with_name("usual")
+    usual.touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["photo.gif", "photo.tiff", "photo", "photo.png.exe"])
+def test_an_unknown_suffix_is_refused(tmp_path, name):
+    with pytest.raises(PhotoError, match="use one of .png"):
+        write_photo(tmp_path / name, gradient())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_too_long_for_its_format_is_refused(tmp_path):
+    with pytest.raises(PhotoError, match="cannot be written"):
+        write_photo(tmp_path / "long.webp", np.zeros((1, 20_000, 3), dtype=np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_fault_40_a_full_disk_leaves_the_old_file_and_nothing_else(file, monkeypatch, step):
+    write_photo(file, gradient())
+    before = file.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(PhotoError, match="No space left"):
+        write_photo(file, np.zeros((9, 9, 3), dtype=np.uint8))
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+def test_fault_40_an_interrupt_leaves_the_old_file_and_nothing_else(file):
+    file.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(file) as part:
+        part.write(b"half")
+        raise KeyboardInterrupt
+    assert file.read_bytes() == b"old" and list(file.parent.iterdir()) == [file]
+
+
+def test_fault_35_any_name_can_be_written_and_read(tmp_path):
+    for name in ("-rf.png", "with space.png", "new\nline.png", "grün 😀.png", "n" * 251 + ".png"):
+        write_photo(tmp_path / "sub" / name, gradient())
+        assert np.array_equal(read_photo(tmp_path / "sub" / name).pixels, gradient())
+    assert len(list_photos(tmp_path)) == 5
+
+
+# Folders
+
+
+def make(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return [root / name for name in names]
+
+
+def test_photos_are_listed_below_the_folder_in_order(tmp_path):
+    make(tmp_path, "b.jpg", "a.PNG", "sub/deep/c.webp", "d.gif", "e.tif")
+    make(tmp_path, "faces.jsonl", "notes.txt", ".hidden.png", ".git/x.png", "jpg")
+    listed = [path.relative_to(tmp_path).as_posix() for path in list_photos(tmp_path)]
+    assert listed == ["a.PNG", "b.jpg", "d.gif", "e.tif", "sub/deep/c.webp"]
+
+
+def test_an_output_folder_inside_the_input_is_stepped_over(tmp_path):
+    make(tmp_path, "a.jpg", "aligned/a.png", "aligned/sub/b.png")
+    assert list_photos(tmp_path, skip=[tmp_path / "sub" / ".." / "aligned"]) == [tmp_path / "a.jpg"]
+
+
+def test_fault_36_folders_that_hold_themselves_are_listed_once(tmp_path):
+    make(tmp_path, "root/a.jpg", "elsewhere/b.jpg")
+    (tmp_path / "root" / "loop").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "up").symlink_to(tmp_path)
+    listed = list_photos(tmp_path / "root")
+    assert sorted(path.name for path in listed) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(PhotoError, match=f"{name} cannot be listed"):
+        list_photos(tmp_path / name)
+
+
+def named(root, *names, numbered=False):
+    outputs = output_names([root / name for name in names], root, numbered)
+    return {photo.relative_to(root).as_posix(): output.as_posix() for photo, output in outputs.items()}
+
+
+def test_outputs_keep_sub_folders(tmp_path):
+    assert named(tmp_path, "a.jpg", "sub/a.png", "sub/b.c.webp") == {
+        "a.jpg": "a.png",
+        "sub/a.png": "sub/a.png",
+        "sub/b.c.webp": "sub/b.c.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("photos", "outputs"),
+    [
+        (["a.jpg", "a.png", "b.jpg"], ["a.jpg.png", "a.png.png", "b.png"]),
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg.png", "a.png.png", "a.png.jpg.png"]),
+        (["a.jpg", "a_1.jpg"], ["a.png", "a_1.png"]),
+    ],
+)
+def test_fault_38_photos_of_one_stem_are_both_kept(tmp_path, photos, outputs):
+    assert list(named(tmp_path, *photos).values()) == outputs
+
+
+@pytest.mark.parametrize(
+    ("photos", "outputs"),
+    [
+        (["a.jpg", "a_1.jpg", "b.jpg"], ["a.jpg.png", "a_1.jpg.png", "b.png"]),
+        (["a.jpg", "sub/a_1.jpg"], ["a.png", "sub/a_1.png"]),
+        (["a_1.jpg", "a_2.jpg"], ["a_1.png", "a_2.png"]),
+        (["a.jpg", "a_1.png", "a.jpg_1.png"], ["a.jpg.png", "a_1.png.png", "a.jpg_1.png.png"]),
+        (["_1.jpg", "_2.jpg"], ["_1.png", "_2.png"]),
+    ],
+)
+def test_fault_38_numbered_crops_meet_no_other_photo(tmp_path, photos, outputs):
+    assert list(named(tmp_path, *photos, numbered=True).values()) == outputs
+
+
+def test_fault_37_the_output_folder_may_not_be_the_input(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link", tmp_path / "x" / ".."):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(PhotoError, match="choose another folder"):
+            prepare_folder(folder, tmp_path)
+    prepare_folder(tmp_path / "inside" / "deeper", tmp_path)
+    assert list((tmp_path / "inside" / "deeper").iterdir()) == []
+
+
+def test_fault_39_a_folder_that_cannot_be_written_is_named_first(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "sub", Path("/proc/align")):
+        with pytest.raises(PhotoError, match="cannot be written to"):
+            prepare_folder(folder)
+
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(photo_module.tempfile, "TemporaryFile", read_only)
+    with pytest.raises(PhotoError, match="Read-only file system; choose another folder"):
+        prepare_folder(tmp_path / "output")

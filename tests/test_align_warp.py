@@ -1,0 +1,171 @@
+"""The geometry: templates are met, warps are placed to a fraction of a pixel, a crop goes back where it came from."""
+
+import numpy as np
+import pytest
+import skimage.data
+
+from align.template import TEMPLATES
+from align.warp import fit, footprint, invert, paste, warp
+
+
+def blob(height, width, x, y, sigma=6.0):
+    """A bright spot whose centre of mass tells where a point went."""
+    ys, xs = np.mgrid[0:height, 0:width]
+    return (255 * np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2))).astype(np.uint8)
+
+
+def centre(spot):
+    ys, xs = np.mgrid[0 : spot.shape[0], 0 : spot.shape[1]]
+    weight = spot.astype(float)
+    return np.array([(weight * xs).sum(), (weight * ys).sum()]) / weight.sum()
+
+
+def similarity(scale, degrees, x, y):
+    turn = np.deg2rad(degrees)
+    a, b = scale * np.cos(turn), scale * np.sin(turn)
+    return np.array([[a, -b, x], [b, a, y]])
+
+
+def smooth(height, width):
+    """A photo without detail that a crop of its scale could not hold."""
+    ys, xs = np.mgrid[0:height, 0:width]
+    planes = [128 + 100 * np.sin(xs / 40), 128 + 100 * np.cos(ys / 50), 128 + 100 * np.sin((xs + ys) / 60)]
+    return np.stack(planes, axis=2).astype(np.uint8)
+
+
+LANDMARKS = np.random.default_rng(3).uniform(50, 200, (68, 2))
+MATRICES = {
+    "same size": similarity(1.0, 0, -40, -30),
+    "smaller": similarity(0.4, 0, -10, -10),
+    "larger": similarity(1.7, 0, -160, -140),
+    "turned": similarity(0.6, 35, 20, -60),
+    "mirrored affine": np.array([[-0.5, 0.1, 80.0], [0.05, 0.6, -20.0]]),
+}
+matrices = pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
+
+
+@pytest.mark.parametrize(
+    ("name", "indices", "targets"),
+    [
+        ("inner-eyes-bottom-lip", (39, 42, 57), [(23.28, 11.39), (39.61, 11.06), (32.01, 48.04)]),
+        ("outer-eyes-nose", (36, 45, 33), [(12.43, 10.83), (50.49, 10.12), (31.68, 32.92)]),
+    ],
+)
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_affine_templates_meet_openface_s_targets(name, indices, targets, size):
+    matrix = fit(TEMPLATES[name], LANDMARKS, size)
+    for index, target in zip(indices, targets, strict=True):
+        assert matrix @ [*LANDMARKS[index], 1] == pytest.approx(np.array(target) * size / 64)
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_the_face_template_meets_the_eye_centres_and_keeps_proportions(size):
+    # dlib's five: the person's left eye (outer, inner), right eye (outer, inner), nose.
+    landmarks = np.array([[140.0, 90], [120, 92], [60, 100], [84, 98], [101, 130]])
+    matrix = fit(TEMPLATES["face"], landmarks, size)
+    assert matrix @ [72, 99, 1] == pytest.approx([0.345 * size, 0.41 * size])
+    assert matrix @ [130, 91, 1] == pytest.approx([0.655 * size, 0.41 * size])
+    linear = matrix[:, :2]
+    assert linear @ linear.T == pytest.approx(np.eye(2) * np.linalg.det(linear))  # no shear, no mirror image
+
+
+def test_a_least_squares_fit_finds_the_similarity_again():
+    from align.template import Template
+
+    template = Template("three", 3, ((0,), (1,), (2,)), ((0.1, 0.2), (0.8, 0.3), (0.4, 0.9)), "similarity")
+    wanted = similarity(0.3, 20, 5, -7)
+    landmarks = np.array([invert(wanted) @ [x * 64, y * 64, 1] for x, y in template.targets])
+    assert fit(template, landmarks, 64) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_fault_32_landmarks_on_one_point_or_line_have_no_fit(name):
+    with pytest.raises(ValueError, match="lie on one"):
+        fit(TEMPLATES[name], np.full((68, 2), 30.0), 64)
+    if TEMPLATES[name].fit == "affine":
+        with pytest.raises(ValueError, match="lie on one line"):
+            fit(TEMPLATES[name], np.stack([np.arange(68.0), np.arange(68.0) * 2], axis=1), 64)
+
+
+@matrices
+def test_invert_is_the_opposite(matrix):
+    back = invert(matrix)
+    assert matrix @ [*(back @ [12, 34, 1]), 1] == pytest.approx([12, 34])
+
+
+@matrices
+def test_a_point_goes_where_the_matrix_says(matrix):
+    x, y = invert(matrix) @ [30, 36, 1]
+    crop = warp(blob(300, 300, x, y), matrix, 64)
+    assert crop.shape == (64, 64) and crop.dtype == np.uint8
+    assert centre(crop) == pytest.approx([30, 36], abs=0.25)
+
+
+def test_the_identity_changes_nothing():
+    photo = smooth(64, 64)
+    assert np.array_equal(warp(photo, similarity(1, 0, 0, 0), 64), photo)
+
+
+def test_shrinking_takes_means():
+    stripes = np.zeros((256, 256), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    crop = warp(stripes, similarity(0.25, 0, -0.375, -0.375), 64)  # pixel centres of 4x4 blocks
+    assert np.abs(crop[4:-4, 4:-4].astype(int) - 127).max() <= 2
+
+
+def test_beyond_the_edge_the_last_pixels_go_on():
+    photo = np.zeros((80, 80, 3), dtype=np.uint8)
+    photo[:, 0] = 200
+    crop = warp(photo, similarity(1, 0, 20, 0), 64)
+    assert (crop[:, :20] == 200).all() and crop.shape == (64, 64, 3)
+
+
+def test_a_crop_outside_of_the_photo_is_its_border():
+    photo = np.full((40, 40, 3), 90, dtype=np.uint8)
+    outside = similarity(1, 0, 500, 500)
+    assert (warp(photo, outside, 64) == 90).all()
+    assert not footprint((40, 40), outside, 64).any()
+    assert np.array_equal(paste(photo, np.zeros((64, 64, 3), dtype=np.uint8), outside), photo)
+
+
+def test_fault_16_a_photo_longer_than_opencv_takes_can_be_warped():
+    photo = np.full((60_000, 3, 3), 50, dtype=np.uint8)
+    photo[50_000:] = 180
+    assert (warp(photo, similarity(1, 0, 0, -55_000), 64) == 180).all()
+
+
+@matrices
+def test_paste_of_warp_is_the_photo_again(matrix):
+    photo = smooth(220, 200)
+    again = paste(photo, warp(photo, matrix, 64), matrix)
+    inside = footprint(photo.shape[:2], matrix, 64)
+    assert inside.sum() > 500
+    assert np.array_equal(again[~inside], photo[~inside])
+    assert np.abs(again.astype(int) - photo).max() <= 6
+    assert np.abs(again.astype(int) - photo).mean() <= 1
+
+
+@matrices
+def test_paste_puts_a_point_where_the_matrix_says_and_spares_the_photo(matrix):
+    photo = np.zeros((300, 300, 3), dtype=np.uint8)
+    before = photo.copy()
+    spot = np.repeat(blob(64, 64, 30, 36)[..., None], 3, axis=2)
+    pasted = paste(photo, spot, matrix)
+    assert np.array_equal(photo, before)
+    assert centre(pasted[..., 0]) == pytest.approx(invert(matrix) @ [30, 36, 1], abs=0.4)
+
+
+@matrices
+def test_the_footprint_is_what_the_matrix_takes_into_the_crop(matrix):
+    ys, xs = np.mgrid[0:90, 0:110]
+    u, v = np.moveaxis(np.stack([xs, ys, np.ones_like(xs)], axis=2) @ matrix.T, 2, 0)
+    expected = (u >= 0) & (u <= 63) & (v >= 0) & (v <= 63)
+    assert np.array_equal(footprint((90, 110), matrix, 64), expected)
+
+
+def test_a_face_goes_back_into_its_photo():
+    photo = skimage.data.astronaut()
+    matrix = similarity(0.5, 10, -60, -40)
+    crop = warp(photo, matrix, 64)
+    again = paste(photo, crop, matrix)
+    assert np.abs(warp(again, matrix, 64)[2:-2, 2:-2].astype(int) - crop[2:-2, 2:-2]).mean() < 4
