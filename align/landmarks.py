@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _INSTALL = "pip install dlib-bin face_recognition_models"
+_REPAIR = "pip install --force-reinstall face_recognition_models"
 # The detector's scores start at 0. Boxes over two neighbouring faces or a round badge were seen at 0.1 to 0.3; nearly
 # every face lies above 0.5.
 _CLEAR = 0.5
@@ -68,7 +69,7 @@ def model_path(name: str) -> Path:
         raise LandmarkModelError(f"the package face_recognition_models is not installed; run: {_INSTALL}")
     path = Path(spec.submodule_search_locations[0]) / "models" / name
     if not path.is_file():
-        raise LandmarkModelError(f"the landmark file {name} is missing from face_recognition_models; run: {_INSTALL}")
+        raise LandmarkModelError(f"the landmark file {name} is missing from face_recognition_models; run: {_REPAIR}")
     return path
 
 
@@ -91,4 +92,5 @@ def _predictor(points: int) -> Any:
     try:
         return _dlib().shape_predictor(str(path))
     except RuntimeError as error:
-        raise LandmarkModelError(f"the landmark file {path.name} is broken ({error}); run: {_INSTALL}") from error
+        what = str(error).partition("\n")[0]
+        raise LandmarkModelError(f"the landmark file {path.name} is broken ({what}); run: {_REPAIR}") from error

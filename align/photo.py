@@ -86,11 +86,7 @@ def read_photo(path: Path) -> Photo:
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from error
     with _quiet(), _damage_named():
-        stream = io.BytesIO(data)
-        image = _open(stream)
-        # The stream stands at the compressed pixels. Pillow is content when it has these, and misses a cut end.
-        if image.format == "JPEG" and data.find(b"\xff\xd9", stream.tell()) < 0:
-            raise PhotoError("truncated (the end-of-image marker is missing); get a whole copy")
+        image = _open(io.BytesIO(data))
         image.load()
     if image.mode == "CMYK" and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one by Adobe, which stores ink inverted.
@@ -181,7 +177,7 @@ def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
 
     Args:
         folder: links to folders are followed, each real folder once.
-        skip: folders to stay out of, such as an output folder that lies inside `folder`.
+        skip: folders below it to stay out of, such as an output folder.
     Raises:
         PhotoError: a folder cannot be listed.
     """
@@ -189,7 +185,7 @@ def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise PhotoError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
-    seen = {os.path.realpath(path) for path in skip}
+    seen = {os.path.realpath(path) for path in skip} - {os.path.realpath(folder)}
     photos = []
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)

@@ -6,11 +6,13 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
+    from io import TextIOWrapper
+
     from completion.batch import Result
 
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
@@ -43,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
-    add("--seed", type=int, default=0, help="of the search and of the random masks (%(default)s)")
+    add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
     add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
@@ -53,6 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     add("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^63 - 1")
+    return seed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +98,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     import weights
-    from align.photo import atomic_write, prepare_folder
+    from align.photo import PhotoError, atomic_write, prepare_folder
     from completion.batch import BatchOptions, Result, complete_photo, plan_outputs
     from completion.complete import FaceCompleter
     from completion.masks import MaskError, split_name
@@ -101,6 +110,8 @@ def _complete(arguments: argparse.Namespace) -> int:
     root, outputs = plan_outputs(arguments.photos, arguments.output)
     if arguments.report:
         prepare_folder(arguments.report.parent)
+        if arguments.report.exists() and not arguments.report.is_file():
+            raise PhotoError(f"the report {arguments.report} is no file; give the name of a file")
     device = pick_device(arguments.device)
     completer = FaceCompleter(
         load_weights(weights.resolve(arguments.weights), device), arguments.solver, arguments.blend
@@ -186,6 +197,8 @@ def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # The names of files are bytes, and some are no UTF-8.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
     # As an exception SIGTERM runs every clean-up on its way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -102,7 +102,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
         photos |= dict.fromkeys(list_photos(folder, skip=[output]))
     if not photos:
         raise PhotoError(f"{', '.join(map(str, inputs))}: no photos there; give photos or folders of photos")
-    root = Path(os.path.commonpath([path.absolute() if path in folders else path.absolute().parent for path in inputs]))
+    root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
     if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
         (photo,) = photos
         if output.exists() and output.samefile(photo):
@@ -110,8 +110,13 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
         prepare_folder(output.parent)
         return root, {photo: output}
     prepare_folder(output, *folders, *{path.parent for path in photos if path in inputs})
-    names = output_names([path.absolute() for path in photos], root)
-    return root, {path: output / names[path.absolute()] for path in photos}
+    names = output_names([_whole(path) for path in photos], root)
+    return root, {path: output / names[_whole(path)] for path in photos}
+
+
+def _whole(path: Path) -> Path:
+    """From the root on and without "..", which would lead out of the output folder again."""
+    return Path(os.path.abspath(path))
 
 
 def complete_photo(
@@ -122,6 +127,8 @@ def complete_photo(
         yield from _complete(completer, photo, output, root, options)
     except (PhotoError, NoFaceError, masks.MaskError) as error:
         yield Result(photo, "failed", reason=str(error))
+    except OSError as error:  # of the pictures of --history; write_photo has its own words
+        yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
 
 
 def _complete(
@@ -144,18 +151,21 @@ def _complete(
     else:
         hole, note = _given_hole(photo, path, root, options)
         notes += [note] if note else []
-    if hole.all():
-        notes.append("nothing of the photo is known: the result is a pure generation")
 
+    lowres = options.mask == "lowres"
+    pure = False  # a generation, of a face of which nothing is known
     search_began = time.monotonic()
     progress: list[Progress] = []
-    for item in completer.complete(photo.pixels, hole, matrices, options.seed, lowres=options.mask == "lowres"):
+    for item in completer.complete(photo.pixels, hole, matrices, options.seed, lowres):
         if isinstance(item, Completion):
             completion = item
         else:
             progress += [item] if options.history else []
             yield item
             search_seconds = time.monotonic() - search_began
+            pure |= bool(item.hole.all()) and not lowres
+    if pure:
+        notes.append("nothing of the face is known: the result is a pure generation")
     if completion.outside:
         notes.append(
             f"{completion.outside:.0%} of the hole lie outside every face and are filled from their surroundings"
@@ -184,7 +194,7 @@ def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> 
         return masks.alpha_hole(photo, options.invert_mask), None
     mask = Path(options.mask)
     if mask.is_dir():
-        mask = masks.find_mask_file(mask, path.absolute().relative_to(root))
+        mask = masks.find_mask_file(mask, _whole(path).relative_to(root))
     height, width = photo.pixels.shape[:2]
     try:
         return masks.read_hole(mask, (height, width), options.invert_mask)

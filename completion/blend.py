@@ -108,8 +108,13 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     small_hole = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     if small_hole.all():
         return filled
-    small = cv2.inpaint(small, small_hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-    filled[hole] = cv2.resize(small, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[hole]
+    # In bytes every pixel's rounding would add brightness; floats OpenCV takes one channel at a time.
+    channels = [
+        cv2.inpaint(channel, small_hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+        for channel in cv2.split(small.astype(np.float32))
+    ]
+    full = cv2.resize(np.dstack(channels), hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[hole]
+    filled[hole] = np.clip(np.round(full), 0, 255).astype(np.uint8)
     return filled
 
 

@@ -1,6 +1,7 @@
 """From a photo with a hole to the completed photo: find the faces, search, paste back, blend."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from align.warp import fit, footprint, invert, paste, warp
 from completion import masks
 from completion.blend import blend, inpaint, match_means
 from completion.solve import SOLVERS, Solver, Step, solve
-from dcgan.checkpoint import Weights
+from dcgan.checkpoint import Weights, WeightsError
 
 # dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
 _CROP_ZOOM = 4
@@ -64,9 +65,14 @@ class FaceCompleter:
         weights: trained networks.
         solver: a name in completion.solve.SOLVERS, or a Solver.
         blend: a name in completion.blend.BLENDS.
+    Raises:
+        WeightsError: the weights want faces aligned in a way that is unknown here.
     """
 
     def __init__(self, weights: Weights, solver: str | Solver = "fast", blend: str = "poisson") -> None:
+        if weights.template not in TEMPLATES:
+            known = ", ".join(TEMPLATES)
+            raise WeightsError(f"the weights are for faces aligned as {weights.template!r}, not one of {known}")
         self.weights = weights
         self.solver = SOLVERS[solver] if isinstance(solver, str) else solver
         self.blend = blend
@@ -83,12 +89,16 @@ class FaceCompleter:
         if pixels.shape[:2] == (self.size, self.size):
             return [np.eye(2, 3)]
         template = TEMPLATES[self.weights.template]
-        faces = find_faces(pixels, template.points)
-        if not faces:
+        matrices = []
+        for landmarks in find_faces(pixels, template.points):
+            with suppress(ValueError):  # landmarks on one point or line are no face
+                matrices.append(fit(template, landmarks, self.size))
+        if not matrices:
             raise NoFaceError(
-                f"no face was found in the photo; an aligned face of {self.size}x{self.size} needs no finding"
+                "no face was found in what is known of the photo; leave more of the face known, "
+                f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
-        return [fit(template, landmarks, self.size) for landmarks in faces]
+        return matrices
 
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, matrices: Sequence[NDArray[np.float64]], seed: int = 0
@@ -150,7 +160,7 @@ class FaceCompleter:
         touched = [(matrix, footprint((height, width), matrix, self.size)) for matrix in matrices]
         touched = [(matrix, covered) for matrix, covered in touched if (covered & hole).any()]
         if not touched:
-            raise masks.MaskError("the hole lies outside every face that was found: a face is what can be filled in")
+            raise masks.MaskError("the hole lies outside every face that was found; mark part of a face, not all of it")
         fill, left, contexts = known, hole.copy(), []
         for number, (matrix, covered) in enumerate(touched):
             crop = warp(known, matrix, self.size)

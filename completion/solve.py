@@ -47,15 +47,15 @@ class Solver:
 
 SOLVERS = {
     "fast": Solver(
-        steps=40,
+        steps=20,
         restarts=8,
-        draws=256,
-        lr=0.05,
+        draws=128,
+        lr=0.2,
         cosine=True,
         weighted=True,
         prior="log",
         prior_weight=1.0,
-        z_weight=20.0,
+        z_weight=60.0,
         clip=None,
     ),
     # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
@@ -136,7 +136,7 @@ def solve(
     G, D = weights.generator, weights.discriminator
     device = next(G.parameters()).device
     known = torch.from_numpy(~hole)[None, None].to(device)
-    real = to_tensor(crop[None]).to(device)
+    real = to_tensor(crop[None].copy()).to(device)  # torch warns of arrays that cannot be written to
     if block > 1:
         real = avg_pool2d(real, block)
         weight = torch.ones_like(real[:, :1])

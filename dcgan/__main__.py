@@ -79,14 +79,23 @@ def main(argv: list[str] | None = None) -> int:
     from dcgan.dataset import DatasetError
     from dcgan.device import DeviceError
     from dcgan.train import TrainingError
+    from weights import WeightsFileError
 
     try:
         return {"train": _train, "sample": _sample, "export": _export}[arguments.command](arguments)
-    except (ConfigError, CheckpointError, DatasetError, DeviceError, PhotoError, WeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (
+        ConfigError,
+        CheckpointError,
+        DatasetError,
+        DeviceError,
+        PhotoError,
+        WeightsError,
+        WeightsFileError,
+    ) as error:
+        print(f"dcgan: {error}", file=sys.stderr)
         return 2
     except (TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"dcgan: {error}", file=sys.stderr)
         return 1
 
 

@@ -79,7 +79,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             # weights_only: a checkpoint is data; a pickle that would run code is refused.
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises a dozen types for a damaged file; the one before it is tried
-            reasons.append(f"{path.name}: {str(error).splitlines()[0]}")
+            reasons.append(f"{path.name}: {type(error).__name__}")
     if reasons:
         raise CheckpointError(f"no checkpoint in {folder} can be read ({'; '.join(reasons)}); begin in a new folder")
     return None

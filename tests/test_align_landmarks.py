@@ -4,7 +4,6 @@ import builtins
 
 import numpy as np
 import pytest
-import skimage.data
 from PIL import Image
 
 from align import landmarks as landmarks_module
@@ -14,11 +13,6 @@ from align.warp import fit, warp
 
 # Read off the picture by eye: the pupils, in the photo's pixels.
 PUPILS = np.array([[205.0, 101.0], [246.0, 104.0]])
-
-
-@pytest.fixture(scope="module")
-def astronaut():
-    return skimage.data.astronaut()
 
 
 @pytest.fixture(autouse=True)

@@ -425,6 +425,7 @@ def test_fault_19_thumbnail_and_other_places_are_dropped(file):
     assert b"THUMBNAIL" in data and b"GPSLatitude" in data
     file.write_bytes(data)
     photo = read_photo(file)
+    assert photo.image.info == {}
     write_photo(file, photo.pixels, photo)
     written = file.read_bytes()
     assert b"Cam" in written
@@ -633,6 +634,7 @@ def test_photos_are_listed_below_the_folder_in_order(tmp_path):
 def test_an_output_folder_inside_the_input_is_stepped_over(tmp_path):
     make(tmp_path, "a.jpg", "aligned/a.png", "aligned/sub/b.png")
     assert list_photos(tmp_path, skip=[tmp_path / "sub" / ".." / "aligned"]) == [tmp_path / "a.jpg"]
+    assert len(list_photos(tmp_path, skip=[tmp_path])) == 3
 
 
 def test_fault_36_folders_that_hold_themselves_are_listed_once(tmp_path):

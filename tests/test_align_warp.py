@@ -109,8 +109,9 @@ def test_the_identity_changes_nothing():
 def test_shrinking_takes_means():
     stripes = np.zeros((256, 256), dtype=np.uint8)
     stripes[:, ::2] = 255
-    crop = warp(stripes, similarity(0.25, 0, -0.375, -0.375), 64)  # pixel centres of 4x4 blocks
-    assert np.abs(crop[4:-4, 4:-4].astype(int) - 127).max() <= 2
+    for shift in (0, 0.25):  # plain interpolation would give 255 and 0
+        crop = warp(stripes, similarity(0.25, 0, shift, 0), 64)
+        assert np.abs(crop[4:-4, 4:-4].astype(int) - 127).max() <= 20
 
 
 def test_beyond_the_edge_the_last_pixels_go_on():
@@ -161,6 +162,18 @@ def test_the_footprint_is_what_the_matrix_takes_into_the_crop(matrix):
     u, v = np.moveaxis(np.stack([xs, ys, np.ones_like(xs)], axis=2) @ matrix.T, 2, 0)
     expected = (u >= 0) & (u <= 63) & (v >= 0) & (v <= 63)
     assert np.array_equal(footprint((90, 110), matrix, 64), expected)
+
+
+@matrices
+def test_beyond_the_crop_its_last_pixels_go_on(matrix):
+    crop = np.full((64, 64, 3), 200, dtype=np.uint8)
+    plain, wide = (footprint((300, 300), matrix, 64, beyond) for beyond in (0, 3))
+    near = np.zeros_like(plain)  # within 3 px, but for corners and for the shorter axis of an affine fit
+    for dy, dx in ((0, 2), (0, -2), (2, 0), (-2, 0)):
+        near |= np.roll(plain, (dy, dx), (0, 1))
+    assert (wide >= plain).all() and (wide & near).sum() > plain.sum() and wide[near].mean() > 0.99
+    pasted = paste(np.zeros((300, 300, 3), dtype=np.uint8), crop, matrix, 3)
+    assert np.array_equal(pasted[..., 0] > 0, wide) and (pasted[wide] == 200).all()
 
 
 def test_a_face_goes_back_into_its_photo():

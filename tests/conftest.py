@@ -1,0 +1,55 @@
+"""What several tests need: the photos beside the project, a small set of networks, the public-domain test face."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dcgan.checkpoint import Weights, load_weights, save_weights
+from dcgan.config import NetworkConfig
+from dcgan.networks import Discriminator, Generator
+
+SHARED = Path(__file__).parents[2] / "shared"
+# Two threads that wait for each other on a busy core are 30 times slower than one.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not SHARED.is_dir():
+        for item in items:
+            if item.get_closest_marker("shared"):
+                item.add_marker(pytest.mark.skip(reason="the photos in ../shared are not here"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """uint8 (512, 512, 3): a photo of a face in the public domain."""
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.fixture(scope="session")
+def small_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file with untrained 32x32 networks."""
+    torch.manual_seed(0)
+    config = NetworkConfig(size=32, nz=8, ngf=8, ndf=8)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    generator = Generator(config)
+    with torch.no_grad():  # untrained weights give a flat grey image; stronger ones make z matter
+        for weight in generator.parameters():
+            weight.mul_(3)
+    save_weights(path, generator, Discriminator(config), "face", {"images": 0})
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_weights(small_weights_file: Path) -> Weights:
+    return load_weights(small_weights_file)

@@ -1,0 +1,531 @@
+"""A folder of photos becomes a folder of crops with their records, however the runs before it ended."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from align import folder as folder_module
+from align import photo as photo_module
+from align.folder import RECORDS, WorkerError, align_folder, read_records
+from align.landmarks import LandmarkModelError, find_faces
+from align.options import AlignOptions
+from align.photo import PhotoError, list_photos, read_photo
+from align.template import TEMPLATES
+from align.warp import footprint, paste, warp
+
+ONE = AlignOptions(jobs=1)
+FACE = skimage.data.astronaut()[0:230, 110:340]  # small, so that the detector is quick
+NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
+
+
+def two_faces():
+    """The right face is the larger one."""
+    photo = np.full((300, 520, 3), 128, dtype=np.uint8)
+    face = Image.fromarray(FACE)
+    photo[10:240, 10:240] = FACE
+    photo[10:286, 240:516] = face.resize((276, 276), Image.Resampling.BICUBIC)
+    return photo
+
+
+def save(path, pixels, **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, path.suffix[1:].replace("jpg", "jpeg"), **settings)
+    return path
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    return tmp_path / "aligned"
+
+
+def run(raw, aligned, **options):
+    photos = list_photos(raw, skip=[aligned])
+    return {
+        result.photo.relative_to(raw).as_posix(): result
+        for result in align_folder(photos, raw, aligned, replace(ONE, **options))
+    }
+
+
+def statuses(results):
+    return {name: result.status for name, result in results.items()}
+
+
+def crops(aligned):
+    return sorted(path.relative_to(aligned).as_posix() for path in aligned.rglob("*") if path.suffix == ".png")
+
+
+def records(aligned):
+    """The file's lines themselves, read without the program's help."""
+    return [json.loads(line) for line in (aligned / RECORDS).read_text().splitlines()]
+
+
+def check_records(aligned):
+    assert [record["crop"] for record in records(aligned)] == crops(aligned)
+    assert not [path for path in aligned.rglob(".*")]
+
+
+def test_a_crop_and_its_record(raw, aligned):
+    photo = save(raw / "sub" / "a.jpg", FACE)
+    [result] = run(raw, aligned).values()
+    assert (result.status, result.crops, result.reason) == ("aligned", (aligned / "sub" / "a.png",), "")
+    [record] = records(aligned)
+    assert record["crop"] == "sub/a.png" and record["source"] == "sub/a.jpg" and record["face"] == 0
+    assert record["sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert (record["template"], record["size"]) == ("face", 64)
+    pixels = read_photo(photo).pixels
+    assert np.array_equal(record["landmarks"], find_faces(pixels)[0])
+    crop = read_photo(aligned / "sub" / "a.png").pixels
+    assert np.array_equal(crop, warp(pixels, np.array(record["matrix"]), 64))
+
+
+def test_a_completed_crop_can_be_pasted_back(raw, aligned):
+    photo = read_photo(save(raw / "a.jpg", FACE)).pixels
+    run(raw, aligned)
+    [record] = read_records(aligned).values()
+    crop = read_photo(aligned / record["crop"]).pixels.copy()
+    crop[20:44, 20:44] = [0, 255, 0]
+    pasted = paste(photo, crop, np.array(record["matrix"]))
+    inside = footprint(photo.shape[:2], np.array(record["matrix"]), 64)
+    assert np.array_equal(pasted[~inside], photo[~inside])
+    nose = np.array(record["landmarks"])[4].astype(int)
+    assert np.abs(pasted[nose[1], nose[0]].astype(int) - [0, 255, 0]).max() <= 2
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_template_and_size_are_obeyed_and_recorded(raw, aligned, template):
+    save(raw / "a.png", FACE)
+    run(raw, aligned, template=template, size=48)
+    assert read_photo(aligned / "a.png").pixels.shape == (48, 48, 3)
+    [record] = records(aligned)
+    assert (record["template"], record["size"]) == (template, 48)
+    assert len(record["landmarks"]) == TEMPLATES[template].points
+
+
+def test_fault_30_and_31_what_becomes_of_no_face_and_of_many(raw, aligned):
+    save(raw / "none.png", NONE)
+    save(raw / "one.png", FACE)
+    save(raw / "two.png", two_faces())
+    results = run(raw, aligned)
+    assert statuses(results) == {"none.png": "no face", "one.png": "aligned", "two.png": "aligned"}
+    assert "no face found" in results["none.png"].reason
+    assert crops(aligned) == ["one.png", "two.png"]
+    assert np.array(read_records(aligned)["two.png"]["landmarks"])[:, 0].min() > 240  # the larger one
+
+
+def test_fault_31_all_faces_are_cut_out_the_largest_first(raw, aligned):
+    save(raw / "two.png", two_faces())
+    [result] = run(raw, aligned, faces="all").values()
+    assert [path.name for path in result.crops] == ["two.png", "two_1.png"]
+    assert [record["face"] for record in records(aligned)] == [0, 1]
+    largest, other = (np.array(record["landmarks"]) for record in records(aligned))
+    assert other[:, 0].max() < 240 < largest[:, 0].min()
+    check_records(aligned)
+
+
+def test_fault_31_single_leaves_photos_with_several_faces_out(raw, aligned):
+    save(raw / "one.png", FACE)
+    save(raw / "two.png", two_faces())
+    results = run(raw, aligned, faces="single")
+    assert statuses(results) == {"one.png": "aligned", "two.png": "several faces"}
+    assert "2 faces" in results["two.png"].reason
+    assert crops(aligned) == ["one.png"]
+
+
+def test_fault_17_an_aligned_crop_can_be_aligned(raw, aligned, tmp_path):
+    save(raw / "a.png", FACE)
+    run(raw, aligned)
+    again = run(aligned, tmp_path / "again")
+    assert statuses(again) == {"a.png": "aligned"}
+    assert statuses(run(aligned, tmp_path / "plain", upsample=0)) == {"a.png": "no face"}
+
+
+def test_fault_19_copies_of_photos_without_a_face_have_no_place(raw, aligned, tmp_path):
+    exif = Image.Exif()
+    exif[0x8825] = {29: "1999:09:09"}
+    save(raw / "sub" / "none.jpg", NONE, exif=exif)
+    save(raw / "one.jpg", FACE)
+    missing = tmp_path / "missing"
+    run(raw, aligned, missing=missing)
+    assert [path.relative_to(missing).as_posix() for path in missing.rglob("*.*")] == ["sub/none.png"]
+    copy = missing / "sub" / "none.png"
+    assert np.array_equal(read_photo(copy).pixels, read_photo(raw / "sub" / "none.jpg").pixels)
+    assert b"1999:09:09" not in copy.read_bytes()
+
+
+def test_a_bad_photo_fails_and_the_others_go_on(raw, aligned):
+    save(raw / "b.png", FACE)
+    (raw / "a.png").write_text("text")
+    (raw / "c.gif").write_bytes(b"GIF89a")
+    results = run(raw, aligned)
+    assert statuses(results) == {"a.png": "failed", "b.png": "aligned", "c.gif": "failed"}
+    assert "not an image" in results["a.png"].reason and "JPEG, PNG, WebP, BMP" in results["c.gif"].reason
+
+
+def test_an_unforeseen_error_fails_its_photo_only(raw, aligned, monkeypatch):
+    save(raw / "a.png", FACE)
+    save(raw / "b.png", NONE)
+
+    def find(pixels, *_):
+        if pixels.shape == NONE.shape:
+            raise MemoryError("too much")
+        return find_faces(pixels)
+
+    monkeypatch.setattr(folder_module, "find_faces", find)
+    results = run(raw, aligned)
+    assert statuses(results) == {"a.png": "aligned", "b.png": "failed"}
+    assert results["b.png"].reason == "MemoryError: too much"
+
+
+def test_fault_33_without_a_landmark_model_the_run_ends(raw, aligned, monkeypatch):
+    save(raw / "a.png", FACE)
+
+    def find(*_):
+        raise LandmarkModelError("dlib is not installed")
+
+    monkeypatch.setattr(folder_module, "find_faces", find)
+    with pytest.raises(LandmarkModelError):
+        run(raw, aligned)
+
+
+def test_fault_32_landmarks_without_a_fit_fail_their_photo(raw, aligned, monkeypatch):
+    save(raw / "a.png", FACE)
+    monkeypatch.setattr(folder_module, "find_faces", lambda *_: [np.ones((5, 2))])
+    assert "lie on one point" in run(raw, aligned)["a.png"].reason
+
+
+def test_fault_35_any_name_is_kept(raw, aligned):
+    names = ["-v.png", "new\nline.png", "sp ace/grün 😀.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        save(raw / name, FACE)
+    assert set(statuses(run(raw, aligned)).values()) == {"aligned"}
+    assert crops(aligned) == sorted(names)
+    assert sorted(read_records(aligned)) == sorted(names)
+    assert set(statuses(run(raw, aligned)).values()) == {"skipped"}
+
+
+def test_fault_36_links_that_lead_nowhere_fail(raw, aligned):
+    save(raw / "a.png", FACE)
+    (raw / "dangling.png").symlink_to(raw / "gone.png")
+    (raw / "loop.png").symlink_to(raw / "loop.png")
+    (raw / "folder").symlink_to(raw)
+    assert statuses(run(raw, aligned)) == {"a.png": "aligned", "dangling.png": "failed", "loop.png": "failed"}
+
+
+def test_fault_37_the_input_folder_is_refused_as_output(raw, aligned, tmp_path):
+    before = save(raw / "a.png", FACE).read_bytes()
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(PhotoError, match="choose another folder"):
+            run(raw, raw, **options)
+        with pytest.raises(PhotoError, match="choose another folder"):
+            run(raw, aligned, missing=raw, **options)
+        with pytest.raises(PhotoError, match="choose another folder"):
+            run(raw, aligned, missing=aligned, **options)
+    assert [path.name for path in raw.iterdir()] == ["a.png"] and (raw / "a.png").read_bytes() == before
+
+
+def test_fault_37_an_output_above_the_input_overwrites_no_photo(raw, tmp_path):
+    save(raw / "a.png", FACE)
+    before = (raw / "a.png").read_bytes()
+    save(raw / "raw" / "a.png", FACE)
+    with pytest.raises(PhotoError, match="would overwrite the photo"):
+        run(raw, tmp_path, overwrite=True)
+    assert (raw / "a.png").read_bytes() == before
+
+
+def test_fault_37_an_output_inside_the_input_is_not_read_again(raw):
+    save(raw / "a.png", FACE)
+    assert statuses(run(raw, raw / "aligned")) == {"a.png": "aligned"}
+    assert statuses(run(raw, raw / "aligned")) == {"a.png": "skipped"}
+
+
+def test_fault_38_two_photos_of_one_stem_are_both_kept(raw, aligned):
+    save(raw / "a.png", FACE)
+    save(raw / "a.jpg", FACE[:, ::-1].copy())
+    run(raw, aligned)
+    assert crops(aligned) == ["a.jpg.png", "a.png.png"]
+    flipped, plain = (read_photo(aligned / name).pixels.astype(int) for name in crops(aligned))
+    assert np.abs(flipped[:, ::-1] - plain).mean() < np.abs(flipped - plain).mean()
+
+
+def test_fault_38_a_numbered_crop_overwrites_no_other_photo_s(raw, aligned):
+    save(raw / "a.png", two_faces())
+    save(raw / "a_1.png", FACE)
+    run(raw, aligned, faces="all")
+    assert crops(aligned) == ["a.png.png", "a.png_1.png", "a_1.png.png"]
+    check_records(aligned)
+
+
+def test_fault_39_an_output_that_cannot_be_written_is_named_before_any_work(raw, tmp_path, monkeypatch):
+    save(raw / "a.png", FACE)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(folder_module, "read_photo", lambda _: pytest.fail("work was done"))
+    with pytest.raises(PhotoError, match="cannot be written to"):
+        run(raw, tmp_path / "file" / "aligned")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_fault_40_a_full_disk_leaves_crop_and_record_as_they_were(raw, aligned, overwrite):
+    save(raw / "a.png", FACE)
+    if overwrite:
+        run(raw, aligned, size=32)
+    before = {path: path.read_bytes() for path in aligned.rglob("*.*")}
+    # Another template, so that an old crop with a new record would be seen.
+    template = "outer-eyes-nose" if overwrite else "face"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))  # room for the record, not for the crop
+    try:
+        [result] = run(raw, aligned, overwrite=overwrite, template=template, size=32).values()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.status == "failed" and "File too large" in result.reason
+    if overwrite:
+        assert {path: path.read_bytes() for path in aligned.rglob("*.*")} == before
+    check_records(aligned)
+
+
+def test_fault_41_a_photo_that_vanishes_fails(raw, aligned):
+    photos = [save(raw / name, FACE) for name in ("a.png", "b.png")]
+    results = align_folder(photos, raw, aligned, ONE)
+    assert next(results).status == "aligned"
+    photos[1].unlink()
+    [last] = results
+    assert last.status == "failed" and "No such file" in last.reason
+
+
+def test_fault_42_a_pipe_fails_without_hanging(raw, aligned):
+    raw.mkdir()
+    os.mkfifo(raw / "pipe.jpg")
+    [result] = run(raw, aligned).values()
+    assert result.status == "failed" and "not a regular file" in result.reason
+
+
+# One run after another
+
+
+def test_a_second_run_skips_what_is_there(raw, aligned):
+    save(raw / "a.png", FACE)
+    run(raw, aligned)
+    (aligned / "a.png").write_bytes(b"mine")
+    before = (aligned / RECORDS).read_bytes()
+    save(raw / "b.png", FACE)
+    assert statuses(run(raw, aligned)) == {"a.png": "skipped", "b.png": "aligned"}
+    assert (aligned / "a.png").read_bytes() == b"mine"
+    assert (aligned / RECORDS).read_bytes().startswith(before)
+    check_records(aligned)
+
+
+def test_overwrite_does_everything_again_and_records_it_once(raw, aligned):
+    save(raw / "a.png", FACE)
+    run(raw, aligned)
+    first = records(aligned)
+    (aligned / "a.png").write_bytes(b"mine")
+    save(raw / "a.png", np.roll(FACE, 3, axis=1))
+    assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned"}
+    assert read_photo(aligned / "a.png").pixels.shape == (64, 64, 3)
+    [second] = records(aligned)
+    assert second["sha256"] != first[0]["sha256"] and second["matrix"] != first[0]["matrix"]
+
+
+def test_overwrite_removes_crops_of_faces_that_are_not_wanted_any_more(raw, aligned):
+    save(raw / "two.png", two_faces())
+    run(raw, aligned, faces="all")
+    run(raw, aligned, overwrite=True)
+    assert crops(aligned) == ["two.png"]
+    check_records(aligned)
+
+
+def test_a_crop_that_was_deleted_is_made_again(raw, aligned):
+    save(raw / "a.png", FACE)
+    save(raw / "b.png", FACE)
+    run(raw, aligned)
+    (aligned / "a.png").unlink()
+    assert statuses(run(raw, aligned)) == {"b.png": "skipped", "a.png": "aligned"}
+    check_records(aligned)
+
+
+def test_a_file_that_is_not_ours_is_not_overwritten_unasked(raw, aligned):
+    save(raw / "a.png", FACE)
+    save(aligned / "a.png", NONE)
+    before = (aligned / "a.png").read_bytes()
+    [result] = run(raw, aligned).values()
+    assert result.status == "failed" and "--overwrite" in result.reason
+    assert (aligned / "a.png").read_bytes() == before
+    assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned"}
+    check_records(aligned)
+
+
+@pytest.mark.parametrize("change", [{"template": "outer-eyes-nose"}, {"size": 32}])
+def test_templates_and_sizes_are_not_mixed(raw, aligned, change):
+    save(raw / "a.png", FACE)
+    run(raw, aligned)
+    with pytest.raises(PhotoError, match="another template or size"):
+        run(raw, aligned, **change)
+    assert statuses(run(raw, aligned, overwrite=True, **change)) == {"a.png": "aligned"}
+    assert statuses(run(raw, aligned, **change)) == {"a.png": "skipped"}
+
+
+def test_an_interrupted_run_is_carried_on(raw, aligned):
+    for name in "abcd":
+        save(raw / f"{name}.png", FACE)
+    results = align_folder(list_photos(raw), raw, aligned, ONE)
+    assert [next(results).photo.name, next(results).photo.name] == ["a.png", "b.png"]
+    results.close()
+    check_records(aligned)
+    assert crops(aligned) == ["a.png", "b.png"]
+    assert list(statuses(run(raw, aligned)).values()) == ["skipped", "skipped", "aligned", "aligned"]
+    check_records(aligned)
+
+
+def test_an_interrupt_between_two_faces_of_a_photo_loses_none(raw, aligned, monkeypatch):
+    save(raw / "two.png", two_faces())
+    written = folder_module._write_crop
+
+    def interrupted(path, *args):
+        if path.name == "two.png":
+            raise KeyboardInterrupt
+        written(path, *args)
+
+    monkeypatch.setattr(folder_module, "_write_crop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, aligned, faces="all")
+    assert crops(aligned) == ["two_1.png"]
+    check_records(aligned)
+    monkeypatch.undo()
+    assert statuses(run(raw, aligned, faces="all")) == {"two.png": "aligned"}
+    assert crops(aligned) == ["two.png", "two_1.png"]
+    check_records(aligned)
+
+
+def test_the_record_comes_before_the_crop(raw, aligned, monkeypatch):
+    save(raw / "a.png", FACE)
+    replaced = os.replace
+
+    def killed(source, target):
+        if Path(target).suffix == ".png":
+            assert [record["crop"] for record in records(aligned)] == ["a.png"]
+        replaced(source, target)
+
+    monkeypatch.setattr(photo_module.os, "replace", killed)
+    assert statuses(run(raw, aligned)) == {"a.png": "aligned"}
+
+
+def test_broken_and_foreign_lines_of_the_records_are_cleared_away(raw, aligned, tmp_path):
+    save(raw / "a.png", FACE)
+    save(raw / "b.png", FACE)
+    run(raw, aligned)
+    outside = save(tmp_path / "outside.png", NONE)
+    good = records(aligned)
+    with (aligned / RECORDS).open("a") as file:
+        file.write('\n[]\n{"crop": 3}\n"text"\n')
+        file.write(json.dumps({**good[0], "crop": "../outside.png"}) + "\n")
+        file.write(json.dumps({**good[0], "crop": str(outside)}) + "\n")
+        file.write(json.dumps(good[0]) + "\n")
+        file.write(json.dumps(good[1])[:40])  # a run was killed while it wrote
+    assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned", "b.png": "aligned"}
+    assert records(aligned) == good and outside.exists()
+
+
+# Processes
+
+
+def test_two_processes_do_what_one_does(raw, aligned, tmp_path):
+    for number in range(5):
+        save(raw / f"{number}.png", np.roll(FACE, number, axis=1))
+    (raw / "5.png").write_text("text")
+    several = run(raw, aligned, jobs=2)
+    one = run(raw, tmp_path / "one")
+    assert list(statuses(several).items()) == list(statuses(one).items())
+    assert records(aligned) == records(tmp_path / "one")
+    for name in crops(aligned):
+        assert (aligned / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_an_error_and_no_hang(raw, aligned):
+    for number in range(60):
+        save(raw / f"{number}.png", FACE)
+    results = align_folder(list_photos(raw), raw, aligned, AlignOptions(jobs=2))
+    next(results)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(WorkerError, match="the crops made so far are kept"):
+        list(results)
+    assert not multiprocessing.active_children()
+    assert [record["crop"] for record in records(aligned)] == crops(aligned)
+
+
+def test_workers_leave_ctrl_c_to_their_parent_and_stop_with_it(raw, aligned):
+    for number in range(60):
+        save(raw / f"{number}.png", FACE)
+    results = align_folder(list_photos(raw), raw, aligned, AlignOptions(jobs=2))
+    next(results)
+    for worker in multiprocessing.active_children():
+        [blocked] = [line for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines() if "SigBlk" in line]
+        assert int(blocked.split()[1], 16) & 1 << signal.SIGINT - 1
+    results.close()
+    assert not multiprocessing.active_children()
+    assert 0 < len(crops(aligned)) < 20  # of the 33 that were handed out
+    check_records(aligned)
+
+
+def test_a_few_photos_only_are_handed_out_ahead(monkeypatch):
+    class Pool:
+        open = most = 0
+
+        def __init__(self, *_):
+            pass
+
+        def submit(self, work, task):
+            Pool.open += 1
+            Pool.most = max(Pool.most, Pool.open)
+            future = Future()
+            future.set_result(work(task))
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(folder_module, "ProcessPoolExecutor", Pool)
+    for number, result in enumerate(folder_module._spread(lambda task: task, range(1000), 2)):
+        Pool.open -= 1
+        assert result == number
+    assert 2 < Pool.most <= 100
+
+
+def test_a_worker_that_is_told_to_end_finishes_its_file(aligned):
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from PIL import Image\n"
+        "from align.folder import _write_crop\n"
+        "saved = Image.Image.save\n"
+        "def save(image, file, kind):\n"
+        "    file.write(b'')\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    saved(image, file, kind)\n"
+        "Image.Image.save = save\n"
+        "folder = Path(sys.argv[1])\n"
+        "_write_crop(folder / 'a.png', np.zeros((8, 8, 3), np.uint8), folder / 'faces.jsonl', {'crop': 'a.png'})\n"
+    )
+    command = [sys.executable, "-c", program, str(aligned)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[1]).returncode == -signal.SIGTERM
+    assert read_photo(aligned / "a.png").pixels.shape == (8, 8, 3)
+    check_records(aligned)

@@ -1,0 +1,291 @@
+"""The command line: `python -m align`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from align import folder as folder_module
+from align.__main__ import build_parser, main
+from align.folder import RECORDS, WorkerError
+from align.landmarks import LandmarkModelError
+from align.options import AlignOptions
+from align.photo import read_photo
+
+FACE = skimage.data.astronaut()[0:230, 110:340]
+NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
+PROJECT = Path(__file__).parents[1]
+
+
+def save(path, pixels=FACE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def aligned(tmp_path):
+    return tmp_path / "aligned"
+
+
+def align(*args):
+    return main([*map(str, args), "--jobs", "1"])
+
+
+def test_done_is_0_and_stdout_names_the_records(raw, aligned, capsys):
+    save(raw / "sub" / "a.png")
+    assert align(raw, aligned) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{aligned / RECORDS}\n"
+    assert told.err == "1 photos: 1 aligned; 1 crops written\n"  # and no bar, since this is no terminal
+    assert read_photo(aligned / "sub" / "a.png").pixels.shape == (64, 64, 3)
+
+
+def test_failed_photos_are_3_and_named_with_the_reason(raw, aligned, capsys):
+    save(raw / "a.png")
+    save(raw / "b.png", NONE)
+    (raw / "c\nd.jpg").write_text("text")
+    assert align(raw, aligned) == 3
+    *lines, counts = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"{raw / 'b.png'}: no face: ")
+    assert "c\\nd.jpg': failed: not an image" in lines[1] and len(lines) == 2
+    assert counts == "3 photos: 1 aligned, 1 failed, 1 no face; 1 crops written"
+
+
+@pytest.mark.parametrize("broken", [NONE, None])
+def test_each_kind_of_failure_alone_is_3(raw, aligned, broken):
+    raw.mkdir()
+    save(raw / "a.png", NONE) if broken is not None else (raw / "a.png").touch()
+    assert align(raw, aligned) == 3
+
+
+def test_photos_left_out_on_demand_are_no_failure(raw, aligned, capsys):
+    photo = np.full((250, 500, 3), 128, dtype=np.uint8)
+    photo[10:240, 10:240] = photo[10:240, 260:490] = FACE
+    save(raw / "two.png", photo)
+    assert align(raw, aligned, "--faces", "single") == 0
+    assert "two.png: several faces: 2 faces" in capsys.readouterr().err
+    assert align(raw, aligned, "--faces", "all") == 0
+    assert align(raw, aligned) == 0  # skipped
+    assert sorted(path.name for path in aligned.iterdir()) == [RECORDS, "two.png", "two_1.png"]
+
+
+def test_verbose_names_all_and_quiet_none(raw, aligned, capsys):
+    save(raw / "a.png")
+    save(raw / "b.png", NONE)
+    assert align(raw, aligned, "-v") == 3
+    assert f"{raw / 'a.png'}: aligned\n" in capsys.readouterr().err
+    assert align(raw, aligned, "-v") == 3
+    assert f"{raw / 'a.png'}: skipped: " in capsys.readouterr().err
+    assert align(raw, aligned, "-q") == 3
+    assert capsys.readouterr() == (f"{aligned / RECORDS}\n", "")
+
+
+def test_the_report_holds_one_record_per_photo(raw, aligned, tmp_path):
+    save(raw / "a.png")
+    save(raw / "b.png", NONE)
+    report = tmp_path / "reports" / "align.json"
+    assert align(raw, aligned, "--report", report) == 3
+    first, second = json.loads(report.read_text())
+    assert first == {
+        "photo": str(raw / "a.png"),
+        "status": "aligned",
+        "reason": "",
+        "crops": [str(aligned / "a.png")],
+    }
+    assert (second["status"], second["crops"]) == ("no face", []) and "no face" in second["reason"]
+
+
+def test_one_photo_can_be_given(raw, aligned):
+    save(raw / "a.png")
+    save(raw / "b.png")
+    assert align(raw / "a.png", aligned) == 0
+    assert sorted(path.name for path in aligned.iterdir()) == ["a.png", RECORDS]
+
+
+def test_fault_35_a_leading_dash_is_a_name_after_two_dashes(tmp_path, monkeypatch):
+    save(tmp_path / "-v.png")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--jobs", "1", "--", "-v.png", "-out"]) == 0
+    assert (tmp_path / "-out" / "-v.png").exists()
+
+
+def test_missing_overwrite_size_and_template_do_what_they_say(raw, aligned, tmp_path):
+    save(raw / "a.png")
+    save(raw / "b.png", NONE)
+    assert align(raw, aligned, "--missing", tmp_path / "missing", "--size", 32) == 3
+    assert (tmp_path / "missing" / "b.png").exists()
+    assert align(raw, aligned, "--template", "outer-eyes-nose", "--size", 32) == 2
+    assert align(raw, aligned, "--template", "outer-eyes-nose", "--size", 32, "--overwrite") == 3
+    [record] = map(json.loads, (aligned / RECORDS).read_text().splitlines())
+    assert (record["template"], record["size"]) == ("outer-eyes-nose", 32)
+
+
+def test_fault_37_outputs_inside_the_input_are_not_taken_for_photos(raw, capsys):
+    save(raw / "a.png")
+    save(raw / "b.png", NONE)
+    for _ in range(2):
+        assert align(raw, raw / "aligned", "--missing", raw / "missing") == 3
+        assert capsys.readouterr().err.splitlines()[-1].startswith("2 photos: ")
+
+
+def test_unusable_input_is_2_and_one_line(raw, aligned, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        ((tmp_path / "gone", aligned), "does not exist"),
+        ((tmp_path / "empty", aligned), "holds no photos"),
+        ((save(raw / "a.png").parent, raw), "choose another folder"),
+        ((raw, raw / "a.png"), "cannot be written to"),
+        ((raw, aligned, "--report", raw / "a.png" / "report.json"), "cannot be written to"),
+    ):
+        assert align(*arguments) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and words in told.err and len(told.err.splitlines()) == 1
+    assert not aligned.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["raw"],
+        ["raw", "aligned", "--template", "none"],
+        ["raw", "aligned", "--size", "0"],
+        ["raw", "aligned", "--size", "x"],
+        ["raw", "aligned", "--upsample", "-1"],
+        ["raw", "aligned", "--jobs", "0"],
+        ["raw", "aligned", "-q", "-v"],
+    ],
+)
+def test_wrong_usage_is_2(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m align" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (LandmarkModelError("dlib is not installed; run: pip install dlib-bin"), 1, "pip install dlib-bin"),
+        (WorkerError("a worker process died"), 1, "died"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (KeyboardInterrupt(), 130, "to go on"),
+    ],
+)
+def test_fault_34_what_ends_a_run_is_one_line_and_its_code(raw, aligned, capsys, monkeypatch, error, code, words):
+    save(raw / "a.png")
+
+    def end(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(folder_module, "align_folder", end)
+    assert align(raw, aligned) == code
+    told = capsys.readouterr()
+    assert told.out == "" and words in told.err and len(told.err.splitlines()) == 1
+
+
+def test_every_option_has_a_flag_with_its_default():
+    args = vars(build_parser().parse_args(["raw", "aligned"]))
+    assert {field.name: args[field.name] for field in fields(AlignOptions)} == vars(AlignOptions())
+
+
+def test_help_shows_defaults_and_an_example_without_heavy_imports():
+    program = (
+        "import sys\n"
+        "from align.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "finally: print(sorted({'numpy', 'cv2', 'PIL', 'dlib', 'tqdm', 'torch'} & set(sys.modules)))\n"
+    )
+    told = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=PROJECT)
+    assert told.returncode == 0 and told.stdout.endswith("[]\n")
+    assert "(default: face)" in told.stdout and "(default: 64)" in told.stdout
+    assert "python -m align raw/ aligned/" in told.stdout
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("python -m align ")
+
+
+def group_is_gone(group, seconds=20):
+    for _ in range(seconds * 20):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGTERM, True, 143),
+        (signal.SIGTERM, False, 143),
+        (signal.SIGKILL, False, -9),
+    ],
+)
+def test_signals_end_all_processes_and_leave_no_half_file(raw, aligned, number, whole_group, code):
+    first = save(raw / "0.png", np.tile(FACE, (2, 2, 1)))
+    for name in range(1, 400):
+        os.link(first, raw / f"{name}.png")
+    command = [sys.executable, "-W", "error", "-m", "align", str(raw), str(aligned), "--jobs", "2"]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not list(aligned.glob("*.png")) and process.poll() is None:
+            time.sleep(0.02)
+        (os.killpg if whole_group else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert group_is_gone(process.pid)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert out == "" and "Traceback" not in err
+    recorded = [json.loads(line)["crop"] for line in (aligned / RECORDS).read_text().splitlines()]
+    crops = [path.name for path in aligned.glob("*.png")]
+    assert 0 < len(crops) < 400
+    assert all(read_photo(path).pixels.shape == (64, 64, 3) for path in aligned.glob("*.png"))
+    if number == signal.SIGKILL:
+        assert set(crops) <= set(recorded)
+    else:
+        assert sorted(crops) == recorded
+        assert len(list(aligned.iterdir())) == len(crops) + 1
+
+
+@pytest.mark.shared
+def test_the_shared_photos_show_faces_and_dogs_none(shared, aligned, tmp_path, capsys):
+    small = ["dogs.jpg", "small_face.jpg", "2008_002079.jpg", "portrait_rgba.png", "couple_dark.jpg"]
+    (tmp_path / "raw").mkdir()
+    for name in small:
+        os.symlink(shared / "photos" / name, tmp_path / "raw" / name)
+    assert align(tmp_path / "raw", aligned, "--faces", "all") == 3
+    assert "dogs.jpg: no face" in capsys.readouterr().err
+    faces = {name: len(list(aligned.glob(f"{Path(name).stem}*.png"))) for name in small}
+    assert faces == {
+        "dogs.jpg": 0,
+        "small_face.jpg": 1,
+        "2008_002079.jpg": 6,
+        "portrait_rgba.png": 1,
+        "couple_dark.jpg": 2,
+    }

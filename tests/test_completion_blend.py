@@ -1,0 +1,207 @@
+"""Blending: no seam, and known pixels as they are."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from completion.blend import BLENDS, blend, inpaint, match_means
+
+SIDE = 20
+
+
+def box(top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
+    hole = np.zeros((SIDE, SIDE), dtype=bool)
+    hole[top:bottom, left:right] = True
+    return hole
+
+
+FULL = box(0, SIDE, 0, SIDE)
+HOLES = {
+    "inside": box(5, 14, 6, 15),
+    "one pixel": box(9, 10, 9, 10),
+    "one pixel in a corner": box(0, 1, 19, 20),
+    "2x2": box(9, 11, 9, 11),
+    "one row": box(9, 10, 3, 17),
+    "one whole row": box(9, 10, 0, SIDE),
+    "one border": box(0, 8, 5, 14),
+    "two borders": box(0, 8, 0, 8),
+    "two opposite borders": box(6, 14, 0, SIDE),
+    "three borders": box(8, SIDE, 0, SIDE),
+    "four borders": FULL & ~box(8, 12, 8, 12),
+    "all but one pixel": FULL & ~box(0, 1, 0, 1),
+    "several": box(1, 4, 1, 4) | box(4, 7, 4, 7) | box(12, 20, 12, 20) | box(10, 11, 2, 3),
+    "scattered": np.random.default_rng(0).random((SIDE, SIDE)) < 0.5,
+}
+each_hole = pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
+each_blend = pytest.mark.parametrize("how", BLENDS)
+
+
+@pytest.fixture
+def photo() -> NDArray[np.uint8]:
+    """Noise of middling values that cannot be written to."""
+    pixels = np.random.default_rng(1).integers(80, 160, (SIDE, SIDE, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    return pixels
+
+
+@pytest.fixture
+def fill() -> NDArray[np.uint8]:
+    pixels = np.random.default_rng(2).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    return pixels
+
+
+@each_hole
+def test_fault_24_a_shifted_patch_blends_back_to_the_background(
+    hole: NDArray[np.bool_], photo: NDArray[np.uint8]
+) -> None:
+    shift = np.array([-60, 7, 80])
+    shifted = (photo + shift).astype(np.uint8)
+    assert np.array_equal(blend(photo, shifted, hole), photo)
+
+
+@each_blend
+@each_hole
+def test_fault_23_and_24_known_pixels_stay_and_the_hole_is_never_read(
+    hole: NDArray[np.bool_], how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
+) -> None:
+    blended = blend(photo, fill, hole, how)
+    assert blended.dtype == np.uint8 and np.array_equal(blended[~hole], photo[~hole])
+    other = np.where(hole[..., None], 255 - photo, photo)
+    assert np.array_equal(blend(other, fill, hole, how)[hole], blended[hole])
+
+
+@each_blend
+def test_fault_27_the_callers_arrays_are_never_written(
+    how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
+) -> None:
+    hole = HOLES["several"].copy()
+    hole.flags.writeable = False
+    blended = blend(photo, fill, hole, how)  # would raise
+    assert not np.shares_memory(blended, photo) and not np.shares_memory(blended, fill)
+    assert not np.shares_memory(inpaint(photo, hole), photo)
+    assert not np.shares_memory(match_means(fill, photo, 4), fill)
+
+
+@each_blend
+def test_fault_22_a_full_hole_is_the_fill_and_fault_21_an_empty_one_the_photo(
+    how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
+) -> None:
+    assert np.array_equal(blend(photo, fill, FULL, how), fill)
+    empty = blend(photo, fill, ~FULL, how)
+    assert np.array_equal(empty, photo) and empty is not photo
+
+
+@each_blend
+def test_fault_28_separate_holes_are_filled_each_on_its_own(
+    how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
+) -> None:
+    regions = [box(1, 4, 1, 4), box(12, 20, 12, 20)]
+    together = blend(photo, fill, regions[0] | regions[1], how)
+    for region in regions:
+        assert np.array_equal(together[region], blend(photo, fill, region, how)[region])
+
+
+def test_poisson_takes_away_what_is_harmonic_and_nothing_else() -> None:
+    ys, xs = np.mgrid[0:SIDE, 0:SIDE]
+    photo = np.stack([60 + 3 * xs, 100 + 2 * ys, 40 + xs + ys], axis=2).astype(np.uint8)
+    saddle = (xs - 9) * (ys - 10)  # the discrete Laplace operator makes 0 of it too
+    fill = (photo + np.stack([saddle, 2 * xs, -2 * ys], axis=2)).clip(0, 255).astype(np.uint8)
+    hole = HOLES["inside"]
+    assert np.array_equal(blend(photo, fill, hole), photo)
+    assert not np.array_equal(blend(photo, fill, hole, "none"), photo)
+
+
+def test_poisson_keeps_the_gradients_of_the_fill(photo: NDArray[np.uint8]) -> None:
+    hole = HOLES["inside"]
+    inner = ndimage.binary_erosion(hole)
+    fill = np.full_like(photo, 100)
+    fill[9, 10] = 130
+    plain = blend(photo, np.full_like(photo, 100), hole).astype(int)
+    bumped = blend(photo, fill, hole).astype(int)
+    laplace = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[..., None]
+    found = ndimage.convolve(bumped, laplace)[inner] - ndimage.convolve(plain, laplace)[inner]
+    wanted = ndimage.convolve(fill.astype(int), laplace)[inner]
+    assert np.abs(found - wanted).max() <= 8  # each of five pixels of two pictures is rounded
+
+
+def test_poisson_clips_instead_of_wrapping_around() -> None:
+    photo = np.full((SIDE, SIDE, 3), 250, dtype=np.uint8)
+    fill = np.full_like(photo, 100)
+    fill[8:11, 9:12] = 200
+    hole = HOLES["inside"]
+    blended = blend(photo, fill, hole)
+    assert (blended >= 250).all() and (blended[8:11, 9:12] == 255).all()
+
+
+def test_alpha_fades_from_the_nearest_known_colour_into_the_fill() -> None:
+    photo = np.full((60, 60, 3), 50, dtype=np.uint8)
+    fill = np.full_like(photo, 150)
+    hole = np.zeros((60, 60), dtype=bool)
+    hole[10:50, 10:50] = True  # 1,600 pixels: 2 px wide
+    line = blend(photo, fill, hole, "alpha")[30, 8:16, 0].tolist()
+    assert line == [50, 50, 100, 150, 150, 150, 150, 150]
+
+
+def test_none_copies(photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
+    hole = HOLES["scattered"]
+    assert np.array_equal(blend(photo, fill, hole, "none"), np.where(hole[..., None], fill, photo))
+
+
+def test_an_unknown_blend_is_named(photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="'smooth', expected one of poisson, alpha, none"):
+        blend(photo, fill, FULL, "smooth")
+
+
+@each_hole
+def test_fault_29_inpaint_never_reads_the_hole(hole: NDArray[np.bool_], photo: NDArray[np.uint8]) -> None:
+    filled = inpaint(photo, hole)
+    other = np.where(hole[..., None], 255 - photo, photo)
+    assert np.array_equal(inpaint(other, hole), filled)
+    assert np.array_equal(filled[~hole], photo[~hole])
+
+
+def test_fault_29_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (300, 2100, 3), dtype=np.uint8)
+    hole = np.zeros((300, 2100), dtype=bool)
+    hole[101:167, 333:951] = True
+    other = np.where(hole[..., None], 255 - photo, photo)
+    assert np.array_equal(inpaint(other, hole)[hole], inpaint(photo, hole)[hole])
+
+
+def test_inpaint_carries_on_a_flat_colour_however_far() -> None:
+    photo = np.full((300, 300, 3), (200, 100, 10), dtype=np.uint8)
+    hole = np.zeros((300, 300), dtype=bool)
+    hole[20:, 20:] = True
+    dark = np.where(hole[..., None], 0, photo)
+    assert np.abs(inpaint(dark, hole).astype(int) - photo).max() <= 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (1, 3000)])
+def test_fault_16_tiny_photos_are_inpainted(shape: tuple[int, int]) -> None:
+    photo = np.full((*shape, 3), 90, dtype=np.uint8)
+    hole = np.zeros(shape, dtype=bool)
+    hole[0, 0] = True
+    assert np.array_equal(inpaint(photo, hole)[~hole], photo[~hole])
+    assert inpaint(photo, hole).max() <= 127 and inpaint(photo, ~hole).shape == photo.shape
+
+
+def test_match_means_meets_the_means_of_the_blocks() -> None:
+    rng = np.random.default_rng(0)
+    fill = rng.integers(60, 200, (32, 32, 3), dtype=np.uint8)
+    face = np.kron(rng.integers(90, 160, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+    matched = match_means(fill, face, 4)
+    means = matched.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(means, face[::4, ::4], atol=1)
+    detail = np.corrcoef((fill - fill.mean()).ravel(), matched.ravel())[0, 1]
+    assert detail > 0.5  # what the means leave open comes from the fill
+
+
+def test_match_means_reads_the_means_alone() -> None:
+    rng = np.random.default_rng(0)
+    fill = rng.integers(60, 200, (16, 16, 3), dtype=np.uint8)
+    face = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    flipped = face.reshape(4, 4, 4, 4, 3)[:, ::-1, :, ::-1].reshape(16, 16, 3)  # inside of every block
+    assert not np.array_equal(face, flipped)
+    assert np.array_equal(match_means(fill, face, 4), match_means(fill, flipped, 4))

@@ -1,0 +1,340 @@
+"""Whole photos: find the faces, complete them, and leave every other byte as it is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from align.landmarks import NoFaceError, find_faces
+from align.warp import footprint
+from completion import complete as complete_module
+from completion.blend import inpaint
+from completion.complete import Completion, FaceCompleter, Progress
+from completion.masks import NAMES, MaskError
+from completion.solve import SOLVERS
+from dcgan.checkpoint import Weights, WeightsError
+
+QUICK = replace(SOLVERS["fast"], steps=2, draws=4, restarts=2)
+
+
+@pytest.fixture(scope="module")
+def completer(small_weights: Weights) -> FaceCompleter:
+    return FaceCompleter(small_weights, QUICK)
+
+
+@pytest.fixture(scope="module")
+def face(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8 (230, 230, 3): one face, that cannot be written to."""
+    pixels = astronaut[0:230, 110:340].copy()
+    pixels.flags.writeable = False
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def matrix(completer: FaceCompleter, face: NDArray[np.uint8]) -> NDArray[np.float64]:
+    [found] = completer.locate(face)
+    return found
+
+
+@pytest.fixture
+def aligned() -> NDArray[np.uint8]:
+    """An aligned face of the weights' size: for untrained networks any picture is one."""
+    pixels = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def run(completer: FaceCompleter, *args: object, **kwargs: object) -> tuple[list[Progress], Completion]:
+    *progress, completion = completer.complete(*args, **kwargs)  # type: ignore[arg-type]
+    assert isinstance(completion, Completion)
+    return progress, completion
+
+
+def box(shape: Sequence[int], top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
+    hole = np.zeros(shape[:2], dtype=bool)
+    hole[top:bottom, left:right] = True
+    return hole
+
+
+def overwritten(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The photo with noise under the hole."""
+    noise = np.random.default_rng(5).integers(0, 256, photo.shape, dtype=np.uint8)
+    return np.where(hole[..., None], noise, photo)
+
+
+# Aligned faces
+
+
+def test_an_aligned_face_is_used_as_it_is(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    hole = box(aligned.shape, 8, 24, 8, 24)
+    progress, completion = run(completer, aligned, hole)
+    assert [item.step.number for item in progress] == [0, 1, 2]
+    for item in progress:
+        assert np.array_equal(item.crop[~hole], aligned[~hole]) and np.array_equal(item.hole, hole)
+        assert (item.face, item.faces, item.steps) == (0, 1, 2)
+    assert np.array_equal(completion.pixels[~hole], aligned[~hole])
+    assert not np.array_equal(completion.pixels[hole], aligned[hole])
+    last = progress[-1].step
+    assert completion.context == float(last.context[last.best])
+    assert (completion.faces, completion.outside) == (1, 0.0)
+
+
+def test_without_blending_the_hole_holds_the_last_preview(small_weights: Weights, aligned: NDArray[np.uint8]) -> None:
+    hole = box(aligned.shape, 8, 24, 8, 24)
+    progress, completion = run(FaceCompleter(small_weights, QUICK, "none"), aligned, hole)
+    assert np.array_equal(completion.pixels[hole], progress[-1].step.preview[hole])
+
+
+@pytest.mark.parametrize("lowres", [False, True])
+def test_fault_22_a_full_hole_is_a_pure_generation(
+    completer: FaceCompleter, aligned: NDArray[np.uint8], lowres: bool
+) -> None:
+    full = np.ones((32, 32), dtype=bool)
+    progress, completion = run(completer, aligned, full, lowres=lowres)
+    assert np.array_equal(completion.pixels, progress[-1].step.preview) != lowres
+    means = completion.pixels.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
+    wanted = aligned.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
+    assert (np.abs(means - wanted).max() <= 1) == lowres
+
+
+def test_fault_21_an_empty_hole_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    with pytest.raises(MaskError, match="empty"):
+        run(completer, aligned, np.zeros((32, 32), dtype=bool))
+
+
+def test_fault_25_a_hole_of_another_size_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    with pytest.raises(MaskError, match=r"\(30, 31\), the photo \(32, 32\)"):
+        run(completer, aligned, np.ones((31, 30), dtype=bool))
+
+
+HOLES = {
+    "one pixel": (9, 10, 9, 10),
+    "one row": (9, 10, 3, 17),
+    "one border": (0, 8, 5, 14),
+    "two borders": (0, 8, 0, 8),
+    "three borders": (8, 32, 0, 32),
+}
+
+
+@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
+def test_fault_23_and_24_small_holes_and_holes_at_borders(
+    completer: FaceCompleter, aligned: NDArray[np.uint8], hole: tuple[int, int, int, int]
+) -> None:
+    marked = box(aligned.shape, *hole)
+    _, completion = run(completer, aligned, marked)
+    assert np.array_equal(completion.pixels[~marked], aligned[~marked])
+
+
+# Whole photos
+
+
+def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    hole = completer.named_hole(face, "center", [matrix])
+    ys, xs = np.nonzero(hole)
+    mean = find_faces(face, 68)[0].mean(axis=0)
+    assert np.linalg.norm(mean - [xs.mean(), ys.mean()]) < 20
+    _, completion = run(completer, face, hole, [matrix])
+    assert completion.pixels.shape == face.shape and (completion.faces, completion.outside) == (1, 0.0)
+    assert np.array_equal(completion.pixels[~hole], face[~hole])
+    assert (completion.pixels[hole] != face[hole]).mean() > 0.9
+
+
+@pytest.mark.parametrize("mask", NAMES)
+def test_every_name_makes_its_hole_inside_the_crop(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64], mask: str
+) -> None:
+    hole = completer.named_hole(face, mask, [matrix])
+    covered = footprint(hole.shape, matrix, 32)
+    assert hole.any() and not hole[~covered].any()
+    shares = {"center": 0.25, "random": 0.2, "grid": 15 / 16, "pattern": 0.25, "full": 1, "lowres": 1}
+    share = shares.get(mask, 0.5 if mask in ("left", "right", "top", "bottom", "half") else 0.12)
+    assert hole.sum() / covered.sum() == pytest.approx(share, abs=0.08)
+
+
+def test_features_lie_where_the_landmarks_of_the_whole_photo_are(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    [landmarks] = find_faces(face, 68)
+    for mask, part in (("eyes", slice(36, 48)), ("nose", slice(27, 36)), ("mouth", slice(48, 68))):
+        hole = completer.named_hole(face, mask, [matrix])
+        xs, ys = landmarks.round().astype(int).T
+        on = hole[ys, xs]
+        assert on[part].mean() > 0.9 and on[:17].sum() == 0  # and never on the jaw
+
+
+def test_features_of_what_is_no_face_are_not_found(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    with pytest.raises(MaskError, match="no face was found"):
+        completer.named_hole(aligned, "eyes", completer.locate(aligned))
+
+
+def test_fault_31_of_several_faces_those_under_the_hole_are_completed(
+    completer: FaceCompleter, face: NDArray[np.uint8]
+) -> None:
+    pair = np.hstack([face, face])
+    matrices = completer.locate(pair)
+    assert len(matrices) == 2
+    both = completer.named_hole(pair, "center", matrices)
+    progress, completion = run(completer, pair, both, matrices)
+    assert [item.face for item in progress] == [0, 0, 0, 1, 1, 1] and completion.faces == 2
+    assert np.array_equal(completion.pixels[~both], pair[~both])
+    assert completion.outside == 0
+    one = both & box(both.shape, 0, 230, 0, 230)
+    progress, completion = run(completer, pair, one, matrices)
+    assert {item.faces for item in progress} == {1} and completion.faces == 1
+    assert np.array_equal(completion.pixels[~one], pair[~one])
+
+
+def test_fault_28_separate_holes_on_separate_faces_do_not_disturb_each_other(
+    completer: FaceCompleter, face: NDArray[np.uint8]
+) -> None:
+    pair = np.hstack([face, face])
+    matrices = completer.locate(pair)
+    both = completer.named_hole(pair, "mouth", matrices)
+    halves = [both & box(both.shape, 0, 230, left, left + 230) for left in (0, 230)]
+    together = run(completer, pair, both, matrices)[1].pixels
+    for half in halves:
+        assert half.any()
+        assert np.array_equal(together[half], run(completer, pair, half, matrices)[1].pixels[half])
+
+
+def test_overlapping_crops_fill_their_hole_once(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+    matrices = completer.locate(face)
+    shifted = matrices[0] + [[0, 0, 10], [0, 0, 0]]
+    hole = footprint(face.shape[:2], matrices[0], 32) | footprint(face.shape[:2], shifted, 32)
+    _, completion = run(completer, face, hole, [matrices[0], shifted])
+    assert (completion.faces, completion.outside) == (2, 0.0)
+    assert np.array_equal(completion.pixels[~hole], face[~hole])
+
+
+def test_a_hole_partly_outside_every_face_is_filled_classically_there(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    far = box(face.shape, 205, 225, 0, 30)
+    covered = footprint(far.shape, matrix, 32)
+    assert not (far & covered).any()
+    hole = far | completer.named_hole(face, "mouth", [matrix])
+    _, completion = run(completer, face, hole)
+    assert completion.outside == pytest.approx(far.sum() / hole.sum())
+    assert np.array_equal(completion.pixels[far], inpaint(face, hole)[far])
+    assert np.array_equal(completion.pixels[~hole], face[~hole])
+
+
+def test_a_hole_outside_every_face_is_refused(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+    with pytest.raises(MaskError, match="outside every face"):
+        run(completer, face, box(face.shape, 205, 225, 0, 30))
+
+
+def test_fault_30_no_face_is_named(completer: FaceCompleter) -> None:
+    grey = np.full((100, 100, 3), 128, dtype=np.uint8)
+    with pytest.raises(NoFaceError, match="32x32"):
+        completer.locate(grey)
+    with pytest.raises(NoFaceError):
+        run(completer, grey, box(grey.shape, 20, 40, 20, 40))
+
+
+def test_fault_32_landmarks_without_a_fit_are_no_face(
+    completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete_module, "find_faces", lambda *_: [np.full((5, 2), 50.0)])
+    with pytest.raises(NoFaceError):
+        completer.locate(np.full((100, 100, 3), 128, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (31, 32), (2, 2)])
+def test_fault_16_tiny_photos_hold_no_face(completer: FaceCompleter, shape: tuple[int, int]) -> None:
+    photo = np.full((*shape, 3), 128, dtype=np.uint8)
+    with pytest.raises(NoFaceError):
+        run(completer, photo, box(shape, 0, 1, 0, 1))
+
+
+def test_fault_32_beyond_the_photos_edge_nothing_is_known(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    top = int(np.nonzero(footprint(face.shape[:2], matrix, 32))[0].min()) + 45
+    cut = np.ascontiguousarray(face[top:])
+    moved = matrix @ np.array([[1, 0, 0], [0, 1, top], [0, 0, 1]])
+    hole = completer.named_hole(cut, "mouth", [matrix]) | completer.named_hole(cut, "bottom", [moved])
+    progress, completion = run(completer, cut, hole, [moved])
+    beyond = round(45 * np.linalg.norm(matrix[:, 0]))
+    assert progress[0].hole[: beyond - 1].all() and not progress[0].hole[beyond + 2 : 14].any()
+    assert np.array_equal(completion.pixels[~hole], cut[~hole])
+
+
+def test_fault_32_a_face_cut_by_the_edge_is_found_and_completed(
+    completer: FaceCompleter, face: NDArray[np.uint8]
+) -> None:
+    cut = np.ascontiguousarray(face[45:])
+    matrices = completer.locate(cut)
+    hole = completer.named_hole(cut, "full", matrices)
+    assert hole[0].any()
+    _, completion = run(completer, cut, hole, matrices)
+    assert completion.faces == 1 and np.array_equal(completion.pixels[~hole], cut[~hole])
+
+
+def test_fault_29_what_lies_under_the_hole_changes_no_byte(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    hole = completer.named_hole(face, "mouth", [matrix]) | box(face.shape, 205, 225, 0, 30)
+    other = overwritten(face, hole)
+    (_, one), (_, two) = (run(completer, photo, hole) for photo in (face, other))
+    assert np.array_equal(one.pixels, np.where(hole[..., None], two.pixels, face))
+    assert one.context == two.context
+
+
+@pytest.mark.parametrize("blend", ["poisson", "alpha", "none"])
+def test_fault_29_for_aligned_faces_and_every_blend(
+    small_weights: Weights, aligned: NDArray[np.uint8], blend: str
+) -> None:
+    completer = FaceCompleter(small_weights, QUICK, blend)
+    hole = box(aligned.shape, 0, 20, 10, 32)
+    (_, one), (_, two) = (run(completer, photo, hole) for photo in (aligned, overwritten(aligned, hole)))
+    assert np.array_equal(one.pixels, two.pixels) and one.context == two.context
+
+
+def test_lowres_of_a_whole_photo_keeps_the_means_of_the_crop(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = complete_module.solve
+
+    def spy(weights, crop, *args):  # type: ignore[no-untyped-def]
+        seen.append(crop)
+        return original(weights, crop, *args)
+
+    monkeypatch.setattr(complete_module, "solve", spy)
+    hole = completer.named_hole(face, "lowres", [matrix])
+    run(completer, face, hole, [matrix], lowres=True)
+    run(completer, face, hole, [matrix])
+    assert not np.array_equal(seen[0], seen[1])
+    assert np.array_equal(seen[0], complete_module.warp(face, matrix, 32))
+
+
+def test_seeds_repeat_a_completion_and_others_differ(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    hole = box(aligned.shape, 8, 24, 8, 24)
+    one, again, other = (run(completer, aligned, hole, seed=seed)[1].pixels for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+def test_fault_27_photo_hole_and_matrices_are_never_written(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    hole = completer.named_hole(face, "center", [matrix])
+    before = face.copy(), hole.copy(), matrix.copy()
+    hole.flags.writeable = False
+    _, completion = run(completer, face, hole, [matrix])
+    assert not np.shares_memory(completion.pixels, face)
+    for was, now in zip(before, (face, hole, matrix), strict=True):
+        assert np.array_equal(was, now)
+
+
+def test_weights_for_faces_aligned_in_an_unknown_way_are_refused(small_weights: Weights) -> None:
+    with pytest.raises(WeightsError, match="aligned as 'mine', not one of face, "):
+        FaceCompleter(replace(small_weights, template="mine"))
+
+
+def test_solvers_go_by_name_too(small_weights: Weights) -> None:
+    assert FaceCompleter(small_weights, "bamos").solver is SOLVERS["bamos"]

@@ -1,0 +1,681 @@
+"""The command line: `python -m completion`."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms
+
+from align import photo as photo_module
+from align.landmarks import LandmarkModelError
+from align.photo import PhotoError, read_photo
+from completion import batch, masks
+from completion.__main__ import build_parser, main
+from completion.complete import FaceCompleter
+from completion.solve import SOLVERS
+
+PROJECT = Path(__file__).parents[1]
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
+CENTER = np.zeros((32, 32), dtype=bool)
+CENTER[8:24, 8:24] = True
+NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
+
+Complete = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, solver in SOLVERS.items():
+        monkeypatch.setitem(SOLVERS, name, replace(solver, steps=2, draws=4, restarts=2))
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    return tmp_path / "done"
+
+
+@pytest.fixture
+def complete(small_weights_file: Path, done: Path) -> Complete:
+    def run(*arguments: object, mask: object = "center", output: object = done) -> int:
+        options = ["--weights", small_weights_file, "--device", "cpu", "--output", output, "--mask", mask]
+        return main([str(argument) for argument in [*options, *arguments]])
+
+    return run
+
+
+def save(path: Path, pixels: NDArray[np.uint8] | Image.Image = FACE, **settings: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, **settings)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+# What comes out
+
+
+def test_done_is_0_and_stdout_carries_the_path_alone(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete(save(tmp_path / "a.png")) == 0
+    assert capsys.readouterr() == (f"{done / 'a.png'}\n", "")  # and no bar, since this is no terminal
+    completed = pixels(done / "a.png")
+    assert np.array_equal(completed[~CENTER], FACE[~CENTER])
+    assert (completed[CENTER] != FACE[CENTER]).any()
+
+
+@pytest.mark.parametrize("mask", [*masks.NAMES, "center:0.3", "random:0.5"])
+def test_every_mask_by_its_name(
+    complete: Complete, tmp_path: Path, done: Path, mask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = np.stack([np.arange(68) % 8 + 12, np.arange(68) // 8 + 12], axis=1).astype(float)
+    monkeypatch.setattr(FaceCompleter, "_features", lambda *_: around)
+    assert complete(save(tmp_path / "a.png"), mask=mask) == 0
+    hole = masks.named_hole(mask, 32, np.random.default_rng(0), around)
+    completed = pixels(done / "a.png")
+    assert np.array_equal(completed[~hole], FACE[~hole]) and (completed[hole] != FACE[hole]).any()
+
+
+def test_a_whole_photo_keeps_its_size_and_every_byte_around_the_hole(
+    complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
+) -> None:
+    photo = astronaut[0:230, 100:340]
+    assert complete(save(tmp_path / "a.png", photo), mask="mouth") == 0
+    changed = (pixels(done / "a.png") != photo).any(axis=2)
+    assert 0 < changed.mean() < 0.05
+
+
+def test_faces_all_fills_the_hole_of_a_name_on_every_face(
+    complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
+) -> None:
+    face = astronaut[0:230, 110:340]
+    photo = save(tmp_path / "a.png", np.hstack([face, face]))
+    halves = {}
+    for faces in ("largest", "all"):
+        assert complete(photo, "--faces", faces, "--overwrite") == 0
+        changed = (pixels(done / "a.png") != pixels(photo)).any(axis=(2))
+        halves[faces] = sorted([bool(changed[:, :230].any()), bool(changed[:, 230:].any())])
+    assert halves == {"largest": [False, True], "all": [True, True]}
+
+
+@pytest.mark.parametrize("blend", ["poisson", "alpha", "none"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_blend_and_solver(complete: Complete, tmp_path: Path, done: Path, blend: str, solver: str) -> None:
+    assert complete(save(tmp_path / "a.png"), "--blend", blend, "--solver", solver) == 0
+    assert np.array_equal(pixels(done / "a.png")[~CENTER], FACE[~CENTER])
+
+
+def test_the_seed_repeats_a_completion(complete: Complete, tmp_path: Path) -> None:
+    photo = save(tmp_path / "a.png")
+    data = []
+    for number, seed in enumerate((1, 1, 2)):
+        output = tmp_path / f"{number}.png"
+        assert complete(photo, "--seed", seed, output=output) == 0
+        data.append(output.read_bytes())
+    assert data[0] == data[1] != data[2]
+
+
+def test_strip_and_history_lie_beside_the_photo(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete(save(tmp_path / "a.png"), "--strip", "--history") == 0
+    written = ["a.png", "a.strip.png", "a.history.gif", "a.history.jsonl"]
+    assert capsys.readouterr().out.splitlines() == [str(done / name) for name in written]
+    assert files(done) == sorted(written)
+    strip = pixels(done / "a.strip.png")
+    assert strip.shape == (256, 3 * 256, 3)
+    assert np.array_equal(strip[::8, :256:8], FACE) and np.array_equal(strip[::8, 512::8], pixels(done / "a.png"))
+    middle = strip[::8, 256:512:8]
+    assert np.array_equal(middle[~CENTER], FACE[~CENTER]) and (middle[CENTER] == (255, 0, 255)).all()
+    with Image.open(done / "a.history.gif") as animation:
+        assert animation.format == "GIF" and animation.n_frames == 4 and animation.size == (256, 256)
+    lines = [json.loads(line) for line in (done / "a.history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        assert line["face"] == 0 and len(line["context"]) == len(line["prior"]) == 2 and line["best"] in (0, 1)
+
+
+def strict(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_report_has_settings_means_and_a_record_per_photo(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png", 255 - FACE)
+    (raw / "c.png").write_text("text")
+    report = tmp_path / "reports" / "done.json"
+    assert complete(raw, "--report", report, "--seed", 5) == 3
+    found = strict(report.read_text())
+    assert found["settings"] | {"mask": "center", "seed": 5, "blend": "poisson"} == found["settings"]
+    first, second, third = found["photos"]
+    assert (first["status"], first["outputs"], first["reason"]) == ("completed", [str(done / "a.png")], "")
+    assert (third["status"], third["outputs"], third["figures"]) == ("failed", [], {})
+    assert "not an image" in third["reason"]
+    figures = first["figures"]
+    assert (figures["hole_share"], figures["faces"], figures["outside_share"]) == (0.25, 1, 0)
+    difference = pixels(done / "a.png")[CENTER].astype(float) - FACE[CENTER]
+    assert figures["hole_psnr"] == pytest.approx(10 * np.log10(255**2 / (difference**2).mean()))
+    assert figures["psnr"] == pytest.approx(figures["hole_psnr"] + 10 * np.log10(4))
+    for name, mean in found["summary"].items():
+        assert mean == pytest.approx((first["figures"][name] + second["figures"][name]) / 2)
+    assert "2 completed, 1 failed; means: hole_share 0.25" in capsys.readouterr().err
+
+
+def test_a_perfect_completion_has_null_for_its_infinite_psnr(
+    complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FaceCompleter, "named_hole", lambda *_: np.ones((32, 32), dtype=bool))
+    first = tmp_path / "first.png"
+    assert complete(save(tmp_path / "a.png"), output=first) == 0
+    assert complete(first, "--report", tmp_path / "r.json", output=tmp_path / "second.png") == 0  # the same again
+    report = strict((tmp_path / "r.json").read_text())
+    assert report["photos"][0]["figures"]["psnr"] is None and report["photos"][0]["figures"]["ssim"] == 1
+    assert "psnr" not in report["summary"] and "ssim" in report["summary"]
+
+
+def test_what_a_mask_file_hides_is_no_truth_to_measure_by(complete: Complete, tmp_path: Path) -> None:
+    mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0).astype(np.uint8))
+    assert complete(save(tmp_path / "a.png"), "--report", tmp_path / "r.json", mask=mask) == 0
+    assert "psnr" not in strict((tmp_path / "r.json").read_text())["photos"][0]["figures"]
+
+
+def test_verbose_says_more_and_quiet_nothing(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png", 255 - FACE)
+    assert complete(raw, "-v") == 0
+    assert f"{raw / 'a.png'}: hole_share 0.25, faces 1" in capsys.readouterr().err
+    assert complete(raw, "-q", "--overwrite", mask="full") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pure_generation_is_called_so_and_lowres_is_none(
+    complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aligned, whole = save(tmp_path / "a.png"), save(tmp_path / "b.png", astronaut[0:230, 110:340])
+    for mask, expected in (("full", 1), ("lowres", 0), ("center", 0)):
+        for photo in (aligned, whole):
+            assert complete(photo, "--overwrite", mask=mask) == 0
+            assert capsys.readouterr().err.count("pure generation") == expected
+
+
+# Mask files
+
+
+def test_one_mask_file_serves_all_photos_and_fault_25_of_another_size_is_resized_with_a_note(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png", 255 - FACE)
+    mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0).astype(np.uint8)[::2, ::2])
+    assert complete(raw, mask=mask) == 0
+    for name, photo in (("a.png", FACE), ("b.png", 255 - FACE)):
+        completed = pixels(done / name)
+        assert np.array_equal(completed[~CENTER], photo[~CENTER]) and (completed[CENTER] != photo[CENTER]).any()
+    assert capsys.readouterr().err.count("the mask is 16x16, the photo 32x32: the mask is resized") == 2
+
+
+def test_a_folder_of_masks_and_invert(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, holes = tmp_path / "raw", tmp_path / "holes"
+    for name in ("a.png", "sub/a.png", "sub/alone.png"):
+        save(raw / name)
+    save(holes / "a.bmp", np.where(CENTER, 255, 0).astype(np.uint8))
+    save(holes / "sub" / "a.png", np.where(CENTER.T[::-1] & (np.arange(32) < 16), 0, 255).astype(np.uint8))
+    assert complete(raw, mask=holes) == 3
+    assert "no mask for sub/alone.png; expected one image named sub/alone.*" in capsys.readouterr().err
+    assert np.array_equal(pixels(done / "a.png")[~CENTER], FACE[~CENTER])
+    assert complete(raw / "sub" / "a.png", "--invert-mask", mask=holes / "sub", output=tmp_path / "i.png") == 0
+    changed = (pixels(tmp_path / "i.png") != FACE).any(axis=2)
+    assert changed.any() and not changed[:, 16:].any() and not changed[:8].any()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "not an image"), (b"text", "not an image"), (None, "not a regular file")]
+)
+def test_a_mask_that_cannot_be_read_is_named(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, words: str
+) -> None:
+    mask = tmp_path / "mask.png"
+    os.mkfifo(mask) if content is None else mask.write_bytes(content)
+    assert complete(save(tmp_path / "a.png"), mask=mask) == 2
+    told = capsys.readouterr().err
+    assert f"the mask {mask}: {words}" in told and len(told.splitlines()) == 1
+
+
+def test_fault_21_an_empty_mask_is_named(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = save(tmp_path / "mask.png", np.zeros((32, 32), dtype=np.uint8))
+    assert complete(save(tmp_path / "a.png"), mask=mask) == 2
+    assert "the hole is empty" in capsys.readouterr().err
+
+
+def test_fault_29_photos_that_differ_only_under_the_mask_give_identical_files(
+    complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
+) -> None:
+    face = astronaut[0:230, 110:340]
+    hole = np.zeros((230, 230), dtype=bool)
+    hole[140:165, 95:135] = True
+    mask = save(tmp_path / "mask.png", np.where(hole, 255, 0).astype(np.uint8))
+    raw = save(tmp_path / "raw" / "a.png", face).parent
+    save(raw / "b.png", np.where(hole[..., None], 255 - face, face))
+    assert complete(raw, mask=mask) == 0
+    assert (done / "a.png").read_bytes() == (done / "b.png").read_bytes()
+
+
+# What a photo brings along
+
+
+def test_fault_14_alpha_makes_the_hole_and_only_the_hole_becomes_opaque(
+    complete: Complete, tmp_path: Path, done: Path
+) -> None:
+    rgba = np.dstack([FACE, np.where(CENTER, 0, 255).astype(np.uint8)])
+    raw = save(tmp_path / "raw" / "a.png", rgba).parent
+    save(raw / "b.png", np.where(CENTER[..., None], np.uint8([9, 8, 7, 0]), rgba))  # other colours where none show
+    assert complete(raw, mask="alpha") == 0
+    with Image.open(done / "a.png") as completed:
+        assert completed.mode == "RGBA"
+    found = pixels(done / "a.png")
+    assert np.array_equal(found[~CENTER], rgba[~CENTER]) and (found[..., 3] == 255).all()
+    assert (done / "a.png").read_bytes() == (done / "b.png").read_bytes()
+
+
+def test_fault_14_alpha_and_colours_outside_the_hole_stay(complete: Complete, tmp_path: Path, done: Path) -> None:
+    rgba = np.dstack([FACE, np.random.default_rng(1).integers(0, 256, (32, 32), dtype=np.uint8)])
+    assert complete(save(tmp_path / "a.png", rgba)) == 0
+    assert np.array_equal(pixels(done / "a.png")[~CENTER], rgba[~CENTER])
+
+
+def test_fault_15_grey_photos_stay_grey(complete: Complete, tmp_path: Path, done: Path) -> None:
+    assert complete(save(tmp_path / "a.png", FACE[..., 0])) == 0
+    found = pixels(done / "a.png")
+    assert found.shape == (32, 32) and np.array_equal(found[~CENTER], FACE[~CENTER][:, 0])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_fault_10_and_19_exif_is_kept_upright_without_the_place_and_so_is_the_profile(
+    complete: Complete, tmp_path: Path, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Orientation] = 6
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    photo = save(tmp_path / "a.jpg", FACE, exif=exif, icc_profile=SRGB)
+    assert b"N\x00" in exif.tobytes()
+    output = tmp_path / f"done{suffix}"
+    assert complete(photo, output=output) == 0
+    with Image.open(output) as completed:
+        found = completed.getexif()
+        assert completed.info["icc_profile"] == SRGB and found[ExifTags.Base.Make] == "Maker"
+        assert ExifTags.Base.Orientation not in found and ExifTags.Base.GPSInfo not in found
+        if suffix != ".jpg":
+            assert np.array_equal(np.asarray(completed)[~CENTER], read_photo(photo).pixels[~CENTER])
+
+
+# Files
+
+
+def test_folders_keep_their_sub_folders_and_fault_38_photos_of_one_stem_are_both_kept(
+    complete: Complete, tmp_path: Path, done: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for name in ("a.png", "a.bmp", "sub/a.png", "sub/deep/b.jpg"):
+        save(raw / name)
+    assert complete(raw) == 0
+    assert files(done) == ["a.bmp.png", "a.png.png", "sub/a.png", "sub/deep/b.png"]
+
+
+def test_photos_from_above_stay_inside_of_the_output_folder(
+    complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "above.png")
+    save(tmp_path / "here" / "b.png")
+    monkeypatch.chdir(tmp_path / "here")
+    before = files(tmp_path)
+    assert complete("../above.png", "b.png", output="done") == 0
+    assert files(tmp_path / "here" / "done") == ["above.png", "here/b.png"]
+    assert [name for name in files(tmp_path) if "done" not in name] == before
+
+
+def test_photos_in_an_output_folder_below_the_photos_are_passed_over(complete: Complete, tmp_path: Path) -> None:
+    save(tmp_path / "raw" / "a.png")
+    for _ in range(2):
+        assert complete(tmp_path / "raw", "--overwrite", output=tmp_path / "raw" / "done") == 0
+    assert files(tmp_path / "raw") == ["a.png", "done/a.png"]
+
+
+def test_outputs_that_exist_are_replaced_only_on_demand(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = save(tmp_path / "a.png")
+    save(done / "a.strip.png", NONE)
+    assert complete(photo, "--strip") == 2
+    assert f"{done / 'a.strip.png'} exists; give --overwrite" in capsys.readouterr().err
+    assert files(done) == ["a.strip.png"] and np.array_equal(pixels(done / "a.strip.png"), NONE)
+    assert complete(photo, "--strip", "--overwrite") == 0
+    assert not np.array_equal(pixels(done / "a.strip.png"), NONE)
+
+
+def no_work(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("work was begun")
+
+
+def test_fault_37_the_output_is_not_the_input(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcgan.checkpoint.load_weights", no_work)
+    photo = save(tmp_path / "raw" / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "raw")
+    data = photo.read_bytes()
+    for inputs, output in (
+        ([tmp_path / "raw"], tmp_path / "raw"),
+        ([photo], tmp_path / "raw"),
+        ([photo], photo),
+        ([photo], tmp_path / "link" / "a.png"),
+        ([tmp_path / "link"], tmp_path / "raw"),
+    ):
+        assert complete(*inputs, "--overwrite", output=output) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert photo.read_bytes() == data and files(tmp_path) == ["raw/a.png"]
+
+
+def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcgan.checkpoint.load_weights", no_work)
+    photo = save(tmp_path / "a.png")
+    for output in (photo / "done", photo / "done.png"):
+        assert complete(photo, output=output) == 2
+        assert "cannot be written to" in capsys.readouterr().err
+    assert complete(photo, "--report", photo / "report.json") == 2
+    assert complete(photo, "--report", tmp_path) == 2
+
+    def read_only(**_: object) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(photo_module.tempfile, "TemporaryFile", read_only)
+    assert complete(photo) == 2
+    assert "Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("full_at", [0, 1, 2, 3])
+def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
+    complete: Complete,
+    tmp_path: Path,
+    done: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    full_at: int,
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png")
+    outputs = ["a.png", "a.strip.png", "a.history.gif", "a.history.jsonl"]
+    for name in outputs:
+        save(done / "old.png").rename(done / name)
+    old = (done / "a.png").read_bytes()
+    writes = iter(range(100))
+
+    def fsync(_: int) -> None:
+        if next(writes) == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(photo_module.os, "fsync", fsync)
+    assert complete(raw, "--overwrite", "--strip", "--history") == 3
+    assert f"{raw / 'a.png'}: cannot be written: No space left on device" in capsys.readouterr().err
+    assert [(done / name).read_bytes() == old for name in outputs] == [index >= full_at for index in range(4)]
+    assert files(done) == sorted(outputs + [name.replace("a", "b", 1) for name in outputs])  # and no temporary
+
+
+def test_fault_41_a_photo_that_vanishes_in_mid_run_is_named(
+    complete: Complete,
+    tmp_path: Path,
+    done: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    gone = save(raw / "b.png")
+    save(raw / "c.png")
+
+    def read_and_remove(path: Path) -> object:
+        gone.unlink(missing_ok=True)
+        return read_photo(path)
+
+    monkeypatch.setattr(batch, "read_photo", read_and_remove)
+    assert complete(raw) == 3
+    assert f"{gone}: cannot be read: No such file" in capsys.readouterr().err
+    assert files(done) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    "name", ["grüße 脸.png", "with space.png", "line\nbreak.png", "-v.png", "--mask.png", "a'\".png"]
+)
+def test_fault_35_any_name_will_do(
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(save(tmp_path / "raw" / name).parent)
+    assert complete("--", name) == 0
+    assert files(done) == [name]
+
+
+def test_fault_35_names_stay_on_one_line_of_the_messages(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "line\nbreak.png").write_text("text")
+    assert complete(tmp_path / "line\nbreak.png") == 2
+    told = capsys.readouterr().err
+    assert "line\\nbreak.png': not an image" in told and len(told.splitlines()) == 1
+
+
+def test_fault_35_names_that_are_no_utf_8_reach_stdout_as_they_are(small_weights_file: Path, tmp_path: Path) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    os.rename(raw / "a.png", os.fsencode(raw) + b"/\xff.png")
+    command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--weights", small_weights_file]
+    command += ["--device", "cpu", "--output", tmp_path / "done", "--solver", "fast", raw]
+    told = subprocess.run(
+        command, cwd=PROJECT, capture_output=True, env=os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == os.fsencode(tmp_path / "done") + b"/\xff.png\n" and told.stderr == b""
+    assert os.listdir(os.fsencode(tmp_path / "done")) == [b"\xff.png"]
+
+
+def encoded(kind: str, pixels: NDArray[np.uint8] = FACE, **settings: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **settings)
+    return stream.getvalue()
+
+
+JPEG, PNG = encoded("JPEG"), encoded("PNG")
+FRAMES = [Image.fromarray(FACE), Image.fromarray(255 - FACE)]
+BROKEN = {
+    "01-empty.png": (b"", "not an image"),
+    "02-text.png": (b"<html>no photo</html>", "not an image"),
+    "03-cut.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
+    "03-last-byte.jpg": (JPEG[:-1], "truncated"),
+    "04-crc.png": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], "damaged"),
+    "08-animated.webp": (encoded("WEBP", save_all=True, append_images=FRAMES[1:]), "animation"),
+    "08-gif.gif": (encoded("GIF"), "not an image"),
+    "09-tiff.tif": (encoded("TIFF"), "not an image"),
+    "16-1x1.png": (encoded("PNG", FACE[:1, :1]), "no face"),
+    "16-1xn.png": (encoded("PNG", FACE[:, :1]), "no face"),
+    "16-wide.png": (encoded("PNG", np.zeros((1, 65500, 3), dtype=np.uint8)), "no face"),
+    "30-no-face.png": (encoded("PNG", NONE), "no face"),
+}
+
+
+def test_faults_1_to_42_of_files_are_named_one_by_one_and_the_batch_goes_on(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "00-sound.png").parent
+    for name, (data, _) in BROKEN.items():
+        (raw / name).write_bytes(data)
+    (raw / "18-a-png-really.jpg").write_bytes(PNG)
+    (raw / "36-dangling.png").symlink_to("nowhere.png")
+    (raw / "36-loop").symlink_to(raw)
+    os.mkfifo(raw / "42-fifo.png")
+    save(raw / "99-sound.png")
+    reasons = {name: words for name, (_, words) in BROKEN.items()}
+    reasons |= {"36-dangling.png": "cannot be read", "42-fifo.png": "not a regular file"}
+    assert complete(raw) == 3
+    told = capsys.readouterr()
+    *lines, counts = told.err.splitlines()
+    assert len(lines) == len(reasons)
+    for line, (name, words) in zip(lines, sorted(reasons.items()), strict=True):
+        assert line.startswith(f"{raw / name}: ") and words in line
+    assert counts.startswith(f"3 completed, {len(reasons)} failed")
+    assert files(done) == ["00-sound.png", "18-a-png-really.png", "99-sound.png"]
+    assert told.out.splitlines() == [str(done / name) for name in files(done)]
+
+
+def test_fault_42_a_fifo_as_the_photo_is_refused_without_waiting(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert complete(tmp_path / "a.png") == 2
+    assert "not a regular file" in capsys.readouterr().err
+
+
+# Usage
+
+
+def test_unusable_input_is_2_and_one_line(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.safetensors").write_text("text")
+    for arguments, mask, words in (
+        ([tmp_path / "gone.png"], "center", "does not exist"),
+        ([tmp_path / "empty"], "center", "no photos there"),
+        ([photo], "centre", "no mask named 'centre', nor a file"),
+        ([photo], "center:2", "center takes a number above 0 and below 0.5"),
+        ([photo], "alpha", "without alpha"),
+        ([photo, "--device", "cuda:99"], "center", "cuda:99 was asked for"),
+        ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
+        ([photo, "--weights", "none-such"], "center", "no weights named 'none-such', only: faces-64"),
+        ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "no readable safetensors file"),
+        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "no readable safetensors file"),
+        ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),
+    ):
+        assert complete(*arguments, mask=mask) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and words in told.err and len(told.err.splitlines()) == 1
+    assert files(tmp_path) == ["a.png", "text.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["a.png"],
+        ["--mask", "center"],
+        ["a.png", "--mask", "center", "--solver", "none"],
+        ["a.png", "--mask", "center", "--blend", "none such"],
+        ["a.png", "--mask", "center", "--faces", "some"],
+        ["a.png", "--mask", "center", "--seed", "-1"],
+        ["a.png", "--mask", "center", "--seed", str(2**63)],
+        ["a.png", "--mask", "center", "--seed", "x"],
+        ["a.png", "--mask", "center", "-q", "-v"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: python -m completion" in capsys.readouterr().err
+
+
+def test_the_largest_seed_works(complete: Complete, tmp_path: Path) -> None:
+    assert complete(save(tmp_path / "a.png"), "--seed", 2**63 - 1, mask="random") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (LandmarkModelError("dlib is not installed; run: pip install dlib-bin"), 1, "pip install dlib-bin"),
+        (KeyboardInterrupt(), 130, "is kept"),
+    ],
+)
+def test_fault_34_what_ends_a_run_is_one_line_and_its_code_and_the_report_tells_so_far(
+    complete: Complete,
+    tmp_path: Path,
+    done: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    words: str,
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png")
+
+    def read_or_end(path: Path) -> object:
+        if path.name == "b.png":
+            raise error
+        return read_photo(path)
+
+    monkeypatch.setattr(batch, "read_photo", read_or_end)
+    assert complete(raw, "--report", tmp_path / "report.json") == code
+    told = capsys.readouterr()
+    assert words in told.err and len(told.err.splitlines()) == 1
+    assert files(done) == ["a.png"]
+    assert len(strict((tmp_path / "report.json").read_text())["photos"]) == 1
+
+
+def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and all(name in told for name in masks.NAMES) and "(poisson)" in told
+    defaults = vars(build_parser().parse_args(["a.png", "--mask", "center"]))
+    for name, value in vars(batch.BatchOptions("center")).items():
+        assert name == "measure" or defaults[name] == value
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("python -m completion ")
+
+
+def test_an_output_of_an_unknown_suffix_is_named(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete(save(tmp_path / "a.png"), output=tmp_path / "a.tiff") == 2
+    assert "'.tiff' names no format written here" in capsys.readouterr().err
+
+
+def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
+    one, two = save(tmp_path / "raw" / "a.png"), save(tmp_path / "raw" / "b.png")
+    root, outputs = batch.plan_outputs([tmp_path / "raw", one], tmp_path / "done")
+    assert root == tmp_path / "raw"
+    assert outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
+    with pytest.raises(PhotoError, match="gone does not exist"):
+        batch.plan_outputs([tmp_path / "gone"], tmp_path / "done")

@@ -1,0 +1,215 @@
+"""Holes by name, from files and from alpha."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from align.photo import PhotoError, read_photo, to_photo
+from completion import masks
+from completion.masks import MaskError, alpha_hole, find_mask_file, named_hole, needs_landmarks, read_hole, split_name
+
+
+def hole_of(mask: str, size: int = 64, seed: int = 0) -> NDArray[np.bool_]:
+    return named_hole(mask, size, np.random.default_rng(seed))
+
+
+def save(path: Path, pixels: NDArray[np.uint8], **settings: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **settings)
+    return path
+
+
+@pytest.fixture
+def landmarks() -> NDArray[np.float64]:
+    """68 landmarks of a face in a 64x64 crop; the parts that make holes are rings, the rest lies in a corner."""
+    points = np.zeros((68, 2))
+    for first, last, x, y in ((36, 42, 22, 26), (42, 48, 42, 26), (27, 36, 32, 34), (48, 68, 32, 48)):
+        turns = np.linspace(0, 2 * np.pi, last - first, endpoint=False)
+        points[first:last] = np.stack([x + 5 * np.cos(turns), y + 3 * np.sin(turns)], axis=1)
+    return points
+
+
+# Names
+
+
+def test_center_is_32_of_64_in_the_middle_and_its_number_the_margin() -> None:
+    expected = np.zeros((64, 64), dtype=bool)
+    expected[16:48, 16:48] = True
+    assert np.array_equal(hole_of("center"), expected)
+    ys, xs = np.nonzero(hole_of("center:0.4"))
+    assert (ys.min(), ys.max(), xs.min(), xs.max(), len(ys)) == (25, 38, 25, 38, 14 * 14)
+
+
+@pytest.mark.parametrize(
+    ("side", "rows", "columns"),
+    [
+        ("left", slice(None), slice(0, 32)),
+        ("right", slice(None), slice(32, 64)),
+        ("top", slice(0, 32), slice(None)),
+        ("bottom", slice(32, 64), slice(None)),
+        ("full", slice(None), slice(None)),
+        ("lowres", slice(None), slice(None)),
+    ],
+)
+def test_sides_and_full_are_where_they_say(side: str, rows: slice, columns: slice) -> None:
+    expected = np.zeros((64, 64), dtype=bool)
+    expected[rows, columns] = True
+    assert np.array_equal(hole_of(side), expected)
+
+
+def test_half_is_each_of_the_four_sides_at_some_seed() -> None:
+    sides = {side: hole_of(side).tobytes() for side in ("left", "right", "top", "bottom")}
+    assert {hole_of("half", seed=seed).tobytes() for seed in range(20)} == set(sides.values())
+
+
+@pytest.mark.parametrize(("mask", "share"), [("random", 0.2), ("random:0.8", 0.8), ("random:1", 1.0)])
+def test_random_takes_its_share_exactly_and_anywhere(mask: str, share: float) -> None:
+    hole = hole_of(mask)
+    assert hole.sum() == round(64 * 64 * share)
+    assert abs(hole[:32].mean() - share) < 0.05 and abs(hole[:, :32].mean() - share) < 0.05
+
+
+def test_grid_keeps_every_fourth_row_and_column() -> None:
+    ys, xs = np.nonzero(~hole_of("grid"))
+    assert len(ys) == 16 * 16 and not (ys % 4).any() and not (xs % 4).any()
+
+
+def test_pattern_is_a_quarter_in_blobs() -> None:
+    hole = hole_of("pattern")
+    assert hole.mean() == pytest.approx(0.25, abs=1 / 64**2)
+    alike = (hole[1:] == hole[:-1]).mean()
+    assert alike > 0.9  # scattered pixels would agree with their neighbours at 0.62
+
+
+@pytest.mark.parametrize("mask", ["random", "half", "pattern"])
+def test_seeds_make_holes_again_and_other_seeds_others(mask: str) -> None:
+    assert np.array_equal(hole_of(mask, seed=3), hole_of(mask, seed=3))
+    assert len({hole_of(mask, seed=seed).tobytes() for seed in range(20)}) > 1
+
+
+@pytest.mark.parametrize(("mask", "parts"), [("eyes", [(36, 48)]), ("nose", [(27, 36)]), ("mouth", [(48, 68)])])
+def test_features_cover_their_landmarks_and_little_else(
+    mask: str, parts: list[tuple[int, int]], landmarks: NDArray[np.float64]
+) -> None:
+    hole = named_hole(mask, 64, np.random.default_rng(0), landmarks)
+    own = np.zeros(68, dtype=bool)
+    for first, last in parts:
+        own[first:last] = True
+    xs, ys = landmarks.round().astype(int).T
+    assert np.array_equal(hole[ys, xs], own)
+    assert 0 < hole.mean() < 0.15
+    assert not hole[26, 32]  # the eyes are two parts
+
+
+def test_features_at_the_border_stay_in_the_crop(landmarks: NDArray[np.float64]) -> None:
+    hole = named_hole("mouth", 64, np.random.default_rng(0), landmarks + [0, 18])
+    assert hole.shape == (64, 64) and hole[-1].any()
+
+
+def test_every_name_makes_a_hole_and_only_features_need_landmarks(landmarks: NDArray[np.float64]) -> None:
+    for name in masks.NAMES:
+        hole = named_hole(name, 64, np.random.default_rng(0), landmarks if needs_landmarks(name) else None)
+        assert hole.shape == (64, 64) and hole.dtype == bool and hole.any()
+    assert [name for name in masks.NAMES if needs_landmarks(name)] == ["eyes", "nose", "mouth"]
+
+
+def test_features_without_landmarks_say_so() -> None:
+    with pytest.raises(MaskError, match="68 landmarks"):
+        hole_of("eyes")
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["center:", "center:x", "center:0", "center:0.5", "center:nan", "random:-1", "random:1.1", "left:1", "lowres:4"],
+)
+def test_wrong_numbers_are_named(mask: str) -> None:
+    with pytest.raises(MaskError, match=f"the mask is '{mask}'"):
+        split_name(mask)
+
+
+def test_what_is_no_name_is_left_to_files() -> None:
+    assert split_name("holes/center") is None and split_name("Center") is None and split_name("alpha") is None
+    with pytest.raises(MaskError, match="no mask named 'centre'"):
+        hole_of("centre")
+
+
+# Files
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_fault_26_grey_antialiased_and_jpeg_masks_are_black_or_white(tmp_path: Path, suffix: str) -> None:
+    expected = np.zeros((48, 64), dtype=bool)
+    expected[16:32, 8:40] = True
+    grey = np.where(expected, 200, 40).astype(np.uint8)
+    hole, warning = read_hole(save(tmp_path / f"mask{suffix}", grey), (48, 64))
+    assert np.array_equal(hole, expected) and warning is None
+
+
+def test_fault_26_grey_counts_as_the_nearer_of_black_and_white(tmp_path: Path) -> None:
+    ramp = np.arange(256, dtype=np.uint8)[None].repeat(2, axis=0)
+    hole, _ = read_hole(save(tmp_path / "ramp.png", ramp), (2, 256))
+    assert np.array_equal(hole[0], np.arange(256) >= 128)
+
+
+def test_invert_makes_black_the_hole(tmp_path: Path) -> None:
+    path = save(tmp_path / "mask.png", np.random.default_rng(0).integers(0, 256, (9, 7), dtype=np.uint8))
+    assert np.array_equal(read_hole(path, (9, 7), invert=True)[0], ~read_hole(path, (9, 7))[0])
+
+
+def test_fault_25_a_mask_of_another_size_is_resized_to_nearest_with_a_note(tmp_path: Path) -> None:
+    small = np.random.default_rng(0).integers(0, 2, (8, 6), dtype=np.uint8) * 255
+    hole, warning = read_hole(save(tmp_path / "mask.png", small), (24, 18))
+    assert np.array_equal(hole, small.repeat(3, axis=0).repeat(3, axis=1) > 0)
+    assert warning == "the mask is 6x8, the photo 18x24: the mask is resized"
+
+
+def test_a_mask_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_text("white")
+    with pytest.raises(PhotoError, match="not an image"):
+        read_hole(tmp_path / "mask.png", (8, 8))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_every_pixel_that_is_not_opaque(mode: str) -> None:
+    image = Image.new(mode, (4, 3))
+    alpha = Image.fromarray(np.array([[255, 0, 1, 254]] * 3, dtype=np.uint8))
+    image.putalpha(alpha)
+    hole = alpha_hole(to_photo(image))
+    assert hole.shape == (3, 4) and hole[0].tolist() == [False, True, True, True]
+    assert np.array_equal(alpha_hole(to_photo(image), invert=True), ~hole)
+
+
+def test_alpha_of_a_photo_without_any_is_refused() -> None:
+    with pytest.raises(MaskError, match="RGB without alpha"):
+        alpha_hole(to_photo(Image.new("RGB", (4, 4))))
+
+
+def test_a_folder_of_masks_is_matched_by_relative_path_and_stem(tmp_path: Path) -> None:
+    black = np.zeros((4, 4), dtype=np.uint8)
+    expected = save(tmp_path / "sub" / "a.png", black)
+    save(tmp_path / "a.png", black)
+    save(tmp_path / "sub" / "ab.png", black)
+    assert find_mask_file(tmp_path, Path("sub/a.jpg")) == expected
+    with pytest.raises(MaskError, match="no mask for sub/b.jpg; expected one image named sub/b"):
+        find_mask_file(tmp_path, Path("sub/b.jpg"))
+    save(tmp_path / "sub" / "a.jpg", black)
+    with pytest.raises(MaskError, match="2 masks for sub/a.jpg"):
+        find_mask_file(tmp_path, Path("sub/a.jpg"))
+
+
+def test_dots_in_a_stem_are_part_of_it(tmp_path: Path) -> None:
+    black = np.zeros((4, 4), dtype=np.uint8)
+    expected = save(tmp_path / "a.b.png", black)
+    save(tmp_path / "a.c.png", black)
+    assert find_mask_file(tmp_path, Path("a.b.jpg")) == expected
+
+
+def test_a_mask_file_lies_upright_like_the_photo(tmp_path: Path) -> None:
+    mask = Image.fromarray(np.array([[255, 0, 0]], dtype=np.uint8))
+    mask.getexif()[0x0112] = 6  # the camera was turned
+    mask.save(tmp_path / "mask.png", exif=mask.getexif())
+    assert read_photo(tmp_path / "mask.png").pixels.shape == (3, 1, 3)
+    assert read_hole(tmp_path / "mask.png", (3, 1))[0].ravel().tolist() == [True, False, False]

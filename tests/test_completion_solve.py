@@ -1,0 +1,194 @@
+"""The search of z, with untrained networks whose own images are the targets."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from completion import solve as solve_module
+from completion.loss import context_loss, context_weight, log_prior, saturating_prior
+from completion.solve import SOLVERS, Solver, Step, solve
+from dcgan.checkpoint import Weights, load_weights, save_weights
+from dcgan.config import NetworkConfig
+from dcgan.networks import Discriminator, Generator, sample_z
+from dcgan.tensors import to_image, to_tensor
+
+HOLE = np.zeros((32, 32), dtype=bool)
+HOLE[8:24, 8:24] = True
+QUICK = replace(SOLVERS["fast"], steps=3, draws=6, restarts=2)
+# Nothing but the context counts, so that the target's own z is the best there is.
+FINDER = Solver(
+    steps=150,
+    restarts=4,
+    draws=64,
+    lr=0.05,
+    cosine=True,
+    weighted=True,
+    prior="log",
+    prior_weight=0.0,
+    z_weight=0.0,
+    clip=None,
+)
+
+
+@pytest.fixture(scope="module")
+def target(small_weights: Weights) -> NDArray[np.uint8]:
+    """G(z0) as a photo that cannot be written to."""
+    z0 = sample_z(1, small_weights.generator.config, torch.Generator().manual_seed(99))
+    pixels = to_image(small_weights.generator(z0))[0]
+    pixels.flags.writeable = False
+    return pixels
+
+
+def last(*args: object, **kwargs: object) -> Step:
+    *_, step = solve(*args, **kwargs)  # type: ignore[arg-type]
+    return step
+
+
+def same(one: Step, other: Step) -> bool:
+    return torch.equal(one.z, other.z) and torch.equal(one.context, other.context) and one.best == other.best
+
+
+def test_the_image_of_a_z_is_found_again_around_and_inside_the_hole(
+    small_weights: Weights, target: NDArray[np.uint8]
+) -> None:
+    steps = list(solve(small_weights, target, HOLE, FINDER))
+    first, final = steps[0], steps[-1]
+    assert final.context[final.best] < 0.1 * first.context[first.best]
+    assert np.abs(final.preview[HOLE].astype(int) - target[HOLE]).max() <= 4
+    assert np.abs(final.preview.astype(int) - target).max() <= 4
+    assert np.abs(first.preview.astype(int) - target).max() > 10  # which no draw did by itself
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_lowers_the_context_loss_and_yields_a_step_more_than_its_steps(
+    small_weights: Weights, target: NDArray[np.uint8], name: str
+) -> None:
+    solver = replace(SOLVERS[name], steps=15)
+    steps = list(solve(small_weights, target, HOLE, replace(solver, prior_weight=0, z_weight=0)))
+    assert [step.number for step in steps] == list(range(16))
+    assert steps[-1].context.min() < steps[0].context.min()
+    for step in steps:
+        assert step.z.shape == (solver.restarts, 8) and step.image.shape == (1, 3, 32, 32)
+        assert step.context.shape == step.prior.shape == (solver.restarts,)
+        assert not step.z.requires_grad and not step.context.requires_grad
+        assert step.preview.shape == (32, 32, 3) and step.preview.dtype == np.uint8
+
+
+def test_a_step_tells_the_losses_of_its_z_and_shows_the_best(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    weights = replace(small_weights, facts={"logit_offset": 3.0})
+    solver = replace(QUICK, prior="saturating", prior_weight=5.0, z_weight=7.0)
+    for step in solve(weights, target, HOLE, solver):
+        fake = weights.generator(step.z)
+        weight = context_weight(torch.from_numpy(~HOLE)[None, None])
+        context = context_loss(fake, to_tensor(target[None].copy()), weight)
+        prior = saturating_prior(weights.discriminator(fake) - 3.0)
+        torch.testing.assert_close(step.context, context)
+        torch.testing.assert_close(step.prior, prior)
+        total = context + 5 * prior + 7 * step.z.square().mean(dim=1)
+        assert step.best == int(total.argmin())
+        torch.testing.assert_close(step.image, fake[step.best : step.best + 1])
+
+
+def test_the_log_prior_is_the_other_one(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    step = last(small_weights, target, HOLE, replace(QUICK, prior="log"))
+    logits = small_weights.discriminator(small_weights.generator(step.z))
+    torch.testing.assert_close(step.prior, log_prior(logits))
+
+
+def test_all_known_pixels_count_alike_without_weights(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    step = last(small_weights, target, HOLE, replace(QUICK, weighted=False))
+    difference = (small_weights.generator(step.z) - to_tensor(target[None].copy())).abs()
+    torch.testing.assert_close(step.context, difference[..., torch.from_numpy(~HOLE)].sum(dim=(1, 2)))
+
+
+def test_the_nearest_draws_are_followed(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    all_of_them = next(solve(small_weights, target, HOLE, replace(QUICK, draws=100, restarts=100), seed=4))
+    best = next(solve(small_weights, target, HOLE, replace(QUICK, draws=100, restarts=3), seed=4))
+    torch.testing.assert_close(best.context, all_of_them.context.sort().values[:3])
+
+
+def test_seeds_repeat_a_search_bit_by_bit(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    one, again, other = (last(small_weights, target, HOLE, QUICK, seed=seed) for seed in (1, 1, 2))
+    assert same(one, again) and not same(one, other)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_fault_29_what_stands_in_the_hole_is_never_read(
+    small_weights: Weights, target: NDArray[np.uint8], weighted: bool
+) -> None:
+    solver = replace(QUICK, weighted=weighted)
+    other = np.where(HOLE[..., None], 255 - target, target)
+    assert same(last(small_weights, target, HOLE, solver), last(small_weights, other, HOLE, solver))
+    elsewhere = np.where(HOLE[..., None], target, 255 - target)
+    assert not same(last(small_weights, target, HOLE, solver), last(small_weights, elsewhere, HOLE, solver))
+
+
+def test_fault_27_read_only_arrays_will_do(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    hole = HOLE.copy()
+    hole.flags.writeable = False
+    assert not target.flags.writeable
+    last(small_weights, target, hole, QUICK)  # neither an error nor torch's warning
+
+
+def test_no_candidate_depends_on_the_others(
+    small_weights: Weights, target: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = sample_z(4, small_weights.generator.config, torch.Generator().manual_seed(0))
+
+    def draw(count: int, *_: object) -> Tensor:
+        return drawn[:count]
+
+    monkeypatch.setattr(solve_module, "sample_z", draw)
+    together = last(small_weights, target, HOLE, replace(QUICK, draws=4, restarts=4))
+    alone = last(small_weights, target, HOLE, replace(QUICK, draws=1, restarts=1))
+    torch.testing.assert_close(together.z[:1], alone.z)
+    torch.testing.assert_close(together.context[:1], alone.context)
+
+
+def test_fault_22_with_nothing_known_the_search_is_of_any_face(
+    small_weights: Weights, target: NDArray[np.uint8]
+) -> None:
+    step = last(small_weights, target, np.ones((32, 32), dtype=bool), QUICK)
+    assert not step.context.any() and torch.isfinite(step.z).all()
+
+
+def test_of_blocks_only_the_means_are_read(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    full = np.ones((32, 32), dtype=bool)
+    flipped = target.reshape(8, 4, 8, 4, 3)[:, ::-1, :, ::-1].reshape(32, 32, 3)  # inside of every block
+    assert not np.array_equal(flipped, target)
+    one, other = (last(small_weights, pixels, full, QUICK, block=4) for pixels in (target, flipped))
+    torch.testing.assert_close(one.z, other.z)
+    found = small_weights.generator(one.z).reshape(2, 3, 8, 4, 8, 4).mean(dim=(3, 5))
+    wanted = to_tensor(target[None].copy()).reshape(1, 3, 8, 4, 8, 4).mean(dim=(3, 5))
+    torch.testing.assert_close(one.context, (found - wanted).abs().sum(dim=(1, 2, 3)))
+
+
+def test_the_means_of_blocks_find_the_image_again(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    step = last(small_weights, target, np.ones((32, 32), dtype=bool), FINDER, block=4)
+    assert np.abs(step.preview.astype(int) - target).max() <= 4
+
+
+@pytest.mark.parametrize(("z_prior", "bound"), [("uniform", 1.0), ("normal", 3.0)])
+def test_clip_keeps_z_inside_of_the_prior(tmp_path: Path, z_prior: str, bound: float) -> None:
+    config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior=z_prior)
+    save_weights(tmp_path / "tiny.safetensors", Generator(config), Discriminator(config), "face", {})
+    weights = load_weights(tmp_path / "tiny.safetensors")
+    crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
+    hole[4:8] = True
+    fierce = replace(SOLVERS["paper"], steps=3, lr=2.0)
+    assert last(weights, crop, hole, fierce).z.abs().max() == bound
+    assert last(weights, crop, hole, replace(fierce, clip=None)).z.abs().max() > bound
+
+
+def test_a_cosine_brings_the_steps_to_rest(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+    def strides(cosine: bool) -> list[float]:
+        steps = solve(small_weights, target, HOLE, replace(QUICK, steps=10, cosine=cosine))
+        return [float((after.z - before.z).norm()) for before, after in pairwise(steps)]
+
+    assert strides(True)[0] == strides(False)[0] and strides(True)[-1] < 0.1 * strides(False)[-1]

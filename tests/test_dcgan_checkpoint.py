@@ -1,0 +1,204 @@
+"""Checkpoints and weights: what is written whole, and what is refused."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import weights
+from align.photo import atomic_write
+from dcgan.checkpoint import (
+    CheckpointError,
+    Weights,
+    WeightsError,
+    _digest,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+from dcgan.config import NetworkConfig
+from dcgan.networks import Discriminator, Generator
+
+
+def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:
+    """Our own file with other contents, its digest made to match: only the check in question can refuse it."""
+    tensors = load_file(source) | {key: value for key, value in change.items() if value is not None}
+    tensors = {key: value for key, value in tensors.items() if key not in change or change[key] is not None}
+    length = int.from_bytes(source.read_bytes()[:8], "little")
+    full = json.loads(source.read_bytes()[8 : 8 + length])["__metadata__"] | header
+    del full["sha256"]
+    save_file(tensors, target, full | {"sha256": _digest(full, tensors)})
+    return target
+
+
+def test_weights_come_back(small_weights_file: Path, small_weights: Weights) -> None:
+    again = load_weights(small_weights_file)
+    z = torch.randn(2, again.generator.config.nz)
+    assert torch.equal(again.generator(z), small_weights.generator(z))
+    assert again.template == "face"
+    assert again.facts == {"images": 0}
+    assert not again.generator.training
+    assert not any(weight.requires_grad for weight in again.discriminator.parameters())
+
+
+def test_half_precision_costs_less_than_a_grey_level(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = NetworkConfig(size=32, nz=8, ngf=8, ndf=8)
+    G = Generator(config).eval()
+    save_weights(tmp_path / "w.safetensors", G, Discriminator(config), "face", {})
+    z = torch.randn(16, 8)
+    with torch.no_grad():
+        assert (load_weights(tmp_path / "w.safetensors").generator(z) - G(z)).abs().max() < 1 / 127.5
+
+
+class Canary:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_fault_51_a_malicious_pickle_is_refused(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Canary(canary)))
+    torch.save({"G": Canary(canary)}, tmp_path / "checkpoint-0000000001.pt")
+    torch.save({"G": Canary(canary)}, tmp_path / "torch.safetensors")
+    for name in ("w.safetensors", "torch.safetensors"):
+        with pytest.raises(WeightsError, match="python -m dcgan export"):
+            load_weights(tmp_path / name)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(tmp_path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "zeros", "text", "header"])
+def test_fault_52_a_damaged_file_is_refused(tmp_path: Path, small_weights_file: Path, content: str) -> None:
+    whole = small_weights_file.read_bytes()
+    damaged = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "zeros": bytes(1000),
+        "text": b"<html>not found</html>",
+        "header": whole[:7],
+    }
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(damaged[content])
+    with pytest.raises(WeightsError, match="no readable safetensors file"):
+        load_weights(path)
+
+
+def test_fault_52_absent(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="absent.safetensors"):
+        load_weights(tmp_path / "absent.safetensors")
+
+
+def test_fault_53_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: Path) -> None:
+    content = bytearray(small_weights_file.read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match="sha256"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_fault_53_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
+    content = small_weights_file.read_bytes()
+    (tmp_path / "w.safetensors").write_bytes(content.replace(b'"template":"face"', b'"template":"fake"'))
+    assert (tmp_path / "w.safetensors").read_bytes() != content
+    with pytest.raises(WeightsError, match="sha256"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"G.layers.0.weight": torch.zeros(3, 3)}, r"G.layers.0.weight is \(3, 3\), expected"),
+        ({"G.layers.0.weight": None}, "missing or extra tensors: layers.0.weight"),
+        ({"D.more": torch.zeros(1)}, "missing or extra tensors: more"),
+        ({"D.head.bias": torch.full((1,), float("nan"))}, "no finite numbers"),
+    ],
+)
+def test_fault_54_wrong_tensors(
+    tmp_path: Path, small_weights_file: Path, change: dict[str, torch.Tensor | None], words: str
+) -> None:
+    path = rewrite(small_weights_file, tmp_path / "w.safetensors", {}, change)
+    with pytest.raises(WeightsError, match=words):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"version": "2"}, "version 2, this program reads version 1"),
+        ({"format": "another"}, "other tensors than ours"),
+        ({"network": "{}"}, "no network that can be built"),
+        ({"network": "not json"}, "no network that can be built"),
+    ],
+)
+def test_fault_54_wrong_header(tmp_path: Path, small_weights_file: Path, header: dict[str, str], words: str) -> None:
+    path = rewrite(small_weights_file, tmp_path / "w.safetensors", header, {})
+    with pytest.raises(WeightsError, match=words):
+        load_weights(path)
+
+
+def test_fault_54_safetensors_of_another_program(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="other tensors than ours"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_fault_43_the_last_good_checkpoint_loads(tmp_path: Path) -> None:
+    for images in (1, 2, 3):
+        save_checkpoint(tmp_path, images, {"step": images, "weight": torch.full((100,), images)})
+    newest = tmp_path / "checkpoint-0000000003.pt"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-0000000002.pt", newest.name]
+    whole = newest.read_bytes()
+    for length in range(0, len(whole), 97):
+        newest.write_bytes(whole[:length])
+        saved = load_checkpoint(tmp_path)
+        assert saved is not None
+        assert saved["step"] == 2
+
+
+def test_fault_43_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_the_embedded_weights_are_what_was_published() -> None:
+    for name, entry in weights.REGISTRY.items():
+        path = weights.path(name)
+        loaded = load_weights(path)
+        assert path.stat().st_size < 32_000_000
+        assert loaded.generator.config.size == entry.size
+        assert loaded.template == entry.template
+        assert entry.licence in (path.parent / "README.md").read_text()
+
+
+def test_changed_absent_and_unknown_embedded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(weights.WeightsFileError, match="cannot be read"):
+        weights.path()
+    (tmp_path / weights.REGISTRY[weights.DEFAULT].file).write_bytes(b"other")
+    with pytest.raises(weights.WeightsFileError, match="sha256"):
+        weights.path()
+    with pytest.raises(weights.WeightsFileError, match="no weights named 'dogs'"):
+        weights.path("dogs")
+    assert weights.resolve("mine.safetensors") == Path("mine.safetensors")

@@ -1,0 +1,113 @@
+"""python -m dcgan as people type it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from align.photo import read_photo
+from dcgan.__main__ import build_parser, main
+from dcgan.checkpoint import load_weights
+from dcgan.config import NetworkConfig, TrainConfig
+
+SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faces")
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def test_every_field_of_the_configs_has_a_flag_and_a_help() -> None:
+    parser = build_parser()
+    for config in (NetworkConfig, TrainConfig):
+        for item in fields(config):
+            if item.name == "network":
+                continue
+            value = getattr(config(), item.name)
+            words = [f"--{item.name.replace('_', '-')}"] + ([] if isinstance(value, bool) else [str(value)])
+            parsed = parser.parse_args(["train", "aligned", "--out", "runs/x", *words])
+            assert getattr(parsed, item.name) == value
+
+
+def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file, samples = tmp_path / "run", tmp_path / "w.safetensors", tmp_path / "samples"
+    assert main(["train", str(faces), "--out", str(run), "--kimg", "0.016", *SMALL]) == 0
+    assert capsys.readouterr().out == f"{run}\n"
+    assert main(["train", str(faces), "--out", str(run), "--kimg", "0.032", *SMALL]) == 0
+    assert "carrying on at 0.0 kimg" in capsys.readouterr().err
+    assert main(["export", str(run), str(file)]) == 0
+    loaded = load_weights(file)
+    assert loaded.facts["images"] == 32
+    assert loaded.facts["data_images"] == 16
+    assert loaded.logit_offset == json.loads((run / "stats.jsonl").read_text().splitlines()[-1])["real"]
+    assert read_photo(run / "losses.png").pixels.shape[1] == 900
+    assert main(["export", str(run), str(file)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["sample", "--weights", str(file), "--count", "5", "--out", str(samples)]) == 0
+    assert capsys.readouterr().out == f"{samples / 'grid.png'}\n"
+    assert sorted(path.name for path in samples.iterdir()) == [f"000{index}.png" for index in range(5)] + ["grid.png"]
+    grid = read_photo(samples / "grid.png").pixels
+    assert np.array_equal(grid[:16, 16:32], read_photo(samples / "0001.png").pixels)
+    assert main(["sample", "--weights", str(file), "--out", str(samples)]) == 2
+
+
+def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path) -> None:
+    run = tmp_path / "run"
+    words = ["train", str(faces), "--out", str(run), "--preset", "paper", "--kimg", "0.008", *SMALL]
+    assert main(words) == 0
+    config = json.loads((run / "config.json").read_text())
+    assert config["loss"] == "classic"
+    assert config["network"]["d_norm"] == "batch"
+    assert config["network"]["ngf"] == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "dcgan", "train", str(faces), "--out", str(run), "--kimg", "1000", *SMALL]
+    process = subprocess.Popen(
+        [*command, "--tick-kimg", "0.016"], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if line.startswith("kimg"):
+                break
+        process.send_signal(number)
+        said = process.stderr.read()
+    assert process.wait(60) == 128 + number
+    assert "the same command carries on" in said
+    assert len(list(run.glob("checkpoint-*.pt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "absent", "--out", "run"], "absent is no folder"),
+        (["train", "absent", "--out", "run", "--loss", "hinge"], "loss is 'hinge'"),
+        (["train", "absent", "--out", "run", "--device", "cuda:99"], "cuda:99 was asked for"),
+        (["export", "absent", "w.safetensors"], "has no checkpoint"),
+        (["sample", "--weights", "absent.safetensors", "--out", "samples"], "absent.safetensors"),
+        (["sample", "--weights", "dogs", "--out", "samples"], "no weights named 'dogs'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert said in error[0]
+    assert not list(tmp_path.iterdir())
