@@ -7,14 +7,15 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.command import CONFIG_HELP, at_least, expand_config, shown
 from align.options import AlignOptions
 from align.template import TEMPLATES
+from weights import VERSION
 
 if TYPE_CHECKING:
     from align.folder import Result
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=defaults.template,
         help="where the landmarks come to lie (default: %(default)s)",
     )
-    add("--size", type=_at_least(1), default=defaults.size, help="side of the crops in pixels (default: %(default)s)")
+    add("--size", type=at_least(1), default=defaults.size, help="side of the crops in pixels (default: %(default)s)")
     add(
         "--faces",
         choices=("largest", "all", "single"),
@@ -56,25 +57,27 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add(
         "--upsample",
-        type=_at_least(0),
+        type=at_least(0),
         default=defaults.upsample,
         metavar="N",
         help="double a photo up to N times while no face is found clearly (default: %(default)s)",
     )
     add("--missing", type=Path, metavar="FOLDER", help="copy the photos without a face there (default: no copies)")
     add("--overwrite", action="store_true", help="do photos again that have their crop (default: skip them)")
-    add("--jobs", type=_at_least(1), default=defaults.jobs, help="worker processes (default: all cores, %(default)s)")
+    add("--jobs", type=at_least(1), default=defaults.jobs, help="worker processes (default: all cores, %(default)s)")
     add("--report", type=Path, metavar="FILE.json", help="write one record per photo there (default: no report)")
+    add("--config", metavar="FILE", help=CONFIG_HELP)
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="name every photo (default: those without a crop)")
     volume.add_argument("-q", "--quiet", action="store_true", help="name no photo, count nothing, show no progress")
-    add("--version", action="version", version=f"%(prog)s {_version()}")
+    add("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
     # Not before the arguments are read: these take half a second, and --help shall not.
     from align.folder import WorkerError
     from align.landmarks import LandmarkModelError
@@ -116,7 +119,7 @@ def _align(args: argparse.Namespace) -> int:
         for result in tqdm(progress, total=len(photos), unit="photo", disable=args.quiet or None):
             results.append(result)
             if args.verbose or not (args.quiet or result.status in ("aligned", "skipped")):
-                words = [_shown(result.photo), result.status, result.reason]
+                words = [shown(result.photo), result.status, result.reason]
                 tqdm.write(": ".join(filter(None, words)), file=sys.stderr)
     finally:
         if args.report and results:
@@ -138,27 +141,6 @@ def _record(result: Result) -> dict[str, object]:
         "reason": result.reason,
         "crops": [str(crop) for crop in result.crops],
     }
-
-
-def _shown(path: Path) -> str:
-    """A path on one line, whatever its name holds."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-
-    return number
-
-
-def _version() -> str:
-    try:
-        return metadata.version("dcgan-completion")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 if __name__ == "__main__":

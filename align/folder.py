@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from threading import Thread
 from typing import Any
 
 import cv2
@@ -173,9 +173,8 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
 def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: dict[str, Any]) -> None:
     """Write a crop and its record: both or, with a full disk or a signal in between, neither."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(signal.SIGTERM, signal.SIGINT), atomic_write(path) as file:
+    with _signals_later(), atomic_write(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
-        file.flush()
         with records.open("ab") as lines:
             lines.write(json.dumps(record).encode() + b"\n")
 
@@ -207,8 +206,12 @@ def _spread(work: Callable[[_Task], Result], tasks: Sequence[_Task], jobs: int) 
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            with _held(signal.SIGINT):  # Ctrl-C reaches every process of the terminal; the workers inherit the block
+            # Ctrl-C reaches every process of the terminal; the workers inherit that it is blocked, and leave it to us.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
                 waiting.append(pool.submit(work, task))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -224,7 +227,7 @@ def _spread(work: Callable[[_Task], Result], tasks: Sequence[_Task], jobs: int) 
 
 def _begin_worker() -> None:
     cv2.setNumThreads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -236,10 +239,23 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _held(*signals: signal.Signals) -> Iterator[None]:
-    """Let signals wait until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+def _signals_later() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block has ended.
+
+    Not by a mask, which is one thread's own: the process would die of a signal that another thread takes.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no signal raises anything
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for last in came:
+            signal.raise_signal(last)

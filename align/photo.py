@@ -210,7 +210,8 @@ def output_names(photos: Sequence[Path], root: Path, numbered: bool = False) -> 
     """
     bases = {photo: photo.relative_to(root).with_suffix("") for photo in photos}
     while True:
-        claims = {photo: _claim(base, set(bases.values()), numbered) for photo, base in bases.items()}
+        taken = set(bases.values())
+        claims = {photo: _claim(base, taken, numbered) for photo, base in bases.items()}
         count = Counter(claims.values())
         meeting = {photo: photo.relative_to(root) for photo in photos if count[claims[photo]] > 1}
         if all(bases[photo] == name for photo, name in meeting.items()):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from align.command import CONFIG_HELP, expand_config, shown
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="what to fill, see below")
     add("--invert-mask", action="store_true", help="black means fill in mask files, opaque with alpha")
     add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
+    add("--eyes", type=_eyes, metavar="X,Y,X,Y", help="centres of the eyes in pixels, where no face can be found")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
     add("--solver", choices=("fast", "paper", "bamos"), default="fast", help="how to search z (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
@@ -49,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
     add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
+    add("--config", metavar="FILE", help=CONFIG_HELP)
     add("--overwrite", action="store_true", help="replace files that exist")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="say what became of every photo")
@@ -70,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code, see --help.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
     # Late, so that --help does not wait for torch.
     from align.landmarks import LandmarkModelError
     from align.photo import PhotoError
@@ -120,6 +124,7 @@ def _complete(arguments: argparse.Namespace) -> int:
         mask=arguments.mask,
         invert_mask=arguments.invert_mask,
         faces=arguments.faces,
+        eyes=arguments.eyes,
         seed=arguments.seed,
         strip=arguments.strip,
         history=arguments.history,
@@ -160,23 +165,27 @@ def _complete(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _eyes(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.split(","))
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError(
+            f"{text} has {len(numbers)} numbers, expected 4: the left eye's, the right eye's"
+        )
+    return numbers
+
+
 def _tell(result: Result, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed":
-        tqdm.write(f"{_shown(result.photo)}: {result.reason}", file=sys.stderr)
+        tqdm.write(f"{shown(result.photo)}: {result.reason}", file=sys.stderr)
     for output in result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
-        tqdm.write(f"{_shown(result.photo)}: {note}", file=sys.stderr)
+        tqdm.write(f"{shown(result.photo)}: {note}", file=sys.stderr)
     if verbose and result.figures:
         words = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
-        tqdm.write(f"{_shown(result.photo)}: {words}", file=sys.stderr)
-
-
-def _shown(path: Path) -> str:
-    """A path on one line, whatever its name holds."""
-    return str(path) if str(path).isprintable() else repr(str(path))
+        tqdm.write(f"{shown(result.photo)}: {words}", file=sys.stderr)
 
 
 def _summary(results: list[Result]) -> dict[str, float]:
@@ -192,7 +201,7 @@ def _summary(results: list[Result]) -> dict[str, float]:
 
 
 def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
-    kept = ("mask", "invert_mask", "faces", "solver", "blend", "seed", "weights", "device")
+    kept = ("mask", "invert_mask", "faces", "eyes", "solver", "blend", "seed", "weights", "device")
     return {name: getattr(arguments, name) for name in kept} | {"weights_sha256": sha256, "version": VERSION}
 
 

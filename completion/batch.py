@@ -37,6 +37,7 @@ class BatchOptions:
         mask: a name, "alpha", a mask file or a folder of masks.
         invert_mask: black, or opaque, means fill.
         faces: "largest" or "all": on which faces a named mask makes its hole.
+        eyes: (x, y, x, y) in the photo's pixels, where the eyes of the one face are; None to look for faces.
         seed: of the search and of the random masks.
         strip: also write photo, hole and completion side by side.
         history: also write the search as a GIF and its losses as JSON lines.
@@ -47,6 +48,7 @@ class BatchOptions:
     mask: str
     invert_mask: bool = False
     faces: str = "largest"
+    eyes: tuple[float, ...] | None = None
     seed: int = 0
     strip: bool = False
     history: bool = False
@@ -143,10 +145,10 @@ def _complete(
         raise PhotoError(f"the output {existing[0]} exists; give --overwrite or another --output")
     photo = read_photo(path)
     named = masks.split_name(options.mask) is not None
-    matrices = None
+    matrices = [completer.place(options.eyes)] if options.eyes else None
     notes = []
     if named:
-        matrices = completer.locate(photo.pixels)[: 1 if options.faces == "largest" else None]
+        matrices = matrices or completer.locate(photo.pixels)[: 1 if options.faces == "largest" else None]
         hole = completer.named_hole(photo.pixels, options.mask, matrices, options.seed)
     else:
         hole, note = _given_hole(photo, path, root, options)

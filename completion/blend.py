@@ -106,7 +106,7 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
     small = cv2.resize(filled, size, interpolation=cv2.INTER_AREA)
     small_hole = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    if small_hole.all():
+    if small_hole.all() or min(size) < 3:  # OpenCV reads beyond pictures of a single row
         return filled
     # In bytes every pixel's rounding would add brightness; floats OpenCV takes one channel at a time.
     channels = [

@@ -100,6 +100,23 @@ class FaceCompleter:
             )
         return matrices
 
+    def place(self, eyes: Sequence[float]) -> NDArray[np.float64]:
+        """The (2, 3) matrix photo -> crop of a face that nothing can be found in, from its eyes.
+
+        Args:
+            eyes: (x, y, x, y) of the centres of the two eyes in the photo's pixels, the left one in the photo first.
+        Raises:
+            NoFaceError: the eyes lie on one point, or the weights' template has more than eyes.
+        """
+        template = TEMPLATES["face"]
+        if self.weights.template != template.name:
+            raise NoFaceError(f"two eyes do not place a face of the template {self.weights.template}")
+        left, right = np.reshape(eyes, (2, 2))
+        try:
+            return fit(template, np.array([right, right, left, left, left]), self.size)
+        except ValueError as error:
+            raise NoFaceError(f"the eyes are both at {left.tolist()}, so no face can be placed") from error
+
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, matrices: Sequence[NDArray[np.float64]], seed: int = 0
     ) -> NDArray[np.bool_]:

@@ -15,16 +15,19 @@ _HOLE_COLOUR = (255, 0, 255)
 
 
 def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Photo, photo with its hole painted over, and completion, side by side.
+    """Photo, photo with its hole painted over, and completion, side by side, cut to the hole's surroundings.
 
     Args:
         photo: uint8 (H, W, 3).
-        hole: bool (H, W).
+        hole: bool (H, W), not empty.
         completed: uint8 (H, W, 3).
     Returns:
         uint8, small photos enlarged and large ones reduced.
     """
-    return np.hstack([_viewable(picture) for picture in (photo, painted(photo, hole), completed)])
+    ys, xs = np.nonzero(hole)
+    air = max(int(np.ptp(ys)), int(np.ptp(xs)))  # as much around the hole as it is long
+    box = tuple(slice(max(0, axis.min() - air), axis.max() + 1 + air) for axis in (ys, xs))
+    return np.hstack([_viewable(picture[box]) for picture in (photo, painted(photo, hole), completed)])
 
 
 def painted(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from align.command import CONFIG_HELP, at_least, expand_config
 from dcgan.config import PRESETS, ConfigError, NetworkConfig, TrainConfig
 from weights import DEFAULT, REGISTRY, VERSION
 
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
     for config in (NetworkConfig, TrainConfig):
         _add_config(train, config)
-    _add_device(train)
+    _add_common(train)
 
     sample = commands.add_parser(
         "sample",
@@ -48,10 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
     sample.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
-    sample.add_argument("--count", type=_positive_int, default=64, help="number of faces (64)")
+    sample.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
     sample.add_argument("--seed", type=int, default=0, help="of z (0)")
     sample.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    _add_device(sample)
+    _add_common(sample)
 
     export = commands.add_parser(
         "export",
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 after SIGINT or SIGTERM.
     """
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser, at=1))
     # Late, so that --help does not wait for torch.
     from align.photo import PhotoError
     from dcgan.checkpoint import CheckpointError, WeightsError
@@ -204,15 +206,9 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
-
-
-def _positive_int(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
 
 
 def _refuse_existing(paths: list[Path], overwrite: bool) -> None:

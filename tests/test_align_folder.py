@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -529,3 +530,12 @@ def test_a_worker_that_is_told_to_end_finishes_its_file(aligned):
     assert subprocess.run(command, cwd=Path(__file__).parents[1]).returncode == -signal.SIGTERM
     assert read_photo(aligned / "a.png").pixels.shape == (8, 8, 3)
     check_records(aligned)
+
+
+def test_a_folder_can_be_aligned_outside_of_the_main_thread(raw, aligned):
+    save(raw / "a.png", FACE)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(raw, aligned)))
+    thread.start()
+    thread.join()
+    assert statuses(results[0]) == {"a.png": "aligned"}

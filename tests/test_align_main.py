@@ -168,6 +168,7 @@ def test_unusable_input_is_2_and_one_line(raw, aligned, capsys, tmp_path):
         ["raw", "aligned", "--upsample", "-1"],
         ["raw", "aligned", "--jobs", "0"],
         ["raw", "aligned", "-q", "-v"],
+        ["raw", "aligned", "--config", "missing.toml"],
     ],
 )
 def test_wrong_usage_is_2(arguments, capsys):
@@ -215,6 +216,14 @@ def test_help_shows_defaults_and_an_example_without_heavy_imports():
     assert told.returncode == 0 and told.stdout.endswith("[]\n")
     assert "(default: face)" in told.stdout and "(default: 64)" in told.stdout
     assert "python -m align raw/ aligned/" in told.stdout
+
+
+def test_options_can_come_from_a_file(raw, aligned, tmp_path):
+    save(raw / "a.png")
+    (tmp_path / "align.toml").write_text('size = 32\ntemplate = "outer-eyes-nose"\n')
+    assert align(raw, aligned, "--config", tmp_path / "align.toml", "--size", 48) == 0
+    [record] = map(json.loads, (aligned / RECORDS).read_text().splitlines())
+    assert (record["template"], record["size"]) == ("outer-eyes-nose", 48)
 
 
 def test_version(capsys):

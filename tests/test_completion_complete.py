@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from align.landmarks import NoFaceError, find_faces
 from align.warp import footprint
@@ -97,6 +98,7 @@ def test_fault_22_a_full_hole_is_a_pure_generation(
     means = completion.pixels.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     wanted = aligned.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     assert (np.abs(means - wanted).max() <= 1) == lowres
+    assert not np.array_equal(completion.pixels, aligned)
 
 
 def test_fault_21_an_empty_hole_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
@@ -128,6 +130,29 @@ def test_fault_23_and_24_small_holes_and_holes_at_borders(
 
 
 # Whole photos
+
+
+def test_fault_23_one_pixel_of_a_whole_photo_is_unknown_in_the_crop_too(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    hole = box(face.shape, 150, 151, 115, 116)
+    progress, completion = run(completer, face, hole)
+    assert 1 <= progress[0].hole.sum() <= 4
+    v, u = np.argwhere(progress[0].hole).mean(axis=0)
+    assert np.abs(matrix @ [115, 150, 1] - [u, v]).max() < 1
+    assert np.array_equal(completion.pixels[~hole], face[~hole])
+
+
+def test_at_the_border_of_the_crop_there_is_no_seam_either(
+    small_weights: Weights, completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    hole = completer.named_hole(face, "full", [matrix])
+    rim = ndimage.binary_dilation(~hole) & hole
+    steps = {}
+    for blend in ("poisson", "none"):
+        completed = run(FaceCompleter(small_weights, QUICK, blend), face, hole, [matrix])[1].pixels
+        steps[blend] = np.abs(completed[rim].astype(float) - inpaint(face, hole)[rim]).mean()
+    assert steps["poisson"] < 0.15 * steps["none"]
 
 
 def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
@@ -208,6 +233,9 @@ def test_overlapping_crops_fill_their_hole_once(completer: FaceCompleter, face: 
     _, completion = run(completer, face, hole, [matrices[0], shifted])
     assert (completion.faces, completion.outside) == (2, 0.0)
     assert np.array_equal(completion.pixels[~hole], face[~hole])
+    first = footprint(face.shape[:2], matrices[0], 32)
+    alone = run(completer, face, hole, [matrices[0]])[1]
+    assert np.array_equal(completion.pixels[first], alone.pixels[first]) and alone.outside > 0.1
 
 
 def test_a_hole_partly_outside_every_face_is_filled_classically_there(
@@ -317,6 +345,8 @@ def test_seeds_repeat_a_completion_and_others_differ(completer: FaceCompleter, a
     hole = box(aligned.shape, 8, 24, 8, 24)
     one, again, other = (run(completer, aligned, hole, seed=seed)[1].pixels for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
+    first, second = (completer.named_hole(aligned, "random", completer.locate(aligned), seed) for seed in (1, 2))
+    assert not np.array_equal(first, second)
 
 
 def test_fault_27_photo_hole_and_matrices_are_never_written(

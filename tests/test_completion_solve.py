@@ -82,7 +82,7 @@ def test_every_solver_lowers_the_context_loss_and_yields_a_step_more_than_its_st
 
 def test_a_step_tells_the_losses_of_its_z_and_shows_the_best(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     weights = replace(small_weights, facts={"logit_offset": 3.0})
-    solver = replace(QUICK, prior="saturating", prior_weight=5.0, z_weight=7.0)
+    solver = replace(QUICK, draws=12, restarts=12, prior="saturating", prior_weight=5.0, z_weight=7.0)
     for step in solve(weights, target, HOLE, solver):
         fake = weights.generator(step.z)
         weight = context_weight(torch.from_numpy(~HOLE)[None, None])
