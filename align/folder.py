@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -41,13 +41,13 @@ class Result:
 
     Attributes:
         photo: the file.
-        status: "aligned", "skipped", "no face", "several faces" or "failed".
+        status: "skipped" for a photo whose crop exists, "several faces" where only photos with one were wanted.
         crops: the files written, the largest face first.
         reason: why there is no crop, for people.
     """
 
     photo: Path
-    status: str
+    status: Literal["aligned", "skipped", "no face", "several faces", "failed"]
     crops: tuple[Path, ...] = ()
     reason: str = ""
 
@@ -75,7 +75,7 @@ def align_folder(
         photos: distinct files below `root`.
         root: the input folder, whose sub-folders are kept.
         output: the folder for the crops.
-        options: see there.
+        options: the defaults if None.
     Yields:
         one result per photo, those that are skipped first.
     Raises:
@@ -84,11 +84,12 @@ def align_folder(
         WorkerError: a worker process died.
     """
     options = options or AlignOptions()
+    names = output_names(photos, root, numbered=options.faces == "all")
     prepare_folder(output, root)
+    _refuse_overlap(root, output, names)
     if options.missing:
         prepare_folder(options.missing, root, output)
-    names = output_names(photos, root, numbered=options.faces == "all")
-    _refuse_overlap(photos, root, output, names)
+        _refuse_overlap(root, options.missing, names)
     records = _tidy_records(output)
     kinds = {(record["template"], record["size"]) for record in records.values()}
     if not options.overwrite and not kinds <= {(options.template, options.size)}:
@@ -134,7 +135,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
         template = TEMPLATES[options.template]
         faces = find_faces(photo.pixels, template.points, options.upsample)
         if not faces:
-            if options.missing:
+            if options.missing and (options.overwrite or not (options.missing / task.name).exists()):
                 nothing = np.zeros(photo.pixels.shape[:2], dtype=bool)
                 write_photo(options.missing / task.name, photo.pixels, photo, nothing)
             return Result(task.photo, "no face", reason="no face found; a greater --upsample finds smaller ones")
@@ -179,12 +180,11 @@ def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: di
             lines.write(json.dumps(record).encode() + b"\n")
 
 
-def _refuse_overlap(photos: Sequence[Path], root: Path, output: Path, names: dict[Path, Path]) -> None:
-    """No crop may take the place of a photo, which can happen where the output folder holds the input folder."""
+def _refuse_overlap(root: Path, output: Path, names: dict[Path, Path]) -> None:
+    """No output may land among the photos, which can happen where the output folder holds the input folder."""
     here, there = root.resolve(), output.resolve()
-    overlap = {here / photo.relative_to(root) for photo in photos} & {there / name for name in names.values()}
-    if overlap:
-        raise PhotoError(f"the output would overwrite the photo {min(overlap)}; choose another folder")
+    if here.is_relative_to(there) and any((there / name).is_relative_to(here) for name in names.values()):
+        raise PhotoError(f"output would land in {output} among the photos in {root}; choose another folder")
 
 
 def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:

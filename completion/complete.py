@@ -95,7 +95,7 @@ class FaceCompleter:
                 matrices.append(fit(template, landmarks, self.size))
         if not matrices:
             raise NoFaceError(
-                "no face was found in what is known of the photo; leave more of the face known, "
+                "no face was found in what is known of the photo; say where its eyes are (--eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
         return matrices
@@ -112,6 +112,8 @@ class FaceCompleter:
         if self.weights.template != template.name:
             raise NoFaceError(f"two eyes do not place a face of the template {self.weights.template}")
         left, right = np.reshape(eyes, (2, 2))
+        if not np.isfinite(eyes).all():  # LAPACK would never come back
+            raise NoFaceError(f"the eyes are at {left.tolist()} and {right.tolist()}, expected finite numbers")
         try:
             return fit(template, np.array([right, right, left, left, left]), self.size)
         except ValueError as error:

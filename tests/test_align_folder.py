@@ -169,6 +169,11 @@ def test_fault_19_copies_of_photos_without_a_face_have_no_place(raw, aligned, tm
     copy = missing / "sub" / "none.png"
     assert np.array_equal(read_photo(copy).pixels, read_photo(raw / "sub" / "none.jpg").pixels)
     assert b"1999:09:09" not in copy.read_bytes()
+    copy.write_bytes(b"mine")
+    run(raw, aligned, missing=missing)
+    assert copy.read_bytes() == b"mine"
+    run(raw, aligned, missing=missing, overwrite=True)
+    assert copy.read_bytes() != b"mine"
 
 
 def test_a_bad_photo_fails_and_the_others_go_on(raw, aligned):
@@ -242,13 +247,21 @@ def test_fault_37_the_input_folder_is_refused_as_output(raw, aligned, tmp_path):
     assert [path.name for path in raw.iterdir()] == ["a.png"] and (raw / "a.png").read_bytes() == before
 
 
-def test_fault_37_an_output_above_the_input_overwrites_no_photo(raw, tmp_path):
-    save(raw / "a.png", FACE)
-    before = (raw / "a.png").read_bytes()
-    save(raw / "raw" / "a.png", FACE)
-    with pytest.raises(PhotoError, match="would overwrite the photo"):
-        run(raw, tmp_path, overwrite=True)
+@pytest.mark.parametrize("folder", ["output", "missing"])
+def test_fault_37_an_output_above_the_input_overwrites_no_photo(raw, aligned, tmp_path, folder):
+    before = save(raw / "a.png", NONE).read_bytes()
+    save(raw / "raw" / "a.png", FACE if folder == "output" else NONE)
+    above = {"missing": tmp_path} if folder == "missing" else {}
+    with pytest.raises(PhotoError, match="among the photos"):
+        run(raw, aligned if folder == "missing" else tmp_path, overwrite=True, **above)
     assert (raw / "a.png").read_bytes() == before
+
+
+def test_an_output_above_the_input_is_taken_where_nothing_meets(raw, tmp_path):
+    save(raw / "a.png", FACE)
+    photos = list_photos(raw)
+    assert [result.status for result in align_folder(photos, raw, tmp_path, ONE)] == ["aligned"]
+    assert (tmp_path / "a.png").exists()
 
 
 def test_fault_37_an_output_inside_the_input_is_not_read_again(raw):

@@ -368,3 +368,19 @@ def test_weights_for_faces_aligned_in_an_unknown_way_are_refused(small_weights: 
 
 def test_solvers_go_by_name_too(small_weights: Weights) -> None:
     assert FaceCompleter(small_weights, "bamos").solver is SOLVERS["bamos"]
+
+
+def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
+    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> None:
+    [landmarks] = find_faces(face)
+    left, right = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
+    assert left[0] < right[0]
+    assert np.allclose(completer.place([*left, *right]), matrix)
+
+
+def test_eyes_on_one_point_place_no_face(completer: FaceCompleter) -> None:
+    with pytest.raises(NoFaceError, match="eyes"):
+        completer.place([5, 5, 5, 5])
+    with pytest.raises(NoFaceError, match="finite"):
+        completer.place([5, 5, float("inf"), 5])

@@ -94,6 +94,12 @@ def test_every_mask_by_its_name(
     assert np.array_equal(completed[~hole], FACE[~hole]) and (completed[hole] != FACE[hole]).any()
 
 
+def test_lowres_keeps_the_means_of_the_blocks(complete: Complete, tmp_path: Path, done: Path) -> None:
+    assert complete(save(tmp_path / "a.png"), mask="lowres") == 0
+    found, wanted = (image.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3)) for image in (pixels(done / "a.png"), FACE))
+    assert np.abs(found - wanted).max() <= 1
+
+
 def test_a_whole_photo_keeps_its_size_and_every_byte_around_the_hole(
     complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
 ) -> None:
@@ -208,7 +214,8 @@ def test_verbose_says_more_and_quiet_nothing(
     raw = save(tmp_path / "raw" / "a.png").parent
     save(raw / "b.png", 255 - FACE)
     assert complete(raw, "-v") == 0
-    assert f"{raw / 'a.png'}: hole_share 0.25, faces 1" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{raw / 'a.png'}: hole_share 0.25, faces 1" in told and "psnr" not in told
     assert complete(raw, "-q", "--overwrite", mask="full") == 0
     assert capsys.readouterr().err == ""
 
@@ -304,6 +311,9 @@ def test_fault_14_alpha_makes_the_hole_and_only_the_hole_becomes_opaque(
     found = pixels(done / "a.png")
     assert np.array_equal(found[~CENTER], rgba[~CENTER]) and (found[..., 3] == 255).all()
     assert (done / "a.png").read_bytes() == (done / "b.png").read_bytes()
+    assert complete(raw / "a.png", "--invert-mask", "--overwrite", mask="alpha") == 0
+    found = pixels(done / "a.png")
+    assert (found[~CENTER] != rgba[~CENTER]).any() and np.array_equal(found[CENTER], rgba[CENTER])
 
 
 def test_fault_14_alpha_and_colours_outside_the_hole_stay(complete: Complete, tmp_path: Path, done: Path) -> None:
