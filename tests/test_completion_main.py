@@ -509,7 +509,10 @@ def test_fault_35_names_that_are_no_utf_8_reach_stdout_as_they_are(small_weights
     command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--weights", small_weights_file]
     command += ["--device", "cpu", "--output", tmp_path / "done", "--solver", "fast", raw]
     told = subprocess.run(
-        command, cwd=PROJECT, capture_output=True, env=os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+        command,
+        cwd=PROJECT,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"},
     )
     assert told.returncode == 0, told.stderr
     assert told.stdout == os.fsencode(tmp_path / "done") + b"/\xff.png\n" and told.stderr == b""
