@@ -47,7 +47,7 @@ class Solver:
 
 SOLVERS = {
     "fast": Solver(
-        steps=20,
+        steps=30,
         restarts=8,
         draws=128,
         lr=0.2,
@@ -55,7 +55,7 @@ SOLVERS = {
         weighted=True,
         prior="log",
         prior_weight=1.0,
-        z_weight=60.0,
+        z_weight=100.0,
         clip=None,
     ),
     # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.

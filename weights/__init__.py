@@ -31,7 +31,7 @@ class Entry:
 REGISTRY = {
     "faces-64": Entry(
         file="faces-64.safetensors",
-        sha256="c6037bf66611ab64c81d5260af5990353567f81d298d42bb7c0e23b722b74404",
+        sha256="7c1a37a28174ca5f45031a1efe7a9744679e189adb7914061701762b36530002",
         size=64,
         template="face",
         licence="non-commercial research",
