@@ -24,7 +24,7 @@ MAX_PIXELS = 40_000_000
 _MAX_BYTES = 8 * MAX_PIXELS + 2**20  # 16-bit RGBA, not compressed at all
 _READ = ("JPEG", "PNG", "WEBP", "BMP")
 # How each suffix is written; WebP without loss, since known pixels are to stay as they are.
-_WRITE: dict[str, tuple[str, dict[str, Any]]] = {
+WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -32,7 +32,7 @@ _WRITE: dict[str, tuple[str, dict[str, Any]]] = {
     ".bmp": ("BMP", {}),
 }
 # Kinds that read_photo refuses are listed too, so that they are named with their reason instead of passed over.
-_LISTED = {*_WRITE, ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
+_LISTED = {*WRITABLE, ".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
 _JPEG_SEGMENT_BYTES = 65_533
 # catch_warnings swaps a global list: two threads inside of it may leave the wrong one behind.
 _one_at_a_time = threading.Lock()
@@ -131,9 +131,9 @@ def write_photo(
     Raises:
         PhotoError: the suffix is unknown, the format cannot hold the photo, or the file cannot be written.
     """
-    if path.suffix.lower() not in _WRITE:
-        raise PhotoError(f"the suffix {path.suffix!r} names no format written here; use one of {', '.join(_WRITE)}")
-    kind, settings = _WRITE[path.suffix.lower()]
+    if path.suffix.lower() not in WRITABLE:
+        raise PhotoError(f"the suffix {path.suffix!r} names no format written here; use one of {', '.join(WRITABLE)}")
+    kind, settings = WRITABLE[path.suffix.lower()]
     image = Image.fromarray(pixels)
     metadata = {}
     if like is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from align.landmarks import NoFaceError
 from align.photo import (
+    WRITABLE,
     Photo,
     PhotoError,
     atomic_write,
@@ -107,6 +108,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
     root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
     if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
         (photo,) = photos
+        if output.suffix.lower() not in WRITABLE:
+            raise PhotoError(f"the output {output} has a suffix that is not written: use one of {', '.join(WRITABLE)}")
         if output.exists() and output.samefile(photo):
             raise PhotoError(f"the output {output} is the photo itself; choose another file")
         prepare_folder(output.parent)
@@ -145,8 +148,10 @@ def _complete(
         raise PhotoError(f"the output {existing[0]} exists; give --overwrite or another --output")
     photo = read_photo(path)
     named = masks.split_name(options.mask) is not None
-    matrices = [completer.place(options.eyes)] if options.eyes else None
+    matrices = [completer.place(photo.pixels, options.eyes)] if options.eyes else None
     notes = []
+    if named and options.invert_mask:
+        raise masks.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
     if named:
         matrices = matrices or completer.locate(photo.pixels)[: 1 if options.faces == "largest" else None]
         hole = completer.named_hole(photo.pixels, options.mask, matrices, options.seed)

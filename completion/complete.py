@@ -100,20 +100,24 @@ class FaceCompleter:
             )
         return matrices
 
-    def place(self, eyes: Sequence[float]) -> NDArray[np.float64]:
+    def place(self, pixels: NDArray[np.uint8], eyes: Sequence[float]) -> NDArray[np.float64]:
         """The (2, 3) matrix photo -> crop of a face that nothing can be found in, from its eyes.
 
         Args:
+            pixels: uint8 (H, W, 3).
             eyes: (x, y, x, y) of the centres of the two eyes in the photo's pixels, the left one in the photo first.
         Raises:
-            NoFaceError: the eyes lie on one point, or the weights' template has more than eyes.
+            NoFaceError: the eyes lie on one point or outside the photo, or the weights' template has more than eyes.
         """
         template = TEMPLATES["face"]
         if self.weights.template != template.name:
             raise NoFaceError(f"two eyes do not place a face of the template {self.weights.template}")
         left, right = np.reshape(eyes, (2, 2))
-        if not np.isfinite(eyes).all():  # LAPACK would never come back
-            raise NoFaceError(f"the eyes are at {left.tolist()} and {right.tolist()}, expected finite numbers")
+        height, width = pixels.shape[:2]
+        if not all(0 <= x < width and 0 <= y < height for x, y in (left, right)):
+            raise NoFaceError(
+                f"the eyes are at {left.tolist()} and {right.tolist()}, outside the {width}x{height} photo"
+            )
         try:
             return fit(template, np.array([right, right, left, left, left]), self.size)
         except ValueError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from align.photo import Photo, read_photo
 
@@ -135,7 +136,9 @@ def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple
     Raises:
         PhotoError: the file cannot be read.
     """
-    white = cv2.cvtColor(read_photo(path).pixels, cv2.COLOR_RGB2GRAY) >= 128
+    image = read_photo(path).image.convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)  # what is transparent is not painted
+    white = np.asarray(image.convert("L")) >= 128
     warning = None
     if white.shape != shape:
         warning = f"the mask is {white.shape[1]}x{white.shape[0]}, the photo {shape[1]}x{shape[0]}: the mask is resized"

@@ -131,6 +131,8 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> Weights:
     """
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file; expected what python -m dcgan export writes")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

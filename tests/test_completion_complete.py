@@ -376,11 +376,12 @@ def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
     [landmarks] = find_faces(face)
     left, right = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
     assert left[0] < right[0]
-    assert np.allclose(completer.place([*left, *right]), matrix)
+    assert np.allclose(completer.place(face, [*left, *right]), matrix)
 
 
-def test_eyes_on_one_point_place_no_face(completer: FaceCompleter) -> None:
+@pytest.mark.parametrize("eyes", [[5, 5, 5, 5], [5, 5, float("inf"), 5], [5, 5, 10_000, 5], [-1, 5, 9, 5]])
+def test_eyes_on_one_point_or_outside_the_photo_place_no_face(
+    completer: FaceCompleter, face: NDArray[np.uint8], eyes: list[float]
+) -> None:
     with pytest.raises(NoFaceError, match="eyes"):
-        completer.place([5, 5, 5, 5])
-    with pytest.raises(NoFaceError, match="finite"):
-        completer.place([5, 5, float("inf"), 5])
+        completer.place(face, eyes)

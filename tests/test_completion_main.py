@@ -593,8 +593,8 @@ def test_unusable_input_is_2_and_one_line(
         ([photo, "--device", "cuda:99"], "center", "cuda:99 was asked for"),
         ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
         ([photo, "--weights", "none-such"], "center", "no weights named 'none-such', only: faces-64"),
-        ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "no readable safetensors file"),
-        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "no readable safetensors file"),
+        ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is no file"),
+        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "gone.safetensors is no file"),
         ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),
     ):
         assert complete(*arguments, mask=mask) == 2
@@ -682,7 +682,7 @@ def test_an_output_of_an_unknown_suffix_is_named(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert complete(save(tmp_path / "a.png"), output=tmp_path / "a.tiff") == 2
-    assert "'.tiff' names no format written here" in capsys.readouterr().err
+    assert ".tiff has a suffix that is not written" in capsys.readouterr().err
 
 
 def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
@@ -692,3 +692,8 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     assert outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
     with pytest.raises(PhotoError, match="gone does not exist"):
         batch.plan_outputs([tmp_path / "gone"], tmp_path / "done")
+
+
+def test_a_name_cannot_be_inverted(complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complete(save(tmp_path / "a.png"), "--invert-mask") == 2
+    assert "inverted" in capsys.readouterr().err

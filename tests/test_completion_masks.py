@@ -214,3 +214,12 @@ def test_a_mask_file_lies_upright_like_the_photo(tmp_path: Path) -> None:
     mask.save(tmp_path / "mask.png", exif=mask.getexif())
     assert read_photo(tmp_path / "mask.png").pixels.shape == (3, 1, 3)
     assert read_hole(tmp_path / "mask.png", (3, 1))[0].ravel().tolist() == [True, False, False]
+
+
+def test_a_transparent_mask_is_filled_only_where_it_is_painted_white(tmp_path: Path) -> None:
+    painted = np.zeros((4, 4, 4), dtype=np.uint8)
+    painted[..., :3] = 255  # under alpha 0 any colour may stand
+    painted[1, 2, 3] = 255
+    Image.fromarray(painted).save(tmp_path / "mask.png")
+    hole, _ = read_hole(tmp_path / "mask.png", (4, 4))
+    assert np.argwhere(hole).tolist() == [[1, 2]]
