@@ -594,7 +594,7 @@ def test_unusable_input_is_2_and_one_line(
         ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
         ([photo, "--weights", "none-such"], "center", "no weights named 'none-such', only: faces-64"),
         ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is no file"),
-        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "gone.safetensors is no file"),
+        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "no readable safetensors file"),
         ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),
     ):
         assert complete(*arguments, mask=mask) == 2
