@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -75,6 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = build_parser()
     arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
+    # Threads that spin while they wait make the search several times slower on a machine that has other work too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Late, so that --help does not wait for torch.
     from align.landmarks import LandmarkModelError
     from align.photo import PhotoError
