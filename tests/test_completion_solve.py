@@ -12,7 +12,7 @@ from torch import Tensor
 
 from completion import solve as solve_module
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import SOLVERS, Solver, Step, solve
+from completion.solve import SOLVERS, Adam, Solver, Step, solve
 from dcgan.checkpoint import Weights, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Generator, sample_z
@@ -192,3 +192,17 @@ def test_a_cosine_brings_the_steps_to_rest(small_weights: Weights, target: NDArr
         return [float((after.z - before.z).norm()) for before, after in pairwise(steps)]
 
     assert strides(True)[0] == strides(False)[0] and strides(True)[-1] < 0.1 * strides(False)[-1]
+
+
+def test_adam_is_the_one_of_torch() -> None:
+    ours = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    theirs = ours.detach().clone().requires_grad_(True)
+    adam, reference = Adam(ours), torch.optim.Adam([theirs])
+    for number in range(20):
+        for group in reference.param_groups:
+            group["lr"] = lr = 0.2 / (number + 1)
+        adam.step(*torch.autograd.grad((ours - 1).pow(4).sum(), ours), lr)
+        reference.zero_grad()
+        (theirs - 1).pow(4).sum().backward()
+        reference.step()
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
