@@ -183,7 +183,9 @@ class FaceCompleter:
         touched = [(matrix, footprint((height, width), matrix, self.size)) for matrix in matrices]
         touched = [(matrix, covered) for matrix, covered in touched if (covered & hole).any()]
         if not touched:
-            raise masks.MaskError("the hole lies outside every face that was found; mark part of a face, not all of it")
+            raise masks.MaskError(
+                "the hole lies outside every face that was found; mark part of a face, or say where its eyes are (--eyes)"
+            )
         fill, left, contexts = known, hole.copy(), []
         for number, (matrix, covered) in enumerate(touched):
             crop = warp(known, matrix, self.size)
