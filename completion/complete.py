@@ -184,7 +184,7 @@ class FaceCompleter:
         touched = [(matrix, covered) for matrix, covered in touched if (covered & hole).any()]
         if not touched:
             raise masks.MaskError(
-                "the hole lies outside every face that was found; mark part of a face, or say where its eyes are: --eyes"
+                "the hole lies outside every face that was found; mark part of one, or say where its eyes are (--eyes)"
             )
         fill, left, contexts = known, hole.copy(), []
         for number, (matrix, covered) in enumerate(touched):
