@@ -4,7 +4,7 @@ import argparse
 import re
 import signal
 import sys
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,44 +26,11 @@ def build_parser() -> argparse.ArgumentParser:
         "python -m dcgan", description="Train a DCGAN on aligned faces.", epilog=_EXAMPLE, formatter_class=formatter
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{train,sample,export}")
-
-    train = commands.add_parser(
-        "train",
-        help="train on a folder of aligned faces; the same command again carries on where it was stopped",
-        description="Train on a folder of aligned faces; the same command again carries on where it was stopped.",
-        epilog="example: python -m dcgan train aligned/ --out runs/faces",
-    )
-    train.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
-    train.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
-    train.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
-    for config in (NetworkConfig, TrainConfig):
-        _add_config(train, config)
-    _add_common(train)
-
-    sample = commands.add_parser(
-        "sample",
-        help="generate faces: a grid and single files",
-        description="Generate faces: a grid and single files.",
-        epilog="example: python -m dcgan sample --count 64 --out samples/",
-    )
-    sample.add_argument("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
-    sample.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
-    sample.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
-    sample.add_argument("--seed", type=int, default=0, help="of z (0)")
-    sample.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    _add_common(sample)
-
-    export = commands.add_parser(
-        "export",
-        help="write the weights of a run for completion",
-        description="Write G's average and D of a run's newest checkpoint, and a picture of its curves beside them.",
-        epilog="example: python -m dcgan export runs/faces weights/faces-64.safetensors",
-    )
-    export.add_argument("run", type=Path, help="run folder of python -m dcgan train")
-    export.add_argument("file", type=Path, help="weights file to write, .safetensors")
-    export.add_argument("--template", default="face", help="alignment template of the training faces (face)")
-    export.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_sample(commands)
+    _add_export(commands)
+    _add_benchmark_train(commands)
     return parser
 
 
@@ -84,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     from weights import WeightsFileError
 
     try:
-        return {"train": _train, "sample": _sample, "export": _export}[arguments.command](arguments)
+        return arguments.handler(arguments)
     except (
         ConfigError,
         CheckpointError,
@@ -101,36 +68,75 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train on a folder of aligned faces; the same command again carries on where it was stopped",
+        description="Train on a folder of aligned faces; the same command again carries on where it was stopped.",
+        epilog="example: python -m dcgan train aligned/ --out runs/faces",
+    )
+    parser.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
+    parser.add_argument("--val", type=Path, help="folder of aligned faces of others, to see whether D learns by heart")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
+    for config in (NetworkConfig, TrainConfig):
+        _add_config(parser, config)
+    _add_common(parser)
+    parser.set_defaults(handler=_train)
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from dcgan import parallel
     from dcgan.dataset import load_faces
     from dcgan.device import pick_device
     from dcgan.train import train
 
-    preset = PRESETS[arguments.preset]
-    config = replace(preset, network=replace(preset.network, **_given(arguments, NetworkConfig)))
-    config = replace(config, **_given(arguments, TrainConfig))
-    device = pick_device(arguments.device)
-    faces = load_faces(arguments.faces, config.network.size, _say)
-    _say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
+    config = _train_config(arguments)
+    group, device_name = parallel.join(arguments.device)
+    say = _say if group.rank == 0 else _hush
+    device = pick_device(device_name)
+    faces = load_faces(arguments.faces, config.network.size, say)
+    val = load_faces(arguments.val, config.network.size, say) if arguments.val else None
+    processes = f", {group.size} processes" if group.size > 1 else ""
+    say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
     stop = _StopSignal()
-    run = train(config, faces, arguments.out, device)
+    run = train(config, faces, arguments.out, device, val, group)
     begin = next(run).images
     if begin:
-        _say(f"carrying on at {begin / 1000:.1f} kimg")
-    with tqdm(total=round(config.kimg * 1000), initial=begin, unit="img", unit_scale=True, disable=None) as bar:
+        say(f"carrying on at {begin / 1000:.1f} kimg")
+    total = round(config.kimg * 1000)
+    with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for progress in run:
             bar.update(progress.images - bar.n)
             if progress.stats:
                 bar.clear()
-                _say("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
-            if stop.number:
+                say("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
+            if group.mean(stop.number):  # a signal to any process stops all of them at the same step
                 run.close()
-                _say(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
-                return 128 + stop.number
-    print(arguments.out)
+                say(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
+                return 128 + (stop.number or signal.SIGTERM)
+    group.close()
+    if group.rank == 0:
+        print(arguments.out)
     return 0
+
+
+def _add_sample(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sample",
+        help="generate faces: a grid and single files",
+        description="Generate faces: a grid and single files.",
+        epilog="example: python -m dcgan sample --count 64 --out samples/",
+    )
+    parser.add_argument("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
+    parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
+    parser.add_argument("--seed", type=int, default=0, help="of z (0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _add_common(parser)
+    parser.set_defaults(handler=_sample)
 
 
 def _sample(arguments: argparse.Namespace) -> int:
@@ -158,6 +164,20 @@ def _sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write the weights of a run for completion",
+        description="Write G's average and D of a run's newest checkpoint, and a picture of its curves beside them.",
+        epilog="example: python -m dcgan export runs/faces weights/faces-64.safetensors",
+    )
+    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train")
+    parser.add_argument("file", type=Path, help="weights file to write, .safetensors")
+    parser.add_argument("--template", default="face", help="alignment template of the training faces (face)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.set_defaults(handler=_export)
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from dcgan.export import export_run, plot_losses
 
@@ -168,6 +188,57 @@ def _export(arguments: argparse.Namespace) -> int:
     _say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
     print(arguments.file, picture, sep="\n")
     return 0
+
+
+def _add_benchmark_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "benchmark-train",
+        help="time the training step against a plain fp32 loop and the machine's matrix product",
+        description="Time the training step against a plain fp32 loop of the same networks and batch, in one run.",
+        epilog="example: python -m dcgan benchmark-train --seconds 30 --report benchmark.json",
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="time for each line of the table (20)")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the table as JSON, too")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
+    for config in (NetworkConfig, TrainConfig):
+        _add_config(parser, config)
+    _add_common(parser)
+    parser.set_defaults(handler=_benchmark_train)
+
+
+def _benchmark_train(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from align.photo import atomic_write
+    from dcgan.benchmark import benchmark_train
+    from dcgan.device import pick_device
+    from dcgan.runfolder import machine
+
+    config, device = _train_config(arguments), pick_device(arguments.device)
+    _say(f"{machine(device)}, batch {config.batch}")
+    print(f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of matmul':>11}")
+    rows = []
+    for row in benchmark_train(config, device, arguments.seconds):
+        rate = row.images_per_second * row.flops_per_image
+        print(
+            f"{row.name:20}{row.images_per_second:9.1f}{row.ratio:8.2f}{row.flops_per_image / 1e9:11.2f}"
+            f"{rate / 1e12:9.3f}{row.share:11.0%}"
+        )
+        rows.append(asdict(row))
+    if arguments.report:
+        with atomic_write(arguments.report) as file:
+            file.write(
+                json.dumps({"machine": machine(device), "config": asdict(config), "rows": rows}, indent=2).encode()
+            )
+    return 0
+
+
+def _train_config(arguments: argparse.Namespace) -> TrainConfig:
+    """The preset, and the flags that were given."""
+    preset = PRESETS[arguments.preset]
+    network = replace(preset.network, **_given(arguments, NetworkConfig))
+    return replace(preset, network=network, **_given(arguments, TrainConfig))
 
 
 class _StopSignal:
@@ -187,19 +258,23 @@ class _StopSignal:
 def _add_config(parser: argparse.ArgumentParser, config: type) -> None:
     """One flag per field, explained by the field's line in the class's docstring."""
     texts = dict(re.findall(r"^ {8}(\w+): (.+?)$", config.__doc__ or "", re.MULTILINE))
-    for item in fields(config):
-        if item.type in ("int", "float", "str", int, float, str):
-            kind: Any = {"int": int, "float": float, "str": str}.get(str(item.type), item.type)
-            parser.add_argument(_flag(item.name), type=kind, help=f"{texts[item.name]} ({item.default})")
-        elif item.type in ("bool", bool):
-            help_text = f"{texts[item.name]} ({item.default})"
-            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=help_text)
+    for item, kind in _settings(config):
+        text = f"{texts[item.name]} ({item.default})"
+        if kind is bool:
+            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(_flag(item.name), type=kind, help=text)
 
 
 def _given(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
     """The fields whose flag was given."""
-    values = {item.name: getattr(arguments, item.name, None) for item in fields(config)}
+    values = {item.name: getattr(arguments, item.name, None) for item, _ in _settings(config)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _settings(config: type) -> list[tuple[Field[Any], type]]:
+    """The fields that one flag can set, and their types."""
+    return [(item, item.type) for item in fields(config) if item.type in (int, float, str, bool)]
 
 
 def _flag(name: str) -> str:
@@ -221,6 +296,10 @@ def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _hush(text: str) -> None:
+    """For the processes beside the first."""
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+LOSSES = ("relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp")
+
 
 class ConfigError(ValueError):
     """A setting that no network or run can be built from."""
@@ -29,8 +31,10 @@ class NetworkConfig:
         ngf: channels of G's last hidden layer; each layer before it has twice as many.
         ndf: channels of D's first layer; each layer after it has twice as many.
         kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
-        d_norm: "batch" for the paper's batch norm in D, "none" where a gradient penalty takes its place.
+        d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
         init: "dcgan" for N(0, 0.02), "he" to keep the variance through a D without batch norm.
+        upsample: "transposed" convolutions in G, or "nearest" neighbours and then a 3x3 convolution.
+        network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
     """
 
     size: int = 64
@@ -41,13 +45,17 @@ class NetworkConfig:
     kernel: int = 4
     d_norm: str = "none"
     init: str = "he"
+    upsample: str = "transposed"
+    network: str = "dcgan"
 
     def __post_init__(self) -> None:
         _one_of("size", self.size, (16, 32, 64, 128))
         _one_of("z_prior", self.z_prior, ("normal", "uniform"))
         _one_of("kernel", self.kernel, (4, 5))
-        _one_of("d_norm", self.d_norm, ("none", "batch"))
+        _one_of("d_norm", self.d_norm, ("none", "batch", "spectral"))
         _one_of("init", self.init, ("he", "dcgan"))
+        _one_of("upsample", self.upsample, ("transposed", "nearest"))
+        _one_of("network", self.network, ("dcgan", "mlp"))
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
 
@@ -58,13 +66,19 @@ class TrainConfig:
 
     Attributes:
         network: the two networks.
+        start: weights to begin from, a name or a file, instead of random ones; empty for these.
         kimg: length of the run in thousands of real images shown to D.
-        batch: images a step.
-        loss: "relativistic" pairs each real image with a generated one, "classic" is Goodfellow's non-saturating loss.
-        gamma: weight of the gradient penalties R1 and R2; 0 for none.
+        batch: real images in a step of D; over all processes where there are several.
+        loss: the game: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
+        d_steps: steps of D for one of G.
+        r1: weight of D's squared gradient on real images, halved; not with wgan-gp.
+        r2: the same on generated images.
+        gp: weight of the penalty of wgan-gp, with that loss only.
         penalty_every: steps from one penalty to the next, which is then weighted by as much.
+        translate: augmentation: largest shift of what D sees, real or generated, as a share of the side; 0 for none.
         lr: Adam's learning rate at the start.
         lr_end: the learning rate at the end of the run, on a cosine from `lr`.
+        ttur: D's learning rate as a multiple of G's, the two time-scale update rule (Heusel et al. 2017).
         beta1: Adam's first decay.
         beta2: Adam's second decay.
         ema_kimg: half-life of G's moving average, in thousands of images; 0 samples from G itself.
@@ -77,13 +91,19 @@ class TrainConfig:
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    start: str = ""
     kimg: float = 1500
     batch: int = 64
     loss: str = "relativistic"
-    gamma: float = 1
+    d_steps: int = 1
+    r1: float = 1
+    r2: float = 1
+    gp: float = 10
     penalty_every: int = 4
+    translate: float = 0
     lr: float = 2e-4
     lr_end: float = 5e-5
+    ttur: float = 1
     beta1: float = 0.0
     beta2: float = 0.99
     ema_kimg: float = 20
@@ -95,11 +115,11 @@ class TrainConfig:
     save_minutes: float = 3
 
     def __post_init__(self) -> None:
-        _one_of("loss", self.loss, ("relativistic", "classic"))
+        _one_of("loss", self.loss, LOSSES)
         _one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("kimg", "batch", "penalty_every", "lr", "tick_kimg", "sample_kimg"):
+        for name in ("kimg", "batch", "d_steps", "penalty_every", "lr", "ttur", "tick_kimg", "sample_kimg"):
             _positive(name, getattr(self, name))
-        for name in ("gamma", "lr_end", "ema_kimg", "save_minutes"):
+        for name in ("r1", "r2", "gp", "translate", "lr_end", "ema_kimg", "save_minutes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must not be negative")
 
@@ -111,8 +131,9 @@ PRESETS = {
     "paper": TrainConfig(
         network=NetworkConfig(nz=100, z_prior="uniform", ngf=128, ndf=128, kernel=5, d_norm="batch", init="dcgan"),
         batch=128,
-        loss="classic",
-        gamma=0,
+        loss="non-saturating",
+        r1=0,
+        r2=0,
         lr_end=2e-4,
         beta1=0.5,
         beta2=0.999,
@@ -123,15 +144,67 @@ PRESETS = {
 }
 
 
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A training run of the encoder.
+
+    Attributes:
+        nef: channels of E's first layer; each layer after it has twice as many.
+        kimg: length of the run in thousands of real images shown to E.
+        batch: real images in a step; as many generated ones go with them.
+        image_weight: of the L1 distance of G(E(x)) from x.
+        hole_weight: how much more than a known pixel one under the hole counts in that distance.
+        z_weight: of the squared error of E(G(z)) from z.
+        z_square_weight: of the mean square of E(x).
+        feature_weight: of the distance of the completed image from x in D's features.
+        adversarial_weight: of the relativistic loss of G(E(x)) against x.
+        lr: Adam's learning rate at the start.
+        lr_end: the learning rate at the end of the run, on a cosine from `lr`.
+        ema_kimg: half-life of E's moving average, in thousands of images; 0 for E itself.
+        flip: mirror half of the images.
+        precision: "bf16" computes convolutions in bfloat16, "fp32" everything in float32.
+        seed: of the initial weights, z, the holes, the order of the images and the mirroring.
+        tick_kimg: images between two lines in the log, in thousands.
+        sample_kimg: images between two grids and measurements, in thousands.
+        save_minutes: wall-clock between two checkpoints.
+    """
+
+    nef: int = 64
+    kimg: float = 300
+    batch: int = 64
+    image_weight: float = 1
+    hole_weight: float = 3
+    z_weight: float = 0.1
+    z_square_weight: float = 0.005
+    feature_weight: float = 0.5
+    adversarial_weight: float = 0.02
+    lr: float = 1e-3
+    lr_end: float = 2e-5
+    ema_kimg: float = 10
+    flip: bool = True
+    precision: str = "bf16"
+    seed: int = 0
+    tick_kimg: float = 4
+    sample_kimg: float = 20
+    save_minutes: float = 3
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, ("bf16", "fp32"))
+        for name in ("nef", "kimg", "batch", "lr", "tick_kimg", "sample_kimg"):
+            _positive(name, getattr(self, name))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name != "seed" and isinstance(value, int | float) and value < 0:
+                raise ConfigError(f"{item.name} is {value}, but must not be negative")
+
+
 def network_config(values: dict[str, Any]) -> NetworkConfig:
-    """A NetworkConfig from what a file says.
+    """A NetworkConfig from what a file says; what an older file does not say was then as it is by default.
 
     Raises:
-        ConfigError: a key is missing or unknown, or a value is none that networks can be built from.
+        ConfigError: a key is unknown, or a value is none that networks can be built from.
     """
-    known = {item.name for item in fields(NetworkConfig)}
-    if values.keys() != known:
-        raise ConfigError(
-            f"the network's settings are {sorted(values)}, expected {sorted(known)}; the file is of another version"
-        )
+    unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
+    if unknown:
+        raise ConfigError(f"the network has settings that are unknown here, {sorted(unknown)}; update this program")
     return NetworkConfig(**values)

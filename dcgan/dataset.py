@@ -61,14 +61,20 @@ def digest(faces: NDArray[np.uint8]) -> str:
 
 
 class Batches:
-    """An endless stream of shuffled batches, a pure function of the seed and the number of images shown so far."""
+    """An endless stream of shuffled batches, a pure function of the seed and the number of images shown so far.
 
-    def __init__(self, faces: NDArray[np.uint8], batch: int, seed: int, flip: bool) -> None:
+    The images lie on the device once and for all; only their numbers travel.
+    """
+
+    def __init__(
+        self, faces: NDArray[np.uint8], batch: int, seed: int, flip: bool, device: torch.device | str = "cpu"
+    ) -> None:
         if len(faces) < batch:
             raise DatasetError(
                 f"the data set has {len(faces)} images, fewer than a batch of {batch}; add images or lower --batch"
             )
-        self._faces = torch.from_numpy(faces)
+        self._faces = torch.from_numpy(faces).to(device)
+        self._order: tuple[int, Tensor] | None = None  # of the newest epoch
         self._batch = batch
         self._seed = seed
         self._flip = flip
@@ -77,10 +83,13 @@ class Batches:
         """The images of one step: uint8 (batch, S, S, 3), mirrored at random where `flip` is set."""
         per_epoch = len(self._faces) // self._batch
         epoch, position = divmod(step, per_epoch)
-        order = torch.randperm(len(self._faces), generator=self._generator(epoch, 0))
-        images = self._faces[order[position * self._batch :][: self._batch]]
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, torch.randperm(len(self._faces), generator=self._generator(epoch, 0))
+        numbers = self._order[1][position * self._batch :][: self._batch]
+        images = self._faces[numbers.to(self._faces.device, non_blocking=True)]
         if self._flip:
             mirrored = torch.rand(self._batch, generator=self._generator(step, 1)) < 0.5
+            mirrored = mirrored.to(self._faces.device, non_blocking=True)
             images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
         return images
 

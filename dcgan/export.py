@@ -1,12 +1,13 @@
 """From a training run to what people use: one weights file, a grid of samples, the curves of the losses."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dcgan.checkpoint import CheckpointError, load_checkpoint, save_weights
 from dcgan.config import network_config
+from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
+from dcgan.runfolder import read_stats
 from dcgan.train import settle_batch_norm
 
 
@@ -32,25 +33,21 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     D.load_state_dict(saved["D"])
     settle_batch_norm(G)
     images = saved["step"] * config["batch"]
-    ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images]
+    started = saved["started"]
+    ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
     facts = {
-        "images": images,
-        "seconds": round(saved["seconds"]),
+        "images": images + started.get("images", 0),
+        "seconds": round(saved["seconds"]) + started.get("seconds", 0),
         "machine": saved["machine"],
+        "start": started,
         "data_images": saved["data_images"],
         "data_sha256": saved["data_sha256"],
         "training": {name: value for name, value in config.items() if name != "network"},
-        # A relativistic D only compares, so the zero of its logits means nothing; their mean on real faces does.
-        "logit_offset": ticks[-1]["real"] if ticks and config["loss"] == "relativistic" else 0.0,
+        # Where D only compares, the zero of its logits means nothing; their mean on real faces does.
+        "logit_offset": ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0,
     }
     save_weights(path, G.eval(), D, template, facts)
     return facts
-
-
-def read_stats(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's stats.jsonl."""
-    path = folder / "stats.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def plot_losses(folder: Path, path: Path) -> None:

@@ -1,28 +1,55 @@
-"""The losses of G and D, one function per equation."""
+"""The losses of D and G, one function per equation, for logits (N,) to a scalar."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 
-def classic_d(real: Tensor, fake: Tensor) -> Tensor:
-    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))), for logits (N,); a scalar.
-
-    Source: Goodfellow et al. 2014, "Generative Adversarial Nets", eq. 1.
-    """
+def minimax_d(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))); log 4 where D cannot tell. Goodfellow et al. 2014, eq. 1."""
     return (softplus(-real) + softplus(fake)).mean()
 
 
-def classic_g(fake: Tensor) -> Tensor:
-    """-log sigmoid(D(G(z))), the non-saturating loss, for logits (N,); a scalar.
+def minimax_g(real: Tensor, fake: Tensor) -> Tensor:
+    """log(1 - sigmoid(D(G(z)))), whose gradient vanishes where D is sure. Goodfellow et al. 2014, eq. 1."""
+    return -softplus(fake).mean()
 
-    Source: Goodfellow et al. 2014, section 3.
-    """
+
+def non_saturating_g(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z))): the same fixed point, a gradient where D is sure. Goodfellow et al. 2014, section 3."""
     return softplus(-fake).mean()
 
 
+def least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Half the squared distance of D(x) from 1 and of D(G(z)) from 0. Mao et al. 2017, "LSGAN", eq. 9."""
+    return ((real - 1).square() + fake.square()).mean() / 2
+
+
+def least_squares_g(real: Tensor, fake: Tensor) -> Tensor:
+    """Half the squared distance of D(G(z)) from 1. Mao et al. 2017, eq. 9."""
+    return (fake - 1).square().mean() / 2
+
+
+def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    """D(G(z)) - D(x), for a D that a penalty keeps 1-Lipschitz. Arjovsky et al. 2017, "Wasserstein GAN", eq. 3."""
+    return (fake - real).mean()
+
+
+def wasserstein_g(real: Tensor, fake: Tensor) -> Tensor:
+    """-D(G(z)); also the hinge loss's G. Arjovsky et al. 2017, theorem 3."""
+    return -fake.mean()
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """D(x) below 1 and D(G(z)) above -1 cost. Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, eq. 16."""
+    return (torch.relu(1 - real) + torch.relu(1 + fake)).mean()
+
+
 def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
-    """softplus(D(G(z)) - D(x)): each real image must look more real than its generated partner; a scalar.
+    """softplus(D(G(z)) - D(x)): each real image must look more real than its generated partner.
 
     Source: Jolicoeur-Martineau 2019, "The relativistic discriminator"; Huang et al. 2024, "The GAN is dead; long live
     the GAN!", eq. 2.
@@ -31,8 +58,33 @@ def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """softplus(D(x) - D(G(z))), the same game from G's side; a scalar."""
+    """softplus(D(x) - D(G(z))), the same game from G's side."""
     return softplus(real - fake).mean()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A game.
+
+    Attributes:
+        d: what D minimises, of the logits of real and generated images.
+        g: what G minimises; no gradient flows through the logits of the real images.
+        relative: D's logits mean something only in comparison: their zero is arbitrary.
+    """
+
+    d: Callable[[Tensor, Tensor], Tensor]
+    g: Callable[[Tensor, Tensor], Tensor]
+    relative: bool = False
+
+
+LOSSES = {
+    "minimax": Loss(minimax_d, minimax_g),
+    "non-saturating": Loss(minimax_d, non_saturating_g),
+    "ls": Loss(least_squares_d, least_squares_g),
+    "wgan-gp": Loss(wasserstein_d, wasserstein_g, relative=True),
+    "hinge": Loss(hinge_d, wasserstein_g),
+    "relativistic": Loss(relativistic_d, relativistic_g, relative=True),
+}
 
 
 def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
@@ -45,5 +97,36 @@ def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
         A float32 scalar, without the factor gamma / 2; differentiable in D's weights.
     Source: Mescheder et al. 2018, "Which training methods for GANs do actually converge?", eq. 9 and 10.
     """
+    return _squared_gradients(images, logits).mean()
+
+
+def lipschitz_penalty(images: Tensor, logits: Tensor) -> Tensor:
+    """Mean squared distance of the length of D's gradient from 1, on images between real and generated ones.
+
+    Args:
+        images: (N, 3, S, S), a leaf that requires grad.
+        logits: D(images), (N,).
+    Returns:
+        A float32 scalar, without the factor lambda.
+    Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", eq. 3.
+    """
+    # The root of exactly 0 would have no gradient.
+    return ((_squared_gradients(images, logits) + 1e-12).sqrt() - 1).square().mean()
+
+
+def feature_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """L1 distance in D's features, each block's relative to its mean size; the mean over the blocks.
+
+    Args:
+        fake: D.features of the one, (N, C, H, W) each.
+        real: of the other.
+    Source: Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric", section 2.2.
+    """
+    pairs = zip(fake, real, strict=True)
+    return torch.stack([(one - other).abs().mean() / other.abs().mean() for one, other in pairs]).mean()
+
+
+def _squared_gradients(images: Tensor, logits: Tensor) -> Tensor:
+    """Squared length of the gradient of each logit in its image, summed in float32: (N,)."""
     (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean()
+    return gradient.float().square().sum(dim=(1, 2, 3))

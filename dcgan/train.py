@@ -1,11 +1,7 @@
 """The training loop."""
 
-import json
-import math
-import platform
 import time
 from collections.abc import Generator as Steps
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
-from align.photo import atomic_write
-from dcgan import loss
-from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from dcgan.config import TrainConfig
+import weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
-from dcgan.networks import Discriminator, Generator, sample_z
-from dcgan.tensors import to_image, to_tensor
+from dcgan.engine import Engine, learning_rate, seeded
+from dcgan.metrics import ms_ssim
+from dcgan.networks import Generator, sample_z
+from dcgan.parallel import Group
+from dcgan.runfolder import RunFolder, crosses, machine
+from dcgan.tensors import to_tensor
 
 _GRID = 64  # images in a grid
+_WATCHED = 512  # faces of each kind that D is asked about
+_UPKEEP = 0.05  # share of the time that logs, grids and checkpoints may take
+_COLLAPSED = 0.9  # MS-SSIM of samples; pairs of real faces have 0.2 or so
+_GRACE_KIMG = 100  # until then G may well not have begun to tell one z from another
 
 
 class TrainingError(Exception):
@@ -45,7 +46,14 @@ class Progress:
     stats: dict[str, float] | None = None
 
 
-def train(config: TrainConfig, faces: NDArray[np.uint8], folder: Path, device: torch.device) -> Steps[Progress]:
+def train(
+    config: TrainConfig,
+    faces: NDArray[np.uint8],
+    folder: Path,
+    device: torch.device,
+    val: NDArray[np.uint8] | None = None,
+    group: Group | None = None,
+) -> Steps[Progress]:
     """Train G and D on aligned faces, or carry on where the folder's newest checkpoint stands.
 
     Everything random is a function of the seed and the step, so that on the CPU a resumed run is bit-equal to one that
@@ -55,200 +63,147 @@ def train(config: TrainConfig, faces: NDArray[np.uint8], folder: Path, device: t
         config: the run's settings; only `kimg` may differ from those that the folder was begun with.
         faces: uint8 (N, S, S, 3).
         folder: the run folder; gets config.json, stats.jsonl, TensorBoard events, grids and checkpoints.
-        device: where to compute.
+        device: where to compute; the faces go there, too.
+        val: faces that are not trained on, uint8 (N, S, S, 3): shows whether D learns the training faces by heart.
+        group: the processes that share every batch; only the first of them writes.
     Yields:
         Where the run begins, then one Progress a step.
     Raises:
-        TrainingError: a loss or a weight is no finite number.
+        TrainingError: a loss or a weight is no finite number, or G makes one image whatever z is.
         CheckpointError: the folder holds another run.
+        ConfigError: the batch cannot be shared among the processes.
         DatasetError: there are fewer images than a batch.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     # Load the data.
-    batches = Batches(faces, config.batch, config.seed, config.flip)
+    group = group or Group()
+    if config.batch % group.size:
+        raise ConfigError(f"a batch of {config.batch} cannot be shared among {group.size} processes; change --batch")
+    batches = Batches(faces, config.batch, config.seed, config.flip, device)
     data_sha256 = digest(faces)
+    a_step = config.batch * config.d_steps
 
     # Build the networks, the average of G and the optimisers.
-    torch.manual_seed(config.seed)
-    network = config.network
-    G = Generator(network).to(device)
-    D = Discriminator(network).to(device)
-    for part in (G, D):
-        part.to(memory_format=torch.channels_last)
-    ema = deepcopy(G).eval().requires_grad_(False)
-    adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
-    opt_g = torch.optim.Adam(G.parameters(), **adam)
-    opt_d = torch.optim.Adam(D.parameters(), **adam)
-    parts: dict[str, Any] = {"G": G, "D": D, "ema": ema, "opt_g": opt_g, "opt_d": opt_d}
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
-    fixed_z = sample_z(_GRID, network, _generator(config.seed, 0, 0)).to(device)
+    engine = Engine(config, device, group)
+    started = _start(config, engine)
+    fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
 
     # Resume.
-    folder.mkdir(parents=True, exist_ok=True)
     saved = load_checkpoint(folder)
-    step, seconds = 0, 0.0
+    step, seconds, upkeep, varied = 0, 0.0, 0.0, False
     if saved is not None:
         _check_same_run(saved, config, data_sha256, folder)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        step, seconds = saved["step"], saved["seconds"]
-    _write_json(folder / "config.json", asdict(config))
-    _cut_stats(folder / "stats.jsonl", step * config.batch)
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step * config.batch)
-    if step == 0:
-        _write_grid(folder / "reals.png", to_tensor(batches.at(0)[:_GRID]))
-    yield Progress(step * config.batch)
+        engine.load(saved)
+        step, seconds, upkeep = saved["step"], saved["seconds"], saved["upkeep"]
+        started, varied = saved["started"], saved["varied"]
+    reals = to_tensor(batches.at(0)[:_GRID])
+    run = RunFolder(folder, step * a_step) if group.rank == 0 else None
+    if run:
+        run.settings(asdict(config))
+        run.grid(reals)
+    yield Progress(step * a_step)
 
     def save() -> None:
-        _check_finite(sums, parts)
-        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": step, "seconds": seconds, "config": asdict(config), "machine": _machine(device)}
-        state |= {"data_sha256": data_sha256, "data_images": len(faces)}
-        save_checkpoint(folder, step * config.batch, state)
+        _check_finite(sums, engine)
+        state = engine.state() | {"step": step, "seconds": seconds, "upkeep": upkeep, "config": asdict(config)}
+        state |= {"data_sha256": data_sha256, "data_images": len(faces), "started": started, "varied": varied}
+        if run:
+            save_checkpoint(folder, step * a_step, state | {"machine": machine(device)})
 
-    sums: dict[str, Tensor] = {}
-    steps_in_tick, tick_seconds = 0, 0.0
+    sums: dict[str, list[Tensor]] = {}
+    ticked = step * a_step, seconds
     last_save = time.monotonic()
     try:
-        while step * config.batch < config.kimg * 1000:
+        while step * a_step < config.kimg * 1000:
             began = time.monotonic()
-            for optimiser in (opt_g, opt_d):
-                optimiser.param_groups[0]["lr"] = _learning_rate(config, step)
-            real = to_tensor(batches.at(step).to(device))
-            z = sample_z(config.batch, network, _generator(config.seed, 1, step)).to(device)
-            with autocast:
-                fake = G(z)
-
-            # D step; both penalties only every few steps, and weighted by as much.
-            penalised = config.gamma > 0 and step % config.penalty_every == 0
-            D.requires_grad_(True)
-            opt_d.zero_grad(set_to_none=True)
-            seen_real = real.requires_grad_(penalised)
-            seen_fake = fake.detach().float().requires_grad_(penalised)
-            with autocast:
-                logits_real, logits_fake = D(seen_real), D(seen_fake)
-            loss_d = _loss_d(config, logits_real.float(), logits_fake.float())
-            total_d = loss_d
-            if penalised:
-                with autocast:
-                    r1 = loss.gradient_penalty(seen_real, logits_real)
-                    r2 = loss.gradient_penalty(seen_fake, logits_fake)
-                total_d = loss_d + config.gamma / 2 * config.penalty_every * (r1 + r2)
-                _add(sums, r1=r1 * config.penalty_every, r2=r2 * config.penalty_every)
-            total_d.backward()
-            opt_d.step()
-
-            # G step, through the same generated images and the D that has just learnt.
-            D.requires_grad_(False)
-            opt_g.zero_grad(set_to_none=True)
-            with autocast:
-                logits_fake = D(fake)
-            # In G's loss D(x) only weighs the pairs, so the value from before D's step serves.
-            loss_g = _loss_g(config, logits_real.detach().float(), logits_fake.float())
-            loss_g.backward()
-            opt_g.step()
-
+            losses = engine.step(
+                step, [to_tensor(batches.at(step * config.d_steps + index)) for index in range(config.d_steps)]
+            )
+            for name, value in losses.items():
+                sums.setdefault(name, []).append(value)
             step += 1
-            _update_ema(ema, G, config, step)
-            _add(sums, loss_d=loss_d, loss_g=loss_g, real=logits_real.float().mean(), fake=logits_fake.float().mean())
-            steps_in_tick += 1
-            tick_seconds += time.monotonic() - began
+            images = step * a_step
+            last = images >= config.kimg * 1000
+            tick = last or crosses(images, a_step, config.tick_kimg)
+            if tick:
+                _check_finite(sums, engine)  # waits for the device
             seconds += time.monotonic() - began
 
             # Maintenance: log, samples, checkpoint.
-            images = step * config.batch
-            stats = None
-            if _crosses(images, config.batch, config.tick_kimg) or images >= config.kimg * 1000:
-                _check_finite(sums, {})
-                stats = {"kimg": images / 1000, "lr": _learning_rate(config, step)}
-                stats |= {name: float(value) / steps_in_tick for name, value in sums.items()}
-                stats |= {"seconds": seconds, "images_per_second": steps_in_tick * config.batch / tick_seconds}
-                with open(folder / "stats.jsonl", "a") as file:
-                    file.write(json.dumps(stats) + "\n")
-                for name, value in stats.items():
-                    writer.add_scalar(name, value, images)
+            began = time.monotonic()
+            stats: dict[str, float] | None = None
+            if tick:
+                stats = {"kimg": images / 1000, "lr": learning_rate(config, step)}
+                stats |= {name: group.mean(float(torch.stack(values).mean())) for name, values in sums.items()}
+                stats |= {"seconds": seconds, "images_per_second": (images - ticked[0]) / (seconds - ticked[1])}
+                stats["upkeep"] = upkeep / (upkeep + seconds)
                 sums.clear()
-                steps_in_tick, tick_seconds = 0, 0.0
-            if _crosses(images, config.batch, config.sample_kimg) or images >= config.kimg * 1000:
-                grid = _write_grid(folder / "samples" / f"{images:010d}.png", ema(fixed_z))
-                writer.add_image("samples", grid, images, dataformats="HWC")
+                ticked = images, seconds
+            if last or crosses(images, a_step, config.sample_kimg):
+                samples = engine.ema(fixed_z)
+                watched = _watch(engine, samples, reals, faces, val)
+                varied = varied or watched["alike"] < _COLLAPSED or images > _GRACE_KIMG * 1000
+                if varied and watched["alike"] > _COLLAPSED:
+                    raise TrainingError(
+                        f"the samples have become one and the same (MS-SSIM of pairs {watched['alike']:.2f}, of real "
+                        f"faces {watched['alike_real']:.2f}); the checkpoints from before are kept. Raise --r1 and "
+                        "--r2, lower --lr, or try another --loss"
+                    )
+                stats = (stats or {"kimg": images / 1000}) | watched
+                # Where steps are fast, a picture is left out rather than that training waits for it.
+                if run and (last or upkeep < 1 + _UPKEEP * seconds):
+                    run.grid(samples, images)
+            if run and stats:
+                run.tick(stats)
             if time.monotonic() - last_save > config.save_minutes * 60:
                 save()
                 last_save = time.monotonic()
+            upkeep += time.monotonic() - began
             yield Progress(images, stats)
     except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
         save()
         raise
     finally:
-        writer.close()
+        if run:
+            run.close()
     save()
 
 
-def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:
-    """Measure the statistics of G's batch norm anew, over many generated batches; leaves G in eval mode.
+def _watch(
+    engine: Engine, samples: Tensor, reals: Tensor, faces: NDArray[np.uint8], val: NDArray[np.uint8] | None
+) -> dict[str, float]:
+    """Signs of trouble: samples that are alike, and a D that knows the training faces by heart.
 
-    An average of weights has other activations than the weights that it averages, so averaged statistics do not fit it.
+    Returns:
+        alike, alike_real: mean MS-SSIM of pairs of samples and of real faces (Odena et al. 2017); 1 if all are one.
+        overfit: where `val` is given, how far D's logits of faces that it never saw lie from those of training faces
+            towards those of samples: 0 for not at all, 1 for all the way (Karras et al. 2020, eq. 1).
     """
-    norms = [module for module in G.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-    device = next(G.parameters()).device
-    G.train()
-    with torch.no_grad():
-        for index in range(batches):
-            G(sample_z(batch, G.config, _generator(seed, 2, index)).to(device))
-    G.eval()
+    found = {"alike": _alike(samples), "alike_real": _alike(reals)}
+    if val is not None:
+        engine.D.eval()
+        with torch.no_grad():
+            logits = [
+                float(engine.D(images.to(engine.device)).mean())
+                for images in (to_tensor(faces[:_WATCHED]), to_tensor(val[:_WATCHED]), samples)
+            ]
+        engine.D.train()
+        apart = logits[0] - logits[2]
+        found["overfit"] = (logits[0] - logits[1]) / apart if apart else 0.0
+    return found
 
 
-def _loss_d(config: TrainConfig, real: Tensor, fake: Tensor) -> Tensor:
-    return loss.relativistic_d(real, fake) if config.loss == "relativistic" else loss.classic_d(real, fake)
+def _alike(images: Tensor) -> float:
+    """Mean MS-SSIM of the first half of the images with the second."""
+    half = len(images) // 2
+    return float(ms_ssim(images[:half], images[half : 2 * half]).mean())
 
 
-def _loss_g(config: TrainConfig, real: Tensor, fake: Tensor) -> Tensor:
-    return loss.relativistic_g(real, fake) if config.loss == "relativistic" else loss.classic_g(fake)
-
-
-def _learning_rate(config: TrainConfig, step: int) -> float:
-    done = min(1.0, step * config.batch / (config.kimg * 1000))
-    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _update_ema(ema: Generator, G: Generator, config: TrainConfig, step: int) -> None:
-    """Half-life `ema_kimg`, shorter while the run is young, so that the first images are forgotten."""
-    half_life = min(config.ema_kimg * 1000, 0.05 * step * config.batch)
-    keep = 0.5 ** (config.batch / half_life) if half_life > 0 else 0.0
-    with torch.no_grad():
-        for average, value in zip(ema.state_dict().values(), G.state_dict().values(), strict=True):
-            average.lerp_(value, 1 - keep) if average.is_floating_point() else average.copy_(value)
-
-
-def _generator(seed: int, purpose: int, index: int) -> torch.Generator:
-    entropy = np.random.SeedSequence([seed, 1, purpose, index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(entropy[0] >> 1))
-
-
-def _crosses(images: int, batch: int, every_kimg: float) -> bool:
-    """Whether the last batch passed a multiple of `every_kimg`."""
-    return images // (every_kimg * 1000) != (images - batch) // (every_kimg * 1000)
-
-
-def _add(sums: dict[str, Tensor], **values: Tensor) -> None:
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0) + value.detach()
-
-
-def _check_finite(sums: dict[str, Tensor], parts: dict[str, Any]) -> None:
-    odd = [name for name, value in sums.items() if not torch.isfinite(value)]
-    odd += [
-        name
-        for name, part in parts.items()
-        if isinstance(part, nn.Module) and not all(torch.isfinite(value).all() for value in part.parameters())
-    ]
+def _check_finite(sums: dict[str, list[Tensor]], engine: Engine) -> None:
+    odd = [name for name, values in sums.items() if not torch.isfinite(torch.stack(values)).all()]
+    odd += engine.not_finite()
     if odd:
         raise TrainingError(
-            f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower --lr or raise --gamma"
+            f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower --lr or raise --r1 and --r2"
         )
 
 
@@ -264,29 +219,33 @@ def _check_same_run(saved: dict[str, Any], config: TrainConfig, data_sha256: str
         )
 
 
-def _cut_stats(path: Path, images: int) -> None:
-    """Drop the lines that were logged after the checkpoint: their steps are made again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["kimg"] * 1000 <= images]
-        with atomic_write(path) as file:
-            file.write("".join(line + "\n" for line in lines).encode())
+def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
+    """Copy the weights that the run begins from into its networks; returns what is known of them."""
+    if not config.start:
+        return {}
+    found = load_weights(weights.resolve(config.start))
+    if found.generator.config != config.network:
+        raise CheckpointError(
+            f"the weights {config.start} are of other networks: {found.generator.config}; give the run their settings"
+        )
+    for network in (engine.G, engine.ema):
+        network.load_state_dict(found.generator.state_dict())
+    engine.D.load_state_dict(found.discriminator.state_dict())
+    return {"sha256": found.sha256, "images": found.facts["images"], "seconds": found.facts.get("seconds", 0)}
 
 
-def _machine(device: torch.device) -> str:
-    """What computes, for the model card."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:
+    """Measure the statistics of G's batch norm anew, over many generated batches; leaves G in eval mode.
 
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write((json.dumps(values, indent=2) + "\n").encode())
-
-
-def _write_grid(path: Path, images: Tensor) -> NDArray[np.uint8]:
-    grid = to_image(make_grid(images.float(), nrow=round(math.sqrt(len(images))), padding=0)[None])[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        Image.fromarray(grid).save(file, "PNG")
-    return grid
+    An average of weights has other activations than the weights that it averages, so averaged statistics do not fit it.
+    """
+    norms = [module for module in G.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    device = next(G.parameters()).device
+    G.train()
+    with torch.no_grad():
+        for index in range(batches):
+            G(sample_z(batch, G.config, seeded(seed, 2, index)).to(device))
+    G.eval()

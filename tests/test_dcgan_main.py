@@ -67,7 +67,7 @@ def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path
     words = ["train", str(faces), "--out", str(run), "--preset", "paper", "--kimg", "0.008", *SMALL]
     assert main(words) == 0
     config = json.loads((run / "config.json").read_text())
-    assert config["loss"] == "classic"
+    assert config["loss"] == "non-saturating"
     assert config["network"]["d_norm"] == "batch"
     assert config["network"]["ngf"] == 4
 
@@ -95,7 +95,7 @@ def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: P
     ("words", "said"),
     [
         (["train", "absent", "--out", "run"], "absent is no folder"),
-        (["train", "absent", "--out", "run", "--loss", "hinge"], "loss is 'hinge'"),
+        (["train", "absent", "--out", "run", "--loss", "joint"], "loss is 'joint'"),
         (["train", "absent", "--out", "run", "--device", "cuda:99"], "cuda:99 was asked for"),
         (["export", "absent", "w.safetensors"], "has no checkpoint"),
         (["sample", "--weights", "absent.safetensors", "--out", "samples"], "absent.safetensors"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dcgan import loss
-from dcgan.config import PRESETS, ConfigError, NetworkConfig, TrainConfig, network_config
+from dcgan.augment import draw_shifts, translate
+from dcgan.config import LOSSES, PRESETS, ConfigError, NetworkConfig, TrainConfig, network_config
 from dcgan.device import DeviceError, pick_device
 from dcgan.networks import Discriminator, Generator, sample_z
 from dcgan.tensors import to_image, to_tensor
@@ -52,7 +53,7 @@ def test_the_paper_preset_keeps_the_five_guidelines() -> None:
     assert isinstance(weight, torch.Tensor)
     assert weight.std().item() == pytest.approx(0.02, rel=0.01)
     assert PRESETS["paper"] == replace(
-        PRESETS["paper"], batch=128, lr=2e-4, lr_end=2e-4, beta1=0.5, loss="classic", gamma=0, ema_kimg=0
+        PRESETS["paper"], batch=128, lr=2e-4, lr_end=2e-4, beta1=0.5, loss="non-saturating", r1=0, r2=0, ema_kimg=0
     )
     assert sample_z(1000, config, torch.Generator().manual_seed(0)).abs().max() <= 1
 
@@ -63,25 +64,66 @@ def test_he_keeps_the_scale_of_the_signal_through_d() -> None:
     assert 0.5 < features[-1].square().mean().item() / features[0].square().mean().item() < 2
 
 
-def test_losses_by_hand() -> None:
-    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
-
-    def sigmoid(x: float) -> float:
-        return 1 / (1 + math.exp(-x))
-
-    classic = (
-        -(math.log(sigmoid(2)) + math.log(sigmoid(-1)) + math.log(1 - sigmoid(0.5)) + math.log(1 - sigmoid(1))) / 2
-    )
-    assert loss.classic_d(real, fake).item() == pytest.approx(classic)
-    assert loss.classic_g(fake).item() == pytest.approx(-(math.log(sigmoid(0.5)) + math.log(sigmoid(1))) / 2)
-    paired = -(math.log(sigmoid(2 - 0.5)) + math.log(sigmoid(-1 - 1))) / 2
-    assert loss.relativistic_d(real, fake).item() == pytest.approx(paired)
-    assert loss.relativistic_g(real, fake).item() == pytest.approx(loss.relativistic_d(fake, real).item())
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
-def test_the_classic_loss_of_a_d_that_knows_nothing_is_log_4() -> None:
+REAL, FAKE = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "g"),
+    [
+        (
+            "minimax",
+            -(math.log(sigmoid(2) * sigmoid(-1)) + math.log((1 - sigmoid(0.5)) * (1 - sigmoid(1)))) / 2,
+            math.log((1 - sigmoid(0.5)) * (1 - sigmoid(1))) / 2,
+        ),
+        (
+            "non-saturating",
+            -(math.log(sigmoid(2) * sigmoid(-1)) + math.log((1 - sigmoid(0.5)) * (1 - sigmoid(1)))) / 2,
+            -math.log(sigmoid(0.5) * sigmoid(1)) / 2,
+        ),
+        ("ls", ((1**2 + 2**2) + (0.5**2 + 1**2)) / 4, (0.5**2 + 0**2) / 4),
+        ("wgan-gp", 0.75 - 0.5, -0.75),
+        ("hinge", ((0 + 2) + (1.5 + 2)) / 2, -0.75),
+        (
+            "relativistic",
+            -math.log(sigmoid(2 - 0.5) * sigmoid(-1 - 1)) / 2,
+            -math.log(sigmoid(0.5 - 2) * sigmoid(1 + 1)) / 2,
+        ),
+    ],
+)
+def test_losses_by_hand(name: str, d: float, g: float) -> None:
+    assert loss.LOSSES[name].d(REAL, FAKE).item() == pytest.approx(d)
+    assert loss.LOSSES[name].g(REAL, FAKE).item() == pytest.approx(g)
+
+
+def test_the_config_knows_every_loss() -> None:
+    assert set(LOSSES) == set(loss.LOSSES)
+
+
+@pytest.mark.parametrize("name", list(loss.LOSSES))
+def test_a_step_down_each_loss_moves_the_logits_the_right_way(name: str) -> None:
+    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    up, down = torch.autograd.grad(loss.LOSSES[name].d(real, fake), (real, fake))
+    assert (up < 0).all() and (down >= 0).all()  # D raises the real ones; least squares has the fake ones at 0 already
+    (toward,) = torch.autograd.grad(loss.LOSSES[name].g(torch.zeros(2), fake), fake)
+    assert (toward < 0).all()  # G raises the fake ones
+
+
+def test_only_the_minimax_loss_of_g_saturates() -> None:
+    fake = torch.tensor([-20.0], requires_grad=True)
+    gradients = {
+        name: torch.autograd.grad(loss.LOSSES[name].g(torch.zeros(1), fake), fake)[0].item() for name in loss.LOSSES
+    }
+    assert abs(gradients.pop("minimax")) < 1e-8
+    assert all(abs(value) > 0.9 for value in gradients.values())
+
+
+def test_the_minimax_loss_of_a_d_that_knows_nothing_is_log_4() -> None:
     nothing = torch.zeros(3)
-    assert loss.classic_d(nothing, nothing).item() == pytest.approx(math.log(4))
+    assert loss.minimax_d(nothing, nothing).item() == pytest.approx(math.log(4))
 
 
 def test_gradient_penalty_of_a_linear_d_is_its_squared_weight() -> None:
@@ -94,23 +136,79 @@ def test_gradient_penalty_of_a_linear_d_is_its_squared_weight() -> None:
     assert torch.allclose(weight.grad, 2 * weight)
 
 
+def test_lipschitz_penalty_of_a_linear_d_is_the_squared_distance_of_its_weight_from_1() -> None:
+    weight = torch.full((3, 1, 1), math.sqrt(3.0), requires_grad=True)  # of length 3
+    images = torch.randn(5, 3, 1, 1, requires_grad=True)
+    penalty = loss.lipschitz_penalty(images, (images * weight).sum(dim=(1, 2, 3)))
+    assert penalty.item() == pytest.approx((3 - 1) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("network", ["dcgan", "mlp"])
+def test_spectral_norm_makes_the_largest_singular_value_of_each_layer_1(network: str) -> None:
+    torch.manual_seed(0)
+    D = Discriminator(replace(SMALL, d_norm="spectral", network=network))
+    for _ in range(50):  # of power iteration
+        D(torch.randn(2, 3, 16, 16))
+    D.eval()
+    layers = [module for module in D.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    for layer in layers:
+        assert torch.linalg.svdvals(layer.weight.flatten(1).detach())[0].item() == pytest.approx(1, rel=1e-2)
+    assert len(layers) == 3
+
+
+def test_the_mlp_has_256_and_512_units() -> None:
+    config = NetworkConfig(network="mlp", nz=10)
+    G, D = Generator(config), Discriminator(config)
+    shapes = [tuple(module.weight.shape) for module in G.modules() if isinstance(module, torch.nn.Linear)]
+    assert shapes == [(256, 10), (512, 256), (3 * 64 * 64, 512)]
+    shapes = [tuple(module.weight.shape) for module in D.modules() if isinstance(module, torch.nn.Linear)]
+    assert shapes == [(512, 3 * 64 * 64), (256, 512), (1, 256)]
+    assert G(torch.randn(2, 10)).shape == (2, 3, 64, 64)
+    assert D(G(torch.randn(2, 10))).shape == (2,)
+    assert [tuple(value.shape) for value in D.features(G(torch.randn(2, 10)))] == [(2, 512), (2, 256)]
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_nearest_neighbours_and_3x3_double_the_side_too(size: int) -> None:
+    G = Generator(replace(SMALL, size=size, upsample="nearest"))
+    assert G(torch.randn(2, 4)).shape == (2, 3, size, size)
+    assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in G.modules()) == 1  # z to 4x4
+
+
+def test_a_shift_moves_what_is_there_and_lets_black_in() -> None:
+    images = torch.rand(2, 3, 6, 6, requires_grad=True)
+    moved = translate(images, torch.tensor([[2, -1], [0, 0]]), 2)
+    assert torch.equal(moved[0, :, 2:, :5], images[0, :, :4, 1:])
+    assert (moved[0, :, :2] == -1).all() and (moved[0, :, :, 5] == -1).all()
+    assert torch.equal(moved[1], images[1])
+    moved.sum().backward()
+    assert images.grad is not None
+    assert images.grad[0].sum() == 3 * 4 * 5  # what was moved out has no share
+
+
+def test_shifts_reach_both_bounds() -> None:
+    shifts = draw_shifts(1000, 3, torch.Generator().manual_seed(0))
+    assert shifts.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
-    "values", [{"size": 48}, {"nz": 0}, {"z_prior": "cauchy"}, {"kernel": 3}, {"d_norm": "layer"}, {"init": "zero"}]
+    "values", [{"size": 48}, {"nz": 0}, {"z_prior": "cauchy"}, {"kernel": 3}, {"d_norm": "layer"}, {"network": "vit"}]
 )
 def test_a_network_that_cannot_be_built_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         replace(NetworkConfig(), **values)
 
 
-@pytest.mark.parametrize("values", [{"batch": 0}, {"lr": 0}, {"gamma": -1}, {"loss": "hinge"}, {"precision": "fp8"}])
+@pytest.mark.parametrize("values", [{"batch": 0}, {"lr": 0}, {"r1": -1}, {"loss": "joint"}, {"precision": "fp8"}])
 def test_a_run_that_cannot_be_made_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         replace(TrainConfig(), **values)
 
 
 def test_network_settings_of_another_version_are_refused() -> None:
-    with pytest.raises(ConfigError, match="another version"):
-        network_config({"size": 64})
+    with pytest.raises(ConfigError, match="dropout"):
+        network_config({"dropout": 0.5})
+    assert network_config({"size": 32}) == NetworkConfig(size=32)  # an older file says less
 
 
 def test_fault_49_an_absent_device_is_an_error() -> None:

@@ -1,6 +1,9 @@
 """The training loop: learning, resuming, stopping, failing."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +14,22 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import dcgan.engine
+import dcgan.loss
 import dcgan.train
 from align.photo import read_photo
-from dcgan.checkpoint import CheckpointError, load_checkpoint
-from dcgan.config import NetworkConfig, TrainConfig
+from dcgan.benchmark import benchmark_train
+from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights
+from dcgan.config import LOSSES, ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
+from dcgan.engine import Engine
 from dcgan.networks import Generator
+from dcgan.parallel import Group
 from dcgan.train import TrainingError, settle_batch_norm, train
 
 CPU = torch.device("cpu")
+RELATIVISTIC = dcgan.loss.LOSSES["relativistic"]
+NAN = {"relativistic": replace(RELATIVISTIC, g=lambda real, fake: fake.mean() * float("nan"))}
 CONFIG = TrainConfig(
     network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4),
     kimg=0.048,
@@ -58,7 +68,7 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("loss", ["relativistic", "classic"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_folder_has_everything(tmp_path: Path, faces: NDArray[np.uint8], loss: str) -> None:
     config = replace(CONFIG, loss=loss)
     progress = list(train(config, faces, tmp_path, CPU))
@@ -134,7 +144,7 @@ def test_fault_46_nan_stops_and_keeps_the_last_good_checkpoint(
     for _ in train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU):
         pass
     good = states(tmp_path)
-    monkeypatch.setattr(dcgan.train.loss, "relativistic_g", lambda real, fake: fake.mean() * float("nan"))
+    monkeypatch.setattr(dcgan.engine.loss, "LOSSES", NAN)
     with pytest.raises(TrainingError, match="loss_g"):
         for _ in train(CONFIG, faces, tmp_path, CPU):
             pass
@@ -144,7 +154,7 @@ def test_fault_46_nan_stops_and_keeps_the_last_good_checkpoint(
 def test_fault_46_stopping_after_nan_saves_nothing(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dcgan.train.loss, "relativistic_g", lambda real, fake: fake.mean() * float("nan"))
+    monkeypatch.setattr(dcgan.engine.loss, "LOSSES", NAN)
     run = train(CONFIG, faces, tmp_path, CPU)
     next(run), next(run)
     with pytest.raises(TrainingError):
@@ -208,12 +218,174 @@ def test_settled_batch_norm_has_the_statistics_of_what_g_makes() -> None:
 
 
 def test_the_average_of_g_forgets_by_half_in_its_half_life() -> None:
-    G, ema = Generator(CONFIG.network), Generator(CONFIG.network)
+    engine = Engine(replace(CONFIG, batch=10, ema_kimg=0.1), CPU)
     with torch.no_grad():
-        for average, value in zip(ema.parameters(), G.parameters(), strict=True):
+        for average, value in zip(engine.ema.parameters(), engine.G.parameters(), strict=True):
             average.fill_(1.0)
             value.zero_()
-    config = replace(CONFIG, batch=10, ema_kimg=0.1)
     for _ in range(10):  # 100 images
-        dcgan.train._update_ema(ema, G, config, step=10_000)
-    assert next(ema.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+        engine._average(10_000)
+    assert next(engine.ema.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_d_steps_and_ttur(tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps of D, each on a batch of its own, for one of G, at twice its rate."""
+    steps: list[tuple[str, float]] = []
+    fused = torch.optim.Adam.step
+
+    def spied(self: torch.optim.Adam) -> None:
+        size = sum(value.numel() for value in self.param_groups[0]["params"])
+        steps.append(("D" if size == size_of_d else "G", self.param_groups[0]["lr"]))
+        fused(self)
+
+    config = replace(CONFIG, d_steps=3, ttur=2, lr_end=CONFIG.lr)
+    size_of_d = sum(value.numel() for value in Engine(config, CPU).D.parameters())
+    monkeypatch.setattr(torch.optim.Adam, "step", spied)
+    seen: list[int] = []
+    at = Batches.at
+    monkeypatch.setattr(Batches, "at", lambda self, step: seen.append(step) or at(self, step))
+    assert [item.images for item in train(config, faces, tmp_path, CPU)] == [0, 24, 48]
+    assert steps == [("D", 2 * CONFIG.lr)] * 3 + [("G", CONFIG.lr)] + [("D", 2 * CONFIG.lr)] * 3 + [("G", CONFIG.lr)]
+    assert seen[1:] == [0, 1, 2, 3, 4, 5]  # the first is for the grid of reals
+
+
+def test_penalties_come_on_their_steps_only_and_a_weight_of_0_leaves_them_out() -> None:
+    real = [torch.rand(8, 3, 16, 16) * 2 - 1]
+    found = [
+        sorted(Engine(replace(CONFIG, penalty_every=2, **values), CPU).step(number, real).keys() & {"r1", "r2", "gp"})
+        for values in ({}, {"r2": 0}, {"r1": 0, "r2": 0}, {"loss": "wgan-gp"})
+        for number in (0, 1)
+    ]
+    assert found == [["r1", "r2"], [], ["r1"], [], [], [], ["gp"], []]
+
+
+def test_a_run_begins_from_weights(tmp_path: Path, faces: NDArray[np.uint8], small_weights_file: Path) -> None:
+    begun = load_weights(small_weights_file)
+    faces = np.repeat(np.repeat(faces, 2, axis=1), 2, axis=2)
+    config = replace(CONFIG, network=begun.generator.config, start=str(small_weights_file), kimg=0.008, lr=1e-9)
+    for _ in train(config, faces, tmp_path, CPU):
+        pass
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    for name, value in begun.generator.named_parameters():
+        assert torch.allclose(saved["ema"][name], value, atol=1e-6)
+    for name, value in begun.discriminator.named_parameters():
+        assert torch.allclose(saved["D"][name], value, atol=1e-6)
+    assert saved["started"]["sha256"] == begun.sha256
+    with pytest.raises(CheckpointError, match="other networks"):
+        next(train(replace(config, network=CONFIG.network), faces, tmp_path / "other", CPU))
+
+
+def test_a_run_that_collapses_says_so_and_stops(
+    tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A G that makes one image whatever z is."""
+    monkeypatch.setattr(dcgan.train, "_GRACE_KIMG", 0.02)
+    forward = Generator.forward
+    monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))
+    with pytest.raises(TrainingError, match="one and the same"):
+        for _ in train(replace(CONFIG, sample_kimg=0.016, save_minutes=0), faces, tmp_path, CPU):
+            pass
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [
+        "checkpoint-0000000024.pt",
+        "checkpoint-0000000016.pt",
+    ]
+
+
+def test_d_that_knows_the_training_faces_by_heart_shows(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    """D trained on faces of one brightness tells others from them; it cannot tell the same faces."""
+    bright = np.full_like(faces, 220)
+    overfit = {}
+    for name, val in (("same", bright), ("other", np.full_like(faces, 20))):
+        config = replace(CONFIG, kimg=0.4, lr=1e-3, r1=0, r2=0, sample_kimg=0.4)
+        stats = [item.stats for item in train(config, bright, tmp_path / name, CPU, val) if item.stats]
+        overfit[name] = stats[-1]["overfit"]
+    assert overfit["same"] == pytest.approx(0, abs=1e-6)
+    assert overfit["other"] > 0.3
+
+
+def test_upkeep_is_reported(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    stats = [item.stats for item in train(replace(CONFIG, save_minutes=0), faces, tmp_path, CPU) if item.stats]
+    assert 0 < stats[-1]["upkeep"] < 1
+
+
+WORKER = """
+import sys, torch, numpy
+from dataclasses import replace
+from dcgan import parallel
+from dcgan.__main__ import main
+from dcgan.config import NetworkConfig, TrainConfig
+from dcgan.engine import Engine
+
+torch.set_num_threads(1)
+out = sys.argv[1]
+config = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4, d_norm="batch"), batch=8, precision="fp32",
+                     translate=0.1)
+group, device = parallel.join("cpu")
+engine = Engine(config, torch.device(device), group)
+reals = torch.load(f"{out}/reals.pt", weights_only=True)
+losses = [group.mean(float(engine.step(number, [reals])["loss_g"])) for number in range(4)]
+torch.save({"losses": losses, "G": engine.G.state_dict(), "D": engine.D.state_dict()}, f"{out}/{group.rank}.pt")
+group.close()
+code = main(["train", f"{out}/faces", "--out", f"{out}/run", "--kimg", "0.032", "--size", "16", "--nz", "4",
+             "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu", "--precision", "fp32"])
+sys.exit(code)
+"""
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    """With batch norm in both networks, penalties and shifts; then a whole run by torchrun against one without."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    (tmp_path / "faces").mkdir()
+    for index, pixels in enumerate(faces):
+        Image.fromarray(pixels).save(tmp_path / "faces" / f"{index:02d}.png")
+    reals = torch.rand(8, 3, 16, 16) * 2 - 1
+    torch.save(reals, tmp_path / "reals.pt")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "worker.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    network = replace(CONFIG.network, d_norm="batch")
+    alone = Engine(TrainConfig(network=network, batch=8, precision="fp32", translate=0.1), CPU)
+    losses = [float(alone.step(number, [reals])["loss_g"]) for number in range(4)]
+    assert ranks[0]["losses"] == pytest.approx(losses, rel=1e-4)
+    for name in ("G", "D"):
+        for key, value in getattr(alone, name).state_dict().items():
+            assert torch.equal(ranks[0][name][key], ranks[1][name][key]) or "running" in key
+            assert torch.allclose(ranks[0][name][key], value, atol=1e-3), (name, key)
+
+    config = replace(CONFIG, kimg=0.032, tick_kimg=TrainConfig.tick_kimg, sample_kimg=TrainConfig.sample_kimg)
+    for _ in train(config, faces, tmp_path / "alone", CPU):
+        pass
+    both, one = (json.loads((tmp_path / name / "stats.jsonl").read_text()) for name in ("run", "alone"))
+    assert [both[key] for key in ("kimg", "loss_d", "loss_g", "r1")] == pytest.approx(
+        [one[key] for key in ("kimg", "loss_d", "loss_g", "r1")], rel=1e-3
+    )
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    with pytest.raises(ConfigError, match="batch of 8 cannot be shared among 3"):
+        next(train(CONFIG, faces, tmp_path, CPU, group=Group(0, 3)))
+
+
+def test_the_benchmark_counts_what_the_networks_compute() -> None:
+    """A step of the plain loop: G once and its gradients in all weights, D three times; z and images get none."""
+    config = replace(CONFIG, network=NetworkConfig(network="mlp", size=16, nz=4), batch=8)
+    plain, bare, whole = benchmark_train(config, CPU, seconds=0.1, rounds=1)
+    g, d = (2 * weights for weights in (4 * 256 + 256 * 512 + 512 * 768, 768 * 512 + 512 * 256 + 256))
+    # D's step: forward and weights' gradients twice, inner gradients; G's step: D forward and down to the images.
+    g_training = 3 * g - 2 * 4 * 256
+    d_training = 2 * (3 * d - 2 * 768 * 512) + 2 * d
+    d_unused = d  # in the plain loop D's own gradients are computed in G's step, too
+    assert plain.flops_per_image == g_training + d_training + d_unused
+    assert bare.flops_per_image == g_training + d_training
+    assert whole.flops_per_image > bare.flops_per_image
+    assert plain.ratio == 1
+    assert whole.ratio == pytest.approx(whole.images_per_second / plain.images_per_second)
+    assert 0 < whole.share

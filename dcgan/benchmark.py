@@ -1,0 +1,159 @@
+"""How fast a training step is, beside the plain loop of the textbook and beside what the machine can do at all."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from dcgan import loss
+from dcgan.config import TrainConfig
+from dcgan.dataset import Batches
+from dcgan.engine import Engine
+from dcgan.networks import Discriminator, Generator
+from dcgan.tensors import to_tensor
+
+_IMAGES = 2048
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of what was timed.
+        images_per_second: real images; the best of the rounds, since other work on the machine only ever slows down.
+        flops_per_image: floating-point operations of the networks for one real image, a multiplication and an addition
+            counting as two; the mean over steps with and without penalties.
+        share: achieved operations a second over those of the machine's matrix product in the same precision.
+        ratio: speed over the first row's.
+    """
+
+    name: str
+    images_per_second: float
+    flops_per_image: float
+    share: float
+    ratio: float
+
+
+def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 10, rounds: int = 3) -> Iterator[Row]:
+    """Time the plain loop, then the step of this program without and with its penalties, then all over again.
+
+    Args:
+        config: the run whose step is timed: networks, batch, loss, precision.
+        device: where to compute.
+        seconds: time for each row, over all rounds.
+        rounds: the rows take turns so many times, so that a busy spell of the machine hits all of them.
+    Yields:
+        The rows, the plain loop first.
+    """
+    images = np.random.default_rng(0).integers(
+        0, 256, (_IMAGES, config.network.size, config.network.size, 3), dtype=np.uint8
+    )
+    batches = Batches(images, config.batch, config.seed, config.flip, device)
+    steps = {
+        "plain loop, fp32": ("fp32", plain_loop(config, batches, device)),
+        "engine, no penalty": (config.precision, _engine_step(replace(config, r1=0, r2=0, gp=0), batches, device)),
+        "engine": (config.precision, _engine_step(config, batches, device)),
+    }
+    flops, best = {}, dict.fromkeys(steps, 0.0)
+    period = config.penalty_every
+    for name, (_, step) in steps.items():
+        with _FlopCounter() as counter:
+            for number in range(period):
+                step(number)
+        flops[name] = counter.flops / (period * config.batch * _batches_a_step(name, config))
+    for _ in range(rounds):
+        for name, (_, step) in steps.items():
+            rate = _steps_per_second(step, period, seconds / rounds, device)
+            best[name] = max(best[name], rate * config.batch * _batches_a_step(name, config))
+    peak = {precision: matmul_rate(precision, device) for precision in {"fp32", config.precision}}
+    first = best[next(iter(steps))]
+    for name, (precision, _) in steps.items():
+        share = best[name] * flops[name] / peak[precision]
+        yield Row(name, best[name], flops[name], share, best[name] / first)
+
+
+def plain_loop(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
+    """One step of the textbook's loop: float32, default memory layout, D on real, D on generated, then G.
+
+    The networks and the batch are those of `config`; the loss is the non-saturating one, without penalty or average.
+    Source: Goodfellow et al. 2014, algorithm 1, with the batch and Adam of Radford et al. 2016.
+    """
+    G, D = Generator(config.network).to(device), Discriminator(config.network).to(device)
+    opt_g, opt_d = (torch.optim.Adam(network.parameters(), config.lr, (0.5, 0.999)) for network in (G, D))
+
+    def step(number: int) -> None:
+        real = to_tensor(batches.at(number)).contiguous()
+        fake = G(torch.randn(config.batch, config.network.nz, device=device))
+        opt_d.zero_grad()
+        loss.minimax_d(D(real), D(fake.detach())).backward()
+        opt_d.step()
+        opt_g.zero_grad()
+        logits = D(fake)
+        loss.non_saturating_g(logits, logits).backward()
+        opt_g.step()
+
+    return step
+
+
+def matmul_rate(precision: str, device: torch.device, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large matrix product, the best of some: what the machine can do."""
+    side = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    best = 0.0
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        product = a @ a
+        _wait(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - began))
+    del product
+    return best
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Adds up what convolutions and matrix products cost; torch's own counter cannot see gradients of gradients."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _engine_step(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
+    engine = Engine(config, device)
+
+    def step(number: int) -> None:
+        engine.step(number, [to_tensor(batches.at(number * config.d_steps + i)) for i in range(config.d_steps)])
+
+    return step
+
+
+def _batches_a_step(name: str, config: TrainConfig) -> int:
+    return 1 if name.startswith("plain") else config.d_steps
+
+
+def _steps_per_second(step: Callable[[int], None], period: int, seconds: float, device: torch.device) -> float:
+    """Whole periods only, so that each row has its share of steps with a penalty."""
+    for number in range(period):
+        step(number)
+    _wait(device)
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(period):
+            step(done)
+            done += 1
+        _wait(device)
+    return done / (time.perf_counter() - began)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,169 @@
+"""One step of training: everything that learns, and how."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dcgan import loss
+from dcgan.augment import draw_shifts, translate
+from dcgan.config import TrainConfig
+from dcgan.networks import Discriminator, Generator, sample_z
+from dcgan.parallel import Group, synchronise
+
+
+class Engine:
+    """G, D, the average of G and the two optimisers of a run.
+
+    Args:
+        config: the run's settings.
+        device: where to compute.
+        group: the processes that share every batch.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device, group: Group | None = None) -> None:
+        self.config = config
+        self.device = device
+        self.group = group or Group()
+        torch.manual_seed(config.seed)
+        self.G = Generator(config.network).to(device, memory_format=torch.channels_last)
+        self.D = Discriminator(config.network).to(device, memory_format=torch.channels_last)
+        if self.group.size > 1:
+            synchronise(self.G), synchronise(self.D)
+        self.ema = deepcopy(self.G).eval().requires_grad_(False)
+        adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
+        self.opt_g = torch.optim.Adam(self.G.parameters(), **adam)
+        self.opt_d = torch.optim.Adam(self.D.parameters(), **adam)
+        self.parts: dict[str, Any] = {
+            "G": self.G,
+            "D": self.D,
+            "ema": self.ema,
+            "opt_g": self.opt_g,
+            "opt_d": self.opt_d,
+        }
+
+    def step(self, number: int, reals: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Train D on each batch, then G once.
+
+        Everything random in it is a function of the seed and the number of the step.
+
+        Args:
+            number: of the step, from 0.
+            reals: config.d_steps batches (config.batch, 3, S, S) in [-1, 1], the same in every process.
+        Returns:
+            Losses, mean logits and, on the steps that have any, penalties; scalars on the device.
+        """
+        config = self.config
+        penalised = number % config.penalty_every == 0
+        rate = learning_rate(config, number)
+        self.opt_g.param_groups[0]["lr"], self.opt_d.param_groups[0]["lr"] = rate, rate * config.ttur
+        for index, real in enumerate(reals):
+            last = index == len(reals) - 1
+            noise = seeded(config.seed, 1, number * config.d_steps + index)
+            z = self._share(sample_z(config.batch, config.network, noise))
+            with torch.set_grad_enabled(last), self._autocast():
+                fake = self.G(z)
+            stats, logits_real = self._step_d(self._share(real), fake.detach().float(), noise, penalised)
+
+        # G's step, through the same generated images and the D that has just learnt. In G's loss D(x) only weighs the
+        # pairs, so the value from before D's step serves.
+        self.D.requires_grad_(False)
+        self.opt_g.zero_grad(set_to_none=True)
+        fake = self._augment(fake, noise)
+        with self._autocast():
+            logits_fake = self.D(fake).float()
+        loss_g = loss.LOSSES[config.loss].g(logits_real, logits_fake)
+        loss_g.backward()
+        self.group.average_gradients(self.G)
+        self.opt_g.step()
+        self._average(number + 1)
+        return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+    def state(self) -> dict[str, Any]:
+        """Everything that learns, for a checkpoint."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def not_finite(self) -> list[str]:
+        """The networks that hold a value that is no finite number."""
+        return [
+            name
+            for name, part in self.parts.items()
+            if isinstance(part, nn.Module) and not all(torch.isfinite(value).all() for value in part.parameters())
+        ]
+
+    def _step_d(
+        self, real: Tensor, fake: Tensor, noise: torch.Generator, penalised: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of D: what happened, and its logits of the real images from before it."""
+        config = self.config
+        own_penalty = config.loss == "wgan-gp"
+        r1, r2 = (penalised and not own_penalty and weight > 0 for weight in (config.r1, config.r2))
+        self.D.requires_grad_(True)
+        self.opt_d.zero_grad(set_to_none=True)
+        real = self._augment(real, noise).requires_grad_(r1)
+        fake = self._augment(fake, noise).requires_grad_(r2)
+        with self._autocast():
+            logits_real, logits_fake = self.D(real).float(), self.D(fake).float()
+        loss_d = loss.LOSSES[config.loss].d(logits_real, logits_fake)
+        stats = {"loss_d": loss_d.detach(), "real": logits_real.detach().mean()}
+        total = loss_d
+        # Penalties come every few steps and count for those between.
+        with self._autocast():
+            for name, there, images, logits in (("r1", r1, real, logits_real), ("r2", r2, fake, logits_fake)):
+                if there:
+                    penalty = loss.gradient_penalty(images, logits)
+                    total = total + getattr(config, name) / 2 * config.penalty_every * penalty
+                    stats[name] = penalty.detach()
+            if penalised and own_penalty and config.gp > 0:
+                share = self._share(torch.rand(config.batch, 1, 1, 1, generator=noise))
+                between = (real + share * (fake - real)).requires_grad_()
+                penalty = loss.lipschitz_penalty(between, self.D(between))
+                total = total + config.gp * config.penalty_every * penalty
+                stats["gp"] = penalty.detach()
+        total.backward()
+        self.group.average_gradients(self.D)
+        self.opt_d.step()
+        return stats, logits_real.detach()
+
+    def _augment(self, images: Tensor, noise: torch.Generator) -> Tensor:
+        largest = round(self.config.translate * self.config.network.size)
+        if not largest:
+            return images
+        return translate(images, self._share(draw_shifts(self.config.batch, largest, noise)), largest)
+
+    def _average(self, steps: int) -> None:
+        """Half-life `ema_kimg`, shorter while the run is young, so that the first images are forgotten."""
+        config = self.config
+        a_step = config.batch * config.d_steps
+        half_life = min(config.ema_kimg * 1000, 0.05 * steps * a_step)
+        keep = 0.5 ** (a_step / half_life) if half_life > 0 else 0.0
+        with torch.no_grad():
+            for average, value in zip(self.ema.state_dict().values(), self.G.state_dict().values(), strict=True):
+                average.lerp_(value, 1 - keep) if average.is_floating_point() else average.copy_(value)
+
+    def _share(self, batch: Tensor) -> Tensor:
+        return self.group.share(batch).to(self.device, non_blocking=True)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+def learning_rate(config: TrainConfig, number: int) -> float:
+    """G's learning rate at a step."""
+    done = min(1.0, number * config.batch * config.d_steps / (config.kimg * 1000))
+    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def seeded(seed: int, purpose: int, index: int) -> torch.Generator:
+    """A random generator of its own for one use, so that a resumed run draws what an uninterrupted one would."""
+    entropy = np.random.SeedSequence([seed, 1, purpose, index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(entropy[0] >> 1))

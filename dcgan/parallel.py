@@ -1,0 +1,108 @@
+"""Training in several processes, as torchrun starts them: each takes its share of every batch.
+
+The global batch, z and the noise are drawn alike everywhere, so that N processes compute what one would. Gradients
+are averaged by hand after each backward pass: D is passed twice before one, and differentiated twice for its
+penalties, which torch's DistributedDataParallel does not provide for.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of one run.
+
+    Attributes:
+        rank: of this one, from 0; only 0 writes the run folder.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch: Tensor) -> Tensor:
+        """What this process computes of a batch that is the same in all."""
+        return batch.tensor_split(self.size)[self.rank]
+
+    def average_gradients(self, network: nn.Module) -> None:
+        """Make the gradients of a network the mean over all processes, in one message."""
+        if self.size > 1:
+            gradients = [value.grad for value in network.parameters() if value.grad is not None]
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            distributed.all_reduce(flat)
+            parts = (flat / self.size).split([gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: float) -> float:
+        """The mean of one number over all processes."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        if distributed.get_backend() == "nccl":
+            total = total.cuda()
+        distributed.all_reduce(total)
+        return float(total) / self.size
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+
+def join(device: str) -> tuple[Group, str]:
+    """Join the other processes if torchrun started this one.
+
+    Args:
+        device: as the user gave it.
+    Returns:
+        The group, and the device of this process: with GPUs and "auto" or "cuda", the one of its local rank.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Group(), device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return Group(distributed.get_rank(), distributed.get_world_size()), device
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes; torch's own does not run on the CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to the same; statistics in float32."""
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
+        count = input.numel() // input.shape[1] * distributed.get_world_size()
+        mean, square = (all_reduce(sums) / count).chunk(2)
+        variance = square - mean.square()
+        if self.momentum is not None and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+                self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normed = values * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return normed.to(input.dtype)
+
+
+def synchronise(network: Any) -> Any:
+    """Exchange every batch norm of a network for one over all processes, in place; the names of its tensors stay."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                synced = SyncBatchNorm2d(child.num_features, child.eps, child.momentum)
+                synced.load_state_dict(child.state_dict())
+                setattr(module, name, synced.to(next(child.parameters()).device))
+    return network
