@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
     add("--eyes", type=_eyes, metavar="X,Y,X,Y", help="centres of the eyes in pixels, where no face can be found")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
-    add("--solver", choices=("fast", "paper", "bamos"), default="fast", help="how to search z (%(default)s)")
+    add("--solver", choices=("fast", "encoder", "paper", "bamos"), default="fast", help="how to search z (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")

@@ -12,7 +12,7 @@ from align.template import TEMPLATES
 from align.warp import fit, footprint, invert, paste, warp
 from completion import masks
 from completion.blend import blend, inpaint, match_means
-from completion.solve import SOLVERS, Solver, Step, solve
+from completion.solve import SOLVERS, Solver, Step, check_start, solve
 from dcgan.checkpoint import Weights, WeightsError
 
 # dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
@@ -66,7 +66,7 @@ class FaceCompleter:
         solver: a name in completion.solve.SOLVERS, or a Solver.
         blend: a name in completion.blend.BLENDS.
     Raises:
-        WeightsError: the weights want faces aligned in a way that is unknown here.
+        WeightsError: the weights want faces aligned in a way that is unknown here, or lack the solver's encoder.
     """
 
     def __init__(self, weights: Weights, solver: str | Solver = "fast", blend: str = "poisson") -> None:
@@ -75,6 +75,7 @@ class FaceCompleter:
             raise WeightsError(f"the weights are for faces aligned as {weights.template!r}, not one of {known}")
         self.weights = weights
         self.solver = SOLVERS[solver] if isinstance(solver, str) else solver
+        check_start(self.solver, weights)
         self.blend = blend
         self.size = weights.generator.config.size
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from completion import loss
-from dcgan.checkpoint import Weights
+from dcgan.adam import Adam
+from dcgan.checkpoint import Weights, WeightsError
 from dcgan.networks import sample_z
 from dcgan.tensors import to_image, to_tensor
 
@@ -23,7 +24,9 @@ class Solver:
     Attributes:
         steps: iterations of Adam.
         restarts: candidates that are followed at once, K; the best is kept.
-        draws: random z that the candidates are chosen from, by their context loss.
+        start: "random" draws; "encoder" moves half of them to its guess, the first exactly there; "auto" does so where
+            the weights have an encoder.
+        draws: z that the candidates are chosen from, by their context loss.
         lr: Adam's learning rate at the start.
         cosine: let the learning rate fall to 0 on a cosine.
         weighted: weigh known pixels by how near the hole is (Yeh et al.), else all alike.
@@ -35,6 +38,7 @@ class Solver:
 
     steps: int
     restarts: int
+    start: str
     draws: int
     lr: float
     cosine: bool
@@ -49,6 +53,7 @@ SOLVERS = {
     "fast": Solver(
         steps=30,
         restarts=8,
+        start="auto",
         draws=128,
         lr=0.2,
         cosine=True,
@@ -58,10 +63,25 @@ SOLVERS = {
         z_weight=100.0,
         clip=None,
     ),
+    # One pass and no search.
+    "encoder": Solver(
+        steps=0,
+        restarts=1,
+        start="encoder",
+        draws=1,
+        lr=0.0,
+        cosine=False,
+        weighted=True,
+        prior="log",
+        prior_weight=0.0,
+        z_weight=0.0,
+        clip=None,
+    ),
     # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
     "paper": Solver(
         steps=1500,
         restarts=1,
+        start="random",
         draws=1,
         lr=0.01,
         cosine=False,
@@ -75,6 +95,7 @@ SOLVERS = {
     "bamos": Solver(
         steps=1000,
         restarts=1,
+        start="random",
         draws=1,
         lr=0.01,
         cosine=False,
@@ -113,27 +134,10 @@ class Step:
         return to_image(self.image)[0]
 
 
-class Adam:
-    """Adam for one tensor, changed in place, with the usual decays 0.9 and 0.999.
-
-    The one in torch.optim takes a second to make, since it imports torch's compiler: half of a whole search.
-    Source: Kingma and Ba 2015, "Adam: a method for stochastic optimization", algorithm 1.
-    """
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value
-        self._mean = torch.zeros_like(value, requires_grad=False)
-        self._square = torch.zeros_like(value, requires_grad=False)
-        self._steps = 0
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor, lr: float) -> None:
-        self._steps += 1
-        self._mean.lerp_(gradient, 1 - 0.9)
-        self._square.lerp_(gradient.square(), 1 - 0.999)
-        mean = self._mean / (1 - 0.9**self._steps)
-        square = self._square / (1 - 0.999**self._steps)
-        self._value -= lr * mean / (square.sqrt() + 1e-8)
+def check_start(solver: Solver, weights: Weights) -> None:
+    """Raise WeightsError if the solver needs an encoder that the weights do not have."""
+    if solver.start == "encoder" and weights.encoder is None:
+        raise WeightsError("the weights have no encoder; train one with python -m dcgan encode, or take another solver")
 
 
 def solve(
@@ -152,10 +156,17 @@ def solve(
         hole: bool (S, S). Nothing known at all makes it a pure generation.
         solver: how to search.
         seed: of the random z.
-        block: with more than 1 the hole is disregarded and only the means of blocks of this side are known.
+        block: with more than 1 the hole is disregarded and only the means of blocks of this side are known; of these
+            an encoder can make nothing.
     Yields:
         solver.steps + 1 Steps; the last is the result.
+    Raises:
+        WeightsError: the solver needs an encoder, and there is none, or only block means are known.
     """
+    check_start(solver, weights)
+    E = weights.encoder if block == 1 and solver.start != "random" else None
+    if E is None and solver.start == "encoder":
+        raise WeightsError("an encoder can make nothing of the means of blocks; take another solver, such as fast")
     G, D = weights.generator, weights.discriminator
     device = next(G.parameters()).device
     known = torch.from_numpy(~hole)[None, None].to(device)
@@ -173,6 +184,13 @@ def solve(
         return fake, loss.context_loss(avg_pool2d(fake, block) if block > 1 else fake, real, weight)
 
     drawn = sample_z(solver.draws, G.config, torch.Generator().manual_seed(seed)).to(device)
+    if E is not None:
+        # The first half moves to where E guesses, each with more noise left than the one before it.
+        near = drawn[: (solver.draws + 1) // 2]
+        with torch.no_grad():
+            near.mul_(torch.linspace(0, 1, len(near), device=device)[:, None]).add_(E(real, ~known))
+        if G.config.z_prior == "uniform":
+            near.clamp_(-1, 1)
     if solver.draws > solver.restarts:
         with torch.no_grad():
             contexts = torch.cat([judge(part)[1] for part in drawn.split(64)])

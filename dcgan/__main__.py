@@ -1,4 +1,6 @@
-"""python -m dcgan: train, sample, export."""
+"""python -m dcgan: train, encode, sample, export, evaluate."""
+
+from __future__ import annotations
 
 import argparse
 import re
@@ -6,11 +8,18 @@ import signal
 import sys
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.command import CONFIG_HELP, at_least, expand_config
-from dcgan.config import PRESETS, ConfigError, NetworkConfig, TrainConfig
+from dcgan.config import PRESETS, ConfigError, EncoderConfig, NetworkConfig, TrainConfig
+from dcgan.options import EvaluateOptions
 from weights import DEFAULT, REGISTRY, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from dcgan.parallel import Group
+    from dcgan.train import Progress
 
 _EXAMPLE = """example:
   python -m align raw/ aligned/
@@ -28,8 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
+    _add_encode(commands)
     _add_sample(commands)
     _add_export(commands)
+    _add_evaluate(commands)
     _add_benchmark_train(commands)
     return parser
 
@@ -43,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser, at=1))
     # Late, so that --help does not wait for torch.
+    from torch import OutOfMemoryError
+
     from align.photo import PhotoError
     from dcgan.checkpoint import CheckpointError, WeightsError
     from dcgan.dataset import DatasetError
@@ -63,6 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:
         print(f"dcgan: {error}", file=sys.stderr)
         return 2
+    except OutOfMemoryError:
+        print(
+            "dcgan: the GPU's memory is full; lower --batch, or take --device cpu; what was saved is kept",
+            file=sys.stderr,
+        )
+        return 1
     except (TrainingError, OSError) as error:
         print(f"dcgan: {error}", file=sys.stderr)
         return 1
@@ -86,8 +105,6 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from dcgan import parallel
     from dcgan.dataset import load_faces
     from dcgan.device import pick_device
@@ -101,12 +118,59 @@ def _train(arguments: argparse.Namespace) -> int:
     val = load_faces(arguments.val, config.network.size, say) if arguments.val else None
     processes = f", {group.size} processes" if group.size > 1 else ""
     say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
+    return _follow(train(config, faces, arguments.out, device, val, group), config.kimg, arguments.out, group)
+
+
+def _add_encode(commands: Any) -> None:
+    parser = commands.add_parser(
+        "encode",
+        help="train the encoder of a weights file, which guesses z; the same command again carries on",
+        description="Train, for the G and D of a weights file, an encoder that guesses z from what is known of a face. "
+        "The same command again carries on where it was stopped; export adds the encoder to the weights.",
+        epilog="example: python -m dcgan encode faces-64 aligned/ --out runs/encoder",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help=f"file or name: {', '.join(REGISTRY)}")
+    parser.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
+    parser.add_argument("--val", type=Path, help="folder of aligned faces of others, for the grids and the PSNR")
+    _add_config(parser, EncoderConfig)
+    _add_common(parser)
+    parser.set_defaults(handler=_encode)
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    import weights
+    from dcgan.checkpoint import load_weights
+    from dcgan.dataset import load_faces
+    from dcgan.device import pick_device
+    from dcgan.encoder import train_encoder
+    from dcgan.parallel import Group
+
+    config = EncoderConfig(**_given(arguments, EncoderConfig))
+    device = pick_device(arguments.device)
+    trained = load_weights(weights.resolve(arguments.weights), device)
+    size = trained.generator.config.size
+    faces = load_faces(arguments.faces, size, _say)
+    val = load_faces(arguments.val, size, _say) if arguments.val else None
+    _say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
+    run = train_encoder(config, trained, faces, arguments.out, device, val)
+    return _follow(run, config.kimg, arguments.out, Group())
+
+
+def _follow(run: Generator[Progress], kimg: float, out: Path, group: Group) -> int:
+    """Show the progress of a training run; the first signal ends it between two steps.
+
+    Returns:
+        The exit code.
+    """
+    from tqdm import tqdm
+
+    say = _say if group.rank == 0 else _hush
     stop = _StopSignal()
-    run = train(config, faces, arguments.out, device, val, group)
     begin = next(run).images
     if begin:
-        say(f"carrying on at {begin / 1000:.1f} kimg")
-    total = round(config.kimg * 1000)
+        say(f"carrying on at {begin / 1000:g} kimg")
+    total = round(kimg * 1000)
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for progress in run:
             bar.update(progress.images - bar.n)
@@ -119,7 +183,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 return 128 + (stop.number or signal.SIGTERM)
     group.close()
     if group.rank == 0:
-        print(arguments.out)
+        print(out)
     return 0
 
 
@@ -168,12 +232,13 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="write the weights of a run for completion",
-        description="Write G's average and D of a run's newest checkpoint, and a picture of its curves beside them.",
+        description="Write G's average and D of a run's newest checkpoint, or the weights that an encoder was trained "
+        "for together with it, and a picture of the run's curves beside them.",
         epilog="example: python -m dcgan export runs/faces weights/faces-64.safetensors",
     )
-    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train")
+    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode")
     parser.add_argument("file", type=Path, help="weights file to write, .safetensors")
-    parser.add_argument("--template", default="face", help="alignment template of the training faces (face)")
+    parser.add_argument("--template", default="face", help="alignment template of the faces of train (face)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.set_defaults(handler=_export)
 
@@ -187,6 +252,63 @@ def _export(arguments: argparse.Namespace) -> int:
     plot_losses(arguments.run, picture)
     _say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
     print(arguments.file, picture, sep="\n")
+    return 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure the generator of a weights file against faces that it has not seen",
+        description="Measure a generator: distances of descriptors and of patches, precision and recall, variety, "
+        "reconstruction, memorising; each beside its floor, the same measure of real faces. Writes evaluation.json, "
+        "evaluation.md and pictures.",
+        epilog="example: python -m dcgan evaluate faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help=f"file or name: {', '.join(REGISTRY)}")
+    parser.add_argument("faces", type=Path, help="folder of aligned faces that the generator has not seen")
+    parser.add_argument("--train", type=Path, help="folder of the faces that it was trained on")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the report (%(default)s)")
+    _add_config(parser, EvaluateOptions)
+    parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights; measures FID, too")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    _add_common(parser)
+    parser.set_defaults(handler=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    import weights
+    from align.landmarks import LandmarkModelError
+    from dcgan.checkpoint import load_weights
+    from dcgan.dataset import load_faces
+    from dcgan.descriptors import DescriptorError
+    from dcgan.device import pick_device
+    from dcgan.evaluate import Evaluation, EvaluationError, evaluate
+    from dcgan.report import FILES, table, write_report
+
+    options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
+    device = pick_device(arguments.device)
+    trained = load_weights(weights.resolve(arguments.weights), device)
+    _refuse_existing([arguments.out / name for name in FILES], arguments.overwrite)
+    size = trained.generator.config.size
+    validation = load_faces(arguments.faces, size, _say)
+    training = load_faces(arguments.train, size, _say) if arguments.train else None
+    try:
+        with tqdm(disable=None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:
+            for step in evaluate(trained, validation, training, options):
+                if isinstance(step, Evaluation):
+                    evaluation = step
+                else:
+                    bar.total, bar.n = step.total, step.done
+                    bar.set_description(step.part)
+    except (DescriptorError, EvaluationError, LandmarkModelError) as error:
+        _say(f"dcgan: {error}")
+        return 2
+    facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.facts.get("images")}
+    write_report(arguments.out, evaluation, facts)
+    _say(table(evaluation))
+    print(*(arguments.out / name for name in FILES[:2]), sep="\n")
     return 0
 
 

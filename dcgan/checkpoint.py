@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from align.photo import atomic_write
 from dcgan.config import ConfigError, network_config
-from dcgan.networks import Discriminator, Generator
+from dcgan.networks import Discriminator, Encoder, Generator
 
 _FORMAT = "dcgan-completion"
 _VERSION = 1
@@ -35,6 +35,7 @@ class Weights:
         template: how the faces were aligned that it was trained on.
         facts: what is known of the training: images seen, time, machine, mean logits and more.
         sha256: of the tensors and settings, as the file itself states it.
+        encoder: E, likewise, where one was trained.
     """
 
     generator: Generator
@@ -42,6 +43,7 @@ class Weights:
     template: str
     facts: dict[str, Any]
     sha256: str
+    encoder: Encoder | None = None
 
     @property
     def logit_offset(self) -> float:
@@ -90,7 +92,12 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def save_weights(
-    path: Path, generator: Generator, discriminator: Discriminator, template: str, facts: dict[str, Any]
+    path: Path,
+    generator: Generator,
+    discriminator: Discriminator,
+    template: str,
+    facts: dict[str, Any],
+    encoder: Encoder | None = None,
 ) -> str:
     """Write what completion needs into one safetensors file, in half precision.
 
@@ -100,6 +107,7 @@ def save_weights(
         discriminator: D.
         template: alignment template of the training faces.
         facts: what the file tells of its training; must be JSON.
+        encoder: E's moving average, where there is one.
     Returns:
         sha256 of the settings and tensors, which the file carries too.
     """
@@ -107,7 +115,7 @@ def save_weights(
 
     tensors = {
         f"{name}.{key}": (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, network in (("G", generator), ("D", discriminator))
+        for name, network in _named(generator, discriminator, encoder)
         for key, value in network.state_dict().items()
     }
     header = {
@@ -117,6 +125,8 @@ def save_weights(
         "template": template,
         "facts": json.dumps(facts, sort_keys=True),
     }
+    if encoder is not None:
+        header["encoder"] = json.dumps({"nef": encoder.nef})
     header["sha256"] = _digest(header, tensors)
     with atomic_write(path) as file:
         file.write(save(tensors, header))
@@ -153,12 +163,21 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> Weights:
         config = network_config(json.loads(header["network"]))
         facts = json.loads(header["facts"])
         generator, discriminator = Generator(config), Discriminator(config)
-    except (KeyError, ValueError, TypeError, ConfigError) as error:
+        encoder = Encoder(config, **json.loads(header["encoder"])) if "encoder" in header else None
+    except (KeyError, ValueError, TypeError, RuntimeError, ConfigError) as error:
         raise WeightsError(f"{path} describes no network that can be built: {error}") from error
-    for name, network in (("G", generator), ("D", discriminator)):
+    for name, network in _named(generator, discriminator, encoder):
         _load_network(path, name, network, tensors)
         network.to(device).eval().requires_grad_(False)
-    return Weights(generator, discriminator, header["template"], facts, header["sha256"])
+    return Weights(generator, discriminator, header["template"], facts, header["sha256"], encoder)
+
+
+def _named(
+    generator: Generator, discriminator: Discriminator, encoder: Encoder | None
+) -> list[tuple[str, Generator | Discriminator | Encoder]]:
+    """The networks of a file by the first letter of their tensors' names."""
+    encoders = [] if encoder is None else [("E", encoder)]
+    return [("G", generator), ("D", discriminator), *encoders]
 
 
 def _load_network(path: Path, name: str, network: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -151,7 +151,8 @@ class EncoderConfig:
     Attributes:
         nef: channels of E's first layer; each layer after it has twice as many.
         kimg: length of the run in thousands of real images shown to E.
-        batch: real images in a step; as many generated ones go with them.
+        batch: real images in a step.
+        pairs: generated images in a step, whose z is known.
         image_weight: of the L1 distance of G(E(x)) from x.
         hole_weight: how much more than a known pixel one under the hole counts in that distance.
         z_weight: of the squared error of E(G(z)) from z.
@@ -172,6 +173,7 @@ class EncoderConfig:
     nef: int = 64
     kimg: float = 300
     batch: int = 64
+    pairs: int = 32
     image_weight: float = 1
     hole_weight: float = 3
     z_weight: float = 0.1
@@ -190,7 +192,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("nef", "kimg", "batch", "lr", "tick_kimg", "sample_kimg"):
+        for name in ("nef", "kimg", "batch", "pairs", "lr", "tick_kimg", "sample_kimg"):
             _positive(name, getattr(self, name))
         for item in fields(self):
             value = getattr(self, item.name)

@@ -3,21 +3,31 @@
 from pathlib import Path
 from typing import Any
 
-from dcgan.checkpoint import CheckpointError, load_checkpoint, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
 from dcgan.config import network_config
+from dcgan.encoder import START
 from dcgan.loss import LOSSES
-from dcgan.networks import Discriminator, Generator
+from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.runfolder import read_stats
 from dcgan.train import settle_batch_norm
 
+_PANELS: dict[str, tuple[str, ...]] = {
+    "losses": ("loss_d", "loss_g", "image", "feature", "adversarial"),
+    "mean logits": ("real", "fake"),
+    "gradient penalties": ("r1", "r2", "gp"),
+    "MS-SSIM of pairs, D's overfitting": ("alike", "alike_real", "overfit"),
+    "error and size of z": ("z", "z_square"),
+    "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80"),
+}
+
 
 def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
-    """Write the weights of a run's newest checkpoint.
+    """Write the weights of a run's newest checkpoint; for the run of an encoder, those it was trained for and E.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, of `train` or `train_encoder`.
         path: the weights file to write, .safetensors.
-        template: alignment template of the training faces.
+        template: alignment template of the training faces; an encoder's are those of its weights.
     Returns:
         The facts of the training, as the file carries them.
     Raises:
@@ -26,6 +36,8 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     saved = load_checkpoint(folder)
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; expected the --out folder of python -m dcgan train")
+    if "E" in saved:
+        return _export_encoder(folder, path, saved)
     config = saved["config"]
     network = network_config(config["network"])
     G, D = Generator(network), Discriminator(network)
@@ -50,18 +62,27 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     return facts
 
 
+def _export_encoder(folder: Path, path: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    start = load_weights(folder / START)
+    E = Encoder(start.generator.config, saved["config"]["nef"])
+    E.load_state_dict(saved["ema"])
+    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
+    facts |= {"images": saved["step"] * saved["config"]["batch"], "seconds": round(saved["seconds"])}
+    facts["training"] = saved["config"]
+    save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    return facts
+
+
 def plot_losses(folder: Path, path: Path) -> None:
-    """Draw the losses, the logits and the penalties of a run over the images seen, as a PNG."""
+    """Draw the losses, logits, penalties and signs of trouble of a run over the images seen, as a PNG."""
     from matplotlib.figure import Figure
 
     ticks = read_stats(folder)
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    for axes, title, names in zip(
-        figure.subplots(1, 3),
-        ("losses", "mean logits", "gradient penalties"),
-        (("loss_d", "loss_g"), ("real", "fake"), ("r1", "r2")),
-        strict=True,
-    ):
+    logged = {name for tick in ticks for name in tick}
+    panels = {title: names for title, names in _PANELS.items() if logged & set(names)} or {"losses": ()}
+    figure = Figure(figsize=(3 * len(panels), 3), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, names) in zip(all_axes, panels.items(), strict=True):
         for name in names:
             shown = [(tick["kimg"], tick[name]) for tick in ticks if name in tick]
             axes.plot(*zip(*shown, strict=True), label=name) if shown else None

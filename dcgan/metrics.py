@@ -51,10 +51,10 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     if a.shape != b.shape or min(a.shape[-2:]) < _WINDOW_PX:
         raise ValueError(f"images of {tuple(a.shape)} and {tuple(b.shape)}, expected one shape, sides from 11 px on")
-    scales = min(len(_SCALE_WEIGHTS), int(math.log2(min(a.shape[-2:]) / _WINDOW_PX)) + 1)
+    weights = ms_ssim_weights(min(a.shape[-2:]))
     pair = (torch.cat([a, b], dim=1).float() + 1) / 2
     similarity = pair.new_ones(len(pair))
-    for scale, weight in enumerate(_SCALE_WEIGHTS[:scales]):
+    for scale, weight in enumerate(weights):
         if scale:
             pair = avg_pool2d(pair, 2)
         x, y = pair.chunk(2, dim=1)
@@ -62,11 +62,17 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
         mean_x, mean_y, square_x, square_y, product = means.chunk(5, dim=1)  # (N, 3, S - 10, S - 10)
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
         here = (2 * (product - both) + _C2) / (square_x + square_y - squares + _C2)
-        if scale == scales - 1:  # brightness counts at the coarsest scale alone
+        if scale == len(weights) - 1:  # brightness counts at the coarsest scale alone
             here = here * (2 * both + _C1) / (squares + _C1)
         # The root of a value near 0 would have no gradient that training survives.
-        similarity = similarity * here.mean(dim=(1, 2, 3)).clamp(min=1e-6) ** (weight / sum(_SCALE_WEIGHTS[:scales]))
+        similarity = similarity * here.mean(dim=(1, 2, 3)).clamp(min=1e-6) ** weight
     return similarity
+
+
+def ms_ssim_weights(size: int) -> list[float]:
+    """The weights of the scales that a side of `size` pixels has room for, the finest first; their sum is 1."""
+    fitting = _SCALE_WEIGHTS[: int(math.log2(size / _WINDOW_PX)) + 1]
+    return [weight / sum(fitting) for weight in fitting]
 
 
 def _window_means(images: Tensor) -> Tensor:
@@ -148,9 +154,9 @@ def precision_recall(real: NDArray[np.float64], fake: NDArray[np.float64], k: in
 
 def nearest(rows: NDArray[np.floating], among: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Euclidean distance (N,) of each of the rows (N, F) to the nearest among others (M, F), and that one's index."""
-    tables = [(part.min(axis=1), part.argmin(axis=1)) for part in _squares(rows, among)]
-    squares, indices = (np.concatenate(column) for column in zip(*tables, strict=True))
-    return np.sqrt(squares), indices
+    indices = np.concatenate([part.argmin(axis=1) for part in _squares(rows, among)])
+    # Anew, since the table's differences of large numbers leave little of a small distance.
+    return np.array([np.linalg.norm(row - among[index]) for row, index in zip(rows, indices, strict=True)]), indices
 
 
 def _squares(a: NDArray[np.floating], b: NDArray[np.floating]) -> Iterator[NDArray[np.floating]]:

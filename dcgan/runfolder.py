@@ -28,6 +28,8 @@ class RunFolder:
 
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        for cut_off in path.glob(".*.part"):  # a run that was killed in mid-save
+            cut_off.unlink()
         kept = [line for line in read_stats(path) if line["kimg"] * 1000 <= images]
         if kept or (path / "stats.jsonl").exists():
             with atomic_write(path / "stats.jsonl") as file:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dcgan.checkpoint import Weights, load_weights, save_weights
 from dcgan.config import NetworkConfig
-from dcgan.networks import Discriminator, Generator
+from dcgan.networks import Discriminator, Encoder, Generator
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Two threads that wait for each other on a busy core are 30 times slower than one.
@@ -53,3 +53,18 @@ def small_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_weights(small_weights_file: Path) -> Weights:
     return load_weights(small_weights_file)
+
+
+@pytest.fixture(scope="session")
+def encoder_weights_file(tmp_path_factory: pytest.TempPathFactory, small_weights: Weights) -> Path:
+    """The same networks and an untrained encoder."""
+    torch.manual_seed(1)
+    G, D = small_weights.generator, small_weights.discriminator
+    path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
+    save_weights(path, G, D, "face", {"images": 0}, Encoder(G.config, 8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def encoder_weights(encoder_weights_file: Path) -> Weights:
+    return load_weights(encoder_weights_file)

@@ -124,9 +124,26 @@ def test_faces_all_fills_the_hole_of_a_name_on_every_face(
 
 @pytest.mark.parametrize("blend", ["poisson", "alpha", "none"])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_blend_and_solver(complete: Complete, tmp_path: Path, done: Path, blend: str, solver: str) -> None:
-    assert complete(save(tmp_path / "a.png"), "--blend", blend, "--solver", solver) == 0
+def test_every_blend_and_solver(
+    complete: Complete, encoder_weights_file: Path, tmp_path: Path, done: Path, blend: str, solver: str
+) -> None:
+    words = ["--blend", blend, "--solver", solver, "--weights", encoder_weights_file]
+    assert complete(save(tmp_path / "a.png"), *words) == 0
     assert np.array_equal(pixels(done / "a.png")[~CENTER], FACE[~CENTER])
+
+
+def test_the_solver_encoder_needs_one(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert complete(save(tmp_path / "a.png"), "--solver", "encoder") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no encoder" in line and "python -m dcgan encode" in line
+    assert not list(done.iterdir())
+
+
+def test_every_solver_can_be_chosen() -> None:
+    [action] = [item for item in build_parser()._actions if item.dest == "solver"]
+    assert set(action.choices or ()) == set(SOLVERS)
 
 
 def test_the_seed_repeats_a_completion(complete: Complete, tmp_path: Path) -> None:

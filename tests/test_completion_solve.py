@@ -12,10 +12,11 @@ from torch import Tensor
 
 from completion import solve as solve_module
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import SOLVERS, Adam, Solver, Step, solve
-from dcgan.checkpoint import Weights, load_weights, save_weights
+from completion.solve import SOLVERS, Solver, Step, solve
+from dcgan.adam import Adam
+from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
-from dcgan.networks import Discriminator, Generator, sample_z
+from dcgan.networks import Discriminator, Encoder, Generator, sample_z
 from dcgan.tensors import to_image, to_tensor
 
 HOLE = np.zeros((32, 32), dtype=bool)
@@ -25,6 +26,7 @@ QUICK = replace(SOLVERS["fast"], steps=3, draws=6, restarts=2)
 FINDER = Solver(
     steps=150,
     restarts=4,
+    start="random",
     draws=64,
     lr=0.05,
     cosine=True,
@@ -67,10 +69,10 @@ def test_the_image_of_a_z_is_found_again_around_and_inside_the_hole(
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_solver_lowers_the_context_loss_and_yields_a_step_more_than_its_steps(
-    small_weights: Weights, target: NDArray[np.uint8], name: str
+    encoder_weights: Weights, target: NDArray[np.uint8], name: str
 ) -> None:
-    solver = replace(SOLVERS[name], steps=15)
-    steps = list(solve(small_weights, target, HOLE, replace(solver, prior_weight=0, z_weight=0)))
+    solver = replace(SOLVERS[name], steps=15, lr=SOLVERS[name].lr or 0.1)
+    steps = list(solve(encoder_weights, target, HOLE, replace(solver, prior_weight=0, z_weight=0)))
     assert [step.number for step in steps] == list(range(16))
     assert steps[-1].context.min() < steps[0].context.min()
     for step in steps:
@@ -118,15 +120,78 @@ def test_seeds_repeat_a_search_bit_by_bit(small_weights: Weights, target: NDArra
     assert same(one, again) and not same(one, other)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_fault_29_what_stands_in_the_hole_is_never_read(
-    small_weights: Weights, target: NDArray[np.uint8], weighted: bool
+def guess(weights: Weights, pixels: NDArray[np.uint8]) -> Tensor:
+    assert weights.encoder is not None
+    return weights.encoder(to_tensor(pixels[None].copy()), torch.from_numpy(HOLE)[None, None])
+
+
+def test_the_solver_encoder_is_one_pass_of_e(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+    [step] = solve(encoder_weights, target, HOLE, SOLVERS["encoder"], seed=3)
+    z = guess(encoder_weights, target)
+    assert torch.equal(step.z, z)
+    torch.testing.assert_close(step.image, encoder_weights.generator(z))
+
+
+def test_the_search_begins_around_what_e_guesses(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+    z = guess(encoder_weights, target)
+    count = 100
+    first = next(solve(encoder_weights, target, HOLE, replace(QUICK, draws=count, restarts=count)))
+    distance = (first.z - z).square().mean(dim=1).sqrt().sort().values
+    assert distance[0] == 0 and distance[10] < 0.5 < distance[40]
+    random = next(solve(encoder_weights, target, HOLE, replace(QUICK, draws=count, restarts=count, start="random")))
+    kept = (first.z[:, None] == random.z).all(dim=2).any(dim=1)
+    assert kept.sum() == count // 2  # the other half are the draws of a search without E
+
+
+def test_without_an_encoder_the_search_is_from_random_draws(
+    small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
+    random = replace(QUICK, start="random")
+    one, other, third = (
+        last(weights, target, HOLE, solver)
+        for weights, solver in ((small_weights, QUICK), (small_weights, random), (encoder_weights, random))
+    )
+    assert same(one, other) and same(one, third)
+    assert not same(one, last(encoder_weights, target, HOLE, QUICK))
+    for name in ("paper", "bamos"):
+        assert SOLVERS[name].start == "random"
+
+
+def test_the_solver_encoder_needs_an_encoder_and_known_pixels(
+    small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
+) -> None:
+    with pytest.raises(WeightsError, match="no encoder.*dcgan encode"):
+        last(small_weights, target, HOLE, SOLVERS["encoder"])
+    with pytest.raises(WeightsError, match="means of blocks"):
+        last(encoder_weights, target, HOLE, SOLVERS["encoder"], block=4)
+    full = np.ones((32, 32), dtype=bool)
+    assert same(*(last(weights, target, full, QUICK, block=4) for weights in (small_weights, encoder_weights)))
+
+
+def test_candidates_near_a_guess_stay_inside_of_a_uniform_prior(tmp_path: Path) -> None:
+    config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior="uniform")
+    E = Encoder(config, 4)
+    with torch.no_grad():
+        for weight in E.parameters():
+            weight.mul_(10)
+    save_weights(tmp_path / "w.safetensors", Generator(config), Discriminator(config), "face", {}, E)
+    crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
+    hole[4:8] = True
+    first = next(solve(load_weights(tmp_path / "w.safetensors"), crop, hole, replace(QUICK, draws=20, restarts=20)))
+    assert 0.9 < first.z.abs().max() <= 1
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("name", ["small_weights", "encoder_weights"])
+def test_fault_29_what_stands_in_the_hole_is_never_read(
+    request: pytest.FixtureRequest, target: NDArray[np.uint8], weighted: bool, name: str
+) -> None:
+    weights = request.getfixturevalue(name)
     solver = replace(QUICK, weighted=weighted)
     other = np.where(HOLE[..., None], 255 - target, target)
-    assert same(last(small_weights, target, HOLE, solver), last(small_weights, other, HOLE, solver))
+    assert same(last(weights, target, HOLE, solver), last(weights, other, HOLE, solver))
     elsewhere = np.where(HOLE[..., None], target, 255 - target)
-    assert not same(last(small_weights, target, HOLE, solver), last(small_weights, elsewhere, HOLE, solver))
+    assert not same(last(weights, target, HOLE, solver), last(weights, elsewhere, HOLE, solver))
 
 
 def test_fault_27_read_only_arrays_will_do(small_weights: Weights, target: NDArray[np.uint8]) -> None:
@@ -176,12 +241,13 @@ def test_the_means_of_blocks_find_the_image_again(small_weights: Weights, target
 
 @pytest.mark.parametrize(("z_prior", "bound"), [("uniform", 1.0), ("normal", 3.0)])
 def test_clip_keeps_z_inside_of_the_prior(tmp_path: Path, z_prior: str, bound: float) -> None:
+    torch.manual_seed(0)
     config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior=z_prior)
     save_weights(tmp_path / "tiny.safetensors", Generator(config), Discriminator(config), "face", {})
     weights = load_weights(tmp_path / "tiny.safetensors")
     crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
     hole[4:8] = True
-    fierce = replace(SOLVERS["paper"], steps=3, lr=2.0)
+    fierce = replace(SOLVERS["paper"], steps=3, lr=20.0)
     assert last(weights, crop, hole, fierce).z.abs().max() == bound
     assert last(weights, crop, hole, replace(fierce, clip=None)).z.abs().max() > bound
 

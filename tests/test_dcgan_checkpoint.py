@@ -24,6 +24,7 @@ from dcgan.checkpoint import (
 )
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Generator
+from dcgan.runfolder import RunFolder
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:
@@ -45,6 +46,41 @@ def test_weights_come_back(small_weights_file: Path, small_weights: Weights) -> 
     assert again.facts == {"images": 0}
     assert not again.generator.training
     assert not any(weight.requires_grad for weight in again.discriminator.parameters())
+
+
+def test_an_encoder_comes_back_and_is_missing_where_there_is_none(
+    small_weights: Weights, encoder_weights: Weights, encoder_weights_file: Path
+) -> None:
+    assert small_weights.encoder is None
+    assert small_weights.sha256 != encoder_weights.sha256
+    one, other = encoder_weights.encoder, load_weights(encoder_weights_file).encoder
+    assert one is not None and other is not None
+    images, hole = torch.randn(2, 3, 32, 32), torch.rand(2, 1, 32, 32) < 0.5
+    assert torch.equal(one(images, hole), other(images, hole))
+    assert not one.training and not any(weight.requires_grad for weight in one.parameters())
+    z = torch.randn(2, 8)
+    assert torch.equal(encoder_weights.generator(z), small_weights.generator(z))
+
+
+@pytest.mark.parametrize(
+    ("header", "change", "words"),
+    [
+        ({"encoder": "{}"}, {}, "no network that can be built"),
+        ({"encoder": '{"nef": -1}'}, {}, "no network that can be built"),
+        ({"encoder": '{"nef": 4}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\), expected \(4, "),
+        ({}, {"E.layers.0.weight": None}, "E has missing or extra tensors"),
+    ],
+)
+def test_a_wrong_encoder_is_refused(
+    tmp_path: Path,
+    encoder_weights_file: Path,
+    header: dict[str, str],
+    change: dict[str, torch.Tensor | None],
+    words: str,
+) -> None:
+    path = rewrite(encoder_weights_file, tmp_path / "w.safetensors", header, change)
+    with pytest.raises(WeightsError, match=words):
+        load_weights(path)
 
 
 def test_half_precision_costs_less_than_a_grey_level(tmp_path: Path) -> None:
@@ -202,3 +238,9 @@ def test_changed_absent_and_unknown_embedded_weights(tmp_path: Path, monkeypatch
     with pytest.raises(weights.WeightsFileError, match="no weights named 'dogs'"):
         weights.path("dogs")
     assert weights.resolve("mine.safetensors") == Path("mine.safetensors")
+
+
+def test_what_a_killed_save_left_is_removed_when_the_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
+    RunFolder(tmp_path).close()
+    assert not list(tmp_path.glob(".*"))

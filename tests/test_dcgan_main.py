@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from align.photo import read_photo
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig
+from dcgan.engine import Engine
 
 SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
 
@@ -45,13 +47,13 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     assert main(["train", str(faces), "--out", str(run), "--kimg", "0.016", *SMALL]) == 0
     assert capsys.readouterr().out == f"{run}\n"
     assert main(["train", str(faces), "--out", str(run), "--kimg", "0.032", *SMALL]) == 0
-    assert "carrying on at 0.0 kimg" in capsys.readouterr().err
+    assert "carrying on at 0.016 kimg" in capsys.readouterr().err
     assert main(["export", str(run), str(file)]) == 0
     loaded = load_weights(file)
     assert loaded.facts["images"] == 32
     assert loaded.facts["data_images"] == 16
     assert loaded.logit_offset == json.loads((run / "stats.jsonl").read_text().splitlines()[-1])["real"]
-    assert read_photo(run / "losses.png").pixels.shape[1] == 900
+    assert read_photo(run / "losses.png").pixels.shape[1] == 1200
     assert main(["export", str(run), str(file)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["sample", "--weights", str(file), "--count", "5", "--out", str(samples)]) == 0
@@ -89,6 +91,18 @@ def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: P
     assert process.wait(60) == 128 + number
     assert "the same command carries on" in said
     assert len(list(run.glob("checkpoint-*.pt"))) == 1
+
+
+def test_fault_49_a_full_gpu_is_one_line(
+    tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Engine, "step", full)
+    assert main(["train", str(faces), "--out", str(tmp_path / "run"), *SMALL]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert "--batch" in error[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import dcgan.dataset
 import dcgan.engine
 import dcgan.loss
 import dcgan.train
@@ -184,6 +185,19 @@ def test_fault_48_bad_images_are_named_and_counted(tmp_path: Path) -> None:
     assert "16x17" in said[0]
     assert "text.png" in said[1]
     assert said[2] == "2 of 3 files left out"
+
+
+def test_fault_50_a_reader_that_dies_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are read once, by threads, before training; nothing loads in its background."""
+    for index in range(4):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{index}.png")
+
+    def die(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(dcgan.dataset, "read_photo", die)
+    with pytest.raises(MemoryError):
+        load_faces(tmp_path, 16, print)
 
 
 def test_batches_show_every_image_once_an_epoch(faces: NDArray[np.uint8]) -> None:

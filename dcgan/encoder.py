@@ -1,0 +1,215 @@
+"""Training of the encoder, which guesses from what is known of a face the z whose G(z) completes it."""
+
+import math
+import time
+from collections.abc import Generator as Steps
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dcgan import loss
+from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, save_checkpoint, save_weights
+from dcgan.config import EncoderConfig
+from dcgan.dataset import Batches, digest
+from dcgan.engine import seeded
+from dcgan.holes import draw_holes, measuring_holes
+from dcgan.metrics import psnr
+from dcgan.networks import Discriminator, Encoder, Generator, sample_z
+from dcgan.runfolder import RunFolder, crosses, machine
+from dcgan.tensors import to_image, to_tensor
+from dcgan.train import Progress, TrainingError, _check_same_run
+
+START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
+_SHOWN = 16  # faces in a grid
+_MEASURED = 200  # faces that figures are means over
+
+
+def train_encoder(
+    config: EncoderConfig,
+    weights: Weights,
+    faces: NDArray[np.uint8],
+    folder: Path,
+    device: torch.device,
+    val: NDArray[np.uint8] | None = None,
+) -> Steps[Progress]:
+    """Train E for a G and a D that stay as they are, or carry on where the folder's newest checkpoint stands.
+
+    As `train`: what is random is a function of the seed and the step, and closing the iterator saves a checkpoint.
+
+    Args:
+        config: the run's settings; only `kimg` may differ from those that the folder was begun with.
+        weights: G and D, on any device.
+        faces: uint8 (N, S, S, 3).
+        folder: the run folder; gets what `train` writes, and a copy of the weights.
+        device: where to compute; the faces go there, too.
+        val: faces that are not trained on, uint8 (N, S, S, 3), for the grids and the PSNR of holes.
+    Yields:
+        Where the run begins, then one Progress a step.
+    Raises:
+        TrainingError: a loss or a weight is no finite number.
+        CheckpointError: the folder holds another run.
+        DatasetError: there are fewer images than a batch.
+    """
+    # Load the data.
+    batches = Batches(faces, config.batch, config.seed, config.flip, device)
+    data_sha256 = digest(faces)
+    seen = to_tensor(_spread(faces, _SHOWN) if val is None else _spread(val, _MEASURED))
+
+    # Build E and its average beside G and D.
+    torch.manual_seed(config.seed)
+    G, D = weights.generator, weights.discriminator
+    E = Encoder(G.config, config.nef)
+    for network in (G, D, E):
+        network.to(device).to(memory_format=torch.channels_last)
+    ema = deepcopy(E).eval().requires_grad_(False)
+    optimiser = torch.optim.Adam(E.parameters(), config.lr, (0.9, 0.99), fused=True)
+    parts: dict[str, Any] = {"E": E, "ema": ema, "optimiser": optimiser}
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+    # Resume.
+    saved = load_checkpoint(folder)
+    step, seconds = 0, 0.0
+    if saved is not None:
+        _check_same_run(saved, config, data_sha256, folder)  # type: ignore[arg-type]
+        if saved["weights_sha256"] != weights.sha256:
+            raise CheckpointError(f"{folder} was begun with other weights; give the same ones or another --out")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        step, seconds = saved["step"], saved["seconds"]
+    run = RunFolder(folder, step * config.batch)
+    run.settings(asdict(config))
+    if saved is None:
+        save_weights(folder / START, G, D, weights.template, weights.facts)
+    yield Progress(step * config.batch)
+
+    def save() -> None:
+        _check_finite(sums, E)
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"step": step, "seconds": seconds, "config": asdict(config), "machine": machine(device)}
+        state |= {"data_sha256": data_sha256, "data_images": len(faces), "weights_sha256": weights.sha256}
+        save_checkpoint(folder, step * config.batch, state)
+
+    sums: dict[str, Tensor] = {}
+    ticked = step, seconds
+    last_save = time.monotonic()
+    try:
+        while step * config.batch < config.kimg * 1000:
+            began = time.monotonic()
+            optimiser.param_groups[0]["lr"] = _learning_rate(config, step)
+            optimiser.zero_grad(set_to_none=True)
+            with autocast:
+                losses = _losses(config, E, G, D, to_tensor(batches.at(step)), seeded(config.seed, 3, step))
+            torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()
+            optimiser.step()
+            step += 1
+            images = step * config.batch
+            _average(ema, E, config, images)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+            last = images >= config.kimg * 1000
+            tick = last or crosses(images, config.batch, config.tick_kimg)
+            if tick:
+                _check_finite(sums, E)  # waits for the device
+            seconds += time.monotonic() - began
+
+            # Maintenance: log, samples, checkpoint.
+            stats: dict[str, float] = {}
+            if tick:
+                stats = {"kimg": images / 1000, "lr": _learning_rate(config, step), "seconds": seconds}
+                stats |= {name: float(value) / (step - ticked[0]) for name, value in sums.items()}
+                stats["images_per_second"] = (step - ticked[0]) * config.batch / (seconds - ticked[1])
+                sums.clear()
+                ticked = step, seconds
+            if last or crosses(images, config.batch, config.sample_kimg):
+                with torch.no_grad(), autocast:
+                    shown = _spread(seen, _SHOWN)
+                    run.grid(_pictures(ema, G, shown.to(device)), images, columns=len(shown))
+                    if val is not None:
+                        stats |= {"kimg": images / 1000} | _measure(ema, G, seen, device)
+            if stats:
+                run.tick(stats)
+            if time.monotonic() - last_save > config.save_minutes * 60:
+                save()
+                last_save = time.monotonic()
+            yield Progress(images, stats or None)
+    except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
+        save()
+        raise
+    finally:
+        run.close()
+    save()
+
+
+def _losses(
+    config: EncoderConfig, E: Encoder, G: Generator, D: Discriminator, real: Tensor, noise: torch.Generator
+) -> dict[str, Tensor]:
+    """The losses of one step, unweighted, by the names of their weights."""
+    hole = draw_holes(len(real) + config.pairs, real.shape[2], noise).to(real.device)
+    z = sample_z(config.pairs, G.config, noise).to(real.device)
+    with torch.no_grad():
+        made = G(z).float()
+        features = D.features(real)
+        logits = D.head(features[-1]).flatten()
+    guess, guess_of_made = E(torch.cat([real, made]), hole).float().split([len(real), config.pairs])
+    hole = hole[: len(real)]
+    fake = G(guess).float()
+    weight = torch.where(hole, config.hole_weight, 1.0)
+    return {
+        "image": (weight * (fake - real).abs()).mean() / weight.mean(),
+        "z": (guess_of_made - z).square().mean(),
+        "z_square": guess.square().mean(),
+        "feature": loss.feature_distance(D.features(torch.where(hole, fake, real)), features),
+        "adversarial": loss.relativistic_g(logits.float(), D(fake).float()),
+    }
+
+
+def _pictures(E: Encoder, G: Generator, real: Tensor) -> Tensor:
+    """Rows of what E sees, G(E(x)), the completed face and the real one: (4 N, 3, S, S)."""
+    hole = draw_holes(len(real), real.shape[2], seeded(0, 4, 0)).to(real.device)
+    fake = G(E(real, hole)).float()
+    return torch.cat([torch.where(hole, 0.0, real), fake, torch.where(hole, fake, real), real])
+
+
+def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> dict[str, float]:
+    """PSNR of G(E(x)) under each of some holes, in dB: the mean over the faces, nothing blended."""
+    found = {}
+    reals = to_image(seen)
+    for name, hole in measuring_holes(len(seen), seen.shape[2], seeded(0, 4, 1)).items():
+        hole = hole.expand(len(seen), -1, -1, -1)
+        pairs = zip(seen.split(50), hole.split(50), strict=True)
+        fakes = np.concatenate([to_image(G(E(part.to(device), under.to(device)))) for part, under in pairs])
+        found[f"psnr_{name}"] = fmean(map(psnr, reals, fakes, hole[:, 0].numpy()))
+    return found
+
+
+def _spread(faces: Any, count: int) -> Any:
+    """At most `count` of the faces, from all over: neighbours in a folder are often of one person."""
+    return faces[:: -(-len(faces) // count)]
+
+
+def _learning_rate(config: EncoderConfig, step: int) -> float:
+    done = min(1.0, step * config.batch / (config.kimg * 1000))
+    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _average(ema: Encoder, E: Encoder, config: EncoderConfig, images: int) -> None:
+    """Half-life `ema_kimg`, shorter while the run is young; the statistics of batch norm are averaged likewise."""
+    half_life = min(config.ema_kimg * 1000, 0.05 * images)
+    keep = 0.5 ** (config.batch / half_life) if half_life > 0 else 0.0
+    with torch.no_grad():
+        for average, value in zip(ema.state_dict().values(), E.state_dict().values(), strict=True):
+            average.lerp_(value, 1 - keep) if average.is_floating_point() else average.copy_(value)
+
+
+def _check_finite(sums: dict[str, Tensor], E: Encoder) -> None:
+    odd = [name for name, value in sums.items() if not torch.isfinite(value)]
+    odd += [name for name, value in E.named_parameters() if not torch.isfinite(value).all()]
+    if odd:
+        raise TrainingError(f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower --lr")

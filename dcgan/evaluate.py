@@ -1,0 +1,403 @@
+"""How good a generator is: distances to real faces, variety, reconstruction, memorising; each beside its floor."""
+
+import collections.abc
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from align.landmarks import find_faces
+from align.warp import warp
+from dcgan import metrics
+from dcgan.adam import Adam
+from dcgan.checkpoint import Weights
+from dcgan.descriptors import describe
+from dcgan.networks import Generator, sample_z
+from dcgan.options import EvaluateOptions
+from dcgan.tensors import to_image, to_tensor
+
+LEAST_FACES = 16
+_BATCH = 64
+_LR = 0.2
+_MAX_PAIRS = 1000
+_MAX_DETECTED = 500
+_MAX_SEARCHED = 1000
+_THUMBNAIL_PX = 16
+# dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
+_VIEW_PX, _AIR = 192, 0.5
+
+
+class EvaluationError(Exception):
+    """Faces or settings that nothing can be measured with."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure.
+
+    Attributes:
+        name: what it is, with its unit.
+        fake: of generated faces; None where it was not measured.
+        real: the same of real faces, its floor: what no generator can be expected to pass.
+        better: "less", "more", or "as real".
+        note: why it was not measured.
+    """
+
+    name: str
+    fake: float | None
+    real: float | None
+    better: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much of one part of the work is done."""
+
+    part: str
+    done: int
+    total: int
+
+
+@dataclass
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        options: how much was asked for.
+        counts: faces that took part, by name.
+        floor: which real faces stand against which.
+        scales: side in pixels and weight of each scale of MS-SSIM.
+        figures: the table.
+        pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
+        seconds: wall-clock of each part.
+    """
+
+    options: EvaluateOptions
+    counts: dict[str, int]
+    floor: str
+    scales: dict[int, float]
+    figures: list[Figure] = field(default_factory=list)
+    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the pictures."""
+        options = asdict(self.options) | {"fid_weights": str(self.options.fid_weights or "")}
+        figures = [asdict(figure) for figure in self.figures]
+        return {
+            "options": options,
+            "faces": self.counts,
+            "floor": self.floor,
+            "ms_ssim_scales": self.scales,
+            "figures": figures,
+            "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
+        }
+
+
+def evaluate(
+    weights: Weights,
+    validation: NDArray[np.uint8],
+    training: NDArray[np.uint8] | None,
+    options: EvaluateOptions,
+) -> Iterator[Progress | Evaluation]:
+    """Measure a generator.
+
+    With training faces the floor is theirs against the validation faces. Without, it is the second half of the
+    validation faces against the first, in the order of their names so that one person's photos stay on one side, and
+    the generated faces stand against the first half too. There are always as many generated faces as real ones in the
+    floor, since most distances fall with the number of faces.
+
+    Args:
+        weights: the generator, and how its faces are aligned.
+        validation: uint8 (N, S, S, 3), faces that it has not seen.
+        training: uint8 (M, S, S, 3), the faces that it was trained on, of other people.
+        options: how much is measured.
+    Yields:
+        Progress, then the Evaluation.
+    Raises:
+        EvaluationError: there are too few faces, or FID was asked for and cannot be computed.
+        DescriptorError: the faces are aligned in a way that they cannot be described.
+        LandmarkModelError: dlib or its files are absent.
+    """
+    rng = np.random.default_rng(options.seed)
+    reference, other, floor = _real_sets(validation, training, options.samples, rng)
+    if options.fid_weights:
+        _require_fid(options.fid_weights)
+    G = weights.generator
+    generator = torch.Generator().manual_seed(options.seed)
+    fake = _generate(G, sample_z(len(other), G.config, generator))
+    few = min(options.mre_faces, len(reference), len(other))
+    own = _generate(G, sample_z(few, G.config, generator))  # goes on where the samples ended: others than them
+    counts = {"generated": len(fake), "reference": len(reference), "floor": len(other), "MRE": few}
+    scales = {G.config.size >> scale: share for scale, share in enumerate(metrics.ms_ssim_weights(G.config.size))}
+    side = min(8, math.isqrt(len(fake)))
+    pictures = {"samples.png": _grid([fake[row * side : (row + 1) * side] for row in range(side)])}
+    result = Evaluation(options, counts, floor, scales, pictures=pictures)
+    faces = _Faces(reference, other, fake, own, training)
+    for name, measure in (
+        ("descriptors", _compare_descriptors),
+        ("patches", _compare_patches),
+        ("variety", _compare_variety),
+        ("detector", _compare_detection),
+        ("reconstruction", _compare_reconstruction),
+        ("neighbours", _compare_neighbours),
+        ("FID", _compare_fid),
+    ):
+        begin = time.monotonic()
+        yield from measure(faces, weights, result)
+        result.seconds[name] = time.monotonic() - begin
+    yield result
+
+
+@dataclass
+class _Faces:
+    """uint8 (N, S, S, 3) each: the reference, the floor's other faces, two lots of generated ones, the training set."""
+
+    reference: NDArray[np.uint8]
+    other: NDArray[np.uint8]
+    fake: NDArray[np.uint8]
+    own: NDArray[np.uint8]
+    training: NDArray[np.uint8] | None
+    features: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def _compare_descriptors(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    features, device = faces.features, _device(weights.generator)
+    for name, crops in (("reference", faces.reference), ("other", faces.other), ("fake", faces.fake)):
+        work = partial(describe, template=weights.template, device=device)
+        features[name] = yield from _in_parts(f"describe {name} faces", crops, work)
+    seed, k = result.options.seed, result.options.k
+    fake, real = ((features["reference"], features[name]) for name in ("fake", "other"))
+    frechet = metrics.frechet_distance(*fake), metrics.frechet_distance(*real)
+    kernel = 1000 * metrics.kernel_distance(*fake, seed), 1000 * metrics.kernel_distance(*real, seed)
+    (precision, recall), (real_precision, real_recall) = (metrics.precision_recall(*pair, k) for pair in (fake, real))
+    result.figures += [
+        Figure("Frechet distance", *frechet, "less"),
+        Figure("kernel distance x1000", *kernel, "less"),
+        Figure("precision", precision, real_precision, "more"),
+        Figure("recall", recall, real_recall, "more"),
+    ]
+
+
+def _compare_patches(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    yield Progress("sliced Wasserstein distance", 0, 1)
+    result.counts["SWD"] = few = min(len(faces.reference), len(faces.other))
+    fake, real = (
+        metrics.swd(faces.reference[:few], crops[:few], result.options.seed) for crops in (faces.fake, faces.other)
+    )
+    for level in fake:
+        result.figures.append(Figure(f"SWD x1000, {level} px", 1000 * fake[level], 1000 * real[level], "less"))
+    mean, real_mean = (1000 * sum(levels.values()) / len(levels) for levels in (fake, real))
+    result.figures.append(Figure("SWD x1000, mean", mean, real_mean, "less"))
+
+
+def _compare_variety(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    yield Progress("MS-SSIM of pairs", 0, 1)
+    result.counts["MS-SSIM pairs"] = few = min(len(faces.reference) // 2, len(faces.fake) // 2, _MAX_PAIRS)
+
+    def alike(crops: NDArray[np.uint8]) -> float:
+        parts = (slice(begin, min(begin + _BATCH, few)) for begin in range(0, few, _BATCH))
+        a, b = crops[:few], crops[few : 2 * few]
+        with torch.inference_mode():
+            return float(torch.cat([metrics.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean())
+
+    result.figures.append(Figure("MS-SSIM of pairs", alike(faces.fake), alike(faces.reference), "as real"))
+
+
+def _compare_detection(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    result.counts["detector"] = few = min(len(faces.reference), len(faces.fake), _MAX_DETECTED)
+    fake = yield from _in_parts("detect generated faces", faces.fake[:few], _found)
+    real = yield from _in_parts("detect validation faces", faces.reference[:few], _found)
+    result.figures.append(Figure("face found", float(fake.mean()), float(real.mean()), "more"))
+
+
+def _compare_reconstruction(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    few = len(faces.own)
+    targets = {"own": faces.own, "validation": faces.reference[:few]}
+    if faces.training is not None:
+        targets["training"] = faces.other[:few]
+    mre = {}
+    for name, crops in targets.items():
+        work = partial(reconstruct, weights.generator, options=result.options)
+        found = yield from _in_parts(f"reconstruct {name} faces", crops, work)
+        errors = np.abs(found.astype(np.float64) - crops).mean(axis=(1, 2, 3))
+        mre[name] = float(errors.mean())
+        if name == "validation":
+            order, shown = errors.argsort(kind="stable"), min(4, few)
+            middle = (few - shown) // 2
+            chosen = np.concatenate([order[:shown], order[middle : middle + shown], order[few - shown :]])
+            result.pictures["reconstructions.png"] = _grid([crops[chosen], found[chosen]])
+    result.figures.append(Figure("MRE of validation faces", mre["validation"], mre["own"], "less"))
+    if "training" in mre:
+        result.figures.append(Figure("MRE of training faces", mre["training"], mre["own"], "as validation"))
+
+
+def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    percents = {"median": 50, "1st percentile": 1}
+    training, note = faces.training, "needs --train"
+    if training is None:
+        names = [f"nearest training face, {by}, {name}" for by in ("descriptor", "pixels") for name in percents]
+        result.figures += [Figure(name, None, None, "as real", note) for name in names]
+        return
+    yield Progress("nearest training faces", 0, 1)
+    few = min(len(faces.fake), len(faces.reference), _MAX_SEARCHED)
+    thumbnails = _thumbnails(training)
+    mirrored = _thumbnails(training[:, :, ::-1])  # as half of them were in training
+    pixels = np.concatenate([thumbnails, mirrored])
+    result.counts |= {"searched by descriptor": len(faces.other), "searched by pixels": len(training)}
+    found = {
+        "descriptor": [
+            metrics.nearest(faces.features[name], faces.features["other"]) for name in ("fake", "reference")
+        ],
+        "pixels": [metrics.nearest(_thumbnails(crops[:few]), pixels) for crops in (faces.fake, faces.reference)],
+    }
+    for by, ((fake, _), (real, _)) in found.items():
+        for name, percent in percents.items():
+            values = float(np.percentile(fake, percent)), float(np.percentile(real, percent))
+            result.figures.append(Figure(f"nearest training face, {by}, {name}", *values, "as real"))
+    (near, by_face), (alike, by_pixels) = found["descriptor"][0], found["pixels"][0]
+    closest = np.concatenate([distances[:few].argsort(kind="stable")[:6] for distances in (near, alike)])
+    rows = [faces.fake[closest], faces.other[by_face[closest]], training[by_pixels[closest] % len(training)]]
+    result.pictures["neighbours.png"] = _grid(rows)
+
+
+def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+    path = result.options.fid_weights
+    if path is None:
+        result.figures.append(Figure("FID", None, None, "less", "needs --fid-weights"))
+        return
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    device = _device(weights.generator)
+    fid = FrechetInceptionDistance(reset_real_features=False, feature_extractor_weights_path=str(path)).to(device)
+
+    def update(crops: NDArray[np.uint8], real: bool) -> NDArray[np.bool_]:
+        fid.update(torch.from_numpy(crops).permute(0, 3, 1, 2).to(device), real=real)
+        return np.empty(0, dtype=bool)
+
+    yield from _in_parts("FID, reference", faces.reference, partial(update, real=True))
+    distances = []
+    for name, crops in (("generated", faces.fake), ("floor", faces.other)):
+        fid.reset()
+        yield from _in_parts(f"FID, {name}", crops, partial(update, real=False))
+        distances.append(float(fid.compute()))
+    result.figures.append(Figure("FID", distances[0], distances[1], "less"))
+
+
+def reconstruct(G: Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
+    """G's images nearest to given faces by absolute difference.
+
+    For each face `mre_restarts` z, the best of `mre_draws` random ones, follow Adam with a learning rate of 0.2 that
+    falls to 0 on a cosine; the best is kept. A normal z is not bounded, a uniform one stays where G was trained.
+
+    Args:
+        G: in eval mode.
+        faces: uint8 (N, S, S, 3).
+        options: the search.
+    Returns:
+        uint8 (N, S, S, 3).
+    Source: Qi 2020, "Loss-sensitive generative adversarial networks on Lipschitz densities", section 7 (MRE).
+    """
+    device = _device(G)
+    real = to_tensor(faces).to(device)
+    drawn = sample_z(options.mre_draws, G.config, torch.Generator().manual_seed(options.seed + 1)).to(device)
+    with torch.no_grad():
+        images = torch.cat([G(part) for part in drawn.split(_BATCH)])
+        far = torch.cdist(real.flatten(1), images.flatten(1), p=1)  # (N, draws)
+    starts = far.topk(min(options.mre_restarts, options.mre_draws), largest=False).indices  # (N, restarts)
+    z = drawn[starts.flatten()].requires_grad_(True)
+    target = real.repeat_interleave(starts.shape[1], dim=0)
+    adam = Adam(z)
+    for step in range(options.mre_steps):
+        (gradient,) = torch.autograd.grad((G(z) - target).abs().mean(dim=(1, 2, 3)).sum(), z)
+        adam.step(gradient, _LR * (1 + math.cos(math.pi * step / options.mre_steps)) / 2)
+        if G.config.z_prior == "uniform":
+            with torch.no_grad():
+                z.clamp_(-1, 1)
+    with torch.no_grad():
+        images = G(z)
+        best = (images - target).abs().mean(dim=(1, 2, 3)).view(starts.shape).argmin(dim=1)
+    return to_image(images.unflatten(0, starts.shape)[torch.arange(len(faces)), best.cpu()])
+
+
+def _real_sets(
+    validation: NDArray[np.uint8], training: NDArray[np.uint8] | None, samples: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+    """The reference and the floor's faces, both shuffled, and the floor in words."""
+    if training is None:
+        reference, other = np.array_split(validation, 2)
+        words = "the second half of the validation faces against the first"
+    else:
+        reference, other, words = validation, training, "training faces against validation faces"
+    reference, other = rng.permutation(reference), other[rng.permutation(len(other))[:samples]]
+    if min(len(reference), len(other)) < LEAST_FACES:
+        raise EvaluationError(
+            f"{samples} samples, {len(validation)} validation faces and {'no' if training is None else len(training)} "
+            f"training faces are too few; at least {LEAST_FACES} of each, or {2 * LEAST_FACES} of validation alone"
+        )
+    return reference, other, words
+
+
+def _generate(G: Generator, z: Tensor) -> NDArray[np.uint8]:
+    with torch.inference_mode():
+        return np.concatenate([to_image(G(part)) for part in z.to(_device(G)).split(_BATCH)])
+
+
+def _device(G: Generator) -> torch.device:
+    return next(G.parameters()).device
+
+
+def _in_parts(
+    part: str, faces: NDArray[np.uint8], work: Callable[[NDArray[np.uint8]], NDArray[Any]]
+) -> collections.abc.Generator[Progress, None, NDArray[Any]]:
+    """Do the work on a few faces at a time, yield Progress, return all results."""
+    found = []
+    for begin in range(0, len(faces), _BATCH):
+        found.append(work(faces[begin : begin + _BATCH]))
+        yield Progress(part, min(begin + _BATCH, len(faces)), len(faces))
+    return np.concatenate(found)
+
+
+def _found(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether dlib's detector sees a face in each crop (N, S, S, 3), enlarged and with air around: bool (N,)."""
+    zoom, air = _VIEW_PX / crops.shape[1], round(_VIEW_PX * _AIR)
+    matrix = np.array([[zoom, 0, air], [0, zoom, air]])
+    return np.array([bool(find_faces(warp(crop, matrix, _VIEW_PX + 2 * air), upsample=0)) for crop in crops])
+
+
+def _thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Faces (N, S, S, 3) reduced to 16x16 means, so that a shift by a pixel hardly counts: float32 (N, 768), in levels.
+
+    Divided by the root of 768, so that a distance is the root mean square of the differences.
+    """
+    block = faces.shape[1] // _THUMBNAIL_PX
+    parts = np.array_split(faces, math.ceil(len(faces) / 1024))  # for the memory
+    shape = (-1, _THUMBNAIL_PX, block, _THUMBNAIL_PX, block, 3)
+    small = np.concatenate([part.reshape(shape).mean(axis=(2, 4), dtype=np.float32) for part in parts])
+    return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
+
+
+def _grid(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.vstack([np.hstack(list(row)) for row in rows])
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _require_fid(path: Path) -> None:
+    absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
+    if absent:
+        raise EvaluationError(f"FID needs {' and '.join(absent)}; run: pip install 'dcgan-completion[fid]'")
+    if not path.is_file():
+        raise EvaluationError(f"{path} is no file; expected the Inception weights of torch-fidelity")

@@ -1,0 +1,81 @@
+"""The descriptors are dlib's, and tell people apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from align.landmarks import LandmarkModelError, find_faces, model_path
+from align.template import TEMPLATES
+from align.warp import fit, warp
+from dcgan import descriptors
+from dcgan.descriptors import DescriptorError, describe
+
+
+@pytest.fixture(scope="module")
+def crop(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    template = TEMPLATES["face"]
+    return warp(astronaut, fit(template, find_faces(astronaut, template.points)[0], 64), 64)
+
+
+def test_the_numbers_are_dlibs_own(crop: NDArray[np.uint8]) -> None:
+    import dlib
+
+    noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
+    crops = np.stack([crop, noise])
+    network = dlib.face_recognition_model_v1(str(model_path(descriptors._FILE)))
+    expected = [network.compute_face_descriptor(warp(one, descriptors._to_chip(64), 150)) for one in crops]
+    found = describe(crops)
+    assert found.shape == (2, 128)
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_the_chip_lies_where_dlib_would_cut_it(astronaut: NDArray[np.uint8], crop: NDArray[np.uint8]) -> None:
+    import dlib
+
+    predictor = dlib.shape_predictor(str(model_path("shape_predictor_5_face_landmarks.dat")))
+    box = dlib.get_frontal_face_detector()(astronaut, 1)[0]
+    chip = dlib.get_face_chip(astronaut, predictor(astronaut, box), 150, 0.25)
+    network = dlib.face_recognition_model_v1(str(model_path(descriptors._FILE)))
+    assert np.linalg.norm(describe(crop[None])[0] - network.compute_face_descriptor(chip)) < 0.3
+
+
+def test_batches_do_not_matter(crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = np.stack([crop, crop[:, ::-1], crop // 2])
+    together = describe(crops)
+    monkeypatch.setattr(descriptors, "_BATCH", 2)
+    assert np.allclose(describe(crops), together, atol=1e-6)
+    assert describe(crops[:0]).shape == (0, 128)
+
+
+def test_other_templates_are_refused() -> None:
+    with pytest.raises(DescriptorError, match="'outer-eyes-nose'"):
+        describe(np.zeros((1, 64, 64, 3), dtype=np.uint8), "outer-eyes-nose")
+
+
+def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken.dat"
+    broken.write_bytes(model_path(descriptors._FILE).read_bytes()[:1_000_000])
+    monkeypatch.setattr(descriptors, "model_path", lambda name: broken)
+    descriptors._layers.cache_clear()
+    with pytest.raises(LandmarkModelError, match=r"broken.dat is broken; run: pip"):
+        describe(np.zeros((1, 64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.shared
+def test_photos_of_one_person_lie_nearer_than_those_of_two(shared: Path) -> None:
+    from align.photo import read_photo
+
+    template = TEMPLATES["face"]
+    crops, people = [], []
+    for path in sorted((shared / "faces" / "train").glob("1000*.jpg"))[:24]:
+        pixels = read_photo(path).pixels
+        faces = find_faces(pixels, template.points, upsample=0)
+        if faces:
+            crops.append(warp(pixels, fit(template, faces[0], 64), 64))
+            people.append(path.name.partition("_")[0])
+    found, who = describe(np.stack(crops)), np.array(people)
+    distances = np.linalg.norm(found[:, None] - found, axis=2)
+    same = who[:, None] == who
+    assert np.median(distances[same & (distances > 0)]) < 0.6 < np.percentile(distances[~same], 5)

@@ -1,0 +1,259 @@
+"""The encoder's training: it learns, resumes, stops and is exported beside an unchanged G and D."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import dcgan.encoder
+from align.photo import read_photo
+from dcgan.__main__ import build_parser, main
+from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
+from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
+from dcgan.encoder import train_encoder
+from dcgan.holes import draw_holes
+from dcgan.networks import Discriminator, Encoder, Generator, sample_z
+from dcgan.runfolder import read_stats
+from dcgan.tensors import to_image
+from dcgan.train import TrainingError
+
+CPU = torch.device("cpu")
+NETWORK = NetworkConfig(size=16, nz=4, ngf=8, ndf=4)
+CONFIG = EncoderConfig(nef=8, kimg=0.048, batch=8, pairs=4, tick_kimg=0.016, sample_kimg=0.032, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    G = Generator(NETWORK)
+    with torch.no_grad():  # untrained weights give a flat grey image; stronger ones make z matter
+        for weight in G.parameters():
+            weight.mul_(4)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, G, Discriminator(NETWORK), "face", {"images": 7})
+    return path
+
+
+@pytest.fixture
+def weights(file: Path) -> Weights:
+    return load_weights(file)
+
+
+@pytest.fixture(scope="module")
+def faces(file: Path) -> NDArray[np.uint8]:
+    """What G makes, so that there is a z for each."""
+    G = load_weights(file).generator
+    return to_image(G(sample_z(64, NETWORK, torch.Generator().manual_seed(5))))
+
+
+def finish(config: EncoderConfig, weights: Weights, faces: NDArray[np.uint8], folder: Path) -> dict[str, Tensor]:
+    """Run to the end: E's average and E, every tensor by its name."""
+    for _ in train_encoder(config, weights, faces, folder, CPU):
+        pass
+    saved = load_checkpoint(folder)
+    assert saved is not None
+    return {f"{part}.{name}": value for part in ("ema", "E") for name, value in saved[part].items()}
+
+
+def z_error(weights: Weights, E: Encoder) -> float:
+    generator = torch.Generator().manual_seed(123)
+    z, hole = sample_z(256, NETWORK, generator), draw_holes(256, 16, generator)
+    with torch.no_grad():
+        return float((E.eval()(weights.generator(z), hole) - z).square().mean())
+
+
+def test_e_finds_the_z_of_what_g_made(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]) -> None:
+    """Predicting the mean of z has an error of 1."""
+    E = Encoder(NETWORK, 16)
+    assert z_error(weights, E) > 0.9
+    config = replace(CONFIG, nef=16, kimg=2.4, batch=32, pairs=32, ema_kimg=0.2, z_weight=1, lr=1e-2)
+    finish(config, weights, faces, tmp_path)
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    E.load_state_dict(saved["ema"])
+    assert z_error(weights, E) < 0.6
+
+
+@pytest.mark.parametrize("name", ["image", "feature", "adversarial"])
+def test_every_loss_alone_falls(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], name: str) -> None:
+    off = {f"{loss}_weight": 0.0 for loss in ("image", "z", "z_square", "feature", "adversarial")}
+    config = replace(CONFIG, **off | {f"{name}_weight": 1.0}, kimg=0.4, tick_kimg=0.08, lr=1e-2)  # type: ignore[arg-type]
+    finish(config, weights, faces, tmp_path)
+    first, *_, last = read_stats(tmp_path)
+    assert last[name] < first[name]
+
+
+def test_e_never_sees_what_is_under_the_hole(weights: Weights) -> None:
+    E = Encoder(NETWORK, 8).eval()
+    generator = torch.Generator().manual_seed(0)
+    images, hole = torch.randn(20, 3, 16, 16), draw_holes(20, 16, generator)
+    for other in (torch.randn(20, 3, 16, 16), torch.full((20, 3, 16, 16), float("nan"))):
+        assert torch.equal(E(images, hole), E(torch.where(hole, other, images), hole))
+    assert not torch.equal(E(images, hole), E(torch.where(hole, images, -images), hole))
+    black = torch.zeros(1, 3, 16, 16)  # an unknown pixel is no grey one
+    assert not torch.equal(E(black, hole[:1]), E(black, torch.zeros_like(hole[:1])))
+
+
+def test_z_stays_inside_of_a_uniform_prior() -> None:
+    E = Encoder(replace(NETWORK, z_prior="uniform"), 8)
+    with torch.no_grad():
+        for weight in E.parameters():
+            weight.mul_(10)
+    z = E(torch.randn(20, 3, 16, 16), draw_holes(20, 16, torch.Generator()))
+    assert z.shape == (20, 4) and 0.9 < z.abs().max() <= 1
+
+
+def test_a_run_folder_has_everything(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]) -> None:
+    progress = list(train_encoder(CONFIG, weights, faces, tmp_path, CPU, faces[:30]))
+    assert [item.images for item in progress] == [0, 8, 16, 24, 32, 40, 48]
+    ticks = read_stats(tmp_path)
+    assert [tick["kimg"] for tick in ticks] == [0.016, 0.032, 0.048]
+    assert ["psnr_center" in tick for tick in ticks] == [False, True, True]
+    for name in ("center", "left", "pattern", "random80"):
+        assert 3 < ticks[-1][f"psnr_{name}"] < 40
+    assert ticks[-1]["lr"] == pytest.approx(CONFIG.lr_end)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["0000000032.png", "0000000048.png"]
+    grid = read_photo(tmp_path / "samples" / "0000000048.png").pixels
+    rows = grid.reshape(4, 16, 15, 16, 3)  # every other one of 30 faces
+    assert np.array_equal(rows[3].swapaxes(0, 1), faces[:30:2])
+    known = (rows[0] == rows[3]).all(axis=-1)
+    assert np.array_equal(rows[2][known], rows[3][known]) and known.any()
+    assert np.array_equal(rows[2][~known], rows[1][~known]) and not known.all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], precision: str
+) -> None:
+    config = replace(CONFIG, precision=precision)
+    whole = finish(config, weights, faces, tmp_path / "whole")
+    run = train_encoder(config, weights, faces, tmp_path / "parts", CPU)
+    for item in run:
+        if item.images == 24:
+            break
+    run.close()
+    assert next(train_encoder(config, weights, faces, tmp_path / "parts", CPU)).images == 24
+    parts = finish(config, weights, faces, tmp_path / "parts")
+    assert len(whole) > 30 and whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [read_stats(tmp_path / name) for name in ("whole", "parts")]
+    for one, other in zip(*logs, strict=True):
+        for key in one.keys() - {"seconds", "images_per_second"}:
+            assert one[key] == other[key] or one["kimg"] == 0.032  # the tick that was cut in two
+
+
+def test_g_and_d_stay_as_they_are(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], file: Path) -> None:
+    finish(CONFIG, weights, faces, tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "e.safetensors")]) == 0
+    before, after = load_file(file), load_file(tmp_path / "e.safetensors")
+    assert all(name.startswith("E.") for name in after.keys() - before.keys())
+    assert len(before) >= 20 and before.keys() < after.keys()
+    for name, value in before.items():
+        assert value.dtype == after[name].dtype and value.numpy().tobytes() == after[name].numpy().tobytes()
+    exported = load_weights(tmp_path / "e.safetensors")
+    assert exported.encoder is not None
+    assert exported.template == "face"
+    assert exported.facts["images"] == 7
+    facts = exported.facts["encoder"]
+    assert facts["images"] == 48 and facts["data_images"] == 64 and facts["weights_sha256"] == weights.sha256
+    assert facts["training"]["nef"] == 8
+    saved = load_checkpoint(tmp_path / "run")
+    assert saved is not None
+    same = {
+        part: all(torch.equal(after[f"E.{name}"], value.to(after[f"E.{name}"])) for name, value in saved[part].items())
+        for part in ("ema", "E")
+    }
+    assert same == {"ema": True, "E": False}
+
+
+def test_another_run_is_not_carried_on(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]) -> None:
+    finish(replace(CONFIG, kimg=0.016), weights, faces, tmp_path)
+    with pytest.raises(CheckpointError, match="another lr"):
+        next(train_encoder(replace(CONFIG, lr=1e-2), weights, faces, tmp_path, CPU))
+    with pytest.raises(CheckpointError, match="other images"):
+        next(train_encoder(CONFIG, weights, faces[::-1].copy(), tmp_path, CPU))
+    with pytest.raises(CheckpointError, match="other weights"):
+        next(train_encoder(CONFIG, replace(weights, sha256="another"), faces, tmp_path, CPU))
+    assert [item.images for item in train_encoder(CONFIG, weights, faces, tmp_path, CPU)][-1] == 48
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = finish(replace(CONFIG, kimg=0.016), weights, faces, tmp_path)
+    monkeypatch.setattr(dcgan.encoder.loss, "relativistic_g", lambda real, fake: fake.mean() * float("nan"))
+    with pytest.raises(TrainingError, match="adversarial"):
+        finish(CONFIG, weights, faces, tmp_path)
+    run = train_encoder(CONFIG, weights, faces, tmp_path, CPU)
+    next(run), next(run)
+    with pytest.raises(TrainingError):
+        run.close()
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    assert all(torch.equal(good[f"ema.{name}"], value) for name, value in saved["ema"].items())
+
+
+@pytest.mark.parametrize(("name", "value"), [("nef", 0), ("pairs", 0), ("z_weight", -1), ("precision", "fp8")])
+def test_settings_that_make_no_run_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=name):
+        EncoderConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_every_field_of_the_config_has_a_flag() -> None:
+    for item in fields(EncoderConfig):
+        value = getattr(CONFIG, item.name)
+        words = [f"--{item.name.replace('_', '-')}"] + ([] if isinstance(value, bool) else [str(value)])
+        parsed = build_parser().parse_args(["encode", "faces-64", "aligned", "--out", "runs/x", *words])
+        assert getattr(parsed, item.name) == value
+
+
+def test_sigterm_saves_and_the_same_command_carries_on(
+    tmp_path: Path, file: Path, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "faces").mkdir()
+    for index, pixels in enumerate(faces):
+        Image.fromarray(pixels).save(tmp_path / "faces" / f"{index}.png")
+    words = ["encode", str(file), str(tmp_path / "faces"), "--out", str(run), "--nef", "8", "--batch", "8"]
+    words += ["--tick-kimg", "0.016", "--device", "cpu", "--val", str(tmp_path / "faces")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dcgan", *words, "--kimg", "1000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        for line in process.stderr:
+            if line.startswith("kimg"):
+                break
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert "the same command carries on" in said
+    [checkpoint] = run.glob("checkpoint-*.pt")
+    images = int(checkpoint.stem.split("-")[1])
+    assert main([*words, "--kimg", str((images + 8) / 1000)]) == 0
+    captured = capsys.readouterr()
+    assert f"carrying on at {images / 1000:g} kimg" in captured.err and captured.out == f"{run}\n"
+    assert main(["export", str(run), str(tmp_path / "e.safetensors")]) == 0
+    assert read_photo(run / "losses.png").pixels.shape[0] == 300
+
+
+def test_export_without_the_copy_of_the_weights_says_so(
+    tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(replace(CONFIG, kimg=0.008), weights, faces, tmp_path)
+    (tmp_path / dcgan.encoder.START).unlink()
+    assert main(["export", str(tmp_path), str(tmp_path / "e.safetensors")]) == 2
+    assert dcgan.encoder.START in capsys.readouterr().err

@@ -1,0 +1,289 @@
+"""python -m dcgan evaluate: the table, the report, and the searches behind them."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from align.photo import read_photo
+from dcgan import evaluate as module
+from dcgan.__main__ import main
+from dcgan.checkpoint import Weights
+from dcgan.descriptors import DescriptorError
+from dcgan.evaluate import Evaluation, EvaluationError, Progress, evaluate, reconstruct
+from dcgan.networks import sample_z
+from dcgan.options import EvaluateOptions
+from dcgan.tensors import to_image
+
+FEW = ["--samples", "16", "--mre-faces", "4", "--mre-steps", "3", "--device", "cpu"]
+OPTIONS = EvaluateOptions(samples=16, mre_faces=4, mre_steps=2)
+
+
+def generated(weights: Weights, count: int, seed: int) -> NDArray[np.uint8]:
+    z = sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        return to_image(weights.generator(z))
+
+
+def write(folder: Path, faces: NDArray[np.uint8]) -> Path:
+    folder.mkdir()
+    for index, face in enumerate(faces):
+        Image.fromarray(face).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def last(weights: Weights, *faces: Any, options: EvaluateOptions = OPTIONS) -> Evaluation:
+    *steps, result = evaluate(weights, *faces, options)
+    assert all(isinstance(step, Progress) and step.done <= step.total for step in steps)
+    assert isinstance(result, Evaluation)
+    return result
+
+
+def figures(result: Evaluation) -> dict[str, tuple[float | None, float | None]]:
+    return {figure.name: (figure.fake, figure.real) for figure in result.figures}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dlib's detector, and with means of colour for descriptors."""
+
+    def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
+        if template != "face":
+            raise DescriptorError("none")
+        return crops.reshape(len(crops), 4, -1, 12).mean(axis=2).reshape(len(crops), -1) / 255
+
+    monkeypatch.setattr(module, "describe", describe)
+    monkeypatch.setattr(module, "_found", lambda crops: crops.mean(axis=(1, 2, 3)) > 100)
+
+
+def test_the_command_writes_table_report_and_pictures(
+    tmp_path: Path, small_weights_file: Path, small_weights: Weights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = generated(small_weights, 52, 1)
+    val, train, out = write(tmp_path / "val", faces[:20]), write(tmp_path / "train", faces[20:]), tmp_path / "out"
+    words = ["evaluate", str(small_weights_file), str(val), "--train", str(train), "--out", str(out), *FEW]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{out / 'evaluation.json'}\n{out / 'evaluation.md'}\n"
+    assert "| Frechet distance " in said.err
+    record = json.loads((out / "evaluation.json").read_text())
+    assert record["weights"]["sha256"] == small_weights.sha256
+    assert record["faces"]["generated"] == record["faces"]["floor"] == 16
+    assert record["faces"]["searched by pixels"] == 32
+    measured = [figure for figure in record["figures"] if figure["name"] != "FID"]
+    assert len(measured) == 15
+    assert all(math.isfinite(figure[side]) for figure in measured for side in ("fake", "real"))
+    report = (out / "evaluation.md").read_text()
+    assert all(figure["name"] in report for figure in record["figures"])
+    assert "{" not in report
+    assert "3 steps from the nearest 1 of 256" in report and "training faces against validation faces" in report
+    for name, shape in {
+        "samples.png": (128, 128, 3),
+        "reconstructions.png": (64, 12 * 32, 3),
+        "neighbours.png": (96, 12 * 32, 3),
+    }.items():
+        assert name in report
+        assert read_photo(out / name).pixels.shape == shape
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_training_faces_the_halves_are_the_floor(small_weights: Weights) -> None:
+    dark = np.full((20, 32, 32, 3), 40, dtype=np.uint8) + np.random.default_rng(0).integers(0, 9, (20, 32, 32, 3), "u1")
+    result = last(small_weights, np.concatenate([dark, dark + 150]), None)
+    assert "second half" in result.floor
+    assert result.counts["reference"] == 20 and result.counts["generated"] == result.counts["floor"] == 16
+    found = figures(result)
+    assert found["precision"][1] == found["recall"][1] == 0
+    assert found["face found"][1] == 0  # the detector's floor is the first half
+    absent = [figure for figure in result.figures if figure.fake is None]
+    assert [figure.note for figure in absent] == ["needs --train"] * 4 + ["needs --fid-weights"]
+    assert "neighbours.png" not in result.pictures
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_generator_that_knows_its_training_faces_by_heart_is_seen(
+    small_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = np.random.default_rng(1).integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
+    monkeypatch.setattr(module, "_generate", lambda G, z: real[40 : 40 + len(z), :, ::-1].copy())
+    mirrored = figures(last(small_weights, real[:40], real[40:]))
+    fake, floor = mirrored["nearest training face, pixels, median"]
+    assert fake == pytest.approx(0, abs=1e-3) and floor is not None and floor > 5
+    assert mirrored["nearest training face, descriptor, median"][0] != 0
+    monkeypatch.setattr(module, "_generate", lambda G, z: real[40:][: len(z)])
+    fake, floor = figures(last(small_weights, real[:40], real[40:], options=EvaluateOptions(40, mre_faces=1)))[
+        "nearest training face, descriptor, median"
+    ]
+    assert fake == pytest.approx(0, abs=1e-6) and floor is not None and floor > 0.01
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_generator_of_one_face_collapses(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    monkeypatch.setattr(module, "_generate", lambda G, z: real[:1].repeat(len(z), axis=0))
+    found = figures(last(small_weights, real, None))
+    assert found["MS-SSIM of pairs"][0] == pytest.approx(1)
+    assert found["MS-SSIM of pairs"][1] is not None and found["MS-SSIM of pairs"][1] < 0.2
+    assert found["recall"][0] is not None and found["recall"][0] <= 1 / 20
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_is_replaced_when_told_so(tmp_path: Path, small_weights_file: Path) -> None:
+    val, out = write(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
+    out.mkdir()
+    (out / "evaluation.md").write_text("old")
+    words = ["evaluate", str(small_weights_file), str(val), "--out", str(out), *FEW]
+    assert main(words) == 2
+    assert (out / "evaluation.md").read_text() == "old"
+    assert main([*words, "--overwrite"]) == 0
+    assert (out / "evaluation.md").read_text().startswith("# Evaluation of small.safetensors")
+    assert not (out / "neighbours.png").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_seed_decides_everything(small_weights: Weights) -> None:
+    faces = generated(small_weights, 40, 1)
+    first, again, other = (
+        last(small_weights, faces, None, options=EvaluateOptions(16, seed, mre_faces=2, mre_steps=2))
+        for seed in (0, 0, 1)
+    )
+    assert figures(first) == figures(again) != figures(other)
+    assert np.array_equal(first.pictures["samples.png"], again.pictures["samples.png"])
+    assert not np.array_equal(first.pictures["samples.png"], other.pictures["samples.png"])
+
+
+def test_reconstruction_finds_what_the_generator_made(small_weights: Weights) -> None:
+    own = generated(small_weights, 3, 7)
+    errors = []
+    for steps, restarts in ((1, 1), (100, 1), (100, 4)):
+        options = EvaluateOptions(mre_steps=steps, mre_restarts=restarts)
+        found = reconstruct(small_weights.generator, own, options)
+        errors.append(np.abs(found.astype(float) - own).mean(axis=(1, 2, 3)))
+    assert errors[0].mean() > 5 * errors[2].mean()
+    assert errors[2].max() < 1.5
+
+
+def test_the_best_restart_is_kept(small_weights: Weights) -> None:
+    face = generated(small_weights, 1, 7)
+    nearest, best = (
+        reconstruct(small_weights.generator, face, EvaluateOptions(mre_steps=1, mre_restarts=restarts)).astype(float)
+        for restarts in (1, 256)
+    )
+    assert np.abs(best - face).mean() <= np.abs(nearest - face).mean()
+
+
+def test_reconstruction_keeps_a_uniform_z_where_it_was_trained(
+    small_weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    class Bounded(torch.nn.Module):
+        config = type(small_weights.generator.config)(size=32, nz=8, ngf=8, ndf=8, z_prior="uniform")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_weights.generator
+
+        def forward(self, z: Tensor) -> Tensor:
+            seen.append(z.abs().max().item())
+            return self.inner(z)
+
+    beyond = to_image(small_weights.generator(torch.full((1, 8), 3.0)))
+    reconstruct(Bounded(), beyond, EvaluateOptions(mre_steps=20))  # type: ignore[arg-type]
+    assert max(seen) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_fid_takes_its_turn(small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchmetrics itself is an extra; this stand-in has its interface and compares mean colours."""
+
+    class Stand:
+        def __init__(self, reset_real_features: bool, feature_extractor_weights_path: str) -> None:
+            assert not reset_real_features and feature_extractor_weights_path == str(file)
+            self.sets: dict[bool, list[Tensor]] = {True: [], False: []}
+
+        def to(self, device: torch.device) -> "Stand":
+            return self
+
+        def update(self, images: Tensor, real: bool) -> None:
+            assert images.dtype == torch.uint8 and images.shape[1:] == (3, 32, 32)
+            self.sets[real].append(images)
+
+        def reset(self) -> None:
+            self.sets[False] = []
+
+        def compute(self) -> Tensor:
+            real, fake = (torch.cat(self.sets[kind]).float().mean() for kind in (True, False))
+            return (real - fake).abs()
+
+    file = tmp_path / "inception.pth"
+    file.touch()
+    names = ("torchmetrics", "torchmetrics.image", "torchmetrics.image.fid")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules[names[-1]].FrechetInceptionDistance = Stand  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "_installed", lambda name: True)
+    real = np.full((40, 32, 32, 3), 200, dtype=np.uint8)
+    real[20:] = 190
+    fake, floor = figures(
+        last(small_weights, real, None, options=EvaluateOptions(16, mre_faces=1, mre_steps=1, fid_weights=file))
+    )["FID"]
+    assert floor == pytest.approx(10)
+    assert fake is not None and fake > 20
+
+
+def test_fid_says_what_it_needs(small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = np.zeros((40, 32, 32, 3), dtype=np.uint8)
+    options = EvaluateOptions(fid_weights=tmp_path / "absent.pth")
+    monkeypatch.setattr(module, "_installed", lambda name: False)
+    with pytest.raises(EvaluationError, match=r"torchmetrics and torch_fidelity; run: pip install .*\[fid\]"):
+        next(evaluate(small_weights, faces, None, options))
+    monkeypatch.setattr(module, "_installed", lambda name: True)
+    with pytest.raises(EvaluationError, match=r"absent.pth is no file"):
+        next(evaluate(small_weights, faces, None, options))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "words", "said"),
+    [
+        (0, 32, [], "val is no folder"),
+        (31, 32, [], "31 validation faces and no training faces are too few"),
+        (32, 32, ["--samples", "15"], "15 samples, 32 validation"),
+        (32, 16, [], "holds no 32x32 face"),
+        (32, 32, ["--k", "0"], "k is 0"),
+        (32, 32, ["--seed", "-1"], "seed is -1"),
+        (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "no more restarts than draws"),
+        (32, 32, ["--train", "absent"], "absent is no folder"),
+        (32, 32, ["--fid-weights", "absent"], "absent"),
+    ],
+)
+def test_wrong_usage_ends_with_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small_weights_file: Path,
+    count: int,
+    size: int,
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_installed", lambda name: True)
+    if count:
+        write(tmp_path / "val", np.zeros((count, size, size, 3), dtype=np.uint8))
+    assert main(["evaluate", str(small_weights_file), "val", *words, "--device", "cpu"]) == 2
+    *left_out, error = capsys.readouterr().err.splitlines()
+    assert said in error and error.startswith("dcgan: ")
+    assert size == 16 or not left_out
+    assert not (tmp_path / "evaluation").exists()
