@@ -45,7 +45,7 @@ def train_encoder(
 
     Args:
         config: the run's settings; only `kimg` may differ from those that the folder was begun with.
-        weights: G and D, on any device.
+        weights: G and D, on any device; an E of the same width among them is carried on.
         faces: uint8 (N, S, S, 3).
         folder: the run folder; gets what `train` writes, and a copy of the weights.
         device: where to compute; the faces go there, too.
@@ -68,6 +68,9 @@ def train_encoder(
     E = Encoder(G.config, config.nef)
     for network in (G, D, E):
         network.to(device).to(memory_format=torch.channels_last)
+    begun = weights.encoder
+    if begun is not None and begun.nef == config.nef:
+        E.load_state_dict(begun.state_dict())
     ema = deepcopy(E).eval().requires_grad_(False)
     optimiser = torch.optim.Adam(E.parameters(), config.lr, (0.9, 0.99), fused=True)
     parts: dict[str, Any] = {"E": E, "ema": ema, "optimiser": optimiser}
@@ -86,7 +89,7 @@ def train_encoder(
     run = RunFolder(folder, step * config.batch)
     run.settings(asdict(config))
     if saved is None:
-        save_weights(folder / START, G, D, weights.template, weights.facts)
+        save_weights(folder / START, G, D, weights.template, weights.facts, begun)
     yield Progress(step * config.batch)
 
     def save() -> None:

@@ -30,10 +30,11 @@ class Engine:
         self.device = device
         self.group = group or Group()
         torch.manual_seed(config.seed)
-        self.G = Generator(config.network).to(device, memory_format=torch.channels_last)
-        self.D = Discriminator(config.network).to(device, memory_format=torch.channels_last)
+        self.G = Generator(config.network).to(device).to(memory_format=torch.channels_last)
+        self.D = Discriminator(config.network).to(device).to(memory_format=torch.channels_last)
         if self.group.size > 1:
-            synchronise(self.G), synchronise(self.D)
+            synchronise(self.G)
+            synchronise(self.D)
         self.ema = deepcopy(self.G).eval().requires_grad_(False)
         adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
         self.opt_g = torch.optim.Adam(self.G.parameters(), **adam)

@@ -44,7 +44,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     G.load_state_dict(saved["ema"])
     D.load_state_dict(saved["D"])
     settle_batch_norm(G)
-    images = saved["step"] * config["batch"]
+    images = saved["step"] * config["batch"] * config["d_steps"]
     started = saved["started"]
     ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
     facts = {
@@ -67,7 +67,9 @@ def _export_encoder(folder: Path, path: Path, saved: dict[str, Any]) -> dict[str
     E = Encoder(start.generator.config, saved["config"]["nef"])
     E.load_state_dict(saved["ema"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
-    facts |= {"images": saved["step"] * saved["config"]["batch"], "seconds": round(saved["seconds"])}
+    begun = start.facts.get("encoder", {}) if start.encoder and start.encoder.nef == E.nef else {}
+    facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
+    facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
     facts["training"] = saved["config"]
     save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
     return facts

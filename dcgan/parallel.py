@@ -7,7 +7,6 @@ penalties, which torch's DistributedDataParallel does not provide for.
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -87,22 +86,22 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         count = input.numel() // input.shape[1] * distributed.get_world_size()
         mean, square = (all_reduce(sums) / count).chunk(2)
         variance = square - mean.square()
-        if self.momentum is not None and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-                self.num_batches_tracked += 1
+        assert self.momentum and self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
         normed = values * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
         return normed.to(input.dtype)
 
 
-def synchronise(network: Any) -> Any:
+def synchronise(network: nn.Module) -> None:
     """Exchange every batch norm of a network for one over all processes, in place; the names of its tensors stay."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
                 synced = SyncBatchNorm2d(child.num_features, child.eps, child.momentum)
                 synced.load_state_dict(child.state_dict())
-                setattr(module, name, synced.to(next(child.parameters()).device))
-    return network
+                setattr(module, name, synced.to(child.weight.device))

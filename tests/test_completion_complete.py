@@ -385,3 +385,9 @@ def test_eyes_on_one_point_or_outside_the_photo_place_no_face(
 ) -> None:
     with pytest.raises(NoFaceError, match="eyes"):
         completer.place(face, eyes)
+
+
+def test_a_solver_that_needs_an_encoder_is_refused_at_once(small_weights: Weights, encoder_weights: Weights) -> None:
+    with pytest.raises(WeightsError, match="no encoder"):
+        FaceCompleter(small_weights, "encoder")
+    assert FaceCompleter(encoder_weights, "encoder").solver.steps == 0

@@ -21,6 +21,7 @@ from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
 from dcgan.encoder import train_encoder
+from dcgan.export import export_run
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator, sample_z
 from dcgan.runfolder import read_stats
@@ -257,3 +258,16 @@ def test_export_without_the_copy_of_the_weights_says_so(
     (tmp_path / dcgan.encoder.START).unlink()
     assert main(["export", str(tmp_path), str(tmp_path / "e.safetensors")]) == 2
     assert dcgan.encoder.START in capsys.readouterr().err
+
+
+def test_an_encoder_is_carried_on(tmp_path: Path, faces: NDArray[np.uint8], weights: Weights) -> None:
+    """At no learning rate to speak of, the exported E is the one that the weights came with."""
+    finish(CONFIG, weights, faces, tmp_path / "first")
+    export_run(tmp_path / "first", tmp_path / "first.safetensors", "face")
+    begun = load_weights(tmp_path / "first.safetensors")
+    assert begun.encoder is not None
+    after = finish(replace(CONFIG, kimg=0.016, lr=1e-9, lr_end=0), begun, faces, tmp_path / "second")
+    for name, value in begun.encoder.named_parameters():
+        assert torch.allclose(after[f"E.{name}"], value, atol=1e-6)
+    facts = export_run(tmp_path / "second", tmp_path / "second.safetensors", "face")
+    assert facts["images"] == 48 + 16
