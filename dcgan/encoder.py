@@ -1,6 +1,5 @@
 """Training of the encoder, which guesses from what is known of a face the z whose G(z) completes it."""
 
-import math
 import time
 from collections.abc import Generator as Steps
 from copy import deepcopy
@@ -18,13 +17,13 @@ from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, save_checkpoint, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
-from dcgan.engine import seeded
+from dcgan.engine import cosine, seeded, update_average
 from dcgan.holes import draw_holes, measuring_holes
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator, sample_z
 from dcgan.runfolder import RunFolder, crosses, machine
 from dcgan.tensors import to_image, to_tensor
-from dcgan.train import Progress, TrainingError, _check_same_run
+from dcgan.train import Progress, TrainingError, check_same_run
 
 START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
 _SHOWN = 16  # faces in a grid
@@ -80,7 +79,7 @@ def train_encoder(
     saved = load_checkpoint(folder)
     step, seconds = 0, 0.0
     if saved is not None:
-        _check_same_run(saved, config, data_sha256, folder)  # type: ignore[arg-type]
+        check_same_run(saved, asdict(config), data_sha256, folder)
         if saved["weights_sha256"] != weights.sha256:
             raise CheckpointError(f"{folder} was begun with other weights; give the same ones or another --out")
         for name, part in parts.items():
@@ -99,13 +98,16 @@ def train_encoder(
         state |= {"data_sha256": data_sha256, "data_images": len(faces), "weights_sha256": weights.sha256}
         save_checkpoint(folder, step * config.batch, state)
 
+    def rate() -> float:
+        return cosine(config.lr, config.lr_end, step * config.batch / (config.kimg * 1000))
+
     sums: dict[str, Tensor] = {}
     ticked = step, seconds
     last_save = time.monotonic()
     try:
         while step * config.batch < config.kimg * 1000:
             began = time.monotonic()
-            optimiser.param_groups[0]["lr"] = _learning_rate(config, step)
+            optimiser.param_groups[0]["lr"] = rate()
             optimiser.zero_grad(set_to_none=True)
             with autocast:
                 losses = _losses(config, E, G, D, to_tensor(batches.at(step)), seeded(config.seed, 3, step))
@@ -113,7 +115,7 @@ def train_encoder(
             optimiser.step()
             step += 1
             images = step * config.batch
-            _average(ema, E, config, images)
+            update_average(ema, E, config.ema_kimg, images, config.batch)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach()
             last = images >= config.kimg * 1000
@@ -125,7 +127,7 @@ def train_encoder(
             # Maintenance: log, samples, checkpoint.
             stats: dict[str, float] = {}
             if tick:
-                stats = {"kimg": images / 1000, "lr": _learning_rate(config, step), "seconds": seconds}
+                stats = {"kimg": images / 1000, "lr": rate(), "seconds": seconds}
                 stats |= {name: float(value) / (step - ticked[0]) for name, value in sums.items()}
                 stats["images_per_second"] = (step - ticked[0]) * config.batch / (seconds - ticked[1])
                 sums.clear()
@@ -195,20 +197,6 @@ def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> di
 def _spread(faces: Any, count: int) -> Any:
     """At most `count` of the faces, from all over: neighbours in a folder are often of one person."""
     return faces[:: -(-len(faces) // count)]
-
-
-def _learning_rate(config: EncoderConfig, step: int) -> float:
-    done = min(1.0, step * config.batch / (config.kimg * 1000))
-    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _average(ema: Encoder, E: Encoder, config: EncoderConfig, images: int) -> None:
-    """Half-life `ema_kimg`, shorter while the run is young; the statistics of batch norm are averaged likewise."""
-    half_life = min(config.ema_kimg * 1000, 0.05 * images)
-    keep = 0.5 ** (config.batch / half_life) if half_life > 0 else 0.0
-    with torch.no_grad():
-        for average, value in zip(ema.state_dict().values(), E.state_dict().values(), strict=True):
-            average.lerp_(value, 1 - keep) if average.is_floating_point() else average.copy_(value)
 
 
 def _check_finite(sums: dict[str, Tensor], E: Encoder) -> None:

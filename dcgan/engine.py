@@ -81,7 +81,8 @@ class Engine:
         loss_g.backward()
         self.group.average_gradients(self.G)
         self.opt_g.step()
-        self._average(number + 1)
+        a_step = config.batch * config.d_steps
+        update_average(self.ema, self.G, config.ema_kimg, (number + 1) * a_step, a_step)
         return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -141,16 +142,6 @@ class Engine:
             return images
         return translate(images, self._share(draw_shifts(self.config.batch, largest, noise)), largest)
 
-    def _average(self, steps: int) -> None:
-        """Half-life `ema_kimg`, shorter while the run is young, so that the first images are forgotten."""
-        config = self.config
-        a_step = config.batch * config.d_steps
-        half_life = min(config.ema_kimg * 1000, 0.05 * steps * a_step)
-        keep = 0.5 ** (a_step / half_life) if half_life > 0 else 0.0
-        with torch.no_grad():
-            for average, value in zip(self.ema.state_dict().values(), self.G.state_dict().values(), strict=True):
-                average.lerp_(value, 1 - keep) if average.is_floating_point() else average.copy_(value)
-
     def _share(self, batch: Tensor) -> Tensor:
         return self.group.share(batch).to(self.device, non_blocking=True)
 
@@ -160,8 +151,29 @@ class Engine:
 
 def learning_rate(config: TrainConfig, number: int) -> float:
     """G's learning rate at a step."""
-    done = min(1.0, number * config.batch * config.d_steps / (config.kimg * 1000))
-    return config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * done)) / 2
+    return cosine(config.lr, config.lr_end, number * config.batch * config.d_steps / (config.kimg * 1000))
+
+
+def cosine(first: float, last: float, done: float) -> float:
+    """From `first` to `last` on half a wave, for the share of a run that is done."""
+    return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, half_life_kimg: float, images: int, a_step: int) -> None:
+    """Move an average of weights on by a step; the statistics of batch norm are averaged likewise.
+
+    Args:
+        average: changed in place.
+        network: after the step.
+        half_life_kimg: less while the run is young, so that the first images are forgotten; 0 copies.
+        images: seen so far.
+        a_step: images in the step.
+    """
+    half_life = min(half_life_kimg * 1000, 0.05 * images)
+    keep = 0.5 ** (a_step / half_life) if half_life > 0 else 0.0
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        mean.lerp_(value, 1 - keep) if mean.is_floating_point() else mean.copy_(value)
 
 
 def seeded(seed: int, purpose: int, index: int) -> torch.Generator:

@@ -91,7 +91,7 @@ def train(
     saved = load_checkpoint(folder)
     step, seconds, upkeep, varied = 0, 0.0, 0.0, False
     if saved is not None:
-        _check_same_run(saved, config, data_sha256, folder)
+        check_same_run(saved, asdict(config), data_sha256, folder)
         engine.load(saved)
         step, seconds, upkeep = saved["step"], saved["seconds"], saved["upkeep"]
         started, varied = saved["started"], saved["varied"]
@@ -207,18 +207,6 @@ def _check_finite(sums: dict[str, list[Tensor]], engine: Engine) -> None:
         )
 
 
-def _check_same_run(saved: dict[str, Any], config: TrainConfig, data_sha256: str, folder: Path) -> None:
-    if saved["data_sha256"] != data_sha256:
-        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
-    ours, theirs = asdict(config) | {"kimg": 0}, saved["config"] | {"kimg": 0}
-    odd = [name for name in ours if ours[name] != theirs.get(name)]
-    if odd or ours.keys() != theirs.keys():
-        raise CheckpointError(
-            f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
-            "(config.json has them) or another --out"
-        )
-
-
 def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     """Copy the weights that the run begins from into its networks; returns what is known of them."""
     if not config.start:
@@ -249,3 +237,25 @@ def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: in
         for index in range(batches):
             G(sample_z(batch, G.config, seeded(seed, 2, index)).to(device))
     G.eval()
+
+
+def check_same_run(saved: dict[str, Any], config: dict[str, Any], data_sha256: str, folder: Path) -> None:
+    """Refuse to carry a run on with other images or other settings than it was begun with, but for its length.
+
+    Args:
+        saved: a checkpoint, with its "config" and "data_sha256".
+        config: the settings now.
+        data_sha256: of the images now.
+        folder: the run folder.
+    Raises:
+        CheckpointError: it is another run.
+    """
+    if saved["data_sha256"] != data_sha256:
+        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
+    ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
+    odd = [name for name in ours if ours[name] != theirs.get(name)]
+    if odd or ours.keys() != theirs.keys():
+        raise CheckpointError(
+            f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
+            "(config.json has them) or another --out"
+        )

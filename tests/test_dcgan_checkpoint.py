@@ -175,7 +175,7 @@ def test_fault_54_wrong_tensors(
     [
         ({"version": "2"}, "version 2, this program reads version 1"),
         ({"format": "another"}, "other tensors than ours"),
-        ({"network": "{}"}, "no network that can be built"),
+        ({"network": '{"dropout": 0.5}'}, "no network that can be built"),
         ({"network": "not json"}, "no network that can be built"),
     ],
 )

@@ -23,7 +23,7 @@ from dcgan.benchmark import benchmark_train
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights
 from dcgan.config import LOSSES, ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
-from dcgan.engine import Engine
+from dcgan.engine import Engine, update_average
 from dcgan.networks import Generator
 from dcgan.parallel import Group
 from dcgan.train import TrainingError, settle_batch_norm, train
@@ -232,14 +232,14 @@ def test_settled_batch_norm_has_the_statistics_of_what_g_makes() -> None:
 
 
 def test_the_average_of_g_forgets_by_half_in_its_half_life() -> None:
-    engine = Engine(replace(CONFIG, batch=10, ema_kimg=0.1), CPU)
+    G, average = Generator(CONFIG.network), Generator(CONFIG.network)
     with torch.no_grad():
-        for average, value in zip(engine.ema.parameters(), engine.G.parameters(), strict=True):
-            average.fill_(1.0)
+        for mean, value in zip(average.parameters(), G.parameters(), strict=True):
+            mean.fill_(1.0)
             value.zero_()
     for _ in range(10):  # 100 images
-        engine._average(10_000)
-    assert next(engine.ema.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
+        update_average(average, G, 0.1, images=100_000, a_step=10)
+    assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
 
 
 def test_d_steps_and_ttur(tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ from dataclasses import replace
 from dcgan import parallel
 from dcgan.__main__ import main
 from dcgan.config import NetworkConfig, TrainConfig
-from dcgan.engine import Engine
+from dcgan.engine import Engine, update_average
 
 torch.set_num_threads(1)
 out = sys.argv[1]
