@@ -32,7 +32,7 @@ class NetworkConfig:
         ndf: channels of D's first layer; each layer after it has twice as many.
         kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
         d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
-        init: "dcgan" for N(0, 0.02), "he" to keep the variance through a D without batch norm.
+        init: of D: "dcgan" for N(0, 0.02), as G always has it, "he" to keep the variance without batch norm.
         upsample: "transposed" convolutions in G, or "nearest" neighbours and then a 3x3 convolution.
         network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
     """

@@ -37,7 +37,7 @@ class Generator(nn.Module):
                 channels //= 2
             layers += [nn.BatchNorm2d(channels), nn.ReLU(), *_doubled(config, channels, 3)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
-        _initialise(self, config)
+        _initialise(self, "dcgan")
 
     def forward(self, z: Tensor) -> Tensor:
         """Z float32 (N, nz) to images (N, 3, S, S) in [-1, 1]."""
@@ -70,7 +70,7 @@ class Discriminator(nn.Module):
                 norms = [nn.BatchNorm2d(outside)] if norm else []
                 self.blocks.append(nn.Sequential(convolution, *norms, nn.LeakyReLU(0.2)))
             self.head = nn.Conv2d(widths[-1], 1, 4)
-        _initialise(self, config)
+        _initialise(self, config.init)
         if config.d_norm == "spectral":
             for module in [module for module in self.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
                 spectral_norm(module)
@@ -130,9 +130,9 @@ def _doubled(config: NetworkConfig, inside: int, outside: int, bias: bool = True
     return [nn.ConvTranspose2d(inside, outside, config.kernel, 2, *padding, bias=bias)]
 
 
-def _initialise(network: nn.Module, config: NetworkConfig) -> None:
+def _initialise(network: nn.Module, rule: str) -> None:
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and config.init == "he":
+        if isinstance(module, nn.Conv2d | nn.Linear) and rule == "he":
             nn.init.kaiming_normal_(module.weight, a=0.2)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0, 0.02)

@@ -175,6 +175,15 @@ def test_nearest_neighbours_and_3x3_double_the_side_too(size: int) -> None:
     assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in G.modules()) == 1  # z to 4x4
 
 
+@pytest.mark.parametrize("values", [{}, {"upsample": "nearest"}, {"network": "mlp"}])
+def test_g_begins_with_small_weights_whatever_it_is_made_of(values: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    layers = [module for module in Generator(NetworkConfig(**values)).modules() if hasattr(module, "weight")]
+    for layer in layers:
+        if not isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
 def test_a_shift_moves_what_is_there_and_lets_black_in() -> None:
     images = torch.rand(2, 3, 6, 6, requires_grad=True)
     moved = translate(images, torch.tensor([[2, -1], [0, 0]]), 2)
