@@ -24,7 +24,7 @@ class EvaluateOptions:
     samples: int = 10_000
     seed: int = 0
     k: int = 3
-    mre_faces: int = 200
+    mre_faces: int = 100
     mre_steps: int = 200
     mre_restarts: int = 1
     mre_draws: int = 256
