@@ -25,7 +25,8 @@ from dcgan.tensors import to_tensor
 _GRID = 64  # images in a grid
 _WATCHED = 512  # faces of each kind that D is asked about
 _UPKEEP = 0.05  # share of the time that logs, grids and checkpoints may take
-_COLLAPSED = 0.9  # MS-SSIM of samples; pairs of real faces have 0.2 or so
+# Shares of the variety of real faces, by MS-SSIM: above the first a run has taken off, below the second collapsed.
+_VARIED, _COLLAPSED = 0.5, 0.15
 _GRACE_KIMG = 100  # until then G may well not have begun to tell one z from another
 
 
@@ -141,8 +142,9 @@ def train(
             if last or crosses(images, a_step, config.sample_kimg):
                 samples = engine.ema(fixed_z)
                 watched = _watch(engine, samples, reals, faces, val)
-                varied = varied or watched["alike"] < _COLLAPSED or images > _GRACE_KIMG * 1000
-                if varied and watched["alike"] > _COLLAPSED:
+                apart, real_apart = 1 - watched["alike"], 1 - watched["alike_real"]
+                varied = varied or apart > _VARIED * real_apart or images > _GRACE_KIMG * 1000
+                if varied and apart < _COLLAPSED * real_apart - 1e-6:  # real faces may be all one, too
                     raise TrainingError(
                         f"the samples have become one and the same (MS-SSIM of pairs {watched['alike']:.2f}, of real "
                         f"faces {watched['alike_real']:.2f}); the checkpoints from before are kept. Raise --r1 and "

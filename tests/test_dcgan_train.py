@@ -300,10 +300,20 @@ def test_a_run_that_collapses_says_so_and_stops(
     with pytest.raises(TrainingError, match="one and the same"):
         for _ in train(replace(CONFIG, sample_kimg=0.016, save_minutes=0), faces, tmp_path, CPU):
             pass
-    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [
-        "checkpoint-0000000024.pt",
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
         "checkpoint-0000000016.pt",
+        "checkpoint-0000000024.pt",
     ]
+
+
+def test_a_run_that_has_not_taken_off_yet_goes_on(
+    tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Generator.forward
+    monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))
+    stats = [item.stats for item in train(CONFIG, faces, tmp_path, CPU) if item.stats]
+    assert stats[-1]["kimg"] == 0.048
+    assert stats[-1]["alike"] == pytest.approx(1, abs=1e-3)
 
 
 def test_d_that_knows_the_training_faces_by_heart_shows(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
