@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from completion.batch import Result
 
+_SOLVERS = ("fast", "search", "encoder", "paper", "bamos")
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
   alpha (the transparent pixels of the photo), a mask FILE, or a FOLDER of masks named like the photos; white = fill
 
@@ -44,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
     add("--eyes", type=_eyes, metavar="X,Y,X,Y", help="centres of the eyes in pixels, where no face can be found")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
-    add("--solver", choices=("fast", "encoder", "paper", "bamos"), default="fast", help="how to search z (%(default)s)")
+    add("--solver", choices=_SOLVERS, default="fast", help="how to search z (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")

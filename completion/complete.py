@@ -12,7 +12,7 @@ from align.template import TEMPLATES
 from align.warp import fit, footprint, invert, paste, warp
 from completion import masks
 from completion.blend import blend, inpaint, match_means
-from completion.solve import SOLVERS, Solver, Step, check_start, solve
+from completion.solve import Solver, Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
 
 # dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
@@ -74,8 +74,8 @@ class FaceCompleter:
             known = ", ".join(TEMPLATES)
             raise WeightsError(f"the weights are for faces aligned as {weights.template!r}, not one of {known}")
         self.weights = weights
-        self.solver = SOLVERS[solver] if isinstance(solver, str) else solver
-        check_start(self.solver, weights)
+        resolve(solver, weights)  # an encoder that is absent is told of now, not after a batch of failures
+        self.solver = solver
         self.blend = blend
         self.size = weights.generator.config.size
 
@@ -193,8 +193,9 @@ class FaceCompleter:
             in_crop = self._hole_in_crop(hole, matrix)
             source = warp(pixels, matrix, self.size) if lowres else crop
             block = masks.LOWRES_SCALE if lowres else 1
-            for step in solve(self.weights, source, in_crop, self.solver, seed, block):
-                yield Progress(number, len(touched), step, self.solver.steps, crop, in_crop)
+            solver = resolve(self.solver, self.weights, block)
+            for step in solve(self.weights, source, in_crop, solver, seed, block):
+                yield Progress(number, len(touched), step, solver.steps, crop, in_crop)
             contexts.append(float(step.context[step.best]))
             face = match_means(step.preview, source, block) if lowres else step.preview
             generated = paste(known, face, matrix, beyond_px=2)  # blending looks one pixel past the hole

@@ -24,8 +24,7 @@ class Solver:
     Attributes:
         steps: iterations of Adam.
         restarts: candidates that are followed at once, K; the best is kept.
-        start: "random" draws; "encoder" moves half of them to its guess, the first exactly there; "auto" does so where
-            the weights have an encoder.
+        start: "random" draws; "encoder" moves half of them to its guess, the first exactly there.
         draws: z that the candidates are chosen from, by their context loss.
         lr: Adam's learning rate at the start.
         cosine: let the learning rate fall to 0 on a cosine.
@@ -50,10 +49,25 @@ class Solver:
 
 
 SOLVERS = {
+    # From the encoder's guess: more steps agree better with what is known, and worse with what is not.
     "fast": Solver(
+        steps=15,
+        restarts=4,
+        start="encoder",
+        draws=32,
+        lr=0.1,
+        cosine=True,
+        weighted=True,
+        prior="log",
+        prior_weight=1.0,
+        z_weight=100.0,
+        clip=None,
+    ),
+    # Without an encoder.
+    "search": Solver(
         steps=30,
         restarts=8,
-        start="auto",
+        start="random",
         draws=128,
         lr=0.2,
         cosine=True,
@@ -134,10 +148,22 @@ class Step:
         return to_image(self.image)[0]
 
 
-def check_start(solver: Solver, weights: Weights) -> None:
-    """Raise WeightsError if the solver needs an encoder that the weights do not have."""
-    if solver.start == "encoder" and weights.encoder is None:
+def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
+    """The settings of a solver.
+
+    Args:
+        solver: a name in SOLVERS, or settings. "fast" becomes "search" where an encoder is absent or cannot help.
+        weights: the networks to search with.
+        block: see `solve`.
+    Raises:
+        WeightsError: the solver needs an encoder that the weights do not have.
+    """
+    if solver == "fast" and (weights.encoder is None or block > 1):
+        solver = "search"
+    found = SOLVERS[solver] if isinstance(solver, str) else solver
+    if found.start == "encoder" and weights.encoder is None:
         raise WeightsError("the weights have no encoder; train one with python -m dcgan encode, or take another solver")
+    return found
 
 
 def solve(
@@ -163,9 +189,8 @@ def solve(
     Raises:
         WeightsError: the solver needs an encoder, and there is none, or only block means are known.
     """
-    check_start(solver, weights)
-    E = weights.encoder if block == 1 and solver.start != "random" else None
-    if E is None and solver.start == "encoder":
+    E = weights.encoder if resolve(solver, weights).start == "encoder" else None
+    if E is not None and block > 1:
         raise WeightsError("an encoder can make nothing of the means of blocks; take another solver, such as fast")
     G, D = weights.generator, weights.discriminator
     device = next(G.parameters()).device

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from completion import solve as solve_module
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import SOLVERS, Solver, Step, solve
+from completion.solve import SOLVERS, Solver, Step, resolve, solve
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
@@ -21,7 +21,8 @@ from dcgan.tensors import to_image, to_tensor
 
 HOLE = np.zeros((32, 32), dtype=bool)
 HOLE[8:24, 8:24] = True
-QUICK = replace(SOLVERS["fast"], steps=3, draws=6, restarts=2)
+QUICK = replace(SOLVERS["search"], steps=3, draws=6, restarts=2)
+FROM_E = replace(QUICK, start="encoder")
 # Nothing but the context counts, so that the target's own z is the best there is.
 FINDER = Solver(
     steps=150,
@@ -135,26 +136,23 @@ def test_the_solver_encoder_is_one_pass_of_e(encoder_weights: Weights, target: N
 def test_the_search_begins_around_what_e_guesses(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
     z = guess(encoder_weights, target)
     count = 100
-    first = next(solve(encoder_weights, target, HOLE, replace(QUICK, draws=count, restarts=count)))
+    first = next(solve(encoder_weights, target, HOLE, replace(FROM_E, draws=count, restarts=count)))
     distance = (first.z - z).square().mean(dim=1).sqrt().sort().values
     assert distance[0] == 0 and distance[10] < 0.5 < distance[40]
-    random = next(solve(encoder_weights, target, HOLE, replace(QUICK, draws=count, restarts=count, start="random")))
+    random = next(solve(encoder_weights, target, HOLE, replace(QUICK, draws=count, restarts=count)))
     kept = (first.z[:, None] == random.z).all(dim=2).any(dim=1)
     assert kept.sum() == count // 2  # the other half are the draws of a search without E
 
 
-def test_without_an_encoder_the_search_is_from_random_draws(
+def test_fast_searches_from_random_draws_where_an_encoder_cannot_help(
     small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
-    random = replace(QUICK, start="random")
-    one, other, third = (
-        last(weights, target, HOLE, solver)
-        for weights, solver in ((small_weights, QUICK), (small_weights, random), (encoder_weights, random))
-    )
-    assert same(one, other) and same(one, third)
-    assert not same(one, last(encoder_weights, target, HOLE, QUICK))
-    for name in ("paper", "bamos"):
-        assert SOLVERS[name].start == "random"
+    assert resolve("fast", encoder_weights) is SOLVERS["fast"]
+    assert resolve("fast", small_weights) is resolve("fast", encoder_weights, block=4) is SOLVERS["search"]
+    assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"fast", "encoder"}
+    one, other = (last(weights, target, HOLE, QUICK) for weights in (small_weights, encoder_weights))
+    assert same(one, other)
+    assert not same(one, last(encoder_weights, target, HOLE, FROM_E))
 
 
 def test_the_solver_encoder_needs_an_encoder_and_known_pixels(
@@ -164,8 +162,6 @@ def test_the_solver_encoder_needs_an_encoder_and_known_pixels(
         last(small_weights, target, HOLE, SOLVERS["encoder"])
     with pytest.raises(WeightsError, match="means of blocks"):
         last(encoder_weights, target, HOLE, SOLVERS["encoder"], block=4)
-    full = np.ones((32, 32), dtype=bool)
-    assert same(*(last(weights, target, full, QUICK, block=4) for weights in (small_weights, encoder_weights)))
 
 
 def test_candidates_near_a_guess_stay_inside_of_a_uniform_prior(tmp_path: Path) -> None:
@@ -177,7 +173,7 @@ def test_candidates_near_a_guess_stay_inside_of_a_uniform_prior(tmp_path: Path) 
     save_weights(tmp_path / "w.safetensors", Generator(config), Discriminator(config), "face", {}, E)
     crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
     hole[4:8] = True
-    first = next(solve(load_weights(tmp_path / "w.safetensors"), crop, hole, replace(QUICK, draws=20, restarts=20)))
+    first = next(solve(load_weights(tmp_path / "w.safetensors"), crop, hole, replace(FROM_E, draws=20, restarts=20)))
     assert 0.9 < first.z.abs().max() <= 1
 
 
@@ -187,7 +183,7 @@ def test_fault_29_what_stands_in_the_hole_is_never_read(
     request: pytest.FixtureRequest, target: NDArray[np.uint8], weighted: bool, name: str
 ) -> None:
     weights = request.getfixturevalue(name)
-    solver = replace(QUICK, weighted=weighted)
+    solver = replace(FROM_E if weights.encoder else QUICK, weighted=weighted)
     other = np.where(HOLE[..., None], 255 - target, target)
     assert same(last(weights, target, HOLE, solver), last(weights, other, HOLE, solver))
     elsewhere = np.where(HOLE[..., None], target, 255 - target)
