@@ -51,11 +51,11 @@ class Solver:
 SOLVERS = {
     # From the encoder's guess: more steps agree better with what is known, and worse with what is not.
     "fast": Solver(
-        steps=15,
-        restarts=4,
+        steps=10,
+        restarts=2,
         start="encoder",
-        draws=32,
-        lr=0.1,
+        draws=8,
+        lr=0.05,
         cosine=True,
         weighted=True,
         prior="log",

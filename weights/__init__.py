@@ -31,7 +31,7 @@ class Entry:
 REGISTRY = {
     "faces-64": Entry(
         file="faces-64.safetensors",
-        sha256="7c1a37a28174ca5f45031a1efe7a9744679e189adb7914061701762b36530002",
+        sha256="b9ac642a2c3c6371ff35204dcd010f136e6101f552b0080e1c01e7a796ab4087",
         size=64,
         template="face",
         licence="non-commercial research",
