@@ -357,9 +357,15 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
 
 
 def _train_config(arguments: argparse.Namespace) -> TrainConfig:
-    """The preset, and the flags that were given."""
+    """The preset, the networks of the weights to start from, and the flags that were given, which win."""
     preset = PRESETS[arguments.preset]
-    network = replace(preset.network, **_given(arguments, NetworkConfig))
+    network = preset.network
+    if arguments.start:  # weights bring their networks along
+        import weights
+        from dcgan.checkpoint import load_weights
+
+        network = load_weights(weights.resolve(arguments.start)).generator.config
+    network = replace(network, **_given(arguments, NetworkConfig))
     return replace(preset, network=network, **_given(arguments, TrainConfig))
 
 

@@ -33,7 +33,7 @@ class NetworkConfig:
         kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
         d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
         init: of D: "dcgan" for N(0, 0.02), as G always has it, "he" to keep the variance without batch norm.
-        upsample: "transposed" convolutions in G, or "nearest" neighbours and then a 3x3 convolution.
+        upsample: "nearest" neighbours and then a 3x3 convolution in G, or the paper's "transposed" convolutions.
         network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
     """
 
@@ -45,7 +45,7 @@ class NetworkConfig:
     kernel: int = 4
     d_norm: str = "none"
     init: str = "he"
-    upsample: str = "transposed"
+    upsample: str = "nearest"
     network: str = "dcgan"
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class NetworkConfig:
         _one_of("kernel", self.kernel, (4, 5))
         _one_of("d_norm", self.d_norm, ("none", "batch", "spectral"))
         _one_of("init", self.init, ("he", "dcgan"))
-        _one_of("upsample", self.upsample, ("transposed", "nearest"))
+        _one_of("upsample", self.upsample, ("nearest", "transposed"))
         _one_of("network", self.network, ("dcgan", "mlp"))
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
@@ -129,7 +129,16 @@ PRESETS = {
     # Radford et al., ICLR 2016, sections 3 and 4, figure 1: 100 uniform z, 4x4x1024 first, 5x5 kernels, batch norm in
     # both networks, N(0, 0.02), batches of 128, Adam 2e-4 with beta1 0.5.
     "paper": TrainConfig(
-        network=NetworkConfig(nz=100, z_prior="uniform", ngf=128, ndf=128, kernel=5, d_norm="batch", init="dcgan"),
+        network=NetworkConfig(
+            nz=100,
+            z_prior="uniform",
+            ngf=128,
+            ndf=128,
+            kernel=5,
+            d_norm="batch",
+            init="dcgan",
+            upsample="transposed",
+        ),
         batch=128,
         loss="non-saturating",
         r1=0,
@@ -201,7 +210,7 @@ class EncoderConfig:
 
 
 def network_config(values: dict[str, Any]) -> NetworkConfig:
-    """A NetworkConfig from what a file says; what an older file does not say was then as it is by default.
+    """A NetworkConfig from what a file says; an older file is silent on what was not yet a matter of choice.
 
     Raises:
         ConfigError: a key is unknown, or a value is none that networks can be built from.
@@ -209,4 +218,4 @@ def network_config(values: dict[str, Any]) -> NetworkConfig:
     unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
     if unknown:
         raise ConfigError(f"the network has settings that are unknown here, {sorted(unknown)}; update this program")
-    return NetworkConfig(**values)
+    return NetworkConfig(**({"upsample": "transposed"} | values))

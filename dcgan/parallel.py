@@ -7,10 +7,10 @@ penalties, which torch's DistributedDataParallel does not provide for.
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,20 @@ def join(device: str) -> tuple[Group, str]:
     return Group(distributed.get_rank(), distributed.get_world_size()), device
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; a change in one moves the losses of all, so gradients add up likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient.contiguous())
+
+
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes; torch's own does not run on the CPU."""
 
@@ -84,7 +98,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         values = input.float()
         sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
         count = input.numel() // input.shape[1] * distributed.get_world_size()
-        mean, square = (all_reduce(sums) / count).chunk(2)
+        mean, square = (_Sum.apply(sums) / count).chunk(2)
         variance = square - mean.square()
         assert self.momentum and self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,17 @@ def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: P
     assert process.wait(60) == 128 + number
     assert "the same command carries on" in said
     assert len(list(run.glob("checkpoint-*.pt"))) == 1
+
+
+def test_weights_to_start_from_bring_their_networks(tmp_path: Path, small_weights_file: Path) -> None:
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    words = ["train", str(folder), "--out", str(tmp_path / "run"), "--start", str(small_weights_file)]
+    assert main([*words, "--kimg", "0.008", "--batch", "8", "--device", "cpu"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["network"] == asdict(load_weights(small_weights_file).generator.config)
 
 
 def test_fault_49_a_full_gpu_is_one_line(
