@@ -257,7 +257,14 @@ def test_signals_end_all_processes_and_leave_no_half_file(raw, aligned, number, 
         os.link(first, raw / f"{name}.png")
     command = [sys.executable, "-W", "error", "-m", "align", str(raw), str(aligned), "--jobs", "2"]
     process = subprocess.Popen(
-        command, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=PROJECT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in its background has them ignore SIGINT, and what they start, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not list(aligned.glob("*.png")) and process.poll() is None:
