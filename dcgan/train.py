@@ -97,6 +97,7 @@ def train(
         step, seconds, upkeep = saved["step"], saved["seconds"], saved["upkeep"]
         started, varied = saved["started"], saved["varied"]
     reals = to_tensor(batches.at(0)[:_GRID])
+    alike_real = _alike(reals)
     run = RunFolder(folder, step * a_step) if group.rank == 0 else None
     if run:
         run.settings(asdict(config))
@@ -141,13 +142,13 @@ def train(
                 ticked = images, seconds
             if last or crosses(images, a_step, config.sample_kimg):
                 samples = engine.ema(fixed_z)
-                watched = _watch(engine, samples, reals, faces, val)
-                apart, real_apart = 1 - watched["alike"], 1 - watched["alike_real"]
+                watched = {"alike_real": alike_real} | _watch(engine, samples, faces, val)
+                apart, real_apart = 1 - watched["alike"], 1 - alike_real
                 varied = varied or apart > _VARIED * real_apart or images > _GRACE_KIMG * 1000
                 if varied and apart < _COLLAPSED * real_apart - 1e-6:  # real faces may be all one, too
                     raise TrainingError(
                         f"the samples have become one and the same (MS-SSIM of pairs {watched['alike']:.2f}, of real "
-                        f"faces {watched['alike_real']:.2f}); the checkpoints from before are kept. Raise --r1 and "
+                        f"faces {alike_real:.2f}); the checkpoints from before are kept. Raise --r1 and "
                         "--r2, lower --lr, or try another --loss"
                     )
                 stats = (stats or {"kimg": images / 1000}) | watched
@@ -171,16 +172,16 @@ def train(
 
 
 def _watch(
-    engine: Engine, samples: Tensor, reals: Tensor, faces: NDArray[np.uint8], val: NDArray[np.uint8] | None
+    engine: Engine, samples: Tensor, faces: NDArray[np.uint8], val: NDArray[np.uint8] | None
 ) -> dict[str, float]:
     """Signs of trouble: samples that are alike, and a D that knows the training faces by heart.
 
     Returns:
-        alike, alike_real: mean MS-SSIM of pairs of samples and of real faces (Odena et al. 2017); 1 if all are one.
+        alike: mean MS-SSIM of pairs of samples (Odena et al. 2017); 1 if all are one.
         overfit: where `val` is given, how far D's logits of faces that it never saw lie from those of training faces
             towards those of samples: 0 for not at all, 1 for all the way (Karras et al. 2020, eq. 1).
     """
-    found = {"alike": _alike(samples), "alike_real": _alike(reals)}
+    found = {"alike": _alike(samples)}
     if val is not None:
         engine.D.eval()
         with torch.no_grad():
