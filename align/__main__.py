@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.command import CONFIG_HELP, at_least, expand_config, shown
+from align.command import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
 from align.options import AlignOptions
 from align.template import TEMPLATES
 from weights import VERSION
@@ -64,7 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--missing", type=Path, metavar="FOLDER", help="copy the photos without a face there (default: no copies)")
     add("--overwrite", action="store_true", help="do photos again that have their crop (default: skip them)")
-    add("--jobs", type=at_least(1), default=defaults.jobs, help="worker processes (default: all cores, %(default)s)")
+    add("--jobs", type=at_least(1), default=defaults.jobs, help="workers (default: all cores, %(default)s)")
+    add("--engine", choices=ENGINES, default=defaults.engine, help=f"{ENGINE_HELP} (default: %(default)s)")
     add("--report", type=Path, metavar="FILE.json", help="write one record per photo there (default: no report)")
     add("--config", metavar="FILE", help=CONFIG_HELP)
     volume = parser.add_mutually_exclusive_group()
@@ -79,13 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
     # Not before the arguments are read: these take half a second, and --help shall not.
-    from align.folder import WorkerError
     from align.landmarks import LandmarkModelError
     from align.photo import PhotoError
+    from align.spread import EngineError, WorkerError
 
     try:
         return _align(args)
-    except PhotoError as error:
+    except (PhotoError, EngineError) as error:
         print(f"align: {error}", file=sys.stderr)
         return 2
     except (LandmarkModelError, WorkerError, OSError) as error:

@@ -6,6 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 CONFIG_HELP = "TOML file of options, such as seed = 1; options on the command line win"
+ENGINES = ("processes", "ray")
+ENGINE_HELP = (
+    "where the workers are: processes of this machine; or ray, the cluster of RAY_ADDRESS, without that address Ray "
+    "on this machine; paths must mean the same on every machine"
+)
 
 
 def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int = 0) -> list[str]:

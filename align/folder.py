@@ -1,21 +1,17 @@
-"""Align every photo of a folder: many processes, one record for every crop."""
+"""Align every photo of a folder: many workers, one record for every crop."""
 
+import fcntl
 import json
-import multiprocessing
-import os
 import signal
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,16 +19,11 @@ from PIL import Image
 from align.landmarks import LandmarkModelError, find_faces
 from align.options import AlignOptions
 from align.photo import PhotoError, atomic_write, output_names, prepare_folder, read_photo, write_photo
+from align.spread import spread
 from align.template import TEMPLATES
 from align.warp import fit, warp
 
 RECORDS = "faces.jsonl"
-# Photos handed out ahead of the one whose result is awaited, for each worker.
-_AHEAD = 16
-
-
-class WorkerError(Exception):
-    """A worker process died."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ def align_folder(
     Raises:
         PhotoError: a folder cannot be used, or holds crops of another template or size.
         LandmarkModelError: dlib or its landmark file is absent or broken.
-        WorkerError: a worker process died.
+        WorkerError, EngineError: see align.spread.
     """
     options = options or AlignOptions()
     names = output_names(photos, root, numbered=options.faces == "all")
@@ -108,7 +99,7 @@ def align_folder(
         else:
             tasks.append(_Task(photo, source, names[photo], frozenset(mine[source])))
     try:
-        yield from _spread(partial(_align_photo, output=output, options=options), tasks, options.jobs)
+        yield from spread(partial(_aligner, output, options), tasks, options.jobs, options.engine)
     finally:
         _tidy_records(output)
 
@@ -127,6 +118,10 @@ def read_records(output: Path) -> dict[str, dict[str, Any]]:
         if known and not inside.is_absolute() and ".." not in inside.parts:
             records[record["crop"]] = record
     return records
+
+
+def _aligner(output: Path, options: AlignOptions) -> Callable[[_Task], Result]:
+    return partial(_align_photo, output=output, options=options)
 
 
 def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
@@ -157,7 +152,12 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
             }
             crops.append((output / name, warp(photo.pixels, matrix, options.size), record))
         for path, pixels, record in reversed(crops):
-            if path.exists() and not options.overwrite and record["crop"] not in task.mine:
+            # Its record is looked up now, since a worker that was killed may have made the crop a moment ago.
+            if (
+                path.exists()
+                and not options.overwrite
+                and read_records(output).get(record["crop"], {}).get("source") != task.source
+            ):
                 raise PhotoError(f"{path} exists and is not this photo's crop; move it, or pass --overwrite")
             _write_crop(path, pixels, output / RECORDS, record)
         for stale in task.mine - {record["crop"] for _, _, record in crops}:
@@ -177,6 +177,7 @@ def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: di
     with _signals_later(), atomic_write(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
         with records.open("ab") as lines:
+            fcntl.lockf(lines, fcntl.LOCK_EX)  # without it two machines may append at the same place
             lines.write(json.dumps(record).encode() + b"\n")
 
 
@@ -194,48 +195,6 @@ def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
         for record in records.values():
             file.write(json.dumps(record).encode() + b"\n")
     return records
-
-
-def _spread(work: Callable[[_Task], Result], tasks: Sequence[_Task], jobs: int) -> Iterator[Result]:
-    """Do the tasks in `jobs` processes; results come in the order of the tasks."""
-    if min(jobs, len(tasks)) <= 1:
-        yield from map(work, tasks)
-        return
-    # Forked workers would inherit the state of OpenCV's and other threads; spawned ones start clean.
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _begin_worker)
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for task in tasks:
-            # Ctrl-C reaches every process of the terminal; the workers inherit that it is blocked, and leave it to us.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            try:
-                waiting.append(pool.submit(work, task))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            if len(waiting) > jobs * _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            "a worker process died, perhaps for want of memory; the crops made so far are kept: "
-            "run the same command again, or with fewer --jobs"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next photo for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager

@@ -26,7 +26,9 @@ class LandmarkModelError(Exception):
     """dlib, or one of the files that it needs, is absent or broken."""
 
 
-def find_faces(photo: NDArray[np.uint8], points: int = 5, upsample: int = 1) -> list[NDArray[np.float64]]:
+def find_faces(
+    photo: NDArray[np.uint8], points: int = 5, upsample: int = 1, least: float = 0.0
+) -> list[NDArray[np.float64]]:
     """Find every face in a photo.
 
     Args:
@@ -34,6 +36,7 @@ def find_faces(photo: NDArray[np.uint8], points: int = 5, upsample: int = 1) -> 
         points: landmarks per face, 5 or 68.
         upsample: how often the photo may be doubled in size, tried only while no face is found clearly and the
             doubled photo stays below 40 megapixels.
+        least: score below which nothing is a face; 0 is doubtful, 1 is sure.
     Returns:
         float64 (points, 2) per face, (x, y) in the photo's pixels; the largest first, doubtful faces last.
     Raises:
@@ -47,7 +50,7 @@ def find_faces(photo: NDArray[np.uint8], points: int = 5, upsample: int = 1) -> 
     for doublings in range(upsample + 1):
         if clearest >= _CLEAR or doublings and photo.shape[0] * photo.shape[1] * 4**doublings > _MAX_PIXELS:
             break
-        boxes, scores, _ = _detector().run(photo, doublings, 0.0)
+        boxes, scores, _ = _detector().run(photo, doublings, least)
         if max(scores, default=-1.0) > clearest:
             found, clearest = list(zip(scores, boxes, strict=True)), max(scores)
     found.sort(key=lambda face: (face[0] >= _CLEAR, face[1].area()), reverse=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -21,7 +22,8 @@ class AlignOptions:
         upsample: how often a photo may be doubled in size, tried only while no face is found clearly.
         overwrite: do photos again whose crops exist.
         missing: folder for copies of the photos without a face.
-        jobs: worker processes.
+        jobs: workers.
+        engine: where they work, see align.spread.
     """
 
     template: str = "face"
@@ -30,4 +32,5 @@ class AlignOptions:
     upsample: int = 1
     overwrite: bool = False
     missing: Path | None = None
-    jobs: int = field(default_factory=_cores)
+    jobs: int = field(default_factory=cores)
+    engine: Literal["processes", "ray"] = "processes"

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.command import CONFIG_HELP, expand_config, shown
+from align.command import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import TextIOWrapper
 
     from completion.batch import Result
+    from completion.complete import Progress
 
 _SOLVERS = ("fast", "search", "encoder", "paper", "bamos")
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
@@ -43,18 +45,25 @@ def build_parser() -> argparse.ArgumentParser:
     add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="what to fill, see below")
     add("--invert-mask", action="store_true", help="black means fill in mask files, opaque with alpha")
     add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
-    add("--eyes", type=_eyes, metavar="X,Y,X,Y", help="centres of the eyes in pixels, where no face can be found")
+    where = parser.add_mutually_exclusive_group()
+    place = where.add_argument
+    place("--landmarks", type=Path, metavar="FILE", help="faces.jsonl of python -m align on the photos while whole")
+    place("--box", type=_four, metavar="X,Y,W,H", help="box of an upright face in pixels, from the brows to the chin")
+    place("--eyes", type=_four, metavar="X,Y,X,Y", help="centres of the eyes in pixels, of a face at any angle")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
     add("--solver", choices=_SOLVERS, default="fast", help="how to search z (%(default)s)")
+    add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
     add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
+    add("--jobs", type=at_least(1), default=1, metavar="N", help="photos at a time, a worker for each (%(default)s)")
+    add("--engine", choices=ENGINES, default=ENGINES[0], help=f"{ENGINE_HELP} (%(default)s)")
     add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
     add("--config", metavar="FILE", help=CONFIG_HELP)
-    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--overwrite", action="store_true", help="replace files that exist (default: of many photos skip those done)")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="say what became of every photo")
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
@@ -82,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     # Late, so that --help does not wait for torch.
     from align.landmarks import LandmarkModelError
     from align.photo import PhotoError
+    from align.spread import EngineError, WorkerError
     from completion.masks import MaskError
     from dcgan.checkpoint import WeightsError
     from dcgan.device import DeviceError
@@ -89,29 +99,27 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         return _complete(arguments)
-    except (PhotoError, MaskError, WeightsError, WeightsFileError, DeviceError) as error:
+    except (PhotoError, MaskError, WeightsError, WeightsFileError, DeviceError, EngineError) as error:
         print(f"completion: {error}", file=sys.stderr)
         return 2
-    except (LandmarkModelError, OSError) as error:
+    except (LandmarkModelError, WorkerError, OSError) as error:
         print(f"completion: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("completion: stopped; what was completed so far is kept", file=sys.stderr)
+        print("completion: stopped; what was completed is kept: run the same command again to go on", file=sys.stderr)
         return 130
 
 
 def _complete(arguments: argparse.Namespace) -> int:
     import json
+    from collections import Counter
+    from functools import partial
 
     from tqdm import tqdm
 
-    import weights
     from align.photo import PhotoError, atomic_write, prepare_folder
-    from completion.batch import BatchOptions, Result, complete_photo, plan_outputs
-    from completion.complete import FaceCompleter
+    from completion.batch import BatchOptions, Result, complete_folder, complete_photo, load_completer, plan_outputs
     from completion.masks import MaskError, split_name
-    from dcgan.checkpoint import load_weights
-    from dcgan.device import pick_device
 
     if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
         raise MaskError(f"there is no mask named {arguments.mask!r}, nor a file or folder of that name; see --help")
@@ -120,15 +128,16 @@ def _complete(arguments: argparse.Namespace) -> int:
         prepare_folder(arguments.report.parent)
         if arguments.report.exists() and not arguments.report.is_file():
             raise PhotoError(f"the report {arguments.report} is no file; give the name of a file")
-    device = pick_device(arguments.device)
-    completer = FaceCompleter(
-        load_weights(weights.resolve(arguments.weights), device), arguments.solver, arguments.blend
-    )
+    load = partial(load_completer, arguments.weights, arguments.device, arguments.solver, arguments.blend)
+    completer = load()  # tells now of weights that cannot be used
     options = BatchOptions(
         mask=arguments.mask,
         invert_mask=arguments.invert_mask,
         faces=arguments.faces,
+        landmarks=arguments.landmarks,
+        box=arguments.box,
         eyes=arguments.eyes,
+        candidates=arguments.candidates,
         seed=arguments.seed,
         strip=arguments.strip,
         history=arguments.history,
@@ -136,21 +145,29 @@ def _complete(arguments: argparse.Namespace) -> int:
         measure=arguments.report is not None,
     )
     results: list[Result] = []
-    single = len(outputs) == 1
+    single = len(outputs) == 1 and not arguments.photos[0].is_dir()
+    items: Iterator[Progress | Result]
+    if single:
+        [(photo, output)] = outputs.items()
+        items = complete_photo(completer, photo, output, root, options)
+    else:
+        here = arguments.jobs == 1 and arguments.engine == "processes"
+        gpu = next(completer.weights.generator.parameters()).is_cuda
+        start = (lambda: completer) if here else load
+        items = complete_folder(start, outputs, root, options, arguments.jobs, arguments.engine, gpu)
     bar = tqdm(
         total=None if single else len(outputs), unit="step" if single else "photo", disable=arguments.quiet or None
     )
     try:
         with bar:
-            for photo, output in outputs.items():
-                for item in complete_photo(completer, photo, output, root, options):
-                    if isinstance(item, Result):
-                        results.append(item)
-                        bar.update(not single)
-                        _tell(item, arguments.verbose, arguments.quiet)
-                    elif single:
-                        bar.total = item.faces * (item.steps + 1)
-                        bar.update()
+            for item in items:
+                if isinstance(item, Result):
+                    results.append(item)
+                    bar.update(not single)
+                    _tell(item, arguments.verbose, arguments.quiet)
+                else:
+                    bar.total = item.faces * (item.steps + 1)
+                    bar.update()
     finally:
         if arguments.report and results:
             report = {
@@ -160,28 +177,28 @@ def _complete(arguments: argparse.Namespace) -> int:
             }
             with atomic_write(arguments.report) as file:
                 file.write(json.dumps(report, indent=1).encode() + b"\n")
-    failed = sum(result.status == "failed" for result in results)
+    count = Counter(result.status for result in results)
     if not single and not arguments.quiet:
+        told = [f"{count[status]} {status}" for status in ("completed", "failed", "skipped")]
+        told = told if count["skipped"] else told[:2]
         words = ", ".join(f"{name} {value:.4g}" for name, value in _summary(results).items())
-        print(f"{len(results) - failed} completed, {failed} failed; means: {words}", file=sys.stderr)
-    if failed:
+        print("; means: ".join(filter(None, [", ".join(told), words])), file=sys.stderr)
+    if count["failed"]:
         return 2 if single else 3
     return 0
 
 
-def _eyes(text: str) -> tuple[float, ...]:
+def _four(text: str) -> tuple[float, ...]:
     numbers = tuple(float(part) for part in text.split(","))
     if len(numbers) != 4:
-        raise argparse.ArgumentTypeError(
-            f"{text} has {len(numbers)} numbers, expected 4: the left eye's, the right eye's"
-        )
+        raise argparse.ArgumentTypeError(f"{text} has {len(numbers)} numbers, expected 4")
     return numbers
 
 
 def _tell(result: Result, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
-    if result.status == "failed":
+    if result.status == "failed" or (verbose and result.reason):
         tqdm.write(f"{shown(result.photo)}: {result.reason}", file=sys.stderr)
     for output in result.outputs:
         tqdm.write(str(output), file=sys.stdout)
@@ -205,8 +222,23 @@ def _summary(results: list[Result]) -> dict[str, float]:
 
 
 def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
-    kept = ("mask", "invert_mask", "faces", "eyes", "solver", "blend", "seed", "weights", "device")
-    return {name: getattr(arguments, name) for name in kept} | {"weights_sha256": sha256, "version": VERSION}
+    kept = (
+        "mask",
+        "invert_mask",
+        "faces",
+        "landmarks",
+        "box",
+        "eyes",
+        "candidates",
+        "solver",
+        "blend",
+        "seed",
+        "weights",
+        "device",
+    )
+    settings = {name: getattr(arguments, name) for name in kept}
+    settings["landmarks"] = None if arguments.landmarks is None else str(arguments.landmarks)
+    return settings | {"weights_sha256": sha256, "version": VERSION}
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+import weights
 from align.landmarks import NoFaceError
+from align.options import cores
 from align.photo import (
     WRITABLE,
     Photo,
@@ -24,9 +28,12 @@ from align.photo import (
     read_photo,
     write_photo,
 )
-from completion import masks
+from align.spread import spread
+from completion import masks, place
 from completion.complete import Completion, FaceCompleter, Progress
-from completion.picture import painted, strip, write_animation
+from completion.picture import contact_sheet, painted, strip, write_animation
+from dcgan.checkpoint import load_weights
+from dcgan.device import pick_device
 from dcgan.metrics import psnr
 
 
@@ -38,7 +45,10 @@ class BatchOptions:
         mask: a name, "alpha", a mask file or a folder of masks.
         invert_mask: black, or opaque, means fill.
         faces: "largest" or "all": on which faces a named mask makes its hole.
-        eyes: (x, y, x, y) in the photo's pixels, where the eyes of the one face are; None to look for faces.
+        landmarks: a file that says where the faces of each photo are; None to look for them.
+        box: (x, y, w, h) in the photo's pixels, where the one face is, from the brows to the chin.
+        eyes: (x, y, x, y) in the photo's pixels, where the eyes of the one face are.
+        candidates: how many different completions to write.
         seed: of the search and of the random masks.
         strip: also write photo, hole and completion side by side.
         history: also write the search as a GIF and its losses as JSON lines.
@@ -49,7 +59,10 @@ class BatchOptions:
     mask: str
     invert_mask: bool = False
     faces: str = "largest"
+    landmarks: Path | None = None
+    box: tuple[float, ...] | None = None
     eyes: tuple[float, ...] | None = None
+    candidates: int = 1
     seed: int = 0
     strip: bool = False
     history: bool = False
@@ -63,10 +76,12 @@ class Result:
 
     Attributes:
         photo: the file.
-        status: "completed" or "failed".
+        status: "completed", "failed", or "skipped" for a photo of a folder whose completion exists.
         outputs: the files written, the completed photo first.
-        reason: why it failed, for people.
+        reason: why this run has no completion, for people.
         notes: what a person should know of a completion.
+        sources: where the pixels of the hole come from, as shares: "face 1", "face 2" and so on, and "surroundings"
+            for what lies outside every face and is filled by a classical method.
         figures: hole_share, faces, outside_share, context_loss, search_seconds, seconds; with `measure` hole_psnr, psnr
             (dB) and ssim.
     """
@@ -76,6 +91,7 @@ class Result:
     outputs: tuple[Path, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
+    sources: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +140,68 @@ def _whole(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
+def load_completer(name: str, device: str, solver: str, blend: str) -> FaceCompleter:
+    """A completer from the names on the command line.
+
+    Raises:
+        WeightsFileError, WeightsError, DeviceError: the weights or the device cannot be used.
+    """
+    return FaceCompleter(load_weights(weights.resolve(name), pick_device(device)), solver, blend)
+
+
+def complete_folder(
+    load: Callable[[], FaceCompleter],
+    outputs: dict[Path, Path],
+    root: Path,
+    options: BatchOptions,
+    jobs: int = 1,
+    engine: str = "processes",
+    gpu: bool = False,
+) -> Iterator[Result]:
+    """Complete many photos; those whose completion exists are skipped, so that a second run does what is missing.
+
+    Args:
+        load: makes the completer, once in each worker.
+        outputs: photo -> output, see plan_outputs.
+        root: the folder that holds all photos.
+        options: for each of them.
+        jobs: photos at a time.
+        engine: where, see align.spread.
+        gpu: each worker of Ray's gets a GPU.
+    Yields:
+        one result per photo; first those for which there is nothing to do.
+    Raises:
+        WorkerError, EngineError: see align.spread; and what `load` raises.
+    """
+    taken = set(outputs.values())
+    tasks = []
+    for photo, output in outputs.items():
+        meeting = taken.intersection(_files(output, options)[1:])
+        if output.exists() and not options.overwrite:
+            yield Result(photo, "skipped", reason="is completed already")
+        elif meeting:
+            yield Result(photo, "failed", reason=f"{meeting.pop()} is another photo's output; rename one of the photos")
+        else:
+            tasks.append((photo, output))
+    # Files beside a completion that is absent are left from a run that was ended, or from a worker that was killed.
+    start = partial(_worker, load, root, replace(options, overwrite=True), jobs)
+    yield from spread(start, tasks, jobs, engine, gpu)
+
+
+def _worker(
+    load: Callable[[], FaceCompleter], root: Path, options: BatchOptions, jobs: int
+) -> Callable[[tuple[Path, Path]], Result]:
+    if jobs > 1:
+        torch.set_num_threads(max(1, cores() // jobs))
+    completer = load()
+
+    def complete(task: tuple[Path, Path]) -> Result:
+        items = complete_photo(completer, *task, root, options)
+        return next(item for item in items if isinstance(item, Result))
+
+    return complete
+
+
 def complete_photo(
     completer: FaceCompleter, photo: Path, output: Path, root: Path, options: BatchOptions
 ) -> Iterator[Progress | Result]:
@@ -140,20 +218,19 @@ def _complete(
     completer: FaceCompleter, path: Path, output: Path, root: Path, options: BatchOptions
 ) -> Iterator[Progress | Result]:
     began = time.monotonic()
-    outputs = [output]
-    outputs += [output.with_suffix(".strip.png")] if options.strip else []
-    outputs += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
+    outputs = _files(output, options)
     existing = [str(item) for item in outputs if item.exists()]
     if existing and not options.overwrite:
         raise PhotoError(f"the output {existing[0]} exists; give --overwrite or another --output")
     photo = read_photo(path)
     named = masks.split_name(options.mask) is not None
-    matrices = [completer.place(photo.pixels, options.eyes)] if options.eyes else None
+    matrices = _given_faces(completer, photo, path, root, options)
     notes = []
     if named and options.invert_mask:
         raise masks.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
     if named:
-        matrices = matrices or completer.locate(photo.pixels)[: 1 if options.faces == "largest" else None]
+        matrices = matrices or completer.locate(photo.pixels, every=options.faces == "all")
+        matrices = matrices if options.faces == "all" else matrices[:1]
         hole = completer.named_hole(photo.pixels, options.mask, matrices, options.seed)
     else:
         hole, note = _given_hole(photo, path, root, options)
@@ -163,7 +240,7 @@ def _complete(
     pure = False  # a generation, of a face of which nothing is known
     search_began = time.monotonic()
     progress: list[Progress] = []
-    for item in completer.complete(photo.pixels, hole, matrices, options.seed, lowres):
+    for item in completer.complete(photo.pixels, hole, matrices, options.seed, lowres, options.candidates):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -173,27 +250,59 @@ def _complete(
             pure |= bool(item.hole.all()) and not lowres
     if pure:
         notes.append("nothing of the face is known: the result is a pure generation")
-    if completion.outside:
-        notes.append(
-            f"{completion.outside:.0%} of the hole lie outside every face and are filled from their surroundings"
-        )
+    if completion.hidden:
+        notes.append(f"{completion.hidden} of the faces show only under the hole; from there their place was taken")
+    sources = {name: float(pixels.sum() / hole.sum()) for name, pixels in completion.sources.items()}
+    outside = sources.get("surroundings", 0.0)
+    if outside:
+        notes.append(f"{outside:.0%} of the hole lie outside every face and are filled from their surroundings")
 
-    write_photo(output, completion.pixels, photo, hole)
+    for number, other in enumerate(completion.others, start=2):
+        write_photo(output.with_suffix(f".{number}{output.suffix}"), other, photo, hole)
+    if completion.others:
+        sheet = contact_sheet(painted(photo.pixels, hole), hole, [completion.pixels, *completion.others])
+        write_photo(output.with_suffix(".candidates.png"), sheet)
     if options.strip:
         write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
     if options.history:
         _write_history(output, progress)
+    write_photo(output, completion.pixels, photo, hole)  # last: where it is, everything is
     figures = {
         "hole_share": float(hole.mean()),
-        "faces": completion.faces,
-        "outside_share": completion.outside,
+        "faces": len(sources) - ("surroundings" in sources),
+        "outside_share": outside,
         "context_loss": completion.context,
         "search_seconds": search_seconds,
         "seconds": time.monotonic() - began,
     }
     if options.measure and named:
         figures |= _measure(photo.pixels, completion.pixels, hole)
-    yield Result(path, "completed", tuple(outputs), notes=tuple(notes), figures=figures)
+    yield Result(path, "completed", tuple(outputs), notes=tuple(notes), sources=sources, figures=figures)
+
+
+def _files(output: Path, options: BatchOptions) -> list[Path]:
+    """What is written for one photo, the completion first."""
+    files = [output]
+    files += [output.with_suffix(f".{number}{output.suffix}") for number in range(2, options.candidates + 1)]
+    files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
+    files += [output.with_suffix(".strip.png")] if options.strip else []
+    files += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
+    return files
+
+
+def _given_faces(
+    completer: FaceCompleter, photo: Photo, path: Path, root: Path, options: BatchOptions
+) -> list[NDArray[np.float64]] | None:
+    """The faces that the person says there are; None where they are to be looked for."""
+    where = photo.pixels.shape[:2], completer.template, completer.size
+    if options.eyes:
+        return [place.matrix_of_eyes(options.eyes, *where)]
+    if options.box:
+        return [place.matrix_of_box(options.box, *where)]
+    if options.landmarks:
+        source = _whole(path).relative_to(root)
+        return place.matrices_of_landmarks(options.landmarks, source, completer.template, completer.size)
+    return None
 
 
 def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> tuple[NDArray[np.bool_], str | None]:
@@ -211,13 +320,13 @@ def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> 
 
 
 def _write_history(output: Path, progress: Sequence[Progress]) -> None:
-    frames = [np.where(item.hole[..., None], item.step.preview, item.crop) for item in progress]
+    frames = [item.preview for item in progress]
     write_animation(output.with_suffix(".history.gif"), [painted(progress[0].crop, progress[0].hole), *frames])
     with atomic_write(output.with_suffix(".history.jsonl")) as file:
         for item in progress:
             step = item.step
-            losses = {"context": step.context.tolist(), "prior": step.prior.tolist()}
-            line = {"face": item.face, "step": step.number, "best": step.best, **losses}
+            losses = {"context": step.context[0].tolist(), "prior": step.prior[0].tolist()}
+            line = {"face": item.face, "step": step.number, "best": int(step.best[0]), **losses}
             file.write(json.dumps(line).encode() + b"\n")
 
 

@@ -1,5 +1,7 @@
 """Put the generated pixels into the hole so that no seam shows; known pixels stay as they are, byte for byte."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +10,14 @@ from scipy.sparse.linalg import splu
 
 BLENDS = ("poisson", "alpha", "none")
 _SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
-_INPAINT_SIDE_PX = 1024
+_CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=np.float32)
+_DIRECT_PX = 60_000  # up to so many pixels a hole is solved exactly, in half a second
+_COARSEST_PX = 5_000  # on the coarsest grid of larger ones
+_STEPS, _SMOOTHINGS, _DAMPING = 7, 2, 0.8
+_TINY = 1e-20  # instead of a division by 0 where nothing is missing
+_INPAINT_SIDE_PX = 512
+_INPAINT_RIM_PX = 16  # around a hole, of what it is filled from
+_GRAIN_PX = 1.0  # standard deviation of the blur that tells grain from shape
 
 
 def blend(
@@ -46,35 +55,117 @@ def _poisson(photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np
     At the border of the photo there is no neighbour to meet.
     Source: Yeh et al. 2017, eq. 8; Perez, Gangnet and Blake 2003, "Poisson image editing", eq. 7.
     """
-    result = fill[hole].astype(np.float64)
+    rim = ndimage.binary_dilation(hole) & ~hole
     regions, _ = ndimage.label(hole)
-    meets = ndimage.binary_dilation(~hole) & hole
-    solvable = np.isin(regions, np.unique(regions[meets])) & hole  # a region without a rim has nothing to meet
-    ys, xs = np.nonzero(solvable)
-    if not len(ys):
-        return result
-    index = np.full(hole.shape, -1)
-    index[ys, xs] = np.arange(len(ys))
-    gap = photo.astype(np.float64) - fill  # what c is at the rim
-    diagonal = np.zeros(len(ys))
-    rim = np.zeros((len(ys), 3))
-    rows, columns = [], []
-    for dy, dx in _SIDES:
-        y, x = ys + dy, xs + dx
-        present = (y >= 0) & (y < hole.shape[0]) & (x >= 0) & (x < hole.shape[1])
-        diagonal += present
-        here, y, x = np.nonzero(present)[0], y[present], x[present]
-        unknown = hole[y, x]
-        rows.append(here[unknown])
-        columns.append(index[y[unknown], x[unknown]])
-        rim[here[~unknown]] += gap[y[~unknown], x[~unknown]]
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    laplacian = sparse.csc_matrix((-np.ones(len(row)), (row, column)), shape=(len(ys), len(ys)))
-    laplacian += sparse.diags_array(diagonal, format="csc")
-    # The matrix is symmetric positive definite: no pivoting, and one factorisation serves the three channels.
-    factors = splu(laplacian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    result[solvable[hole]] += factors.solve(rim)
-    return result
+    # A region without a rim has nothing to meet.
+    meets = hole & np.isin(regions, np.unique(regions[hole & ndimage.binary_dilation(rim)]))
+    gap = np.where(rim[..., None], photo.astype(np.float32) - fill, 0)  # what c is at the rim
+    return fill[hole].astype(np.float64) + _membrane(_around(gap) * meets[..., None], rim, meets)[hole]
+
+
+def _membrane(missing: NDArray[np.float32], rim: NDArray[np.bool_], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Solve Laplace's equation in a hole; in a large one by conjugate gradients, each step led by a cycle of multigrid.
+
+    Args:
+        missing: float32 (H, W, 3), the sum of the values that a pixel meets at the rim; 0 outside the hole.
+        rim: bool (H, W); where neither is it nor the hole, there is no neighbour.
+        hole: bool (H, W); each part of it touches the rim.
+    Returns:
+        float32 (H, W, 3), 0 outside the hole; off by less than a grey level where the hole is large.
+    Source: Shewchuk 1994, "An introduction to the conjugate gradient method", B3, with the beta of Polak and Ribiere.
+    """
+    grid = _Grid(rim, hole, _DIRECT_PX)
+    solution = np.zeros_like(missing)
+    direction = better = grid.cycle(missing)
+    if grid.coarse is None:
+        return better
+    square = (missing * better).sum(axis=(0, 1))
+    for _ in range(_STEPS):
+        applied = grid.applied(direction)
+        length = square / np.maximum((direction * applied).sum(axis=(0, 1)), _TINY)
+        solution += length * direction
+        before, missing = missing, missing - length * applied
+        better = grid.cycle(missing)
+        turn = ((missing - before) * better).sum(axis=(0, 1)) / np.maximum(square, _TINY)
+        direction, square = better + turn * direction, (missing * better).sum(axis=(0, 1))
+    return solution
+
+
+class _Grid:
+    """Laplace's equation in a hole, on grids of ever half the size.
+
+    Args:
+        rim: bool (H, W), where the solution is 0; where neither is it nor the hole, there is no neighbour.
+        hole: bool (H, W); each part of it touches the rim.
+        direct_px: a hole of so many pixels is solved exactly.
+    Source: Briggs, Henson and McCormick 2000, "A multigrid tutorial", chapter 3.
+    """
+
+    def __init__(self, rim: NDArray[np.bool_], hole: NDArray[np.bool_], direct_px: int) -> None:
+        self.hole = hole[..., None]
+        self.count = _around((hole | rim).astype(np.float32))[..., None]
+        self.coarse: _Grid | None = None
+        if hole.sum() <= direct_px:
+            self._factorise(hole)
+            return
+        # Jacobi's method, damped, since it would let a chequerboard stand.
+        self.share = np.where(self.hole, _DAMPING / np.maximum(self.count, 1), 0).astype(np.float32)
+        coarse_rim = _fours(rim) > 0
+        self.coarse = _Grid(coarse_rim, (_fours(hole) > 0) & ~coarse_rim, _COARSEST_PX)
+
+    def applied(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The number of a pixel's neighbours times its value, less the sum of theirs; 0 outside the hole."""
+        return (self.count * values - _around(values)) * self.hole
+
+    def cycle(self, missing: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The values whose `applied` is near `missing`, or exactly that where the hole is small."""
+        solution = np.zeros_like(missing)
+        if self.coarse is None:
+            if len(self._at[0]):
+                solution[self._at] = self._factors.solve(missing[self._at].astype(np.float64))
+            return solution
+        for _ in range(_SMOOTHINGS):
+            solution += self.share * (missing - self.applied(solution))
+        rest = _fours(missing - self.applied(solution)) * self.coarse.hole
+        coarse = self.coarse.cycle(rest)
+        height, width = missing.shape[:2]
+        solution += cv2.resize(coarse, (2 * coarse.shape[1], 2 * coarse.shape[0]))[:height, :width] * self.hole
+        for _ in range(_SMOOTHINGS):
+            solution += self.share * (missing - self.applied(solution))
+        return solution
+
+    def _factorise(self, hole: NDArray[np.bool_]) -> None:
+        self._at = ys, xs = np.nonzero(hole)
+        if not len(ys):
+            return
+        index = np.full(hole.shape, -1)
+        index[ys, xs] = np.arange(len(ys))
+        rows, columns = [], []
+        for dy, dx in _SIDES:
+            y, x = ys + dy, xs + dx
+            here = np.nonzero((y >= 0) & (y < hole.shape[0]) & (x >= 0) & (x < hole.shape[1]))[0]
+            here = here[hole[y[here], x[here]]]
+            rows.append(here)
+            columns.append(index[y[here], x[here]])
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        laplacian = sparse.csc_matrix((-np.ones(len(row)), (row, column)), shape=(len(ys), len(ys)))
+        laplacian += sparse.diags_array(self.count[ys, xs, 0].astype(np.float64), format="csc")
+        # The matrix is symmetric positive definite: no pivoting.
+        self._factors = splu(
+            laplacian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+
+
+def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sum over each pixel's four neighbours."""
+    return cv2.filter2D(values, -1, _CROSS, borderType=cv2.BORDER_CONSTANT).astype(np.float32, copy=False)
+
+
+def _fours(values: NDArray[Any]) -> NDArray[np.float32]:
+    """The sums over blocks of 2x2 pixels, those at the edge perhaps cut."""
+    odd = [(0, length % 2) for length in values.shape[:2]] + [(0, 0)] * (values.ndim - 2)
+    even = np.pad(values.astype(np.float32), odd)
+    return even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
 
 
 def _alpha(photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -98,14 +189,18 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     Source: Telea 2004, "An image inpainting technique based on the fast marching method".
     """
     filled = photo.copy()
-    filled[hole] = 127 if hole.all() else photo[~hole].mean(axis=0).astype(np.uint8)
     if not hole.any() or hole.all():
+        filled[hole] = 127
         return filled
-    # Detail does not come back from a rim, so a large photo is filled at a smaller size.
-    scale = min(1.0, _INPAINT_SIDE_PX / max(hole.shape))
-    size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
-    small = cv2.resize(filled, size, interpolation=cv2.INTER_AREA)
-    small_hole = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    ys, xs = np.nonzero(hole)
+    box = tuple(slice(max(0, axis.min() - _INPAINT_RIM_PX), axis.max() + 1 + _INPAINT_RIM_PX) for axis in (ys, xs))
+    part, under = filled[box], hole[box]  # a view: what is written to it is in `filled`
+    part[under] = (photo[box][~under] if not under.all() else photo[~hole]).mean(axis=0).astype(np.uint8)
+    # Detail does not come back from a rim, so a large hole is filled at a smaller size.
+    scale = min(1.0, _INPAINT_SIDE_PX / max(under.shape))
+    size = max(1, round(under.shape[1] * scale)), max(1, round(under.shape[0] * scale))
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     if small_hole.all() or min(size) < 3:  # OpenCV reads beyond pictures of a single row
         return filled
     # In bytes every pixel's rounding would add brightness; floats OpenCV takes one channel at a time.
@@ -113,9 +208,43 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
         cv2.inpaint(channel, small_hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         for channel in cv2.split(small.astype(np.float32))
     ]
-    full = cv2.resize(np.dstack(channels), hole.shape[::-1], interpolation=cv2.INTER_LINEAR)[hole]
-    filled[hole] = np.clip(np.round(full), 0, 255).astype(np.uint8)
+    full = cv2.resize(np.dstack(channels), under.shape[::-1], interpolation=cv2.INTER_LINEAR)[under]
+    part[under] = np.clip(np.round(full), 0, 255).astype(np.uint8)
     return filled
+
+
+def grain(
+    completed: NDArray[np.uint8], part: NDArray[np.bool_], hole: NDArray[np.bool_], reach_px: float, seed: int = 0
+) -> NDArray[np.uint8]:
+    """Give a fill that was enlarged the grain of the pixels around its hole, as random noise of their strength.
+
+    Args:
+        completed: uint8 (H, W, 3); not written to.
+        part: bool (H, W), what gets grain.
+        hole: bool (H, W), the whole hole: its pixels tell nothing of the photo's grain.
+        reach_px: how far around the part grain is looked at.
+        seed: of the noise.
+    Returns:
+        uint8 (H, W, 3), changed in the part alone.
+    """
+    ys, xs = np.nonzero(part)
+    reach = int(np.ceil(reach_px))
+    box = tuple(slice(max(0, axis.min() - reach), axis.max() + 1 + reach) for axis in (ys, xs))
+    light = cv2.cvtColor(completed[box], cv2.COLOR_RGB2GRAY).astype(np.float32)
+    fine = light - cv2.GaussianBlur(light, (0, 0), _GRAIN_PX)
+    away = cv2.distanceTransform((~hole[box]).astype(np.uint8), cv2.DIST_L2, 3)
+    around = (away > 3 * _GRAIN_PX) & (away <= reach)
+    if not around.any():
+        return completed
+    # The median of the absolute values hardly sees the few edges among them.
+    there, here = (1.4826 * float(np.median(np.abs(fine[where]))) for where in (around, part[box]))
+    missing = np.sqrt(max(0.0, there**2 - here**2))
+    white = np.random.default_rng(seed).standard_normal(fine.shape[:2], dtype=np.float32)
+    noise: NDArray[np.float32] = white - cv2.GaussianBlur(white, (0, 0), _GRAIN_PX)
+    noise *= missing / float(noise.std())
+    grained = completed.copy()
+    grained[part] = np.clip(np.round(completed[part] + noise[part[box]][:, None]), 0, 255).astype(np.uint8)
+    return grained
 
 
 def match_means(fill: NDArray[np.uint8], face: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:

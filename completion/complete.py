@@ -1,23 +1,25 @@
 """From a photo with a hole to the completed photo: find the faces, search, paste back, blend."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from align.landmarks import NoFaceError, find_faces
+from align.landmarks import NoFaceError
 from align.template import TEMPLATES
-from align.warp import fit, footprint, invert, paste, warp
-from completion import masks
-from completion.blend import blend, inpaint, match_means
+from align.warp import footprint, invert, paste, warp
+from completion import masks, place
+from completion.blend import blend, grain, inpaint, match_means
 from completion.solve import Solver, Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
+from dcgan.tensors import to_image
 
-# dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
-_CROP_ZOOM = 4
-_CROP_AIR = 0.5
+_POOL = 4  # candidates that each one shown is chosen from
+_GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
+_STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,17 @@ class Completion:
 
     Attributes:
         pixels: uint8 (H, W, 3); outside the hole the photo's own bytes.
-        faces: completed faces.
-        outside: share of the hole that no face's crop covers; filled by a classical method.
-        context: the search's final context loss, a mean over the faces; nan if there were none.
+        others: as `pixels`, further completions that differ, the likelier first.
+        sources: bool (H, W) each, by where the pixels of the hole come from: "face 1", "face 2" and so on, and
+            "surroundings" for what no face's crop covers, filled by a classical method. None is empty.
+        hidden: faces that were found only with the help of what lies under the hole.
+        context: the search's final context loss, a mean over the faces.
     """
 
     pixels: NDArray[np.uint8]
-    faces: int
-    outside: float
+    others: tuple[NDArray[np.uint8], ...]
+    sources: dict[str, NDArray[np.bool_]]
+    hidden: int
     context: float
 
 
@@ -57,6 +62,11 @@ class Progress:
     crop: NDArray[np.uint8]
     hole: NDArray[np.bool_]
 
+    @property
+    def preview(self) -> NDArray[np.uint8]:
+        """The best candidate so far in the crop's hole, not blended: uint8 (S, S, 3)."""
+        return np.where(self.hole[..., None], self.step.previews[0], self.crop)
+
 
 class FaceCompleter:
     """Completes photos with one set of weights; numpy in, numpy out.
@@ -78,51 +88,28 @@ class FaceCompleter:
         self.solver = solver
         self.blend = blend
         self.size = weights.generator.config.size
+        self.template = TEMPLATES[weights.template]
 
-    def locate(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+    def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[NDArray[np.float64]]:
         """The faces of a photo, largest first, each as the (2, 3) matrix photo -> crop.
 
         A photo of just the weights' size is an aligned face itself.
 
+        Args:
+            pixels: uint8 (H, W, 3).
+            every: look for the small faces of a large photo, too.
         Raises:
             NoFaceError: none is found.
         """
         if pixels.shape[:2] == (self.size, self.size):
             return [np.eye(2, 3)]
-        template = TEMPLATES[self.weights.template]
-        matrices = []
-        for landmarks in find_faces(pixels, template.points):
-            with suppress(ValueError):  # landmarks on one point or line are no face
-                matrices.append(fit(template, landmarks, self.size))
+        matrices = place.find_matrices(pixels, self.template, self.size, every)
         if not matrices:
             raise NoFaceError(
-                "no face was found in what is known of the photo; say where its eyes are (--eyes), "
+                "no face was found; say where it is (--landmarks, --box or --eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
         return matrices
-
-    def place(self, pixels: NDArray[np.uint8], eyes: Sequence[float]) -> NDArray[np.float64]:
-        """The (2, 3) matrix photo -> crop of a face that nothing can be found in, from its eyes.
-
-        Args:
-            pixels: uint8 (H, W, 3).
-            eyes: (x, y, x, y) of the centres of the two eyes in the photo's pixels, the left one in the photo first.
-        Raises:
-            NoFaceError: the eyes lie on one point or outside the photo, or the weights' template has more than eyes.
-        """
-        template = TEMPLATES["face"]
-        if self.weights.template != template.name:
-            raise NoFaceError(f"two eyes do not place a face of the template {self.weights.template}")
-        left, right = np.reshape(eyes, (2, 2))
-        height, width = pixels.shape[:2]
-        if not all(0 <= x < width and 0 <= y < height for x, y in (left, right)):
-            raise NoFaceError(
-                f"the eyes are at {left.tolist()} and {right.tolist()}, outside the {width}x{height} photo"
-            )
-        try:
-            return fit(template, np.array([right, right, left, left, left]), self.size)
-        except ValueError as error:
-            raise NoFaceError(f"the eyes are both at {left.tolist()}, so no face can be placed") from error
 
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, matrices: Sequence[NDArray[np.float64]], seed: int = 0
@@ -142,7 +129,7 @@ class FaceCompleter:
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
         for matrix in matrices:
-            landmarks = self._features(pixels, matrix) if masks.needs_landmarks(mask) else None
+            landmarks = place.features(pixels, matrix, self.size) if masks.needs_landmarks(mask) else None
             in_crop = masks.named_hole(mask, self.size, np.random.default_rng(seed), landmarks)
             covered = footprint((height, width), matrix, self.size)
             ys, xs = np.nonzero(covered)
@@ -157,54 +144,123 @@ class FaceCompleter:
         matrices: Sequence[NDArray[np.float64]] | None = None,
         seed: int = 0,
         lowres: bool = False,
+        candidates: int = 1,
     ) -> Iterator[Progress | Completion]:
         """Fill a hole in a photo.
 
         Args:
-            pixels: uint8 (H, W, 3), upright; never written to, never read under the hole, but for `lowres`.
+            pixels: uint8 (H, W, 3), upright; never written to. No colour under the hole is used, but for `lowres`.
             hole: bool (H, W), True = fill this.
-            matrices: the faces, from `locate`; without them they are looked for in what is known of the photo.
+            matrices: the faces, from `locate` or completion.place. Without them they are looked for in what is known
+                of the photo, and only where the hole reaches far beyond those in the photo as it is.
             seed: of the search.
             lowres: the means of blocks of 4x4 of the aligned face are known though the hole covers it.
+            candidates: how many different completions to give, the best among them.
         Yields:
             Progress for every step, then the Completion.
         Raises:
             MaskError: the hole is empty or of another size than the photo.
-            NoFaceError: no face is found in what is known of the photo.
+            NoFaceError: there is no face under the hole.
         """
         if hole.shape != pixels.shape[:2]:
             raise masks.MaskError(f"the hole is {hole.shape[::-1]}, the photo {pixels.shape[1::-1]}: give one size")
         if not hole.any():
             raise masks.MaskError("the hole is empty: there is nothing to fill; mark the pixels to fill white")
-        # From here on, what lay under the hole is gone, so it can influence nothing.
         known = inpaint(pixels, hole)
+        hidden = 0
         if matrices is None:
-            matrices = self.locate(known)
-        height, width = hole.shape
-        touched = [(matrix, footprint((height, width), matrix, self.size)) for matrix in matrices]
-        touched = [(matrix, covered) for matrix, covered in touched if (covered & hole).any()]
-        if not touched:
-            raise masks.MaskError(
-                "the hole lies outside every face that was found; mark part of one, or say where its eyes are (--eyes)"
+            matrices, hidden = self._under(hole, known, pixels)
+        owner = self._owners(hole, matrices)
+        if (owner < 0).all():
+            raise NoFaceError(
+                "no face was found under the hole; mark part of one, say where it is (--landmarks, --box or --eyes), "
+                f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
-        fill, left, contexts = known, hole.copy(), []
-        for number, (matrix, covered) in enumerate(touched):
+        touched = [matrix for index, matrix in enumerate(matrices) if (owner == index).any()]
+        owner = self._owners(hole, touched)
+        block = masks.LOWRES_SCALE if lowres else 1
+        solver = resolve(self.solver, self.weights, block)
+        if candidates > 1:
+            pool = _POOL * candidates
+            solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
+        fills, contexts = [known] * candidates, []
+        sources = {}
+        for number, matrix in enumerate(touched):
+            part = np.zeros_like(hole)
+            part[hole] = owner == number
+            sources[f"face {number + 1}"] = part
+            scale = 1 / float(np.linalg.norm(matrix[:, :2], ord=2))  # a pixel of the crop in the photo's
             crop = warp(known, matrix, self.size)
             in_crop = self._hole_in_crop(hole, matrix)
             source = warp(pixels, matrix, self.size) if lowres else crop
-            block = masks.LOWRES_SCALE if lowres else 1
-            solver = resolve(self.solver, self.weights, block)
-            for step in solve(self.weights, source, in_crop, solver, seed, block):
+            for step in solve(self.weights, source[None], in_crop[None], solver, seed, block):
                 yield Progress(number, len(touched), step, solver.steps, crop, in_crop)
-            contexts.append(float(step.context[step.best]))
-            face = match_means(step.preview, source, block) if lowres else step.preview
-            generated = paste(known, face, matrix, beyond_px=2)  # blending looks one pixel past the hole
-            part = left & covered
-            fill = np.where(part[..., None], blend(fill, generated, part, self.blend), fill)
-            left &= ~covered
-        completed = pixels.copy()
-        completed[hole] = fill[hole]
-        yield Completion(completed, len(touched), float(left.sum() / hole.sum()), float(np.mean(contexts)))
+            contexts.append(float(step.context[0, step.best[0]]))
+            for index, face in enumerate(_different(step, torch.from_numpy(in_crop), candidates)):
+                face = match_means(face, source, block) if lowres else face
+                generated = paste(known, face, matrix, beyond_px=2)  # blending looks one pixel past the hole
+                fills[index] = blend(fills[index], generated, part, self.blend)
+                if scale > 1 and self.blend != "none":
+                    fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
+        if (owner < 0).any():
+            sources["surroundings"] = np.zeros_like(hole)
+            sources["surroundings"][hole] = owner < 0
+        best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
+        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)))
+
+    def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
+        """Fill holes in many aligned faces at once, as `complete` does in one.
+
+        Args:
+            crops: uint8 (N, S, S, 3).
+            holes: bool (N, S, S).
+            seed: of the search.
+        Returns:
+            uint8 (N, S, S, 3).
+        """
+        known = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
+        *_, step = solve(self.weights, known, holes, resolve(self.solver, self.weights), seed)
+        made = zip(known, step.previews, holes, strict=True)
+        return np.stack([blend(crop, face, hole, self.blend) for crop, face, hole in made])
+
+    def _under(
+        self, hole: NDArray[np.bool_], known: NDArray[np.uint8], pixels: NDArray[np.uint8]
+    ) -> tuple[list[NDArray[np.float64]], int]:
+        """The faces of a photo that a hole may lie on, and how many of them show only in the photo as it is."""
+        if pixels.shape[:2] == (self.size, self.size):
+            return [np.eye(2, 3)], 0
+        found: list[NDArray[np.float64]] = []
+        hidden = 0
+        # A face that the hole covers cannot be found in what is left. Of what lies under the hole only this is used,
+        # where the face is.
+        for photo, find in (
+            (known, place.find_upright),
+            (pixels, place.find_upright),
+            (known, place.find_hard),
+            (pixels, place.find_hard),
+        ):
+            rest = hole.copy()
+            rest[hole] = self._owners(hole, found) < 0
+            if rest.sum() <= _STRAY * hole.sum():
+                break
+            for matrix in find(photo, self.template, self.size):
+                new = not place.is_among(matrix, found, self.size)
+                if new and (self._owners(rest, [matrix]) >= 0).any():
+                    found.append(matrix)
+                    hidden += photo is pixels
+        return found, hidden
+
+    def _owners(self, hole: NDArray[np.bool_], matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
+        """The face that each pixel of a hole lies on, by the nearest crop; -1 outside all crops: (pixels,)."""
+        y, x = np.nonzero(hole)
+        middle = (self.size - 1) / 2
+        nearest, owner = np.full(len(x), middle + 1e-6), np.full(len(x), -1)  # slack for what rounding takes
+        for index, matrix in enumerate(matrices):
+            u, v = (row[0] * x + row[1] * y + row[2] - middle for row in matrix)
+            distance = np.maximum(np.abs(u), np.abs(v))
+            owner[distance < nearest] = index
+            nearest = np.minimum(nearest, distance)
+        return owner
 
     def _hole_in_crop(self, hole: NDArray[np.bool_], matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Every pixel of the crop that the hole has a part in, or that lies beyond the photo's edge: bool (S, S)."""
@@ -216,14 +272,23 @@ class FaceCompleter:
         beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
         return (share > 0) | beyond.reshape(share.shape)
 
-    def _features(self, pixels: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """The 68 landmarks of one face, float64 (68, 2) in its crop's pixels; None if they are not found."""
-        air = round(self.size * _CROP_AIR)
-        around = matrix + np.array([[0, 0, air], [0, 0, air]])
-        side = self.size + 2 * air
-        view = warp(pixels, around * _CROP_ZOOM, side * _CROP_ZOOM)
-        faces = find_faces(view, 68)
-        if not faces:
-            return None
-        centred = min(faces, key=lambda points: float(np.linalg.norm(points.mean(axis=0) - view.shape[0] / 2)))
-        return centred / _CROP_ZOOM - air
+
+def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
+    """The best candidate for one face, and then always the one that is farthest from those taken already.
+
+    Args:
+        step: the last one of a search.
+        hole: bool (S, S), where they are compared.
+        count: how many to take.
+    Returns:
+        uint8 (S, S, 3) each; of the candidates the better half takes part, as far as it reaches.
+    """
+    order = step.total[0].argsort(stable=True)
+    order = order[: max(count, len(order) // 2)]
+    images = step.images[0, order]
+    inside = images[..., hole.to(images.device)].flatten(1)
+    distances = (inside[:, None] - inside[None]).abs().mean(dim=2)
+    taken = [0]
+    while len(taken) < min(count, len(order)):
+        taken.append(int(distances[:, taken].amin(dim=1).argmax()))
+    return list(to_image(images[sorted(taken)]))

@@ -24,10 +24,25 @@ def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[
     Returns:
         uint8, small photos enlarged and large ones reduced.
     """
-    ys, xs = np.nonzero(hole)
-    air = max(int(np.ptp(ys)), int(np.ptp(xs)))  # as much around the hole as it is long
-    box = tuple(slice(max(0, axis.min() - air), axis.max() + 1 + air) for axis in (ys, xs))
-    return np.hstack([_viewable(picture[box]) for picture in (photo, painted(photo, hole), completed)])
+    return np.hstack(_around(hole, [photo, painted(photo, hole), completed]))
+
+
+def contact_sheet(
+    photo: NDArray[np.uint8], hole: NDArray[np.bool_], completions: Sequence[NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """The photo and its completions, row by row in a sheet that is about square, cut to the hole's surroundings.
+
+    Args:
+        photo: uint8 (H, W, 3), shown first.
+        hole: bool (H, W), not empty.
+        completions: uint8 (H, W, 3) each, the first one next to the photo.
+    Returns:
+        uint8, small photos enlarged and large ones reduced; what is left of the last row is white.
+    """
+    cells = _around(hole, [photo, *completions])
+    columns = int(np.ceil(np.sqrt(len(cells))))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[first : first + columns]) for first in range(0, len(cells), columns)])
 
 
 def painted(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -56,6 +71,14 @@ def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], most: int =
             duration=[80] * (len(images) - 1) + [1500],
             loop=0,
         )
+
+
+def _around(hole: NDArray[np.bool_], pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Cut to the hole and as much around it as it is long."""
+    ys, xs = np.nonzero(hole)
+    air = max(int(np.ptp(ys)), int(np.ptp(xs)))
+    box = tuple(slice(max(0, axis.min() - air), axis.max() + 1 + air) for axis in (ys, xs))
+    return [_viewable(picture[box]) for picture in pictures]
 
 
 def _viewable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

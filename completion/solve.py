@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 from completion import loss
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError
-from dcgan.networks import sample_z
+from dcgan.networks import Skip, sample_z
 from dcgan.tensors import to_image, to_tensor
 
 
@@ -24,7 +24,7 @@ class Solver:
     Attributes:
         steps: iterations of Adam.
         restarts: candidates that are followed at once, K; the best is kept.
-        start: "random" draws; "encoder" moves half of them to its guess, the first exactly there.
+        start: "random" draws; "encoder" moves them to around its guess, the first exactly there.
         draws: z that the candidates are chosen from, by their context loss.
         lr: Adam's learning rate at the start.
         cosine: let the learning rate fall to 0 on a cosine.
@@ -124,28 +124,33 @@ SOLVERS = {
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration of the search.
+    """One iteration of the search, for N faces at once.
 
     Attributes:
         number: from 0, where z is as drawn, to the solver's steps.
-        z: float32 (K, nz), the candidates.
-        context: float32 (K,), weighted L1 on the known pixels, a sum in units of [-1, 1].
-        prior: float32 (K,), the prior loss, unweighted.
-        best: the candidate of the least total loss.
-        image: float32 (1, 3, S, S), G of the best candidate, in [-1, 1].
+        z: float32 (N, K, nz), the candidates.
+        context: float32 (N, K), weighted L1 on the known pixels, a sum in units of [-1, 1].
+        prior: float32 (N, K), the prior loss, unweighted; 0 where the solver gives it no weight.
+        total: float32 (N, K), what the search minimises.
+        images: float32 (N, K, 3, S, S), G of the candidates, in [-1, 1].
     """
 
     number: int
     z: Tensor
     context: Tensor
     prior: Tensor
-    best: int
-    image: Tensor
+    total: Tensor
+    images: Tensor
 
     @property
-    def preview(self) -> NDArray[np.uint8]:
-        """The best candidate as uint8 (S, S, 3)."""
-        return to_image(self.image)[0]
+    def best(self) -> Tensor:
+        """The candidate of the least total loss for each face: int64 (N,)."""
+        return self.total.argmin(dim=1)
+
+    @property
+    def previews(self) -> NDArray[np.uint8]:
+        """The best candidate of each face as uint8 (N, S, S, 3)."""
+        return to_image(self.images[torch.arange(len(self.images)), self.best])
 
 
 def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
@@ -168,21 +173,21 @@ def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
 
 def solve(
     weights: Weights,
-    crop: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
+    crops: NDArray[np.uint8],
+    holes: NDArray[np.bool_],
     solver: Solver,
     seed: int = 0,
     block: int = 1,
 ) -> Iterator[Step]:
-    """Search z for one face.
+    """Search z for some faces; each gets what it would get alone.
 
     Args:
         weights: G and D, in eval mode: batch norm must not see which candidates share a batch.
-        crop: uint8 (S, S, 3), aligned; what stands in the hole is never read.
-        hole: bool (S, S). Nothing known at all makes it a pure generation.
+        crops: uint8 (N, S, S, 3), aligned; what stands in the holes is never read.
+        holes: bool (N, S, S). Nothing known at all makes it a pure generation.
         solver: how to search.
-        seed: of the random z.
-        block: with more than 1 the hole is disregarded and only the means of blocks of this side are known; of these
+        seed: of the random z, which are the same for every face.
+        block: with more than 1 the holes are disregarded and only the means of blocks of this side are known; of these
             an encoder can make nothing.
     Yields:
         solver.steps + 1 Steps; the last is the result.
@@ -194,8 +199,8 @@ def solve(
         raise WeightsError("an encoder can make nothing of the means of blocks; take another solver, such as fast")
     G, D = weights.generator, weights.discriminator
     device = next(G.parameters()).device
-    known = torch.from_numpy(~hole)[None, None].to(device)
-    real = to_tensor(crop[None].copy()).to(device)  # torch warns of arrays that cannot be written to
+    known = torch.from_numpy(~holes)[:, None].to(device)
+    real = to_tensor(crops.copy()).to(device)  # torch warns of arrays that cannot be written to
     if block > 1:
         real = avg_pool2d(real, block)
         weight = torch.ones_like(real[:, :1])
@@ -204,31 +209,38 @@ def solve(
         weight = loss.context_weight(known) if solver.weighted else known.float()
 
     def judge(z: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (K, 3, S, S) and context losses (K,)."""
-        fake = G(z)
-        return fake, loss.context_loss(avg_pool2d(fake, block) if block > 1 else fake, real, weight)
+        """Images (N, K, 3, S, S) and context losses (N, K) of z (N, K, nz)."""
+        count = z.shape[1]
+        fake = G(z.flatten(0, 1), skips)
+        seen = avg_pool2d(fake, block) if block > 1 else fake
+        context = loss.context_loss(seen, *(each.repeat_interleave(count, dim=0) for each in (real, weight)))
+        return fake.unflatten(0, (-1, count)), context.unflatten(0, (-1, count))
 
+    skips: list[Skip] = []
     drawn = sample_z(solver.draws, G.config, torch.Generator().manual_seed(seed)).to(device)
+    drawn = drawn.expand(len(real), -1, -1)  # (N, draws, nz)
     if E is not None:
-        # The first half moves to where E guesses, each with more noise left than the one before it.
-        near = drawn[: (solver.draws + 1) // 2]
+        # They move to around E's guess, the first exactly there, each with more noise than the one before it.
         with torch.no_grad():
-            near.mul_(torch.linspace(0, 1, len(near), device=device)[:, None]).add_(E(real, ~known))
+            guess, skips = E(real, ~known)
+        drawn = guess[:, None] + torch.linspace(0, 1, solver.draws, device=device)[:, None] * drawn
         if G.config.z_prior == "uniform":
-            near.clamp_(-1, 1)
+            drawn = drawn.clamp(-1, 1)
     if solver.draws > solver.restarts:
         with torch.no_grad():
-            contexts = torch.cat([judge(part)[1] for part in drawn.split(64)])
-        drawn = drawn[contexts.argsort(stable=True)]
-    z = drawn[: solver.restarts].clone().requires_grad_(True)
+            contexts = torch.cat([judge(part)[1] for part in drawn.split(64, dim=1)], dim=1)
+        nearest = contexts.argsort(dim=1, stable=True)[:, : solver.restarts]
+        drawn = drawn.gather(1, nearest[..., None].expand(-1, -1, drawn.shape[2]))
+    z = drawn[:, : solver.restarts].clone().requires_grad_(solver.steps > 0)
     adam = Adam(z)
     prior_of = {"log": loss.log_prior, "saturating": loss.saturating_prior}[solver.prior]
     for number in range(solver.steps + 1):
         fake, context = judge(z)
-        prior = prior_of(D(fake) - weights.logit_offset)
-        total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=1)
-        best = int(total.detach().argmin())
-        yield Step(number, z.detach().clone(), context.detach(), prior.detach(), best, fake[best : best + 1].detach())
+        prior = torch.zeros_like(context)
+        if solver.prior_weight:
+            prior = prior_of(D(fake.flatten(0, 1)) - weights.logit_offset).view_as(context)
+        total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=2)
+        yield Step(number, z.detach().clone(), *(value.detach() for value in (context, prior, total, fake)))
         if number < solver.steps:
             share = (1 + math.cos(math.pi * number / solver.steps)) / 2 if solver.cosine else 1.0
             (gradient,) = torch.autograd.grad(total.sum(), z)

@@ -126,7 +126,7 @@ def save_weights(
         "facts": json.dumps(facts, sort_keys=True),
     }
     if encoder is not None:
-        header["encoder"] = json.dumps({"nef": encoder.nef})
+        header["encoder"] = json.dumps(encoder.settings)
     header["sha256"] = _digest(header, tensors)
     with atomic_write(path) as file:
         file.write(save(tensors, header))
@@ -163,7 +163,8 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> Weights:
         config = network_config(json.loads(header["network"]))
         facts = json.loads(header["facts"])
         generator, discriminator = Generator(config), Discriminator(config)
-        encoder = Encoder(config, **json.loads(header["encoder"])) if "encoder" in header else None
+        # An older file is silent on skips: its encoder has none.
+        encoder = Encoder(config, **({"skips": False} | json.loads(header["encoder"]))) if "encoder" in header else None
     except (KeyError, ValueError, TypeError, RuntimeError, ConfigError) as error:
         raise WeightsError(f"{path} describes no network that can be built: {error}") from error
     for name, network in _named(generator, discriminator, encoder):

@@ -159,15 +159,21 @@ class EncoderConfig:
 
     Attributes:
         nef: channels of E's first layer; each layer after it has twice as many.
+        skips: let E amend G's hidden layers, not only guess z.
         kimg: length of the run in thousands of real images shown to E.
         batch: real images in a step.
         pairs: generated images in a step, whose z is known.
+        noised: share of the faces whose z gets noise on top of the guess: these need only agree with what is known, and
+            look real.
         image_weight: of the L1 distance of G(E(x)) from x.
         hole_weight: how much more than a known pixel one under the hole counts in that distance.
         z_weight: of the squared error of E(G(z)) from z.
         z_square_weight: of the mean square of E(x).
         feature_weight: of the distance of the completed image from x in D's features.
-        adversarial_weight: of the relativistic loss of G(E(x)) against x.
+        adversarial_weight: of the relativistic loss of the completed image against x. With any, a critic, which begins
+            as D, learns to tell the two apart; without, it stays as it is.
+        penalty: weight of the critic's squared gradient on real images and on completed ones, halved.
+        lr_critic: the critic's learning rate.
         lr: Adam's learning rate at the start.
         lr_end: the learning rate at the end of the run, on a cosine from `lr`.
         ema_kimg: half-life of E's moving average, in thousands of images; 0 for E itself.
@@ -180,15 +186,19 @@ class EncoderConfig:
     """
 
     nef: int = 64
+    skips: bool = True
     kimg: float = 300
     batch: int = 64
-    pairs: int = 32
+    pairs: int = 16
+    noised: float = 0.25
     image_weight: float = 1
     hole_weight: float = 3
     z_weight: float = 0.1
     z_square_weight: float = 0.005
     feature_weight: float = 0.5
     adversarial_weight: float = 0.02
+    penalty: float = 1
+    lr_critic: float = 1e-4
     lr: float = 1e-3
     lr_end: float = 2e-5
     ema_kimg: float = 10
@@ -201,12 +211,14 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("nef", "kimg", "batch", "pairs", "lr", "tick_kimg", "sample_kimg"):
+        for name in ("nef", "kimg", "batch", "lr", "tick_kimg", "sample_kimg"):
             _positive(name, getattr(self, name))
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name != "seed" and isinstance(value, int | float) and value < 0:
                 raise ConfigError(f"{item.name} is {value}, but must not be negative")
+        if self.noised > 1:
+            raise ConfigError(f"noised is {self.noised}, expected a share of the faces from 0 to 1")
 
 
 def network_config(values: dict[str, Any]) -> NetworkConfig:

@@ -1,4 +1,4 @@
-"""Training of the encoder, which guesses from what is known of a face the z whose G(z) completes it."""
+"""Training of the encoder, which makes of what is known of a face the z and the skips that G completes it with."""
 
 import time
 from collections.abc import Generator as Steps
@@ -28,6 +28,7 @@ from dcgan.train import Progress, TrainingError, check_same_run
 START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
 _SHOWN = 16  # faces in a grid
 _MEASURED = 200  # faces that figures are means over
+_PENALTY_EVERY = 4  # steps of the critic
 
 
 def train_encoder(
@@ -38,7 +39,9 @@ def train_encoder(
     device: torch.device,
     val: NDArray[np.uint8] | None = None,
 ) -> Steps[Progress]:
-    """Train E for a G and a D that stay as they are, or carry on where the folder's newest checkpoint stands.
+    """Train E for a G that stays as it is, or carry on where the folder's newest checkpoint stands.
+
+    With an adversarial loss a critic, which begins as D, learns to tell completed faces from real ones.
 
     As `train`: what is random is a function of the seed and the step, and closing the iterator saves a checkpoint.
 
@@ -61,18 +64,21 @@ def train_encoder(
     data_sha256 = digest(faces)
     seen = to_tensor(_spread(faces, _SHOWN) if val is None else _spread(val, _MEASURED))
 
-    # Build E and its average beside G and D.
+    # Build E and its average beside G and the critic.
     torch.manual_seed(config.seed)
-    G, D = weights.generator, weights.discriminator
-    E = Encoder(G.config, config.nef)
-    for network in (G, D, E):
+    G, critic = weights.generator, deepcopy(weights.discriminator)
+    E = Encoder(G.config, config.nef, config.skips)
+    for network in (G, critic, E):
         network.to(device).to(memory_format=torch.channels_last)
     begun = weights.encoder
-    if begun is not None and begun.nef == config.nef:
-        E.load_state_dict(begun.state_dict())
+    if begun is not None and carries_on(begun, E):
+        E.load_state_dict(begun.state_dict(), strict=False)  # skips that it has not begin at nothing
     ema = deepcopy(E).eval().requires_grad_(False)
     optimiser = torch.optim.Adam(E.parameters(), config.lr, (0.9, 0.99), fused=True)
     parts: dict[str, Any] = {"E": E, "ema": ema, "optimiser": optimiser}
+    if config.adversarial_weight > 0:
+        opt_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
+        parts |= {"critic": critic, "opt_critic": opt_critic}
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
     # Resume.
@@ -88,7 +94,7 @@ def train_encoder(
     run = RunFolder(folder, step * config.batch)
     run.settings(asdict(config))
     if saved is None:
-        save_weights(folder / START, G, D, weights.template, weights.facts, begun)
+        save_weights(folder / START, G, weights.discriminator, weights.template, weights.facts, begun)
     yield Progress(step * config.batch)
 
     def save() -> None:
@@ -108,11 +114,21 @@ def train_encoder(
         while step * config.batch < config.kimg * 1000:
             began = time.monotonic()
             optimiser.param_groups[0]["lr"] = rate()
+            real = to_tensor(batches.at(step))
+            critic.requires_grad_(False)
             optimiser.zero_grad(set_to_none=True)
             with autocast:
-                losses = _losses(config, E, G, D, to_tensor(batches.at(step)), seeded(config.seed, 3, step))
+                losses, completed = _losses(config, E, G, critic, real, seeded(config.seed, 3, step))
             torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()
             optimiser.step()
+            if config.adversarial_weight > 0:
+                critic.requires_grad_(True)
+                opt_critic.zero_grad(set_to_none=True)
+                with autocast:
+                    penalised = step % _PENALTY_EVERY == 0
+                    losses["critic"] = _critic_loss(config, critic, real, completed.detach(), penalised)
+                losses["critic"].backward()
+                opt_critic.step()
             step += 1
             images = step * config.batch
             update_average(ema, E, config.ema_kimg, images, config.batch)
@@ -152,33 +168,68 @@ def train_encoder(
     save()
 
 
+def carries_on(begun: Encoder, E: Encoder) -> bool:
+    """Whether E can begin with another encoder's weights."""
+    return begun.settings["nef"] == E.settings["nef"]
+
+
 def _losses(
-    config: EncoderConfig, E: Encoder, G: Generator, D: Discriminator, real: Tensor, noise: torch.Generator
-) -> dict[str, Tensor]:
-    """The losses of one step, unweighted, by the names of their weights."""
-    hole = draw_holes(len(real) + config.pairs, real.shape[2], noise).to(real.device)
+    config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, real: Tensor, noise: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of one step, unweighted, by the names of their weights, and the completed faces."""
+    count = len(real)
+    hole = draw_holes(count + config.pairs, real.shape[2], noise).to(real.device)
     z = sample_z(config.pairs, G.config, noise).to(real.device)
     with torch.no_grad():
-        made = G(z).float()
-        features = D.features(real)
-        logits = D.head(features[-1]).flatten()
-    guess, guess_of_made = E(torch.cat([real, made]), hole).float().split([len(real), config.pairs])
-    hole = hole[: len(real)]
-    fake = G(guess).float()
+        made = G(z).float() if config.pairs else real[:0]
+    guess, skips = E(torch.cat([real, made]), hole)
+    guess = guess.float()
+    # The last faces get noise of any strength: what is under their holes is then not given, but must look real.
+    guessed = count - round(config.noised * count)
+    strength = torch.zeros(len(guess), 1)
+    strength[guessed:count] = torch.rand(count - guessed, 1, generator=noise)
+    noised = guess + (strength * sample_z(len(guess), G.config, noise)).to(real.device)
+    fake = G(noised, skips).float()[:count]
+    hole = hole[:count]
     weight = torch.where(hole, config.hole_weight, 1.0)
-    return {
+    weight[guessed:] = (~hole[guessed:]).float()
+    completed = torch.where(hole, fake, real)
+    losses = {
         "image": (weight * (fake - real).abs()).mean() / weight.mean(),
-        "z": (guess_of_made - z).square().mean(),
-        "z_square": guess.square().mean(),
-        "feature": loss.feature_distance(D.features(torch.where(hole, fake, real)), features),
-        "adversarial": loss.relativistic_g(logits.float(), D(fake).float()),
+        "z_square": guess[:count].square().mean(),
     }
+    if config.pairs:
+        losses["z"] = (guess[count:] - z).square().mean()
+    if config.feature_weight > 0 or config.adversarial_weight > 0:
+        with torch.no_grad():
+            features = critic.features(real)
+            logits = critic.head(features[-1]).flatten().float()
+        features_completed = critic.features(completed)
+        logits_completed = critic.head(features_completed[-1]).flatten().float()
+        losses["adversarial"] = loss.relativistic_g(logits, logits_completed)
+        losses["feature"] = loss.feature_distance(
+            [layer[:guessed] for layer in features_completed], [layer[:guessed] for layer in features]
+        )
+    return losses, completed
+
+
+def _critic_loss(
+    config: EncoderConfig, critic: Discriminator, real: Tensor, completed: Tensor, penalised: bool
+) -> Tensor:
+    """What the critic minimises; its penalties come every few steps and count for those between."""
+    real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
+    logits, logits_completed = critic(real).float(), critic(completed).float()
+    total = loss.relativistic_d(logits, logits_completed)
+    if penalised and config.penalty > 0:
+        penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
+        total = total + config.penalty / 2 * _PENALTY_EVERY * penalty
+    return total
 
 
 def _pictures(E: Encoder, G: Generator, real: Tensor) -> Tensor:
     """Rows of what E sees, G(E(x)), the completed face and the real one: (4 N, 3, S, S)."""
     hole = draw_holes(len(real), real.shape[2], seeded(0, 4, 0)).to(real.device)
-    fake = G(E(real, hole)).float()
+    fake = G(*E(real, hole)).float()
     return torch.cat([torch.where(hole, 0.0, real), fake, torch.where(hole, fake, real), real])
 
 
@@ -189,7 +240,7 @@ def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> di
     for name, hole in measuring_holes(len(seen), seen.shape[2], seeded(0, 4, 1)).items():
         hole = hole.expand(len(seen), -1, -1, -1)
         pairs = zip(seen.split(50), hole.split(50), strict=True)
-        fakes = np.concatenate([to_image(G(E(part.to(device), under.to(device)))) for part, under in pairs])
+        fakes = np.concatenate([to_image(G(*E(part.to(device), under.to(device)))) for part, under in pairs])
         found[f"psnr_{name}"] = fmean(map(psnr, reals, fakes, hole[:, 0].numpy()))
     return found
 

@@ -216,8 +216,8 @@ def _compare_variety(faces: _Faces, weights: Weights, result: Evaluation) -> Ite
 
 def _compare_detection(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
     result.counts["detector"] = few = min(len(faces.reference), len(faces.fake), _MAX_DETECTED)
-    fake = yield from _in_parts("detect generated faces", faces.fake[:few], _found)
-    real = yield from _in_parts("detect validation faces", faces.reference[:few], _found)
+    fake = yield from _in_parts("detect generated faces", faces.fake[:few], found_faces)
+    real = yield from _in_parts("detect validation faces", faces.reference[:few], found_faces)
     result.figures.append(Figure("face found", float(fake.mean()), float(real.mean()), "more"))
 
 
@@ -368,7 +368,7 @@ def _in_parts(
     return np.concatenate(found)
 
 
-def _found(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def found_faces(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether dlib's detector sees a face in each crop (N, S, S, 3), enlarged and with air around: bool (N,)."""
     zoom, air = _VIEW_PX / crops.shape[1], round(_VIEW_PX * _AIR)
     matrix = np.array([[zoom, 0, air], [0, zoom, air]])

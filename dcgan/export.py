@@ -5,7 +5,7 @@ from typing import Any
 
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
 from dcgan.config import network_config
-from dcgan.encoder import START
+from dcgan.encoder import START, carries_on
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.runfolder import read_stats
@@ -64,10 +64,10 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
 
 def _export_encoder(folder: Path, path: Path, saved: dict[str, Any]) -> dict[str, Any]:
     start = load_weights(folder / START)
-    E = Encoder(start.generator.config, saved["config"]["nef"])
+    E = Encoder(start.generator.config, saved["config"]["nef"], saved["config"].get("skips", False))
     E.load_state_dict(saved["ema"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
-    begun = start.facts.get("encoder", {}) if start.encoder and start.encoder.nef == E.nef else {}
+    begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
     facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
     facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
     facts["training"] = saved["config"]

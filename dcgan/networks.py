@@ -1,15 +1,20 @@
 """G and D of the DCGAN (Radford, Metz and Chintala, ICLR 2016, section 3), and the encoder E of known pixels."""
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dcgan.config import NetworkConfig
 
 _MLP_UNITS = (256, 512)  # of G; D has them in reverse
+
+Skip = Callable[[Tensor], Tensor]  # a hidden layer of G to what is added to it
 
 
 class Generator(nn.Module):
@@ -39,9 +44,15 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Tanh())
         _initialise(self, "dcgan")
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Z float32 (N, nz) to images (N, 3, S, S) in [-1, 1]."""
-        return self.layers(z if self.config.network == "mlp" else z[:, :, None, None])
+    def forward(self, z: Tensor, skips: Iterable[Skip] = ()) -> Tensor:
+        """Z float32 (N, nz) to images (N, 3, S, S) in [-1, 1], the hidden layers amended by the skips of an E."""
+        hidden = z if self.config.network == "mlp" else z[:, :, None, None]
+        remaining = iter(skips)
+        for layer in self.layers:
+            hidden = layer(hidden)
+            if isinstance(layer, nn.ReLU) and (skip := next(remaining, None)) is not None:
+                hidden = hidden + skip(hidden)
+        return hidden
 
 
 class Discriminator(nn.Module):
@@ -89,15 +100,17 @@ class Discriminator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The known pixels of an image and its hole to the z that G completes it with.
+    """The known pixels of an image and its hole to the z, and the skips, that G completes it with.
 
-    Strided convolutions as in D, batch norm in all but the last layer.
+    Strided convolutions as in D, batch norm in all but the last layer. A z alone can follow no detail of what is
+    known; each skip adds to a hidden layer of G what E's layer of the same side sees there, as U-Nets do
+    (Ronneberger et al. 2015, "U-Net").
     """
 
-    def __init__(self, config: NetworkConfig, nef: int) -> None:
+    def __init__(self, config: NetworkConfig, nef: int, skips: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.nef = nef
+        self.settings = {"nef": nef, "skips": skips}
         halvings = int(math.log2(config.size)) - 2
         widths = (4, *(nef * 2**index for index in range(halvings)))
         hidden = widths[-1] // 2
@@ -107,11 +120,62 @@ class Encoder(nn.Module):
         layers += [nn.Conv2d(widths[-1], hidden, 4, bias=False), nn.BatchNorm2d(hidden), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(hidden, config.nz, 1), nn.Flatten()]
         self.layers = nn.Sequential(*layers, nn.Tanh() if config.z_prior == "uniform" else nn.Identity())
+        self.skips = nn.ModuleList(
+            _Skip(nef * 2**index, config.ngf * 2**index)
+            for index in reversed(range(halvings))
+            if skips and config.network == "dcgan"
+        )
 
-    def forward(self, images: Tensor, hole: Tensor) -> Tensor:
-        """Images (N, 3, S, S) in [-1, 1], hole bool (N or 1, 1, S, S) to z (N, nz); never reads under the hole."""
+    def forward(self, images: Tensor, hole: Tensor) -> tuple[Tensor, list[Skip]]:
+        """What G needs; never reads under the hole.
+
+        Args:
+            images: (N, 3, S, S) in [-1, 1].
+            hole: bool (N or 1, 1, S, S), True = fill this.
+        Returns:
+            z (N, nz), and the skips for G, which serve any number of z of each image, one image's after another's.
+        """
         known = torch.where(hole, 0.0, images)
-        return self.layers(torch.cat([known, hole.expand_as(known[:, :1]).to(known.dtype)], dim=1))
+        hidden = torch.cat([known, hole.expand_as(known[:, :1]).to(known.dtype)], dim=1)
+        seen = []
+        for layer in self.layers:
+            hidden = layer(hidden)
+            if isinstance(layer, nn.LeakyReLU):
+                seen.append(hidden)
+        *levels, _ = seen  # the last one has a side of 1
+        pairs = zip(self.skips, reversed(levels), strict=False)
+        return hidden, [partial(skip, level, _near_known(hole, level)) for skip, level in pairs]
+
+
+class _Skip(nn.Module):
+    """What E adds to one hidden layer of G, from its own layer of that side and from G's; at first nothing."""
+
+    def __init__(self, seen: int, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(seen + channels, channels // 2, 1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(channels // 2, channels, 3, padding=1),
+        )
+        for value in self.layers[-1].parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, seen: Tensor, near: Tensor, hidden: Tensor) -> Tensor:
+        each = len(hidden) // len(seen)  # z of one image
+        seen, near = (value.repeat_interleave(each, dim=0) for value in (seen, near))
+        return near * self.layers(torch.cat([seen, hidden], dim=1))
+
+
+def _near_known(hole: Tensor, level: Tensor) -> Tensor:
+    """How much a cell of a layer has to do with known pixels: (N, 1, S, S) of the layer's side, in [0, 1].
+
+    1 where a quarter of the pixels of the cell and its neighbours are known, 0 where none is: there G knows best what
+    faces look like, while a skip could only add the mean of all that fit.
+    """
+    known = adaptive_avg_pool2d((~hole).to(level.dtype), level.shape[2:]).expand(len(level), -1, -1, -1)
+    share = avg_pool2d(known, 3, 1, 1, count_include_pad=False)
+    return (4 * share).clamp(max=1)
 
 
 def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from PIL import Image
 
 from align import folder as folder_module
 from align import photo as photo_module
-from align.folder import RECORDS, WorkerError, align_folder, read_records
+from align.folder import RECORDS, align_folder, read_records
 from align.landmarks import LandmarkModelError, find_faces
 from align.options import AlignOptions
 from align.photo import PhotoError, list_photos, read_photo
+from align.spread import WorkerError
 from align.template import TEMPLATES
 from align.warp import footprint, paste, warp
 
@@ -457,14 +457,14 @@ def test_broken_and_foreign_lines_of_the_records_are_cleared_away(raw, aligned, 
     assert records(aligned) == good and outside.exists()
 
 
-# Processes
+# Workers
 
 
-def test_two_processes_do_what_one_does(raw, aligned, tmp_path):
+def test_two_workers_do_what_one_does(raw, aligned, tmp_path, engine):
     for number in range(5):
         save(raw / f"{number}.png", np.roll(FACE, number, axis=1))
     (raw / "5.png").write_text("text")
-    several = run(raw, aligned, jobs=2)
+    several = run(raw, aligned, jobs=2, engine=engine)
     one = run(raw, tmp_path / "one")
     assert list(statuses(several).items()) == list(statuses(one).items())
     assert records(aligned) == records(tmp_path / "one")
@@ -473,13 +473,20 @@ def test_two_processes_do_what_one_does(raw, aligned, tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_a_photo_whose_worker_was_killed_after_its_crop_can_be_done_again(raw, aligned):
+    save(raw / "a.png", FACE)
+    run(raw, aligned)
+    task = folder_module._Task(raw / "a.png", "a.png", Path("a.png"), frozenset())  # of before that run
+    assert folder_module._align_photo(task, aligned, ONE).status == "aligned"
+
+
 def test_a_killed_worker_is_an_error_and_no_hang(raw, aligned):
     for number in range(60):
         save(raw / f"{number}.png", FACE)
     results = align_folder(list_photos(raw), raw, aligned, AlignOptions(jobs=2))
     next(results)
     multiprocessing.active_children()[0].kill()
-    with pytest.raises(WorkerError, match="the crops made so far are kept"):
+    with pytest.raises(WorkerError, match="what was done so far is kept"):
         list(results)
     assert not multiprocessing.active_children()
     assert [record["crop"] for record in records(aligned)] == crops(aligned)
@@ -497,30 +504,6 @@ def test_workers_leave_ctrl_c_to_their_parent_and_stop_with_it(raw, aligned):
     assert not multiprocessing.active_children()
     assert 0 < len(crops(aligned)) < 20  # of the 33 that were handed out
     check_records(aligned)
-
-
-def test_a_few_photos_only_are_handed_out_ahead(monkeypatch):
-    class Pool:
-        open = most = 0
-
-        def __init__(self, *_):
-            pass
-
-        def submit(self, work, task):
-            Pool.open += 1
-            Pool.most = max(Pool.most, Pool.open)
-            future = Future()
-            future.set_result(work(task))
-            return future
-
-        def shutdown(self, **_):
-            pass
-
-    monkeypatch.setattr(folder_module, "ProcessPoolExecutor", Pool)
-    for number, result in enumerate(folder_module._spread(lambda task: task, range(1000), 2)):
-        Pool.open -= 1
-        assert result == number
-    assert 2 < Pool.most <= 100
 
 
 def test_a_worker_that_is_told_to_end_finishes_its_file(aligned):

@@ -1,11 +1,13 @@
 """Blending: no seam, and known pixels as they are."""
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from completion.blend import BLENDS, blend, inpaint, match_means
+from completion import blend as blend_module
+from completion.blend import BLENDS, blend, grain, inpaint, match_means
 
 SIDE = 20
 
@@ -213,3 +215,43 @@ def test_match_means_reads_the_means_alone() -> None:
     flipped = face.reshape(4, 4, 4, 4, 3)[:, ::-1, :, ::-1].reshape(16, 16, 3)  # inside of every block
     assert not np.array_equal(face, flipped)
     assert np.array_equal(match_means(fill, face, 4), match_means(fill, flipped, 4))
+
+
+@pytest.mark.parametrize("shape", [(260, 300), (301, 257)])
+def test_a_large_hole_is_solved_like_a_small_one(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
+    """Multigrid against the exact solution, at the photo's border too, and with islands in the hole."""
+    rng = np.random.default_rng(0)
+    photo, fill = (rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(2))
+    photo = cv2.GaussianBlur(photo, (0, 0), 5).astype(np.uint8)
+    hole = np.zeros(shape, dtype=bool)
+    hole[:200, 30:240] = True
+    hole[50:60, 90:130] = False
+    hole[100, 100] = False
+    exact = blend(photo, fill, hole)
+    monkeypatch.setattr(blend_module, "_DIRECT_PX", 2000)
+    monkeypatch.setattr(blend_module, "_COARSEST_PX", 500)
+    near = blend(photo, fill, hole)
+    assert np.abs(near.astype(int) - exact).max() <= 1
+    assert (near != exact).mean() < 0.05
+
+
+def test_grain_is_as_strong_as_around_the_hole_and_in_the_part_alone() -> None:
+    rng = np.random.default_rng(0)
+    grainy = np.clip(128 + rng.normal(0, 6, (120, 120, 1)), 0, 255).round().astype(np.uint8).repeat(3, axis=2)
+    hole = np.zeros((120, 120), dtype=bool)
+    hole[40:80, 40:80] = True
+    smooth = np.where(hole[..., None], 128, grainy).astype(np.uint8)
+    part = hole.copy()
+    part[60:] = False
+    done = grain(smooth, part, hole, 20)
+    assert np.array_equal(done[~part], smooth[~part])
+    fine = [values - cv2.GaussianBlur(values, (0, 0), 1) for values in (grainy[..., 0] * 1.0, done[..., 0] * 1.0)]
+    assert fine[1][42:58, 42:78].std() == pytest.approx(fine[0][:36].std(), rel=0.15)
+    again, other = grain(smooth, part, hole, 20), grain(smooth, part, hole, 20, seed=1)
+    assert np.array_equal(done, again) and not np.array_equal(done, other)
+    assert np.abs(grain(grainy, part, hole, 20).astype(int) - grainy).mean() < 0.5  # which has its grain already
+
+
+def test_grain_has_nothing_to_go_by_where_everything_is_hole() -> None:
+    photo, hole = np.full((20, 20, 3), 9, dtype=np.uint8), np.ones((20, 20), dtype=bool)
+    assert np.array_equal(grain(photo, hole, hole, 5), photo)

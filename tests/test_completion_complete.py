@@ -11,6 +11,7 @@ from scipy import ndimage
 from align.landmarks import NoFaceError, find_faces
 from align.warp import footprint
 from completion import complete as complete_module
+from completion import place
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, Progress
 from completion.masks import NAMES, MaskError
@@ -78,14 +79,14 @@ def test_an_aligned_face_is_used_as_it_is(completer: FaceCompleter, aligned: NDA
     assert np.array_equal(completion.pixels[~hole], aligned[~hole])
     assert not np.array_equal(completion.pixels[hole], aligned[hole])
     last = progress[-1].step
-    assert completion.context == float(last.context[last.best])
-    assert (completion.faces, completion.outside) == (1, 0.0)
+    assert completion.context == float(last.context[0, last.best[0]])
+    assert np.array_equal(completion.sources["face 1"], hole) and len(completion.sources) == 1
 
 
 def test_without_blending_the_hole_holds_the_last_preview(small_weights: Weights, aligned: NDArray[np.uint8]) -> None:
     hole = box(aligned.shape, 8, 24, 8, 24)
     progress, completion = run(FaceCompleter(small_weights, QUICK, "none"), aligned, hole)
-    assert np.array_equal(completion.pixels[hole], progress[-1].step.preview[hole])
+    assert np.array_equal(completion.pixels[hole], progress[-1].preview[hole])
 
 
 @pytest.mark.parametrize("lowres", [False, True])
@@ -94,7 +95,7 @@ def test_fault_22_a_full_hole_is_a_pure_generation(
 ) -> None:
     full = np.ones((32, 32), dtype=bool)
     progress, completion = run(completer, aligned, full, lowres=lowres)
-    assert np.array_equal(completion.pixels, progress[-1].step.preview) != lowres
+    assert np.array_equal(completion.pixels, progress[-1].preview) != lowres
     means = completion.pixels.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     wanted = aligned.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     assert (np.abs(means - wanted).max() <= 1) == lowres
@@ -163,7 +164,7 @@ def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
     mean = find_faces(face, 68)[0].mean(axis=0)
     assert np.linalg.norm(mean - [xs.mean(), ys.mean()]) < 20
     _, completion = run(completer, face, hole, [matrix])
-    assert completion.pixels.shape == face.shape and (completion.faces, completion.outside) == (1, 0.0)
+    assert completion.pixels.shape == face.shape and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~hole], face[~hole])
     assert (completion.pixels[hole] != face[hole]).mean() > 0.9
 
@@ -204,12 +205,14 @@ def test_fault_31_of_several_faces_those_under_the_hole_are_completed(
     assert len(matrices) == 2
     both = completer.named_hole(pair, "center", matrices)
     progress, completion = run(completer, pair, both, matrices)
-    assert [item.face for item in progress] == [0, 0, 0, 1, 1, 1] and completion.faces == 2
+    assert [item.face for item in progress] == [0, 0, 0, 1, 1, 1] and completion.sources.keys() == {"face 1", "face 2"}
     assert np.array_equal(completion.pixels[~both], pair[~both])
-    assert completion.outside == 0
+    for name, left in (("face 1", 0), ("face 2", 230)):
+        half = both & box(both.shape, 0, 230, left, left + 230)
+        assert any(np.array_equal(pixels, half) for pixels in completion.sources.values()), name
     one = both & box(both.shape, 0, 230, 0, 230)
     progress, completion = run(completer, pair, one, matrices)
-    assert {item.faces for item in progress} == {1} and completion.faces == 1
+    assert {item.faces for item in progress} == {1} and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~one], pair[~one])
 
 
@@ -226,16 +229,20 @@ def test_fault_28_separate_holes_on_separate_faces_do_not_disturb_each_other(
         assert np.array_equal(together[half], run(completer, pair, half, matrices)[1].pixels[half])
 
 
-def test_overlapping_crops_fill_their_hole_once(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+def test_where_crops_overlap_the_hole_is_the_nearer_faces(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     matrices = completer.locate(face)
     shifted = matrices[0] + [[0, 0, 10], [0, 0, 0]]
-    hole = footprint(face.shape[:2], matrices[0], 32) | footprint(face.shape[:2], shifted, 32)
+    first, second = (footprint(face.shape[:2], matrix, 32) for matrix in (matrices[0], shifted))
+    hole = first | second
     _, completion = run(completer, face, hole, [matrices[0], shifted])
-    assert (completion.faces, completion.outside) == (2, 0.0)
+    sources = completion.sources
+    assert sources.keys() == {"face 1", "face 2"}
+    assert np.array_equal(sources["face 1"] ^ sources["face 2"], hole)
+    assert not (sources["face 1"] & ~first).any() and not (sources["face 2"] & ~second).any()
+    assert (sources["face 1"] & second).any() and (sources["face 2"] & first).any()
+    x1, x2 = (np.nonzero(sources[name])[1].mean() for name in ("face 1", "face 2"))
+    assert x2 < x1 - 20  # the second crop lies further left
     assert np.array_equal(completion.pixels[~hole], face[~hole])
-    first = footprint(face.shape[:2], matrices[0], 32)
-    alone = run(completer, face, hole, [matrices[0]])[1]
-    assert np.array_equal(completion.pixels[first], alone.pixels[first]) and alone.outside > 0.1
 
 
 def test_a_hole_partly_outside_every_face_is_filled_classically_there(
@@ -246,13 +253,14 @@ def test_a_hole_partly_outside_every_face_is_filled_classically_there(
     assert not (far & covered).any()
     hole = far | completer.named_hole(face, "mouth", [matrix])
     _, completion = run(completer, face, hole)
-    assert completion.outside == pytest.approx(far.sum() / hole.sum())
+    assert np.array_equal(completion.sources["surroundings"], far)
+    assert np.array_equal(completion.sources["face 1"], hole & ~far)
     assert np.array_equal(completion.pixels[far], inpaint(face, hole)[far])
     assert np.array_equal(completion.pixels[~hole], face[~hole])
 
 
 def test_a_hole_outside_every_face_is_refused(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
-    with pytest.raises(MaskError, match="outside every face"):
+    with pytest.raises(NoFaceError, match="no face was found under the hole.*--landmarks, --box or --eyes"):
         run(completer, face, box(face.shape, 205, 225, 0, 30))
 
 
@@ -267,7 +275,7 @@ def test_fault_30_no_face_is_named(completer: FaceCompleter) -> None:
 def test_fault_32_landmarks_without_a_fit_are_no_face(
     completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(complete_module, "find_faces", lambda *_: [np.full((5, 2), 50.0)])
+    monkeypatch.setattr(place, "find_faces", lambda *_, **__: [np.full((5, 2), 50.0)])
     with pytest.raises(NoFaceError):
         completer.locate(np.full((100, 100, 3), 128, dtype=np.uint8))
 
@@ -300,7 +308,7 @@ def test_fault_32_a_face_cut_by_the_edge_is_found_and_completed(
     hole = completer.named_hole(cut, "full", matrices)
     assert hole[0].any()
     _, completion = run(completer, cut, hole, matrices)
-    assert completion.faces == 1 and np.array_equal(completion.pixels[~hole], cut[~hole])
+    assert completion.sources.keys() == {"face 1"} and np.array_equal(completion.pixels[~hole], cut[~hole])
 
 
 def test_fault_29_what_lies_under_the_hole_changes_no_byte(
@@ -329,9 +337,9 @@ def test_lowres_of_a_whole_photo_keeps_the_means_of_the_crop(
     seen = []
     original = complete_module.solve
 
-    def spy(weights, crop, *args):  # type: ignore[no-untyped-def]
-        seen.append(crop)
-        return original(weights, crop, *args)
+    def spy(weights, crops, *args):  # type: ignore[no-untyped-def]
+        seen.append(crops[0])
+        return original(weights, crops, *args)
 
     monkeypatch.setattr(complete_module, "solve", spy)
     hole = completer.named_hole(face, "lowres", [matrix])
@@ -372,21 +380,63 @@ def test_solvers_go_by_name_too(small_weights: Weights) -> None:
     assert isinstance(first, Progress) and first.steps == SOLVERS["bamos"].steps
 
 
-def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
+# Faces that cannot be found in what is known
+
+
+def test_a_face_that_the_hole_hides_is_found_in_the_photo_as_it_is(
     completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
 ) -> None:
-    [landmarks] = find_faces(face)
-    left, right = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
-    assert left[0] < right[0]
-    assert np.allclose(completer.place(face, [*left, *right]), matrix)
+    hole = completer.named_hole(face, "full", [matrix])
+    with pytest.raises(NoFaceError):
+        completer.locate(inpaint(face, hole))
+    _, completion = run(completer, face, hole)
+    assert completion.hidden == 1 and completion.sources.keys() == {"face 1"}
+    assert np.array_equal(completion.pixels[~hole], face[~hole])
+    told = run(completer, overwritten(face, hole), hole, [matrix])[1]
+    assert np.array_equal(completion.pixels, told.pixels)  # its place, and no colour, was taken from under the hole
+    with pytest.raises(NoFaceError, match="--box"):
+        run(completer, inpaint(face, hole), hole)
 
 
-@pytest.mark.parametrize("eyes", [[5, 5, 5, 5], [5, 5, float("inf"), 5], [5, 5, 10_000, 5], [-1, 5, 9, 5]])
-def test_eyes_on_one_point_or_outside_the_photo_place_no_face(
-    completer: FaceCompleter, face: NDArray[np.uint8], eyes: list[float]
-) -> None:
-    with pytest.raises(NoFaceError, match="eyes"):
-        completer.place(face, eyes)
+def test_beside_a_face_that_shows_a_hidden_one_is_found_too(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+    pair = np.hstack([face, face])
+    matrices = completer.locate(pair)
+    right = box(pair.shape, 0, 230, 230, 460)
+    hole = completer.named_hole(pair, "full", matrices) & right | completer.named_hole(pair, "mouth", matrices) & ~right
+    _, completion = run(completer, pair, hole)
+    assert completion.hidden == 1
+    assert np.array_equal(completion.sources["face 1"], hole & ~right)
+    assert np.array_equal(completion.sources["face 2"], hole & right)
+    shown = run(completer, pair, hole & ~right)[1]
+    assert shown.hidden == 0
+
+
+def test_candidates_differ_and_the_best_comes_first(encoder_weights: Weights, face: NDArray[np.uint8]) -> None:
+    completer = FaceCompleter(encoder_weights, replace(SOLVERS["encoder"], prior_weight=1.0))
+    [matrix] = completer.locate(face)
+    hole = completer.named_hole(face, "center", [matrix])
+    progress, several = run(completer, face, hole, candidates=4)
+    last = progress[-1].step
+    assert last.total.shape == (1, 16) and last.best[0] == last.total[0].argmin()
+    found = [several.pixels, *several.others]
+    assert len(found) == 4
+    for index, pixels in enumerate(found):
+        assert np.array_equal(pixels[~hole], face[~hole])
+        assert all((pixels[hole] != other[hole]).mean() > 0.2 for other in found[:index])
+    assert not run(completer, face, hole)[1].others
+
+
+def test_many_crops_at_once_are_completed_like_each_alone(encoder_weights: Weights) -> None:
+    generator = np.random.default_rng(0)
+    crops = generator.integers(80, 160, (3, 32, 32, 3), dtype=np.uint8)
+    holes = np.stack([box((32, 32), 8, 24, left, left + 16) for left in (0, 8, 16)])
+    for solver in ("encoder", replace(QUICK, start="encoder")):
+        completer = FaceCompleter(encoder_weights, solver)
+        together = completer.complete_crops(crops, holes)
+        for crop, hole, completed in zip(crops, holes, together, strict=True):
+            assert np.array_equal(completed[~hole], crop[~hole])
+            alone = run(completer, crop, hole)[1].pixels
+            assert np.abs(alone.astype(int) - completed).max() <= 1
 
 
 def test_a_solver_that_needs_an_encoder_is_refused_at_once(small_weights: Weights, encoder_weights: Weights) -> None:

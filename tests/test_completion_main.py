@@ -4,8 +4,10 @@ import errno
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from PIL import ExifTags, Image, ImageCms
 from align import photo as photo_module
 from align.landmarks import LandmarkModelError
 from align.photo import PhotoError, read_photo
-from completion import batch, masks
+from completion import batch, masks, place
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
 from completion.solve import SOLVERS
@@ -87,7 +89,7 @@ def test_every_mask_by_its_name(
     complete: Complete, tmp_path: Path, done: Path, mask: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = np.stack([np.arange(68) % 8 + 12, np.arange(68) // 8 + 12], axis=1).astype(float)
-    monkeypatch.setattr(FaceCompleter, "_features", lambda *_: around)
+    monkeypatch.setattr(place, "features", lambda *_: around)
     assert complete(save(tmp_path / "a.png"), mask=mask) == 0
     hole = masks.named_hole(mask, 32, np.random.default_rng(0), around)
     completed = pixels(done / "a.png")
@@ -416,7 +418,7 @@ def no_work(*_: object, **__: object) -> NoReturn:
 def test_fault_37_the_output_is_not_the_input(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcgan.checkpoint.load_weights", no_work)
+    monkeypatch.setattr(batch, "load_weights", no_work)
     photo = save(tmp_path / "raw" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "raw")
     data = photo.read_bytes()
@@ -435,7 +437,7 @@ def test_fault_37_the_output_is_not_the_input(
 def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcgan.checkpoint.load_weights", no_work)
+    monkeypatch.setattr(batch, "load_weights", no_work)
     photo = save(tmp_path / "a.png")
     for output in (photo / "done", photo / "done.png"):
         assert complete(photo, output=output) == 2
@@ -462,7 +464,7 @@ def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
 ) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
     save(raw / "b.png")
-    outputs = ["a.png", "a.strip.png", "a.history.gif", "a.history.jsonl"]
+    outputs = ["a.strip.png", "a.history.gif", "a.history.jsonl", "a.png"]  # as they are written
     for name in outputs:
         save(done / "old.png").rename(done / name)
     old = (done / "a.png").read_bytes()
@@ -592,6 +594,131 @@ def test_fault_42_a_fifo_as_the_photo_is_refused_without_waiting(
     assert "not a regular file" in capsys.readouterr().err
 
 
+# Many photos
+
+
+def test_a_second_run_does_what_is_missing(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    for number in range(3):
+        save(raw / f"{number}.png", FACE + number)
+    assert complete(raw, "--strip") == 0
+    first = {name: (done / name).read_bytes() for name in files(done)}
+    (done / "1.png").unlink()  # as after a run that was killed before its last write
+    save(done / "1.strip.png", NONE)
+    (done / "2.strip.png").unlink()
+    capsys.readouterr()
+    assert complete(raw, "--strip", "-v", "--report", tmp_path / "r.json") == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [str(done / "1.png"), str(done / "1.strip.png")]
+    assert f"{raw / '0.png'}: is completed already" in told.err and "1 completed, 0 failed, 2 skipped; " in told.err
+    assert {name: (done / name).read_bytes() for name in files(done)} == {
+        name: data for name, data in first.items() if name != "2.strip.png"
+    }
+    records = strict((tmp_path / "r.json").read_text())["photos"]
+    assert [record["status"] for record in records] == ["skipped", "skipped", "completed"]
+    assert complete(raw) == 0 and capsys.readouterr().err == "0 completed, 0 failed, 3 skipped\n"
+    assert complete(raw / "1.png") == 2  # where a person waits for this very photo
+    assert "exists; give --overwrite" in capsys.readouterr().err
+
+
+def test_no_file_lands_on_another_photo_s_completion(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "a.strip.png", 255 - FACE)
+    assert complete(raw, "--strip", "--overwrite") == 3
+    assert f"{raw / 'a.png'}: {done / 'a.strip.png'} is another photo's output" in capsys.readouterr().err
+    assert files(done) == ["a.strip.png", "a.strip.strip.png"]
+
+
+@pytest.mark.parametrize("full_at", range(4))
+def test_the_completion_is_written_last(
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, full_at: int
+) -> None:
+    writes = iter(range(100))
+
+    def fsync(_: int) -> None:
+        if next(writes) == full_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(photo_module.os, "fsync", fsync)
+    raw = save(tmp_path / "raw" / "a.png").parent
+    assert complete(raw, "--strip", "--history") == 130
+    assert not (done / "a.png").exists() and len(files(done)) == full_at
+    assert complete(raw, "--strip", "--history") == 0
+    assert len(files(done)) == 4
+
+
+def test_two_workers_do_what_one_does(
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.undo()  # workers have the solvers as they are
+    raw = tmp_path / "raw"
+    for number in range(5):
+        save(raw / f"{number}.png", FACE + number)
+    (raw / "5.png").write_text("text")
+    records = []
+    for folder, words in ((done, ["--jobs", 2, "--engine", engine]), (tmp_path / "one", [])):
+        assert complete(raw, "--history", "--report", tmp_path / "r.json", *words, output=folder) == 3
+        found = strict((tmp_path / "r.json").read_text())["photos"]
+        records.append([(record["photo"], record["status"], record["figures"].get("psnr")) for record in found])
+    assert records[0] == records[1] and len(files(done)) == 15
+    assert {name: (done / name).read_bytes() for name in files(done)} == {
+        name: (tmp_path / "one" / name).read_bytes() for name in files(tmp_path / "one")
+    }
+
+
+def test_weights_that_a_worker_cannot_use_are_2(
+    complete: Complete, tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that went after the command had looked at them."""
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png")
+    file = tmp_path / "once.safetensors"
+    file.write_bytes(small_weights_file.read_bytes())
+    load = batch.load_weights
+
+    def load_and_remove(path: Path, device: object) -> object:
+        loaded = load(path, str(device))
+        file.unlink()
+        return loaded
+
+    monkeypatch.setattr(batch, "load_weights", load_and_remove)
+    assert complete(raw, "--jobs", 2, "--weights", file) == 2
+
+
+def test_sigterm_ends_all_processes_and_leaves_no_half_file(
+    small_weights_file: Path, tmp_path: Path, done: Path
+) -> None:
+    first = save(tmp_path / "raw" / "0.png")
+    for number in range(1, 2000):
+        os.link(first, first.with_name(f"{number}.png"))
+    command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--weights", small_weights_file]
+    command += ["--device", "cpu", "--output", done, "--strip", "--jobs", "2", first.parent]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not list(done.glob("*.png")) and process.poll() is None:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 143 and err == ""
+        with pytest.raises(ProcessLookupError):
+            for _ in range(400):
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+    finally:
+        process.kill()
+    assert 0 < len(files(done)) < 3000
+    assert [name for name in files(done) if not name.endswith(".png")] == []
+    for name in files(done):
+        assert pixels(done / name).shape[0] in (32, 256)
+    assert set(out.splitlines()) <= {str(done / name) for name in files(done)}
+
+
 # Usage
 
 
@@ -714,3 +841,49 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
 def test_a_name_cannot_be_inverted(complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert complete(save(tmp_path / "a.png"), "--invert-mask") == 2
     assert "inverted" in capsys.readouterr().err
+
+
+# Faces that are told, and several answers
+
+
+def test_candidates_are_files_and_a_sheet(complete: Complete, tmp_path: Path, done: Path) -> None:
+    photo = save(tmp_path / "a.png")
+    assert complete(photo, "--candidates", 3) == 0
+    assert files(done) == ["a.2.png", "a.3.png", "a.candidates.png", "a.png"]
+    found = [pixels(done / name) for name in ("a.png", "a.2.png", "a.3.png")]
+    for index, candidate in enumerate(found):
+        assert np.array_equal(candidate[~CENTER], FACE[~CENTER])
+        assert not any(np.array_equal(candidate, other) for other in found[:index])
+    sheet = pixels(done / "a.candidates.png")
+    cells = sheet.reshape(2, sheet.shape[0] // 2, 2, sheet.shape[1] // 2, 3).swapaxes(1, 2).reshape(4, -1, 3)
+    times = sheet.shape[0] // 64
+    for cell, candidate in zip(cells[1:], found, strict=True):
+        assert np.array_equal(cell, candidate.repeat(times, axis=0).repeat(times, axis=1).reshape(-1, 3))
+
+
+@pytest.mark.parametrize("how", ["--eyes", "--box", "--landmarks"])
+def test_a_face_that_cannot_be_found_is_told(
+    complete: Complete, tmp_path: Path, done: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, mask = save(tmp_path / "raw" / "a.png", NONE), np.zeros((100, 100), dtype=np.uint8)
+    mask[50:60, 45:55] = 255
+    hole = save(tmp_path / "hole.png", Image.fromarray(mask))
+    assert complete(photo, mask=hole) == 2
+    assert all(word in capsys.readouterr().err for word in [how])
+    line = {"source": "a.png", "landmarks": [[60, 40], [56, 40], [36, 40], [40, 40], [48, 50]]}
+    (tmp_path / "faces.jsonl").write_text(json.dumps(line))
+    where = {"--eyes": "38,40,58,40", "--box": "24,26,48,48", "--landmarks": tmp_path / "faces.jsonl"}[how]
+    assert complete(photo, how, where, "--report", tmp_path / "r.json", mask=hole) == 0
+    completed = pixels(done / "a.png")
+    assert np.array_equal(completed[mask == 0], NONE[mask == 0])
+    [record] = json.loads((tmp_path / "r.json").read_text())["photos"]
+    assert record["sources"] == {"face 1": 1.0}
+
+
+@pytest.mark.parametrize(
+    "words", [["--box", "1,2,3"], ["--box", "1,2,3,4", "--eyes", "1,2,3,4"], ["--candidates", "0"]]
+)
+def test_places_that_contradict_and_no_candidates_are_wrong_usage(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        build_parser().parse_args(["a.png", "--mask", "center", *words])
+    assert stopped.value.code == 2

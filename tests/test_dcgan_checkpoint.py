@@ -23,7 +23,7 @@ from dcgan.checkpoint import (
     save_weights,
 )
 from dcgan.config import NetworkConfig
-from dcgan.networks import Discriminator, Generator
+from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.runfolder import RunFolder
 
 
@@ -56,7 +56,10 @@ def test_an_encoder_comes_back_and_is_missing_where_there_is_none(
     one, other = encoder_weights.encoder, load_weights(encoder_weights_file).encoder
     assert one is not None and other is not None
     images, hole = torch.randn(2, 3, 32, 32), torch.rand(2, 1, 32, 32) < 0.5
-    assert torch.equal(one(images, hole), other(images, hole))
+    (z, skips), (again, skips_again) = one(images, hole), other(images, hole)
+    assert torch.equal(z, again) and one.settings == other.settings
+    assert torch.equal(encoder_weights.generator(z, skips), small_weights.generator(z, skips_again))
+    assert not torch.equal(encoder_weights.generator(z, skips), small_weights.generator(z))
     assert not one.training and not any(weight.requires_grad for weight in one.parameters())
     z = torch.randn(2, 8)
     assert torch.equal(encoder_weights.generator(z), small_weights.generator(z))
@@ -67,7 +70,7 @@ def test_an_encoder_comes_back_and_is_missing_where_there_is_none(
     [
         ({"encoder": "{}"}, {}, "no network that can be built"),
         ({"encoder": '{"nef": -1}'}, {}, "no network that can be built"),
-        ({"encoder": '{"nef": 4}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\), expected \(4, "),
+        ({"encoder": '{"nef": 4, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\), expected \(4, "),
         ({}, {"E.layers.0.weight": None}, "E has missing or extra tensors"),
     ],
 )
@@ -81,6 +84,14 @@ def test_a_wrong_encoder_is_refused(
     path = rewrite(encoder_weights_file, tmp_path / "w.safetensors", header, change)
     with pytest.raises(WeightsError, match=words):
         load_weights(path)
+
+
+def test_an_older_encoder_is_without_skips(tmp_path: Path, small_weights: Weights) -> None:
+    G, D = small_weights.generator, small_weights.discriminator
+    save_weights(tmp_path / "new.safetensors", G, D, "face", {}, Encoder(G.config, 8, skips=False))
+    older = rewrite(tmp_path / "new.safetensors", tmp_path / "w.safetensors", {"encoder": '{"nef": 8}'}, {})
+    E = load_weights(older).encoder
+    assert E is not None and E.settings == {"nef": 8, "skips": False}
 
 
 def test_half_precision_costs_less_than_a_grey_level(tmp_path: Path) -> None:

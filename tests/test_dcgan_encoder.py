@@ -25,7 +25,7 @@ from dcgan.export import export_run
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator, sample_z
 from dcgan.runfolder import read_stats
-from dcgan.tensors import to_image
+from dcgan.tensors import to_image, to_tensor
 from dcgan.train import TrainingError
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def z_error(weights: Weights, E: Encoder) -> float:
     generator = torch.Generator().manual_seed(123)
     z, hole = sample_z(256, NETWORK, generator), draw_holes(256, 16, generator)
     with torch.no_grad():
-        return float((E.eval()(weights.generator(z), hole) - z).square().mean())
+        return float((E.eval()(weights.generator(z), hole)[0] - z).square().mean())
 
 
 def test_e_finds_the_z_of_what_g_made(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]) -> None:
@@ -87,7 +87,7 @@ def test_e_finds_the_z_of_what_g_made(tmp_path: Path, weights: Weights, faces: N
 
 @pytest.mark.parametrize("name", ["image", "feature", "adversarial"])
 def test_every_loss_alone_falls(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], name: str) -> None:
-    off = {f"{loss}_weight": 0.0 for loss in ("image", "z", "z_square", "feature", "adversarial")}
+    off = {f"{loss}_weight": 0.0 for loss in ("image", "z", "z_square", "feature", "adversarial")} | {"lr_critic": 0.0}
     config = replace(CONFIG, **off | {f"{name}_weight": 1.0}, kimg=0.4, tick_kimg=0.08, lr=1e-2)  # type: ignore[arg-type]
     finish(config, weights, faces, tmp_path)
     first, *_, last = read_stats(tmp_path)
@@ -95,14 +95,85 @@ def test_every_loss_alone_falls(tmp_path: Path, weights: Weights, faces: NDArray
 
 
 def test_e_never_sees_what_is_under_the_hole(weights: Weights) -> None:
-    E = Encoder(NETWORK, 8).eval()
+    E = with_skips(Encoder(NETWORK, 8)).eval()
     generator = torch.Generator().manual_seed(0)
     images, hole = torch.randn(20, 3, 16, 16), draw_holes(20, 16, generator)
+    made = weights.generator(*E(images, hole))
     for other in (torch.randn(20, 3, 16, 16), torch.full((20, 3, 16, 16), float("nan"))):
-        assert torch.equal(E(images, hole), E(torch.where(hole, other, images), hole))
-    assert not torch.equal(E(images, hole), E(torch.where(hole, images, -images), hole))
+        assert torch.equal(made, weights.generator(*E(torch.where(hole, other, images), hole)))
+        assert torch.equal(E(images, hole)[0], E(torch.where(hole, other, images), hole)[0])
+    assert not torch.equal(made, weights.generator(*E(torch.where(hole, images, -images), hole)))
     black = torch.zeros(1, 3, 16, 16)  # an unknown pixel is no grey one
-    assert not torch.equal(E(black, hole[:1]), E(black, torch.zeros_like(hole[:1])))
+    assert not torch.equal(E(black, hole[:1])[0], E(black, torch.zeros_like(hole[:1]))[0])
+
+
+def with_skips(E: Encoder) -> Encoder:
+    """Skips begin at nothing."""
+    for weight in E.skips.parameters():
+        torch.nn.init.normal_(weight, 0, 0.3)
+    return E
+
+
+def test_skips_begin_at_nothing_and_serve_every_z_of_their_image(weights: Weights) -> None:
+    G, E = weights.generator, Encoder(NETWORK, 8).eval()
+    generator = torch.Generator().manual_seed(0)
+    images, hole = torch.randn(2, 3, 16, 16), draw_holes(2, 16, generator)
+    z, skips = E(images, hole)
+    assert len(skips) == 2 and torch.equal(G(z, skips), G(z))
+    z, skips = with_skips(E)(images, hole)
+    assert not torch.allclose(G(z, skips), G(z), atol=1e-2)
+    several = sample_z(6, NETWORK, generator)  # three of each
+    for index in range(2):
+        alone = E(images[index : index + 1], hole[index : index + 1])[1]
+        part = slice(3 * index, 3 * index + 3)
+        torch.testing.assert_close(G(several, skips)[part], G(several[part], alone))
+    without = Encoder(NETWORK, 8, skips=False)
+    assert without(images, hole)[1] == [] and not any(name.startswith("skips") for name in without.state_dict())
+
+
+def test_far_from_all_that_is_known_skips_add_nothing() -> None:
+    E = with_skips(Encoder(NETWORK, 8)).eval()
+    hole = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    hole[..., :4] = False
+    _, (coarse, fine) = E(torch.randn(1, 3, 16, 16), hole)
+    for skip, hidden, first_far in ((coarse, torch.randn(1, 16, 4, 4), 2), (fine, torch.randn(1, 8, 8, 8), 3)):
+        added = skip(hidden)
+        assert not added[..., first_far:].any() and (added[..., :first_far] != 0).all()
+    scattered = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) < 0.8
+    assert all(
+        (skip(hidden) != 0).float().mean() > 0.9
+        for skip, hidden in zip(
+            E(torch.randn(1, 3, 16, 16), scattered)[1], (torch.randn(1, 16, 4, 4), torch.randn(1, 8, 8, 8)), strict=True
+        )
+    )
+
+
+def test_the_critic_learns_to_tell_completed_faces_from_real_ones(
+    tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]
+) -> None:
+    """E stands still, so the critic's loss must fall below log 2, that of knowing nothing."""
+    still = replace(CONFIG, lr=1e-9, lr_end=0, lr_critic=5e-3, adversarial_weight=1, kimg=1.6, tick_kimg=0.16)
+    finish(still, weights, faces, tmp_path / "run")
+    first, *_, last = read_stats(tmp_path / "run")
+    assert last["critic"] < first["critic"] and last["critic"] < 0.65
+    finish(replace(CONFIG, adversarial_weight=0, kimg=0.016), weights, faces, tmp_path / "none")
+    saved = load_checkpoint(tmp_path / "none")
+    assert saved is not None and "critic" not in saved
+
+
+def test_of_faces_with_noise_only_what_is_known_is_compared(weights: Weights, faces: NDArray[np.uint8]) -> None:
+    real, E = to_tensor(faces[:8]), Encoder(NETWORK, 8)
+    alone = replace(CONFIG, adversarial_weight=0, feature_weight=0, pairs=0)
+
+    def image_loss(noised: float, hole_weight: float) -> float:
+        config = replace(alone, noised=noised, hole_weight=hole_weight)
+        generator = torch.Generator().manual_seed(0)
+        losses, _ = dcgan.encoder._losses(config, E, weights.generator, weights.discriminator, real, generator)
+        assert losses.keys() == {"image", "z_square"}
+        return float(losses["image"].detach())
+
+    assert image_loss(1.0, 1.0) == image_loss(1.0, 30.0)
+    assert image_loss(0.0, 1.0) != image_loss(0.0, 30.0)
 
 
 def test_z_stays_inside_of_a_uniform_prior() -> None:
@@ -110,7 +181,7 @@ def test_z_stays_inside_of_a_uniform_prior() -> None:
     with torch.no_grad():
         for weight in E.parameters():
             weight.mul_(10)
-    z = E(torch.randn(20, 3, 16, 16), draw_holes(20, 16, torch.Generator()))
+    z, _ = E(torch.randn(20, 3, 16, 16), draw_holes(20, 16, torch.Generator()))
     assert z.shape == (20, 4) and 0.9 < z.abs().max() <= 1
 
 
@@ -204,7 +275,9 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(
     assert all(torch.equal(good[f"ema.{name}"], value) for name, value in saved["ema"].items())
 
 
-@pytest.mark.parametrize(("name", "value"), [("nef", 0), ("pairs", 0), ("z_weight", -1), ("precision", "fp8")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("nef", 0), ("pairs", -1), ("noised", 1.5), ("z_weight", -1), ("precision", "fp8")]
+)
 def test_settings_that_make_no_run_are_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         EncoderConfig(**{name: value})  # type: ignore[arg-type]

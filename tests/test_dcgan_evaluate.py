@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return crops.reshape(len(crops), 4, -1, 12).mean(axis=2).reshape(len(crops), -1) / 255
 
     monkeypatch.setattr(module, "describe", describe)
-    monkeypatch.setattr(module, "_found", lambda crops: crops.mean(axis=(1, 2, 3)) > 100)
+    monkeypatch.setattr(module, "found_faces", lambda crops: crops.mean(axis=(1, 2, 3)) > 100)
 
 
 def test_the_command_writes_table_report_and_pictures(

@@ -1,0 +1,155 @@
+"""python -m completion.benchmark: measure ways of completion, with the DCGAN and without, on the same faces."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from align.command import at_least
+from completion.options import HOLES, METHODS, SLOW, BenchmarkOptions
+from weights import DEFAULT, REGISTRY, VERSION
+
+_EXAMPLE = """example:
+  python -m completion.benchmark aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
+
+Learning (mean, linear) needs --train. All that is done so far is in --out after every method.
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 and 143 stopped by a signal"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m completion.benchmark",
+        description="Complete the same holes in the same faces by several methods, with the DCGAN and without, and "
+        "measure all of them. The tables go to stdout, and with figures and pictures to a folder.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = BenchmarkOptions()
+    add = parser.add_argument
+    add("faces", type=Path, help="folder of aligned faces that the weights have not seen, as python -m align writes it")
+    add("--train", type=Path, metavar="FOLDER", help="aligned faces of others, for mean and linear to learn from")
+    add("--limit", type=at_least(1), default=defaults.limit, help="faces, evenly spread (%(default)s)")
+    add(
+        "--slow-limit",
+        type=at_least(1),
+        default=defaults.slow_limit,
+        help=f"faces for {' and '.join(SLOW)} (%(default)s)",
+    )
+    for flag, names in (("--holes", tuple(HOLES)), ("--methods", METHODS)):
+        add(flag, nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)} (all)")
+    add("--out", type=Path, default=Path("benchmark"), help="folder for figures and pictures (%(default)s/)")
+    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    add("--seed", type=at_least(0), default=defaults.seed, help="of faces, holes and search (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    add("--overwrite", action="store_true", help="replace an earlier benchmark")
+    add("-q", "--quiet", action="store_true", help="say nothing but the tables and errors")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code, see --help.
+    """
+    arguments = build_parser().parse_args(argv)
+    # Threads that spin while they wait take time from all others.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Late, so that --help does not wait for torch.
+    from align.landmarks import LandmarkModelError
+    from align.photo import PhotoError
+    from completion.compare import CompareError
+    from dcgan.checkpoint import WeightsError
+    from dcgan.dataset import DatasetError
+    from dcgan.descriptors import DescriptorError
+    from dcgan.device import DeviceError
+    from weights import WeightsFileError
+
+    try:
+        return _benchmark(arguments)
+    except (
+        PhotoError,
+        CompareError,
+        WeightsError,
+        DatasetError,
+        DescriptorError,
+        DeviceError,
+        WeightsFileError,
+    ) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    except (LandmarkModelError, OSError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"benchmark: stopped; what was measured so far is in {arguments.out}", file=sys.stderr)
+        return 130
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    import weights
+    from align.photo import PhotoError, prepare_folder
+    from completion.compare import Progress, Row, compare, spread, usable
+    from completion.report import JSON_FILE, Report
+    from dcgan.checkpoint import load_weights
+    from dcgan.dataset import digest, load_faces
+    from dcgan.device import pick_device
+    from dcgan.runfolder import machine
+
+    def say(text: str) -> None:
+        if not arguments.quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    options = BenchmarkOptions(
+        arguments.limit, arguments.slow_limit, tuple(arguments.holes), tuple(arguments.methods), arguments.seed
+    )
+    device = pick_device(arguments.device)
+    trained = load_weights(weights.resolve(arguments.weights), device)
+    if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
+        raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
+    size = trained.generator.config.size
+    faces = spread(load_faces(arguments.faces, size, say), options.limit, options.seed)
+    training = load_faces(arguments.train, size, say) if arguments.train else None
+    prepare_folder(arguments.out, arguments.faces, *filter(None, [arguments.train]))
+    left_out = sorted(set(options.methods) - set(usable(options.methods, trained, training is not None)))
+    notes = [f"{name} is left out: it needs {'an encoder' if name == 'encoder' else '--train'}" for name in left_out]
+    if trained.encoder is None and "fast" in options.methods:
+        notes.append("fast is the solver search: the weights have no encoder")
+    for note in notes:
+        say(note)
+    facts = {
+        "settings": asdict(options),
+        "weights": {"name": Path(arguments.weights).name, "sha256": trained.sha256},
+        "faces": {"count": len(faces), "sha256": digest(faces), "training": 0 if training is None else len(training)},
+        "machine": machine(device),
+        "version": VERSION,
+        "notes": notes,
+    }
+    report = Report(facts)
+    bar_format = "{desc} {bar} {n_fmt}/{total_fmt} {elapsed}"
+    with tqdm(disable=arguments.quiet or None, bar_format=bar_format) as bar:
+        for item in compare(trained, faces, training, options):
+            if isinstance(item, Progress):
+                bar.total, bar.n = item.total, item.done
+                bar.set_description(item.part)
+                continue
+            report.add(item)
+            report.write(arguments.out)
+            if isinstance(item, Row):
+                say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s a face")
+    print(report.tables())
+    return 0
+
+
+if __name__ == "__main__":
+    # As an exception SIGTERM runs every clean-up on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
