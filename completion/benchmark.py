@@ -119,8 +119,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     faces = spread(load_faces(arguments.faces, size, say), options.limit, options.seed)
     training = load_faces(arguments.train, size, say) if arguments.train else None
     prepare_folder(arguments.out, arguments.faces, *filter(None, [arguments.train]))
-    left_out = sorted(set(options.methods) - set(usable(options.methods, trained, training is not None)))
-    notes = [f"{name} is left out: it needs {'an encoder' if name == 'encoder' else '--train'}" for name in left_out]
+    left_out = sorted(set(options.methods) - set(usable(options.methods, training is not None)))
+    notes = [f"{name} is left out: it needs --train" for name in left_out]
     if trained.encoder is None and "fast" in options.methods:
         notes.append("fast is the solver search: the weights have no encoder")
     for note in notes:

@@ -122,11 +122,9 @@ def compare(
         LandmarkModelError: dlib or its files are absent.
         WeightsError: the weights are for faces aligned in an unknown way.
     """
-    names = usable(options.methods, weights, training is not None)
+    names = usable(options.methods, training is not None)
     if not names:
-        raise CompareError(
-            f"none of {', '.join(options.methods)} can be used; give --train, or weights with an encoder"
-        )
+        raise CompareError(f"none of {', '.join(options.methods)} can be used; give --train")
     methods: dict[str, Method] = {"telea": telea, "ns": navier_stokes, "biharmonic": biharmonic}
     for name in names:
         if name not in methods and name not in LEARNING:
@@ -158,13 +156,9 @@ def spread(faces: NDArray[np.uint8], limit: int, seed: int) -> NDArray[np.uint8]
     return faces[np.random.default_rng(seed).permutation(chosen)]
 
 
-def usable(names: tuple[str, ...], weights: Weights, training: bool) -> list[str]:
+def usable(names: tuple[str, ...], training: bool) -> list[str]:
     """Those methods that have what they need."""
-    return [
-        name
-        for name in names
-        if (training or name not in LEARNING) and (weights.encoder is not None or name != "encoder")
-    ]
+    return [name for name in names if training or name not in LEARNING]
 
 
 def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:

@@ -73,7 +73,7 @@ class FaceCompleter:
 
     Args:
         weights: trained networks.
-        solver: a name in completion.solve.SOLVERS, or a Solver.
+        solver: "fast", a name in completion.solve.SOLVERS, or a Solver.
         blend: a name in completion.blend.BLENDS.
     Raises:
         WeightsError: the weights want faces aligned in a way that is unknown here, or lack the solver's encoder.

@@ -49,20 +49,6 @@ class Solver:
 
 
 SOLVERS = {
-    # From the encoder's guess: more steps agree better with what is known, and worse with what is not.
-    "fast": Solver(
-        steps=10,
-        restarts=2,
-        start="encoder",
-        draws=8,
-        lr=0.05,
-        cosine=True,
-        weighted=True,
-        prior="log",
-        prior_weight=1.0,
-        z_weight=100.0,
-        clip=None,
-    ),
     # Without an encoder.
     "search": Solver(
         steps=30,
@@ -77,7 +63,8 @@ SOLVERS = {
         z_weight=100.0,
         clip=None,
     ),
-    # One pass and no search.
+    # One pass. Steps of Adam after it agree better with what is known, and worse with what is not. The weights only
+    # rank several candidates.
     "encoder": Solver(
         steps=0,
         restarts=1,
@@ -87,8 +74,8 @@ SOLVERS = {
         cosine=False,
         weighted=True,
         prior="log",
-        prior_weight=0.0,
-        z_weight=0.0,
+        prior_weight=30.0,
+        z_weight=100.0,
         clip=None,
     ),
     # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
@@ -130,7 +117,7 @@ class Step:
         number: from 0, where z is as drawn, to the solver's steps.
         z: float32 (N, K, nz), the candidates.
         context: float32 (N, K), weighted L1 on the known pixels, a sum in units of [-1, 1].
-        prior: float32 (N, K), the prior loss, unweighted; 0 where the solver gives it no weight.
+        prior: float32 (N, K), the prior loss, unweighted; 0 where nothing depends on it.
         total: float32 (N, K), what the search minimises.
         images: float32 (N, K, 3, S, S), G of the candidates, in [-1, 1].
     """
@@ -157,14 +144,15 @@ def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
     """The settings of a solver.
 
     Args:
-        solver: a name in SOLVERS, or settings. "fast" becomes "search" where an encoder is absent or cannot help.
+        solver: a name in SOLVERS, or settings; or "fast", which is "encoder", or "search" where an encoder is absent
+            or cannot help.
         weights: the networks to search with.
         block: see `solve`.
     Raises:
         WeightsError: the solver needs an encoder that the weights do not have.
     """
-    if solver == "fast" and (weights.encoder is None or block > 1):
-        solver = "search"
+    if solver == "fast":
+        solver = "search" if weights.encoder is None or block > 1 else "encoder"
     found = SOLVERS[solver] if isinstance(solver, str) else solver
     if found.start == "encoder" and weights.encoder is None:
         raise WeightsError("the weights have no encoder; train one with python -m dcgan encode, or take another solver")
@@ -237,7 +225,7 @@ def solve(
     for number in range(solver.steps + 1):
         fake, context = judge(z)
         prior = torch.zeros_like(context)
-        if solver.prior_weight:
+        if solver.prior_weight and (solver.steps or solver.restarts > 1):
             prior = prior_of(D(fake.flatten(0, 1)) - weights.logit_offset).view_as(context)
         total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=2)
         yield Step(number, z.detach().clone(), *(value.detach() for value in (context, prior, total, fake)))

@@ -190,13 +190,13 @@ class EncoderConfig:
     kimg: float = 300
     batch: int = 64
     pairs: int = 16
-    noised: float = 0.25
+    noised: float = 0.125
     image_weight: float = 1
     hole_weight: float = 3
     z_weight: float = 0.1
     z_square_weight: float = 0.005
-    feature_weight: float = 0.5
-    adversarial_weight: float = 0.02
+    feature_weight: float = 1
+    adversarial_weight: float = 0.05
     penalty: float = 1
     lr_critic: float = 1e-4
     lr: float = 1e-3

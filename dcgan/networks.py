@@ -173,7 +173,7 @@ def _near_known(hole: Tensor, level: Tensor) -> Tensor:
     1 where a quarter of the pixels of the cell and its neighbours are known, 0 where none is: there G knows best what
     faces look like, while a skip could only add the mean of all that fit.
     """
-    known = adaptive_avg_pool2d((~hole).to(level.dtype), level.shape[2:]).expand(len(level), -1, -1, -1)
+    known = adaptive_avg_pool2d((~hole).to(level.dtype), level.shape[2]).expand(len(level), -1, -1, -1)
     share = avg_pool2d(known, 3, 1, 1, count_include_pad=False)
     return (4 * share).clamp(max=1)
 

@@ -90,21 +90,22 @@ def test_without_ray_its_package_is_named(monkeypatch):
         list(spread(lambda: print, [1], 1, "ray"))
 
 
-def test_ray_address_names_the_cluster_and_results_need_not_all_be_awaited(ray_of_two):
-    """The environment of a cluster's workers is that which the cluster was started in."""
+def test_ray_address_names_the_cluster_and_results_need_not_all_be_awaited(ray_of_two, tmp_path):
+    """A cluster's workers have the environment that the cluster was started in, and the folder of who asks."""
     program = (
-        "from functools import partial; import os; from align.spread import spread\n"
-        "results = spread(partial(partial, os.getenv), ['CLUSTER_OF_THE_TESTS'] * 99, 2, 'ray')\n"
+        "import os; from align.spread import spread\n"
+        "work = lambda name: (os.getenv(name), os.getcwd())\n"
+        "results = spread(lambda: work, ['CLUSTER_OF_THE_TESTS'] * 99, 2, 'ray')\n"
         "print(next(results)); results.close(); print('closed')"
     )
     told = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=PROJECT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
-        env=os.environ | {"RAY_ADDRESS": ray_of_two},
+        env=os.environ | {"RAY_ADDRESS": ray_of_two, "PYTHONPATH": str(PROJECT)},
     )
-    assert (told.returncode, told.stdout) == (0, "it is\nclosed\n"), told.stderr
+    assert (told.returncode, told.stdout) == (0, f"{('it is', str(tmp_path))}\nclosed\n"), told.stderr
 
 
 def test_a_few_tasks_only_are_handed_out_ahead(monkeypatch):

@@ -145,7 +145,7 @@ def test_the_solver_encoder_needs_one(
 
 def test_every_solver_can_be_chosen() -> None:
     [action] = [item for item in build_parser()._actions if item.dest == "solver"]
-    assert set(action.choices or ()) == set(SOLVERS)
+    assert set(action.choices or ()) == {"fast", *SOLVERS}
 
 
 def test_the_seed_repeats_a_completion(complete: Complete, tmp_path: Path) -> None:
@@ -534,7 +534,8 @@ def test_fault_35_names_that_are_no_utf_8_reach_stdout_as_they_are(small_weights
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"},
     )
     assert told.returncode == 0, told.stderr
-    assert told.stdout == os.fsencode(tmp_path / "done") + b"/\xff.png\n" and told.stderr == b""
+    assert told.stdout == os.fsencode(tmp_path / "done") + b"/\xff.png\n"
+    assert told.stderr.startswith(b"1 completed, 0 failed; means: ")
     assert os.listdir(os.fsencode(tmp_path / "done")) == [b"\xff.png"]
 
 

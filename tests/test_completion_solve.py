@@ -186,9 +186,9 @@ def test_faces_searched_together_get_what_each_gets_alone(encoder_weights: Weigh
 def test_fast_searches_from_random_draws_where_an_encoder_cannot_help(
     small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
-    assert resolve("fast", encoder_weights) is SOLVERS["fast"]
+    assert resolve("fast", encoder_weights) is resolve("encoder", encoder_weights) is SOLVERS["encoder"]
     assert resolve("fast", small_weights) is resolve("fast", encoder_weights, block=4) is SOLVERS["search"]
-    assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"fast", "encoder"}
+    assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"encoder"}
     one, other = (last(weights, target, HOLE, QUICK) for weights in (small_weights, encoder_weights))
     assert same(one, other)
     assert not same(one, last(encoder_weights, target, HOLE, FROM_E))

@@ -31,7 +31,7 @@ class Entry:
 REGISTRY = {
     "faces-64": Entry(
         file="faces-64.safetensors",
-        sha256="b9ac642a2c3c6371ff35204dcd010f136e6101f552b0080e1c01e7a796ab4087",
+        sha256="7a657df1ab42e395d45553d7e142e81299b5d6b3502b66a3a128c9fd9aa3cafa",
         size=64,
         template="face",
         licence="non-commercial research",
