@@ -18,6 +18,7 @@ _TINY = 1e-20  # instead of a division by 0 where nothing is missing
 _INPAINT_SIDE_PX = 512
 _INPAINT_RIM_PX = 16  # around a hole, of what it is filled from
 _GRAIN_PX = 1.0  # standard deviation of the blur that tells grain from shape
+_GRAIN_WINDOW_PX = 7  # side of the squares in which its strength is measured
 
 
 def blend(
@@ -233,18 +234,23 @@ def grain(
     light = cv2.cvtColor(completed[box], cv2.COLOR_RGB2GRAY).astype(np.float32)
     fine = light - cv2.GaussianBlur(light, (0, 0), _GRAIN_PX)
     away = cv2.distanceTransform((~hole[box]).astype(np.uint8), cv2.DIST_L2, 3)
-    around = (away > 3 * _GRAIN_PX) & (away <= reach)
+    around = (away > _GRAIN_WINDOW_PX / 2 + 1) & (away <= reach)
     if not around.any():
         return completed
-    # The median of the absolute values hardly sees the few edges among them.
-    there, here = (1.4826 * float(np.median(np.abs(fine[where]))) for where in (around, part[box]))
+    there, here = _strength(fine, around), _strength(fine, part[box])
     missing = np.sqrt(max(0.0, there**2 - here**2))
     white = np.random.default_rng(seed).standard_normal(fine.shape[:2], dtype=np.float32)
     noise: NDArray[np.float32] = white - cv2.GaussianBlur(white, (0, 0), _GRAIN_PX)
-    noise *= missing / float(noise.std())
+    noise *= missing / _strength(noise, np.ones(noise.shape, dtype=bool))
     grained = completed.copy()
     grained[part] = np.clip(np.round(completed[part] + noise[part[box]][:, None]), 0, 255).astype(np.uint8)
     return grained
+
+
+def _strength(fine: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
+    """How strong the grain is in the smoothest fifth of some pixels: hair and edges are none."""
+    local = cv2.blur(fine * fine, (_GRAIN_WINDOW_PX, _GRAIN_WINDOW_PX))
+    return float(np.sqrt(np.quantile(local[where], 0.2)))
 
 
 def match_means(fill: NDArray[np.uint8], face: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from completion.solve import Solver, Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.tensors import to_image
 
-_POOL = 4  # candidates that each one shown is chosen from
+_POOL = 8  # candidates for each one that is shown; of these the better quarter takes part
 _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
@@ -281,10 +281,10 @@ def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
         hole: bool (S, S), where they are compared.
         count: how many to take.
     Returns:
-        uint8 (S, S, 3) each; of the candidates the better half takes part, as far as it reaches.
+        uint8 (S, S, 3) each.
     """
     order = step.total[0].argsort(stable=True)
-    order = order[: max(count, len(order) // 2)]
+    order = order[: max(count, len(order) // 4)]
     images = step.images[0, order]
     inside = images[..., hole.to(images.device)].flatten(1)
     distances = (inside[:, None] - inside[None]).abs().mean(dim=2)
