@@ -175,10 +175,11 @@ def _to_stderr(do: Callable[..., Any], *args: Any) -> Any:
 
 def _close(results: Any) -> None:
     results.close()
-    # Ray Data waits for its thread for two seconds only; if Ray ends before that thread, Ray ends the process.
+    # Ray Data waits two seconds for one of its threads and not at all for others, and a thread that asks something of
+    # Ray when that has been shut down ends the process.
     for thread in threading.enumerate():
-        if thread.name.startswith("StreamingExecutor"):
-            thread.join()
+        if thread.name.startswith(("StreamingExecutor", "iter_threaded", "ray-data")):
+            thread.join(timeout=30)
 
 
 @contextmanager
