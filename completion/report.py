@@ -12,6 +12,7 @@ from align.photo import atomic_write, write_photo
 from completion.compare import SHOWN, Row, Task
 from completion.options import SLOW
 from completion.picture import painted
+from dcgan.report import markdown
 
 JSON_FILE, MARKDOWN_FILE = "benchmark.json", "benchmark.md"
 # heading, figure, format
@@ -122,7 +123,7 @@ class Report:
             for name, found in figures.items()
         ]
         head = ["method", *(heading for heading, _, _ in _COLUMNS)]
-        return f"## {hole}: {len(task.faces)} faces{left_out}\n\n{_markdown([head, *body])}"
+        return f"## {hole}: {len(task.faces)} faces{left_out}\n\n{markdown([head, *body])}"
 
     def _same_faces(self) -> list[str]:
         """Hole-PSNR by method and hole, of the few faces that every method has; empty if these are all faces."""
@@ -133,7 +134,7 @@ class Report:
         psnr = {(row.method, row.hole): f"{row.same_psnr:.2f}" for row in rows}
         body = [[f"`{method}`", *(psnr.get((method, hole), "") for hole in self._tasks)] for method in methods]
         few = self._facts["settings"]["slow_limit"]
-        return [f"## Same faces: hole-PSNR of the first {few}\n\n{_markdown([['method', *self._tasks], *body])}"]
+        return [f"## Same faces: hole-PSNR of the first {few}\n\n{markdown([['method', *self._tasks], *body])}"]
 
     def _legend(self, hole: str) -> str:
         return f"From the top: {', '.join(['true face', 'hole', *self._rows[hole]])}.\n\n![{hole}]({hole}.png)"
@@ -147,11 +148,3 @@ class Report:
             rows.append(np.full_like(faces, 128))
             rows[-1][: len(row.pictures)] = row.pictures
         return np.vstack([np.hstack(list(row)) for row in rows])
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    """A table that reads well in a terminal, too; numbers stand to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"| {' | '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])} |" for row in rows]
-    rule = f"|{'-' * (widths[0] + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths[1:])}|"
-    return "\n".join([lines[0], rule, *lines[1:]])

@@ -1,6 +1,7 @@
 """What an evaluation says, for people: a table, and a report with pictures beside it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,15 @@ _NOTES = """
 
 def table(evaluation: Evaluation) -> str:
     """The figures in Markdown, which reads well in a terminal too."""
-    rows = [("measure", "generated", "real (floor)", "better"), *map(_cells, evaluation.figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in rows]
-    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
+    return markdown([("measure", "generated", "real (floor)", "better"), *map(_cells, evaluation.figures)])
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, its head first, that reads well in a terminal too; all but the first column stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"| {' | '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])} |" for row in rows]
+    rule = f"|{'-' * (widths[0] + 2)}|{'|'.join('-' * (width + 1) + ':' for width in widths[1:])}|"
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def write_report(folder: Path, evaluation: Evaluation, weights: dict[str, Any]) -> None:
