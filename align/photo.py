@@ -61,15 +61,16 @@ class Photo:
     sha256: str
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a JPEG, PNG, WebP or BMP file, whatever its suffix says.
 
     Args:
         path: the file.
+        max_pixels: most pixels to read, up to MAX_PIXELS.
     Returns:
         the photo, upright.
     Raises:
-        PhotoError: not a regular file, not one of the four kinds, damaged, animated, or over MAX_PIXELS.
+        PhotoError: not a regular file, not one of the four kinds, damaged, animated, or over `max_pixels`.
     """
     try:
         found = path.stat()
@@ -80,13 +81,13 @@ def read_photo(path: Path) -> Photo:
         with path.open("rb") as file, _quiet():
             # The header alone tells the size, and decoding skips the check sums of a PNG that verify looks at.
             with _damage_named():
-                _open(file).verify()
+                _open(file, max_pixels).verify()
             file.seek(0)
             data = file.read()
     except OSError as error:
         raise PhotoError(f"cannot be read: {error.strerror or error}") from error
     with _quiet(), _damage_named():
-        image = _open(io.BytesIO(data))
+        image = _open(io.BytesIO(data), max_pixels)
         image.load()
     if image.mode == "CMYK" and "adobe" not in image.info:
         # Pillow takes every CMYK JPEG for one by Adobe, which stores ink inverted.
@@ -263,17 +264,17 @@ def _damage_named() -> Iterator[None]:
         raise PhotoError(f"truncated or damaged ({error}); get a whole copy") from error
 
 
-def _open(file: IO[bytes]) -> ImageFile.ImageFile:
+def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
     """Read a file's header; no pixel is decoded yet."""
     try:
         image = Image.open(file, formats=_READ)
     except UnidentifiedImageError as error:
         raise PhotoError("not an image of a kind read here: JPEG, PNG, WebP, BMP; convert it to one of them") from error
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"too large: {error}; at most {MAX_PIXELS:,} pixels are read; make it smaller") from error
+        raise PhotoError(f"too large: {error}; at most {max_pixels:,} pixels are read; make it smaller") from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PhotoError(f"too large: {width}x{height} are over {MAX_PIXELS:,} pixels; make it smaller")
+    if width * height > max_pixels:
+        raise PhotoError(f"too large: {width}x{height} are over {max_pixels:,} pixels; make it smaller")
     if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with a preview behind it
         raise PhotoError("an animation; save one of its frames as a photo")
     return image

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     place("--eyes", type=_four, metavar="X,Y,X,Y", help="centres of the eyes in pixels, of a face at any angle")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
     add("--solver", choices=_SOLVERS, default="fast", help="how to search z (%(default)s)")
+    add("--prior-weight", type=_weight, metavar="W", help="of the loss that asks D (default: the solver's own)")
     add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
@@ -76,6 +77,13 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^63 - 1")
     return seed
+
+
+def _weight(text: str) -> float:
+    weight = float(text)
+    if not 0 <= weight < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
+    return weight
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -118,7 +126,15 @@ def _complete(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from align.photo import PhotoError, atomic_write, prepare_folder
-    from completion.batch import BatchOptions, Result, complete_folder, complete_photo, load_completer, plan_outputs
+    from completion.batch import (
+        BatchOptions,
+        Result,
+        complete_folder,
+        complete_photo,
+        load_completer,
+        plan_outputs,
+        summary,
+    )
     from completion.masks import MaskError, split_name
 
     if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
@@ -128,7 +144,14 @@ def _complete(arguments: argparse.Namespace) -> int:
         prepare_folder(arguments.report.parent)
         if arguments.report.exists() and not arguments.report.is_file():
             raise PhotoError(f"the report {arguments.report} is no file; give the name of a file")
-    load = partial(load_completer, arguments.weights, arguments.device, arguments.solver, arguments.blend)
+    load = partial(
+        load_completer,
+        arguments.weights,
+        arguments.device,
+        arguments.solver,
+        arguments.blend,
+        arguments.prior_weight,
+    )
     completer = load()  # tells now of weights that cannot be used
     options = BatchOptions(
         mask=arguments.mask,
@@ -172,7 +195,7 @@ def _complete(arguments: argparse.Namespace) -> int:
         if arguments.report and results:
             report = {
                 "settings": _settings(arguments, completer.weights.sha256),
-                "summary": _summary(results),
+                "summary": summary(results),
                 "photos": [result.record() for result in results],
             }
             with atomic_write(arguments.report) as file:
@@ -181,7 +204,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     if not single and not arguments.quiet:
         told = [f"{count[status]} {status}" for status in ("completed", "failed", "skipped")]
         told = told if count["skipped"] else told[:2]
-        words = ", ".join(f"{name} {value:.4g}" for name, value in _summary(results).items())
+        words = ", ".join(f"{name} {value:.4g}" for name, value in summary(results).items())
         print("; means: ".join(filter(None, [", ".join(told), words])), file=sys.stderr)
     if count["failed"]:
         return 2 if single else 3
@@ -209,18 +232,6 @@ def _tell(result: Result, verbose: bool, quiet: bool) -> None:
         tqdm.write(f"{shown(result.photo)}: {words}", file=sys.stderr)
 
 
-def _summary(results: list[Result]) -> dict[str, float]:
-    """The mean of every figure over the photos that have it; infinite ones (equal images) are left out."""
-    import math
-    from statistics import fmean
-
-    names = dict.fromkeys(name for result in results for name in result.figures)
-    values = {
-        name: [r.figures[name] for r in results if math.isfinite(r.figures.get(name, math.nan))] for name in names
-    }
-    return {name: fmean(found) for name, found in values.items() if found}
-
-
 def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
     kept = (
         "mask",
@@ -231,6 +242,7 @@ def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
         "eyes",
         "candidates",
         "solver",
+        "prior_weight",
         "blend",
         "seed",
         "weights",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class BatchOptions:
         history: also write the search as a GIF and its losses as JSON lines.
         overwrite: replace outputs that exist.
         measure: compare with the photo where a name made the hole, so that the truth is known.
+        seconds: how long to search a photo at most; None for no limit.
     """
 
     mask: str
@@ -68,6 +70,7 @@ class BatchOptions:
     history: bool = False
     overwrite: bool = False
     measure: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,13 @@ def _whole(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def load_completer(name: str, device: str, solver: str, blend: str) -> FaceCompleter:
-    """A completer from the names on the command line.
+def load_completer(name: str, device: str, solver: str, blend: str, prior_weight: float | None = None) -> FaceCompleter:
+    """A completer from what the command line says.
 
     Raises:
         WeightsFileError, WeightsError, DeviceError: the weights or the device cannot be used.
     """
-    return FaceCompleter(load_weights(weights.resolve(name), pick_device(device)), solver, blend)
+    return FaceCompleter(load_weights(weights.resolve(name), pick_device(device)), solver, blend, prior_weight)
 
 
 def complete_folder(
@@ -186,6 +189,15 @@ def complete_folder(
     # Files beside a completion that is absent are left from a run that was ended, or from a worker that was killed.
     start = partial(_worker, load, root, replace(options, overwrite=True), jobs)
     yield from spread(start, tasks, jobs, engine, gpu)
+
+
+def summary(results: Sequence[Result]) -> dict[str, float]:
+    """The mean of every figure over the photos that have it; infinite ones (equal images) are left out."""
+    names = dict.fromkeys(name for result in results for name in result.figures)
+    values = {
+        name: [r.figures[name] for r in results if math.isfinite(r.figures.get(name, math.nan))] for name in names
+    }
+    return {name: fmean(found) for name, found in values.items() if found}
 
 
 def _worker(
@@ -240,7 +252,9 @@ def _complete(
     pure = False  # a generation, of a face of which nothing is known
     search_began = time.monotonic()
     progress: list[Progress] = []
-    for item in completer.complete(photo.pixels, hole, matrices, options.seed, lowres, options.candidates):
+    for item in completer.complete(
+        photo.pixels, hole, matrices, options.seed, lowres, options.candidates, options.seconds
+    ):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -250,8 +264,11 @@ def _complete(
             pure |= bool(item.hole.all()) and not lowres
     if pure:
         notes.append("nothing of the face is known: the result is a pure generation")
+    if completion.stopped:
+        notes.append(f"the search was stopped after {options.seconds:g} s: this is the best it had found")
     if completion.hidden:
-        notes.append(f"{completion.hidden} of the faces show only under the hole; from there their place was taken")
+        faces = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
+        notes.append(f"{faces} only under the hole; from there the place was taken, and no colour")
     sources = {name: float(pixels.sum() / hole.sum()) for name, pixels in completion.sources.items()}
     outside = sources.get("surroundings", 0.0)
     if outside:

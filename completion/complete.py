@@ -1,5 +1,7 @@
 """From a photo with a hole to the completed photo: find the faces, search, paste back, blend."""
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +35,7 @@ class Completion:
             "surroundings" for what no face's crop covers, filled by a classical method. None is empty.
         hidden: faces that were found only with the help of what lies under the hole.
         context: the search's final context loss, a mean over the faces.
+        stopped: the time was over before the search was.
     """
 
     pixels: NDArray[np.uint8]
@@ -40,6 +43,7 @@ class Completion:
     sources: dict[str, NDArray[np.bool_]]
     hidden: int
     context: float
+    stopped: bool
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Progress:
         faces: how many there are.
         step: of the search.
         steps: how many steps each face takes.
+        matrix: float64 (2, 3), photo -> crop.
         crop: uint8 (S, S, 3), the aligned face, its hole filled classically.
         hole: bool (S, S), the hole in the crop's frame.
     """
@@ -59,6 +64,7 @@ class Progress:
     faces: int
     step: Step
     steps: int
+    matrix: NDArray[np.float64]
     crop: NDArray[np.uint8]
     hole: NDArray[np.bool_]
 
@@ -75,11 +81,18 @@ class FaceCompleter:
         weights: trained networks.
         solver: "fast", a name in completion.solve.SOLVERS, or a Solver.
         blend: a name in completion.blend.BLENDS.
+        prior_weight: of the prior loss, in place of the solver's own.
     Raises:
         WeightsError: the weights want faces aligned in a way that is unknown here, or lack the solver's encoder.
     """
 
-    def __init__(self, weights: Weights, solver: str | Solver = "fast", blend: str = "poisson") -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        solver: str | Solver = "fast",
+        blend: str = "poisson",
+        prior_weight: float | None = None,
+    ) -> None:
         if weights.template not in TEMPLATES:
             known = ", ".join(TEMPLATES)
             raise WeightsError(f"the weights are for faces aligned as {weights.template!r}, not one of {known}")
@@ -87,6 +100,7 @@ class FaceCompleter:
         resolve(solver, weights)  # an encoder that is absent is told of now, not after a batch of failures
         self.solver = solver
         self.blend = blend
+        self.prior_weight = prior_weight
         self.size = weights.generator.config.size
         self.template = TEMPLATES[weights.template]
 
@@ -145,6 +159,7 @@ class FaceCompleter:
         seed: int = 0,
         lowres: bool = False,
         candidates: int = 1,
+        seconds: float | None = None,
     ) -> Iterator[Progress | Completion]:
         """Fill a hole in a photo.
 
@@ -156,6 +171,8 @@ class FaceCompleter:
             seed: of the search.
             lowres: the means of blocks of 4x4 of the aligned face are known though the hole covers it.
             candidates: how many different completions to give, the best among them.
+            seconds: after so many no face is searched any further, and the best found so far is taken; None for no
+                limit.
         Yields:
             Progress for every step, then the Completion.
         Raises:
@@ -179,10 +196,11 @@ class FaceCompleter:
         touched = [matrix for index, matrix in enumerate(matrices) if (owner == index).any()]
         owner = self._owners(hole, touched)
         block = masks.LOWRES_SCALE if lowres else 1
-        solver = resolve(self.solver, self.weights, block)
+        solver = self._settings(block)
         if candidates > 1:
             pool = _POOL * candidates
             solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
+        ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
         fills, contexts = [known] * candidates, []
         sources = {}
         for number, matrix in enumerate(touched):
@@ -194,7 +212,10 @@ class FaceCompleter:
             in_crop = self._hole_in_crop(hole, matrix)
             source = warp(pixels, matrix, self.size) if lowres else crop
             for step in solve(self.weights, source[None], in_crop[None], solver, seed, block):
-                yield Progress(number, len(touched), step, solver.steps, crop, in_crop)
+                yield Progress(number, len(touched), step, solver.steps, matrix, crop, in_crop)
+                if time.monotonic() > ends:
+                    break
+            stopped |= step.number < solver.steps
             contexts.append(float(step.context[0, step.best[0]]))
             for index, face in enumerate(_different(step, torch.from_numpy(in_crop), candidates)):
                 face = match_means(face, source, block) if lowres else face
@@ -206,7 +227,7 @@ class FaceCompleter:
             sources["surroundings"] = np.zeros_like(hole)
             sources["surroundings"][hole] = owner < 0
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
-        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)))
+        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)), stopped)
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
         """Fill holes in many aligned faces at once, as `complete` does in one.
@@ -219,9 +240,13 @@ class FaceCompleter:
             uint8 (N, S, S, 3).
         """
         known = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
-        *_, step = solve(self.weights, known, holes, resolve(self.solver, self.weights), seed)
+        *_, step = solve(self.weights, known, holes, self._settings(), seed)
         made = zip(known, step.previews, holes, strict=True)
         return np.stack([blend(crop, face, hole, self.blend) for crop, face, hole in made])
+
+    def _settings(self, block: int = 1) -> Solver:
+        solver = resolve(self.solver, self.weights, block)
+        return solver if self.prior_weight is None else replace(solver, prior_weight=self.prior_weight)
 
     def _under(
         self, hole: NDArray[np.bool_], known: NDArray[np.uint8], pixels: NDArray[np.uint8]

@@ -24,7 +24,7 @@ def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[
     Returns:
         uint8, small photos enlarged and large ones reduced.
     """
-    return np.hstack(_around(hole, [photo, painted(photo, hole), completed]))
+    return np.hstack(around(hole, [photo, painted(photo, hole), completed]))
 
 
 def contact_sheet(
@@ -39,7 +39,7 @@ def contact_sheet(
     Returns:
         uint8, small photos enlarged and large ones reduced; what is left of the last row is white.
     """
-    cells = _around(hole, [photo, *completions])
+    cells = around(hole, [photo, *completions])
     columns = int(np.ceil(np.sqrt(len(cells))))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     return np.vstack([np.hstack(cells[first : first + columns]) for first in range(0, len(cells), columns)])
@@ -73,8 +73,15 @@ def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], most: int =
         )
 
 
-def _around(hole: NDArray[np.bool_], pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Cut to the hole and as much around it as it is long."""
+def around(hole: NDArray[np.bool_], pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Cut pictures to a hole and as much around it as it is long.
+
+    Args:
+        hole: bool (H, W), not empty.
+        pictures: uint8 (H, W, 3) each.
+    Returns:
+        uint8 each, small ones enlarged and large ones reduced.
+    """
     ys, xs = np.nonzero(hole)
     air = max(int(np.ptp(ys)), int(np.ptp(xs)))
     box = tuple(slice(max(0, axis.min() - air), axis.max() + 1 + air) for axis in (ys, xs))

@@ -135,9 +135,9 @@ def evaluate(
         _require_fid(options.fid_weights)
     G = weights.generator
     generator = torch.Generator().manual_seed(options.seed)
-    fake = _generate(G, sample_z(len(other), G.config, generator))
+    fake = generate(G, sample_z(len(other), G.config, generator))
     few = min(options.mre_faces, len(reference), len(other))
-    own = _generate(G, sample_z(few, G.config, generator))  # goes on where the samples ended: others than them
+    own = generate(G, sample_z(few, G.config, generator))  # goes on where the samples ended: others than them
     counts = {"generated": len(fake), "reference": len(reference), "floor": len(other), "MRE": few}
     scales = {G.config.size >> scale: share for scale, share in enumerate(metrics.ms_ssim_weights(G.config.size))}
     side = min(8, math.isqrt(len(fake)))
@@ -175,7 +175,7 @@ def _compare_descriptors(faces: _Faces, weights: Weights, result: Evaluation) ->
     features, device = faces.features, _device(weights.generator)
     for name, crops in (("reference", faces.reference), ("other", faces.other), ("fake", faces.fake)):
         work = partial(describe, template=weights.template, device=device)
-        features[name] = yield from _in_parts(f"describe {name} faces", crops, work)
+        features[name] = yield from in_parts(f"describe {name} faces", crops, work)
     seed, k = result.options.seed, result.options.k
     fake, real = ((features["reference"], features[name]) for name in ("fake", "other"))
     frechet = metrics.frechet_distance(*fake), metrics.frechet_distance(*real)
@@ -216,8 +216,8 @@ def _compare_variety(faces: _Faces, weights: Weights, result: Evaluation) -> Ite
 
 def _compare_detection(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
     result.counts["detector"] = few = min(len(faces.reference), len(faces.fake), _MAX_DETECTED)
-    fake = yield from _in_parts("detect generated faces", faces.fake[:few], found_faces)
-    real = yield from _in_parts("detect validation faces", faces.reference[:few], found_faces)
+    fake = yield from in_parts("detect generated faces", faces.fake[:few], found_faces)
+    real = yield from in_parts("detect validation faces", faces.reference[:few], found_faces)
     result.figures.append(Figure("face found", float(fake.mean()), float(real.mean()), "more"))
 
 
@@ -229,7 +229,7 @@ def _compare_reconstruction(faces: _Faces, weights: Weights, result: Evaluation)
     mre = {}
     for name, crops in targets.items():
         work = partial(reconstruct, weights.generator, options=result.options)
-        found = yield from _in_parts(f"reconstruct {name} faces", crops, work)
+        found = yield from in_parts(f"reconstruct {name} faces", crops, work)
         errors = np.abs(found.astype(np.float64) - crops).mean(axis=(1, 2, 3))
         mre[name] = float(errors.mean())
         if name == "validation":
@@ -251,15 +251,14 @@ def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> 
         return
     yield Progress("nearest training faces", 0, 1)
     few = min(len(faces.fake), len(faces.reference), _MAX_SEARCHED)
-    thumbnails = _thumbnails(training)
-    mirrored = _thumbnails(training[:, :, ::-1])  # as half of them were in training
-    pixels = np.concatenate([thumbnails, mirrored])
+    # Mirrored, too, as half of them were in training.
+    pixels = np.concatenate([thumbnails(training), thumbnails(training[:, :, ::-1])])
     result.counts |= {"searched by descriptor": len(faces.other), "searched by pixels": len(training)}
     found = {
         "descriptor": [
             metrics.nearest(faces.features[name], faces.features["other"]) for name in ("fake", "reference")
         ],
-        "pixels": [metrics.nearest(_thumbnails(crops[:few]), pixels) for crops in (faces.fake, faces.reference)],
+        "pixels": [metrics.nearest(thumbnails(crops[:few]), pixels) for crops in (faces.fake, faces.reference)],
     }
     for by, ((fake, _), (real, _)) in found.items():
         for name, percent in percents.items():
@@ -285,11 +284,11 @@ def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterato
         fid.update(torch.from_numpy(crops).permute(0, 3, 1, 2).to(device), real=real)
         return np.empty(0, dtype=bool)
 
-    yield from _in_parts("FID, reference", faces.reference, partial(update, real=True))
+    yield from in_parts("FID, reference", faces.reference, partial(update, real=True))
     distances = []
     for name, crops in (("generated", faces.fake), ("floor", faces.other)):
         fid.reset()
-        yield from _in_parts(f"FID, {name}", crops, partial(update, real=False))
+        yield from in_parts(f"FID, {name}", crops, partial(update, real=False))
         distances.append(float(fid.compute()))
     result.figures.append(Figure("FID", distances[0], distances[1], "less"))
 
@@ -348,7 +347,8 @@ def _real_sets(
     return reference, other, words
 
 
-def _generate(G: Generator, z: Tensor) -> NDArray[np.uint8]:
+def generate(G: Generator, z: Tensor) -> NDArray[np.uint8]:
+    """G's images of any number of z (N, nz), a few at a time: uint8 (N, S, S, 3)."""
     with torch.inference_mode():
         return np.concatenate([to_image(G(part)) for part in z.to(_device(G)).split(_BATCH)])
 
@@ -357,7 +357,7 @@ def _device(G: Generator) -> torch.device:
     return next(G.parameters()).device
 
 
-def _in_parts(
+def in_parts(
     part: str, faces: NDArray[np.uint8], work: Callable[[NDArray[np.uint8]], NDArray[Any]]
 ) -> collections.abc.Generator[Progress, None, NDArray[Any]]:
     """Do the work on a few faces at a time, yield Progress, return all results."""
@@ -375,7 +375,7 @@ def found_faces(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.array([bool(find_faces(warp(crop, matrix, _VIEW_PX + 2 * air), upsample=0)) for crop in crops])
 
 
-def _thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Faces (N, S, S, 3) reduced to 16x16 means, so that a shift by a pixel hardly counts: float32 (N, 768), in levels.
 
     Divided by the root of 768, so that a distance is the root mean square of the differences.

@@ -1,0 +1,81 @@
+"""What the experiments write: sheets of images, plots, animations, numbers, lists."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from align.photo import atomic_write, write_photo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FONT_PX, _AIR_PX, _FRAME_MS = 12, 4, 80
+
+# By file name: a picture uint8 (H, W, 3) for .png, frames (F, H, W, 3) for .gif, lines for .txt, values for .json.
+Files = dict[str, Any]
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Write each file as its suffix says; the folder is made if need be, files are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = folder / name
+        if path.suffix == ".png":
+            write_photo(path, content)
+        elif path.suffix == ".gif":
+            _write_animation(path, content)
+        else:
+            text = "".join(f"{line}\n" for line in content) if path.suffix == ".txt" else _json(content)
+            with atomic_write(path) as file:
+                file.write(text.encode())
+
+
+def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] = ()) -> NDArray[np.uint8]:
+    """Images in rows, on white, with a label before each row and above each column.
+
+    Args:
+        rows: a label, and uint8 (N, S, S, 3); the rows may differ in N.
+        columns: a label each, which has room for about ten letters at S = 64.
+    Returns:
+        uint8 (H, W, 3), the images unchanged in size.
+    """
+    side = rows[0][1].shape[1]
+    font = ImageFont.load_default(_FONT_PX)
+    left = math.ceil(max(font.getlength(label) for label, _ in rows)) + 2 * _AIR_PX
+    top = _FONT_PX + _AIR_PX if columns else 0
+    across = max(len(images) for _, images in rows)
+    picture = Image.new("RGB", (left + across * side, top + len(rows) * side), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, label in enumerate(columns):
+        draw.text((left + (column + 0.5) * side, top / 2), label, "black", font, anchor="mm")
+    for row, (label, images) in enumerate(rows):
+        draw.text((_AIR_PX, top + (row + 0.5) * side), label, "black", font, anchor="lm")
+        for column, image in enumerate(images):
+            picture.paste(Image.fromarray(image), (left + column * side, top + row * side))
+    return np.array(picture)
+
+
+def plotted(figure: "Figure") -> NDArray[np.uint8]:
+    """A figure of matplotlib as uint8 (H, W, 3), without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def _write_animation(path: Path, frames: NDArray[np.uint8]) -> None:
+    """There and back, without an end."""
+    images = [Image.fromarray(frame) for frame in [*frames, *frames[-2:0:-1]]]
+    with atomic_write(path) as file:
+        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=_FRAME_MS, loop=0)

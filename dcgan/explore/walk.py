@@ -1,0 +1,94 @@
+"""Walks from one z to another: a generator that has learnt faces by heart jumps, one that has not goes smoothly."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from dcgan.checkpoint import Weights
+from dcgan.descriptors import describe
+from dcgan.evaluate import Progress, generate
+from dcgan.explore.files import Files, sheet
+from dcgan.networks import sample_z
+
+_PARALLEL = 1e-6  # sine of an angle at which there is no arc to follow
+
+
+def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Spherical interpolation, on which the norm of z changes evenly and never passes through the rare middle.
+
+    Args:
+        start: float32 (nz,).
+        end: float32 (nz,); opposite to start no arc is the shortest, and the walk is linear.
+        steps: how many z, both ends included.
+    Returns:
+        float32 (steps, nz).
+    Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
+    """
+    a, b = start.double(), end.double()
+    angle = cosine_similarity(a, b, dim=0).clamp(-1, 1).acos()
+    if angle.sin() < _PARALLEL:
+        return lerp(start, end, steps)
+    share = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
+    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
+    return (arc / angle.sin()).to(start.dtype)
+
+
+def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Linear interpolation, (nz,) and (nz,) to (steps, nz), both ends included."""
+    return torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
+
+
+def pixel_steps(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Root mean square difference of each image of a walk (N, S, S, 3) from the one before it, in levels: (N - 1,)."""
+    return np.sqrt(np.square(np.diff(faces.astype(np.float64), axis=0)).mean(axis=(1, 2, 3)))
+
+
+def largest_step(steps: NDArray[np.float64]) -> float:
+    """The largest step of a walk in means of all: 1 for an even walk, len(steps) for a single jump, 1 for no step."""
+    mean = float(steps.mean())
+    return float(steps.max()) / mean if mean else 1.0
+
+
+def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Files]:
+    """Walk between pairs of random z, spherically and linearly, and measure how even the walks are.
+
+    Args:
+        weights: the generator; its faces are described where their template is "face".
+        pairs: walks of each kind.
+        steps: images of a walk, both ends included, at least 3.
+        seed: of z.
+    Yields:
+        Progress, then walk.png, walk.gif (of the spherical walks) and walk.json.
+    """
+    z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
+    rows: list[tuple[str, NDArray[np.uint8]]] = []
+    figures: list[dict[str, float | str]] = []
+    for pair, (start, end) in enumerate(zip(z[::2], z[1::2], strict=True)):
+        for kind, path in (("spherical", slerp), ("linear", lerp)):
+            faces = generate(weights.generator, path(start, end, steps))
+            rows.append((f"{pair + 1} {kind}", faces))
+            pixels = pixel_steps(faces)
+            figure: dict[str, float | str] = {"walk": f"{pair + 1}", "kind": kind}
+            figure |= {"mean_step_levels": float(pixels.mean()), "largest_step_pixels": largest_step(pixels)}
+            if weights.template == "face":
+                apart = np.linalg.norm(np.diff(describe(faces, device=start.device), axis=0), axis=1)
+                figure |= {"mean_step_descriptor": float(apart.mean()), "largest_step_descriptor": largest_step(apart)}
+            figures.append(figure)
+        yield Progress("walks", pair + 1, pairs)
+    numbers = {"steps": steps - 1, "a_jump_would_be": steps - 1, "summary": _summary(figures), "walks": figures}
+    frames = [np.hstack([faces[step] for _, faces in rows[::2]]) for step in range(steps)]
+    yield {"walk.png": sheet(rows), "walk.gif": np.stack(frames), "walk.json": numbers}
+
+
+def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float]]:
+    """Median and maximum over the walks of each kind."""
+    found = {}
+    for kind in ("spherical", "linear"):
+        for name in figures[0].keys() - {"walk", "kind"}:
+            values = [float(figure[name]) for figure in figures if figure["kind"] == kind]
+            found[f"{kind} {name}"] = {"median": float(np.median(values)), "max": max(values)}
+    return dict(sorted(found.items()))

@@ -1,0 +1,184 @@
+"""The command line of the page: `python -m ui`."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from ui.__main__ import build_parser, main
+from ui.desk import Limits
+
+FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
+WAIT_S = 300  # for a busy machine
+
+
+@dataclass(frozen=True)
+class Served:
+    """`python -m ui` as a process of its own, and the folder of its temporary files."""
+
+    url: str
+    process: subprocess.Popen[str]
+    temporary: Path
+
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def start(encoder_weights_file: Path, port: int, tmp_path: Path) -> Iterator[Start]:
+    started = []
+
+    def run(*words: str) -> Served:
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ui", "--port", str(port), "--weights", str(encoder_weights_file), *words],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        served = Served(f"http://127.0.0.1:{port}", process, temporary)
+        ends = time.monotonic() + WAIT_S
+        while not reached(served.url):
+            assert process.poll() is None and time.monotonic() < ends
+            time.sleep(0.2)
+        return served
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def reached(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=WAIT_S).text == "ok"
+    except httpx.TransportError:
+        return False
+
+
+def test_help_has_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert caught.value.code == 0
+    for action in build_parser()._actions:
+        assert all(name in told for name in action.option_strings)
+    assert "(7860)" in told and "143 stopped by SIGTERM" in told
+
+
+def test_the_limits_are_those_of_the_desk_unless_others_are_given() -> None:
+    arguments = build_parser().parse_args([])
+    given = (arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
+    assert Limits(*given) == Limits()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--port", "http"],
+        ["--auth", "anna"],
+        ["--auth", ":secret"],
+        ["--auth", "anna:"],
+        ["--max-pixels", "0"],
+        ["--max-seconds", "0"],
+        ["--max-photos", "-1"],
+        ["--max-waiting", "0"],
+        ["--config", "absent.toml"],
+        ["photo.png"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2_with_a_line_that_says_why(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(wrong)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_password_may_have_colons() -> None:
+    assert build_parser().parse_args(["--auth", "anna:a:b"]).auth == ("anna", "a:b")
+
+
+def test_a_config_file_gives_what_the_command_line_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "ui.toml"
+    config.write_text(f'weights = "{tmp_path}/absent"\nmax_pixels = 5000\n')
+    assert main(["--config", str(config)]) == 2
+    assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text"], ids=["absent", "empty", "text"])
+def test_weights_that_cannot_be_used_are_2_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # main sets them for good
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["--weights", str(path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ui: ")
+
+
+def test_a_port_that_is_taken_is_1_in_one_line(encoder_weights_file: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--port", str(taken.getsockname()[1]), "--weights", str(encoder_weights_file)]
+        ended = subprocess.run([sys.executable, "-m", "ui", *words], capture_output=True, text=True, timeout=WAIT_S)
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("ui: ") and str(taken) not in line
+
+
+def test_ctrl_c_ends_it_with_0_and_nothing_is_left_behind(start: Start) -> None:
+    served = start()
+    with httpx.Client(base_url=served.url, timeout=WAIT_S) as http:
+        http.post("/gradio_api/upload", files={"files": b"a photo"}).raise_for_status()
+    assert [path for path in served.temporary.rglob("*") if path.is_file()]
+    served.process.send_signal(signal.SIGINT)
+    _, told = served.process.communicate(timeout=WAIT_S)
+    assert served.process.returncode == 0
+    assert served.url in told and "Traceback" not in told
+    assert not list(served.temporary.iterdir())
+
+
+def test_sigterm_lets_what_runs_be_finished_and_fetched(start: Start) -> None:
+    served = start("--quiet", "--max-seconds", "5")
+    photo = io.BytesIO()
+    Image.fromarray(FACE).save(photo, "PNG")
+    with httpx.Client(base_url=f"{served.url}/gradio_api", timeout=WAIT_S) as http:
+        [path] = http.post("/upload", files={"files": photo.getvalue()}).json()
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        data = [file, "center", None, "paper", 1, "poisson", 0, None, True]
+        event = http.post("/call/complete", json={"data": data}).json()["event_id"]
+        while http.get("/queue/status").json()["queue_size"]:
+            time.sleep(0.1)
+        with http.stream("GET", f"/call/complete/{event}") as stream:
+            served.process.send_signal(signal.SIGTERM)
+            answer = "\n".join(stream.iter_lines())
+        assert "event: complete" in answer
+        [[completed]] = json.loads(answer.rpartition("data: ")[2])
+        picture = np.asarray(Image.open(io.BytesIO(http.get(f"/file={completed['path']}").content)))
+    assert np.array_equal(picture[:8], FACE[:8]) and (picture[8:24, 8:24] != FACE[8:24, 8:24]).any()
+    _, told = served.process.communicate(timeout=WAIT_S)
+    assert (served.process.returncode, told) == (143, "")
+    assert not list(served.temporary.iterdir())

@@ -1,0 +1,628 @@
+"""The page as a network sees it: what it answers, what it refuses, and that it lives on."""
+
+import gc
+import io
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from numpy.typing import NDArray
+from PIL import Image
+
+from completion import complete as complete_module
+from completion.solve import Step
+from dcgan.checkpoint import Weights
+from ui.desk import Desk, Limits
+
+FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
+CENTER = np.zeros((32, 32), dtype=bool)
+CENTER[8:24, 8:24] = True
+LIMITS = Limits(max_pixels=512 * 512, photos=3)
+API = "/gradio_api"
+META = {"_type": "gradio.FileData"}
+
+Serve = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module")
+def page(serve: Serve, encoder_weights: Weights) -> Iterator[Any]:
+    with serve(Desk(encoder_weights, LIMITS)) as page:
+        yield page
+
+
+@pytest.fixture
+def http(page: Any) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=page.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    return save(tmp_path / "a.png")
+
+
+@pytest.fixture
+def connect(page: Any, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Makes clients, each with a folder of its own."""
+    clients = []
+
+    def new(url: str = page.url, **settings: Any) -> Client:
+        client = Client(url, verbose=False, analytics_enabled=False, download_files=tmp_path / uuid4().hex, **settings)
+        clients.append(client)
+        return client
+
+    yield new
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A search that has begun, and goes on when it is set; `gate.begun` tells of the first."""
+    gate = threading.Event()
+    gate.begun = threading.Event()  # type: ignore[attr-defined]
+    solve = complete_module.solve
+
+    def waiting(*arguments: Any) -> Iterator[Step]:
+        gate.begun.set()  # type: ignore[attr-defined]
+        assert gate.wait(300)
+        yield from solve(*arguments)
+
+    monkeypatch.setattr(complete_module, "solve", waiting)
+    yield gate
+    gate.set()
+
+
+def save(path: Path, pixels: NDArray[np.uint8] = FACE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels(path: str | Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def upload(http: httpx.Client, path: Path) -> dict[str, Any]:
+    """What a page sends for a file after it has uploaded it."""
+    [stored] = http.post(f"{API}/upload", files={"files": path.read_bytes()}).raise_for_status().json()
+    return {"path": stored, "meta": META, "orig_name": path.name}
+
+
+def handler(http: httpx.Client, name: str, event: str = "click") -> int:
+    """Number of what the page does on an event of a component; or of what has that name for programs."""
+    config = http.get("/config").json()
+    ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
+    for item in config["dependencies"]:
+        if item["api_name"] == name or [ids.get(name), event] in item["targets"]:
+            return int(item["id"])
+    raise AssertionError(f"the page does nothing on {event} of {name}")
+
+
+def ask(http: httpx.Client, number: int, data: list[Any], event: Any = None) -> dict[str, Any] | httpx.Response:
+    """Have a handler run as the page does; its last message, or the answer that refuses it."""
+    session = uuid4().hex
+    body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event}
+    answer = http.post(f"{API}/queue/join", json=body)
+    if answer.is_error:
+        return answer
+    with http.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line.removeprefix("data: ") or "{}")
+            if message.get("msg") == "process_completed":
+                return dict(message)
+    raise AssertionError("the stream ended without an answer")
+
+
+def tells_no_path(text: str) -> bool:
+    return not re.search(r"/(home|root|tmp|usr|var|work|etc)/|site-packages|Traceback|\.py\b", text)
+
+
+def alive(http: httpx.Client, photo: Path) -> bool:
+    """Whether the server still fills holes."""
+    message = ask(http, handler(http, "complete"), api_inputs(upload(http, photo)))
+    return isinstance(message, dict) and bool(message["success"])
+
+
+def api_inputs(photo: Any, mask: Any = None, solver: str = "fast") -> list[Any]:
+    return [photo, "center", mask, solver, 1, "poisson", 0, None, True]
+
+
+def memory_bytes() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# For programs
+
+
+def test_a_program_gets_completions_whose_known_pixels_are_the_photos_own(
+    connect: Callable[..., Client], photo: Path
+) -> None:
+    [path] = connect().predict(handle_file(photo), "center", api_name="/complete")
+    completed = pixels(path)
+    assert np.array_equal(completed[~CENTER], FACE[~CENTER]) and (completed[CENTER] != FACE[CENTER]).any()
+
+
+def test_a_mask_file_wins_over_a_name_and_candidates_differ(
+    connect: Callable[..., Client], photo: Path, tmp_path: Path
+) -> None:
+    hole = np.roll(CENTER, 8, axis=0)
+    mask = save(tmp_path / "mask.png", np.where(hole, 255, 0).astype(np.uint8))
+    settings = {"mask_file": handle_file(mask), "solver": "search", "candidates": 2, "weight": 0.1}
+    first, second = map(pixels, connect().predict(handle_file(photo), "full", **settings, api_name="/complete"))
+    assert np.array_equal(first[~hole], FACE[~hole]) and np.array_equal(second[~hole], FACE[~hole])
+    assert (first[hole] != second[hole]).any()
+
+
+def test_faces_walks_and_batches_are_for_programs_too(connect: Callable[..., Client], photo: Path) -> None:
+    client = connect()
+    faces = client.predict(3, api_name="/sample")
+    film, steps = client.predict(3, 2, 5, api_name="/walk")
+    assert len(faces) == 16 and Image.open(film).format == "GIF"
+    assert np.abs(pixels(steps)[:, :96].astype(int) - pixels(faces[1]["image"])).max() <= 1
+    told, archive = client.predict([handle_file(photo)], "center", [], "fast", 0, api_name="/batch")
+    assert "a\\.png: completed" in told.replace(".png", "\\.png") and Path(archive).suffix == ".zip"
+
+
+def test_programs_are_told_of_what_is_for_them_and_of_nothing_else(connect: Callable[..., Client]) -> None:
+    found = connect().view_api(return_format="dict", print_info=False)
+    assert set(found["named_endpoints"]) == {"/complete", "/sample", "/walk", "/move", "/batch"}
+    assert not found["unnamed_endpoints"]
+    for endpoint in found["named_endpoints"].values():
+        assert endpoint["description"] and all(parameter["label"] for parameter in endpoint["parameters"])
+
+
+# Doors
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/healthz", "/nothing", f"{API}/file=/etc/passwd", f"{API}/info"])
+def test_every_answer_has_the_headers_that_keep_a_page_safe(http: httpx.Client, path: str) -> None:
+    headers = http.get(path).headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_healthz_tells_of_the_end_and_no_work_is_taken_then(http: httpx.Client, page: Any, photo: Path) -> None:
+    number, data = handler(http, "complete"), api_inputs(upload(http, photo))
+    assert (http.get("/healthz").status_code, http.get("/healthz").text) == (200, "ok")
+    page.state["closing"] = True
+    try:
+        assert http.get("/healthz").status_code == 503
+        answer = ask(http, number, data)
+        assert isinstance(answer, httpx.Response) and answer.status_code == 503
+        assert http.get("/config").status_code == 200  # pages that are open get their answers
+    finally:
+        page.state["closing"] = False
+    assert alive(http, photo)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("POST", f"{API}/component_server"),
+        ("POST", f"{API}/component_server/"),
+        ("GET", f"{API}/proxy=http://localhost/"),
+        ("GET", f"{API}/proxy%3Dhttp://localhost/"),
+        ("GET", f"{API}/file=http://localhost/"),
+        ("GET", f"{API}/file=HTTPS:%2F%2Flocalhost/"),
+        ("GET", f"{API}/file/etc/passwd"),
+        ("POST", f"{API}/run/complete"),
+        ("POST", f"{API}/api/complete"),
+        ("POST", f"{API}/call/v2/complete"),
+        ("POST", f"{API}/stream/x"),
+        ("POST", f"{API}/process_recording"),
+        ("POST", f"{API}/vibe-edit"),
+        ("GET", f"{API}/openapi.json"),
+        ("GET", f"{API}/dev/reload"),
+        ("GET", f"{API}/runs"),
+        ("GET", f"{API}/custom_component/1/client/component/x.js"),
+        ("GET", "/gradio_api/deep_link"),
+        ("GET", "/monitoring"),
+        ("GET", "/monitoring/summary"),
+        ("GET", "/docs"),
+        ("GET", "/unknown"),
+        ("GET", "//config"),
+        ("PUT", "/config"),
+        ("DELETE", f"{API}/upload"),
+        ("PATCH", "/"),
+    ],
+    ids=" ".join,
+)
+def test_all_else_that_gradio_offers_is_closed(http: httpx.Client, request_: tuple[str, str]) -> None:
+    answer = http.request(*request_, json={"data": []} if request_[0] == "POST" else None)
+    assert (answer.status_code, answer.text) == (404, "not found")
+
+
+def test_work_that_waits_in_the_queue_cannot_be_had_past_it(http: httpx.Client, photo: Path) -> None:
+    body = {"data": api_inputs(upload(http, photo)), "fn_index": handler(http, "complete"), "session_hash": "x"}
+    answer = http.post(f"{API}/run/predict", json=body)
+    assert answer.status_code == 404 and tells_no_path(answer.text)
+
+
+def test_what_the_page_says_of_itself_names_no_folder_of_the_server(http: httpx.Client) -> None:
+    folders = [str(Path.cwd()), str(Path.home()), os.environ["GRADIO_TEMP_DIR"], "site-packages"]
+    for path in ("/", "/config", f"{API}/info"):
+        text = http.get(path).raise_for_status().text
+        assert not [folder for folder in folders if f"{folder}/" in text]
+
+
+# Fault 55: files of others
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{api}/file=/etc/passwd",
+        "{api}/file=../../../../etc/passwd",
+        "{api}/file=%2Fetc%2Fpasswd",
+        "{api}/file=..%2f..%2f..%2fetc%2fpasswd",
+        "{api}/file=%252e%252e%252fetc%252fpasswd",
+        "{api}/file={uploads}/../../../../../../etc/passwd",
+        "{api}/file={uploads}/%2e%2e/{secret}",
+        "{api}/file={secret}",
+        "{api}/file=//{secret}",
+        "{api}/file={project}/pyproject.toml",
+        "{api}/file=pyproject.toml",
+        "{api}/file=file:{secret}",
+        "{api}/file=%00/etc/passwd",
+        "/static/../../../../../../../../etc/passwd",
+        "/static/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/assets/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/svelte/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/static/%2fetc%2fpasswd",
+    ],
+)
+def test_fault_55_no_file_is_served_but_those_of_the_page(page: Any, tmp_path: Path, path: str) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret of the server")
+    names = {"api": API, "uploads": os.environ["GRADIO_TEMP_DIR"], "secret": secret, "project": Path.cwd()}
+    with socket.create_connection(page.url.removeprefix("http://").split(":"), timeout=120) as raw:
+        # By hand, since clients tidy paths up before they send them.
+        raw.sendall(f"GET {path.format(**names)} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
+    assert re.match(r"HTTP/1.1 (307|4\d\d) ", answer)
+    assert not re.search(r"secret of the server|root:|\[project\]", answer)
+
+
+# Each way in which a page hands files over: what it does, and what it sends, with one file of the sender's choice.
+Sent = Callable[[Any, Any], list[Any]]
+SETTINGS = ["fast", 1, "poisson", 0, None, True]
+WAYS: dict[str, tuple[str, str, Sent, Any]] = {
+    "photo": ("photo", "input", lambda own, file: [file], None),
+    "photo to fill": ("complete", "click", lambda own, file: [file, drawing(own, own), *SETTINGS], None),
+    "layer": ("complete", "click", lambda own, file: [own, drawing(own, file), *SETTINGS], None),
+    "background": ("invert", "click", lambda own, file: [own, drawing(file, own)], None),
+    "mask": ("mask", "upload", lambda own, file: [own, drawing(own, own), file], None),
+    "chosen": ("gallery", "select", lambda own, file: [[own, own], [file]], {"index": 0, "value": None}),
+    "before": ("gallery", "select", lambda own, file: [[file, own], [own]], {"index": 0, "value": None}),
+    "photo of a program": ("/complete", "", lambda own, file: api_inputs(file), None),
+    "mask of a program": ("/complete", "", lambda own, file: api_inputs(own, file), None),
+    "photo of a batch": ("/batch", "", lambda own, file: [[own, file], "center", None, "fast", 0], None),
+    "mask of a batch": ("/batch", "", lambda own, file: [[own], "center", [file], "fast", 0], None),
+}
+
+
+def drawing(background: Any, layer: Any) -> dict[str, Any]:
+    return {"background": background, "layers": [layer], "composite": None}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_fault_55_only_files_that_were_uploaded_are_taken(
+    http: httpx.Client, tmp_path: Path, photo: Path, way: str
+) -> None:
+    name, event, sent, event_data = WAYS[way]
+    number, own = handler(http, name.removeprefix("/"), event), upload(http, photo)
+    picture = save(tmp_path / "secret.png")  # which could be read, if it were looked at
+    project = next(Path.cwd().glob("*.toml"))  # Gradio lets handlers give away what lies where the server was started
+    for path in ("/etc/passwd", str(picture), str(project), f"{Path(own['path']).parent}/../../../{picture}"):
+        for file in ({"path": path, "meta": META}, {"path": path}, {"path": path, "url": own["path"]}, path):
+            message = ask(http, number, sent(own, file), event_data)
+            assert isinstance(message, dict) and message["success"] is False
+            assert tells_no_path(json.dumps(message["output"]))
+    assert alive(http, photo)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_fault_55_no_address_is_fetched(http: httpx.Client, photo: Path, way: str) -> None:
+    name, event, sent, event_data = WAYS[way]
+    number, own = handler(http, name.removeprefix("/"), event), upload(http, photo)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}/a.png"
+        for scheme in ("http", "https", "HTTP", "ftp"):
+            answer = ask(http, number, sent(own, {"path": f"{scheme}://{address}", "meta": META}), event_data)
+            assert isinstance(answer, httpx.Response) and answer.status_code == 400
+        # Gradio's own notes on a file, in which an address does no harm.
+        ask(http, number, sent(own, own | {"url": f"http://{address}", "orig_name": f"http://{address}"}), event_data)
+        listening.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_fault_55_an_address_is_seen_in_whatever_way_a_request_is_written(http: httpx.Client, photo: Path) -> None:
+    data = api_inputs({"path": "http://127.0.0.1:9/a.png", "meta": META})
+    body = {"data": data, "fn_index": handler(http, "complete"), "session_hash": "x"}
+    text = json.dumps(body)
+    for content in (
+        text.encode("utf-16"),
+        text.encode("utf-32"),
+        text.replace("http", "\\u0068ttp").encode(),
+        text.replace('"path"', '"p\\u0061th"').encode(),
+        text.replace('"path"', '"path": "a.png", "path"').encode(),
+        json.dumps(body | {"data": [[[data]]]}).encode(),
+        (text[:-1] + ', "x": ' + "[" * 100_000 + "]" * 100_000 + "}").encode(),
+    ):
+        for path in ("queue/join", "call/complete", "run/predict"):
+            answer = http.post(f"{API}/{path}", content=content, headers={"content-type": "application/json"})
+            assert answer.status_code == 400
+
+
+# Fault 56: too much
+
+
+def stored(uploads: Path) -> set[Path]:
+    return {path for path in uploads.rglob("*") if path.is_file()}
+
+
+def test_fault_56_a_file_over_the_limit_is_refused_and_not_kept(http: httpx.Client, uploads: Path, photo: Path) -> None:
+    before = stored(uploads)
+    content = os.urandom(LIMITS.file_bytes + 1)
+    answer = http.post(f"{API}/upload", files={"files": content})
+    assert answer.status_code == 413 and tells_no_path(answer.text)
+    assert stored(uploads) == before
+    assert alive(http, photo)
+
+
+def test_fault_56_many_files_over_the_limit_of_a_request_are_refused(http: httpx.Client, photo: Path) -> None:
+    content = os.urandom(LIMITS.file_bytes - 1)
+    answer = http.post(f"{API}/upload", files=[("files", content)] * 5)
+    assert answer.status_code == 413 and "upload is larger" in answer.text
+    assert alive(http, photo)
+
+
+def test_fault_56_a_request_that_does_not_say_how_long_it_is_has_the_same_limits(
+    http: httpx.Client, photo: Path
+) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        for _ in range(1000):
+            yield bytes(2**20)
+
+    try:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        answer = http.post(f"{API}/upload", content=endless(), headers=headers)
+        assert answer.status_code == 413
+    except httpx.TransportError:
+        pass  # the server closed before all was sent
+    assert alive(http, photo)
+
+
+def test_fault_56_a_huge_name_and_thousands_of_parts_do_no_harm(http: httpx.Client, photo: Path) -> None:
+    for files in (
+        [("files", ("a" * 2**20 + ".png", b"a"))],
+        [("files", ("../" * 100 + "etc/a.png", b"a"))],
+        [("files", ("a.png", b"a"))] * 2000,
+        [(f"field {number}", (None, b"a")) for number in range(2000)],
+    ):
+        answer = http.post(f"{API}/upload", files=files)
+        assert answer.status_code < 500
+        if answer.is_success:
+            uploads = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+            assert all(Path(path).resolve().is_relative_to(uploads) for path in answer.json())
+    assert alive(http, photo)
+
+
+def test_fault_56_a_request_over_a_mebibyte_is_refused(http: httpx.Client, photo: Path) -> None:
+    body = {"data": ["a" * 2**20], "fn_index": 0, "session_hash": "x"}
+    for path in ("queue/join", "call/complete", "run/predict", "cancel"):
+        assert http.post(f"{API}/{path}", json=body).status_code == 413
+    assert alive(http, photo)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"data": 5}', b'{"data": [], "fn_index": 999999, "session_hash": "x"}', b"\xff"],
+)
+def test_requests_that_make_no_sense_are_refused_without_a_path(http: httpx.Client, body: bytes) -> None:
+    for path in ("queue/join", "call/complete", "run/predict", "cancel", "reset"):
+        answer = http.post(f"{API}/{path}", content=body, headers={"content-type": "application/json"})
+        assert tells_no_path(answer.text)
+    assert http.get("/healthz").text == "ok"
+
+
+# Fault 57: what one small request may cost
+
+
+def test_fault_57_accept_blobs_takes_no_memory(http: httpx.Client) -> None:
+    config = http.get("/config").json()
+    [editor] = [item["id"] for item in config["components"] if item["props"].get("elem_id") == "editor"]
+    before = memory_bytes()
+    for index in (10**6, 10**9):
+        data = {"type": "layer", "index": index, "file": None, "id": "x"}
+        fields = {"data": json.dumps(data), "component_id": str(editor), "session_hash": "x", "fn_name": "accept_blobs"}
+        for request in ({"json": fields | {"data": data}}, {"data": fields, "files": {"file": b"a"}}):
+            assert http.post(f"{API}/component_server", **request).status_code == 404
+    assert memory_bytes() - before < 16 * 2**20
+
+
+def test_thousands_of_files_named_in_one_request_are_refused(http: httpx.Client, photo: Path) -> None:
+    own = upload(http, photo)
+    many = [{"path": own["path"], "meta": META}] * 1000
+    editor = drawing(own, own) | {"layers": many}
+    for name, data in (("complete", [own, editor, *SETTINGS]), ("/batch", [[own], "center", many, "fast", 0])):
+        message = ask(http, handler(http, name.removeprefix("/")), data)
+        assert isinstance(message, dict) and "1000" in message["output"]["error"]
+
+
+# Fault 58: several people
+
+
+def test_fault_58_each_of_several_gets_the_own_photo_back(connect: Callable[..., Client], tmp_path: Path) -> None:
+    faces = [np.roll(FACE, number, axis=2) // (1 + number // 3) for number in range(6)]
+    photos = [save(tmp_path / str(number) / "a.png", face) for number, face in enumerate(faces)]
+    clients = [connect() for _ in faces]
+
+    def complete(client: Client, photo: Path, seed: int) -> NDArray[np.uint8]:
+        [path] = client.predict(handle_file(photo), "center", None, seed=seed, weight=None, api_name="/complete")
+        return pixels(path)
+
+    with ThreadPoolExecutor(len(faces)) as pool:
+        for seed in (1, 2):
+            for face, completed in zip(faces, pool.map(complete, clients, photos, [seed] * 6), strict=True):
+                assert np.array_equal(completed[~CENTER], face[~CENTER])
+                assert (completed[CENTER] != face[CENTER]).any()
+
+
+def test_fault_58_a_full_queue_is_told_and_all_that_waited_are_served(
+    serve: Serve, encoder_weights: Weights, photo: Path, gate: Any
+) -> None:
+    with (
+        serve(Desk(encoder_weights, Limits(waiting=1))) as small,
+        httpx.Client(base_url=small.url, timeout=300) as http,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        number, data = handler(http, "complete"), api_inputs(upload(http, photo))
+        running = pool.submit(ask, http, number, data)
+        assert gate.begun.wait(300)
+        waiting = pool.submit(ask, http, number, data)
+        while not http.get(f"{API}/queue/status").json()["queue_size"]:
+            pass
+        refused = ask(http, number, data)
+        assert isinstance(refused, httpx.Response) and refused.status_code == 503
+        assert "Queue is full" in refused.json()["detail"]
+        gate.set()
+        for done in (running, waiting):
+            message = done.result(300)
+            assert isinstance(message, dict) and message["success"] is True
+
+
+@pytest.mark.parametrize("way", ["photo to fill", "photo of a program"])
+def test_fault_58_who_goes_away_makes_room_for_the_next(
+    http: httpx.Client, page: Any, photo: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, left, taken = threading.Event(), threading.Event(), []
+    solve = complete_module.solve
+
+    def noted(*arguments: Any) -> Iterator[Step]:
+        for step in solve(*arguments):
+            yield step
+            if len(arguments) > 3 and arguments[3].steps > 1000:
+                begun.set()
+                taken.append(step.number)
+                assert left.wait(300)
+
+    monkeypatch.setattr(complete_module, "solve", noted)
+    name, event, sent, _ = WAYS[way]
+    own = upload(http, photo)
+    layer = upload(http, save(photo.parent / "layer.png", np.dstack([FACE, np.where(CENTER, 255, 0)]).astype(np.uint8)))
+    data = [own, drawing(own, layer), "paper", *SETTINGS[1:]] if name == "complete" else api_inputs(own, None, "paper")
+    number = handler(http, name.removeprefix("/"), event)
+    session = uuid4().hex
+    body = {"data": data, "fn_index": number, "session_hash": session}
+    http.post(f"{API}/queue/join", json=body).raise_for_status()
+    with httpx.stream("GET", f"{page.url}{API}/queue/data", params={"session_hash": session}, timeout=120):
+        assert begun.wait(300)
+    left.set()
+    assert alive(http, photo)
+    assert len(taken) < 1000  # of 1,500: it was not served because the search had come to its end
+
+
+# Fault 60: for long
+
+
+def test_fault_60_the_same_request_again_and_again_leaves_nothing_behind(
+    http: httpx.Client, uploads: Path, photo: Path
+) -> None:
+    def often(times: int) -> tuple[int, int, set[Path]]:
+        for _ in range(times):
+            assert alive(http, photo)
+        return memory_bytes(), len(os.listdir("/proc/self/fd")), stored(uploads)
+
+    memory, open_files, files = often(10)
+    later_memory, later_open_files, later_files = often(30)
+    assert later_files == files  # they are named by what they hold
+    assert later_open_files <= open_files + 3
+    assert later_memory - memory < 30 * 2**20
+
+
+# Words
+
+
+def test_an_error_says_what_is_wrong_with_a_file_and_not_where_it_lies(
+    connect: Callable[..., Client], tmp_path: Path
+) -> None:
+    text = tmp_path / "a.png"
+    text.write_text("text")
+    large = save(tmp_path / "large.png", np.zeros((513, 512, 3), dtype=np.uint8))
+    grey = save(tmp_path / "grey.png", np.full((64, 64, 3), 128, dtype=np.uint8))
+    client = connect()
+    for photo, words in ((text, "not an image"), (large, "pixels"), (grey, "no face")):
+        with pytest.raises(AppError, match=f"(?i){words}") as caught:
+            client.predict(handle_file(photo), "center", None, weight=None, api_name="/complete")
+        assert tells_no_path(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mask": "/etc/passwd"},
+        {"mask": "x" * 10_000},
+        {"solver": "magic"},
+        {"candidates": 9},
+        {"candidates": 1e308},
+        {"seed": -1},
+        {"seed": 0.5},
+        {"weight": -1},
+        {"blend": ""},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)
+def test_an_error_says_which_setting_is_wrong(
+    connect: Callable[..., Client], photo: Path, wrong: dict[str, Any]
+) -> None:
+    settings = {"mask": "center", "mask_file": None, "weight": None} | wrong
+    with pytest.raises(AppError, match="(?i)give|choose|minimum"):
+        connect().predict(handle_file(photo), **settings, api_name="/complete")
+
+
+# Who may
+
+
+def test_nothing_is_to_be_had_without_the_password(
+    serve: Serve, encoder_weights: Weights, photo: Path, connect: Callable[..., Client]
+) -> None:
+    with serve(Desk(encoder_weights, LIMITS), auth=("anna", "secret")) as locked:
+        with httpx.Client(base_url=locked.url, timeout=120) as http:
+            for method, path in (
+                ("GET", "/config"),
+                ("GET", f"{API}/info"),
+                ("GET", f"{API}/queue/data?session_hash=x"),
+                ("GET", f"{API}/file={os.environ['GRADIO_TEMP_DIR']}/a.png"),
+                ("POST", f"{API}/queue/join"),
+                ("POST", f"{API}/call/complete"),
+                ("POST", f"{API}/run/predict"),
+            ):
+                body = {"data": [], "fn_index": 0, "session_hash": "x"} if method == "POST" else None
+                assert http.request(method, path, json=body).status_code == 401
+            assert http.post(f"{API}/upload", files={"files": photo.read_bytes()}).status_code == 401
+            assert http.post("/login", data={"username": "anna", "password": "Secret"}).status_code == 400
+            assert http.get("/config").status_code == 401
+            assert http.get("/healthz").text == "ok"
+        client = connect(locked.url, auth=("anna", "secret"))
+        [path] = client.predict(handle_file(photo), "center", None, weight=None, api_name="/complete")
+        assert np.array_equal(pixels(io.BytesIO(Path(path).read_bytes()))[~CENTER], FACE[~CENTER])
