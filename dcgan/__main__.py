@@ -1,4 +1,4 @@
-"""python -m dcgan: train, encode, sample, export, evaluate."""
+"""python -m dcgan: train, encode, sample, export, evaluate, explore."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.command import CONFIG_HELP, at_least, expand_config
+from align.command import at_least, expand_config
+from dcgan.command import add_common, refuse_existing, say, show_progress
 from dcgan.config import PRESETS, ConfigError, EncoderConfig, NetworkConfig, TrainConfig
+from dcgan.explore.command import add_explore
 from dcgan.options import EvaluateOptions
 from weights import DEFAULT, REGISTRY, VERSION
 
@@ -41,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_export(commands)
     _add_evaluate(commands)
+    add_explore(commands)
     _add_benchmark_train(commands)
     return parser
 
@@ -52,13 +55,16 @@ def main(argv: list[str] | None = None) -> int:
         0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 after SIGINT or SIGTERM.
     """
     parser = build_parser()
-    arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser, at=1))
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(expand_config(argv, parser, at=2 if argv[:1] == ["explore"] else 1))
     # Late, so that --help does not wait for torch.
     from torch import OutOfMemoryError
 
+    from align.landmarks import LandmarkModelError
     from align.photo import PhotoError
     from dcgan.checkpoint import CheckpointError, WeightsError
     from dcgan.dataset import DatasetError
+    from dcgan.descriptors import DescriptorError
     from dcgan.device import DeviceError
     from dcgan.train import TrainingError
     from weights import WeightsFileError
@@ -69,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         ConfigError,
         CheckpointError,
         DatasetError,
+        DescriptorError,
         DeviceError,
+        LandmarkModelError,
         PhotoError,
         WeightsError,
         WeightsFileError,
@@ -97,27 +105,31 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
     parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
     parser.add_argument("--val", type=Path, help="folder of aligned faces of others, to see whether D learns by heart")
+    parser.add_argument(
+        "--dedupe", type=Path, metavar="LIST", help="leave these files out: duplicates.txt of explore duplicates"
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(handler=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from dcgan import parallel
-    from dcgan.dataset import load_faces
+    from dcgan.dataset import load_faces, read_list
     from dcgan.device import pick_device
     from dcgan.train import train
 
     config = _train_config(arguments)
     group, device_name = parallel.join(arguments.device)
-    say = _say if group.rank == 0 else _hush
+    tell = say if group.rank == 0 else _hush
     device = pick_device(device_name)
-    faces = load_faces(arguments.faces, config.network.size, say)
-    val = load_faces(arguments.val, config.network.size, say) if arguments.val else None
+    leave_out = read_list(arguments.dedupe) if arguments.dedupe else ()
+    faces = load_faces(arguments.faces, config.network.size, tell, leave_out)
+    val = load_faces(arguments.val, config.network.size, tell) if arguments.val else None
     processes = f", {group.size} processes" if group.size > 1 else ""
-    say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
+    tell(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
     return _follow(train(config, faces, arguments.out, device, val, group), config.kimg, arguments.out, group)
 
 
@@ -134,7 +146,7 @@ def _add_encode(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
     parser.add_argument("--val", type=Path, help="folder of aligned faces of others, for the grids and the PSNR")
     _add_config(parser, EncoderConfig)
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(handler=_encode)
 
 
@@ -150,9 +162,9 @@ def _encode(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     trained = load_weights(weights.resolve(arguments.weights), device)
     size = trained.generator.config.size
-    faces = load_faces(arguments.faces, size, _say)
-    val = load_faces(arguments.val, size, _say) if arguments.val else None
-    _say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
+    faces = load_faces(arguments.faces, size, say)
+    val = load_faces(arguments.val, size, say) if arguments.val else None
+    say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
     run = train_encoder(config, trained, faces, arguments.out, device, val)
     return _follow(run, config.kimg, arguments.out, Group())
 
@@ -165,21 +177,21 @@ def _follow(run: Generator[Progress], kimg: float, out: Path, group: Group) -> i
     """
     from tqdm import tqdm
 
-    say = _say if group.rank == 0 else _hush
+    tell = say if group.rank == 0 else _hush
     stop = _StopSignal()
     begin = next(run).images
     if begin:
-        say(f"carrying on at {begin / 1000:g} kimg")
+        tell(f"carrying on at {begin / 1000:g} kimg")
     total = round(kimg * 1000)
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for progress in run:
             bar.update(progress.images - bar.n)
             if progress.stats:
                 bar.clear()
-                say("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
+                tell("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
             if group.mean(stop.number):  # a signal to any process stops all of them at the same step
                 run.close()
-                say(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
+                tell(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
                 return 128 + (stop.number or signal.SIGTERM)
     group.close()
     if group.rank == 0:
@@ -199,7 +211,7 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
     parser.add_argument("--seed", type=int, default=0, help="of z (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(handler=_sample)
 
 
@@ -217,7 +229,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     G = load_weights(weights.resolve(arguments.weights), device).generator
     names = ["grid.png", *(f"{index:04d}.png" for index in range(arguments.count))]
-    _refuse_existing([arguments.out / name for name in names], arguments.overwrite)
+    refuse_existing([arguments.out / name for name in names], arguments.overwrite)
     z = sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)).to(device)
     with torch.inference_mode():
         images = torch.cat([G(part) for part in z.split(64)])
@@ -247,10 +259,10 @@ def _export(arguments: argparse.Namespace) -> int:
     from dcgan.export import export_run, plot_losses
 
     picture = arguments.run / "losses.png"
-    _refuse_existing([arguments.file], arguments.overwrite)
+    refuse_existing([arguments.file], arguments.overwrite)
     facts = export_run(arguments.run, arguments.file, arguments.template)
     plot_losses(arguments.run, picture)
-    _say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
+    say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
     print(arguments.file, picture, sep="\n")
     return 0
 
@@ -271,43 +283,33 @@ def _add_evaluate(commands: Any) -> None:
     _add_config(parser, EvaluateOptions)
     parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights; measures FID, too")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(handler=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     import weights
-    from align.landmarks import LandmarkModelError
     from dcgan.checkpoint import load_weights
     from dcgan.dataset import load_faces
-    from dcgan.descriptors import DescriptorError
     from dcgan.device import pick_device
-    from dcgan.evaluate import Evaluation, EvaluationError, evaluate
+    from dcgan.evaluate import EvaluationError, evaluate
     from dcgan.report import FILES, table, write_report
 
     options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
     device = pick_device(arguments.device)
     trained = load_weights(weights.resolve(arguments.weights), device)
-    _refuse_existing([arguments.out / name for name in FILES], arguments.overwrite)
+    refuse_existing([arguments.out / name for name in FILES], arguments.overwrite)
     size = trained.generator.config.size
-    validation = load_faces(arguments.faces, size, _say)
-    training = load_faces(arguments.train, size, _say) if arguments.train else None
+    validation = load_faces(arguments.faces, size, say)
+    training = load_faces(arguments.train, size, say) if arguments.train else None
     try:
-        with tqdm(disable=None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:
-            for step in evaluate(trained, validation, training, options):
-                if isinstance(step, Evaluation):
-                    evaluation = step
-                else:
-                    bar.total, bar.n = step.total, step.done
-                    bar.set_description(step.part)
-    except (DescriptorError, EvaluationError, LandmarkModelError) as error:
-        _say(f"dcgan: {error}")
+        evaluation = show_progress(evaluate(trained, validation, training, options))
+    except EvaluationError as error:
+        say(f"dcgan: {error}")
         return 2
     facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.facts.get("images")}
     write_report(arguments.out, evaluation, facts)
-    _say(table(evaluation))
+    say(table(evaluation))
     print(*(arguments.out / name for name in FILES[:2]), sep="\n")
     return 0
 
@@ -324,7 +326,7 @@ def _add_benchmark_train(commands: Any) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(handler=_benchmark_train)
 
 
@@ -338,7 +340,7 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
     from dcgan.runfolder import machine
 
     config, device = _train_config(arguments), pick_device(arguments.device)
-    _say(f"{machine(device)}, batch {config.batch}")
+    say(f"{machine(device)}, batch {config.batch}")
     print(f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of matmul':>11}")
     rows = []
     for row in benchmark_train(config, device, arguments.seconds):
@@ -407,23 +409,6 @@ def _settings(config: type) -> list[tuple[Field[Any], type]]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
-
-
-def _refuse_existing(paths: list[Path], overwrite: bool) -> None:
-    from align.photo import PhotoError
-
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        raise PhotoError(f"{existing[0]} exists; give --overwrite or another place")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _hush(text: str) -> None:

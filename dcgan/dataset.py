@@ -1,7 +1,7 @@
 """A folder of aligned faces, held in memory and served in an order that a resumed run finds again."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,17 +17,27 @@ class DatasetError(Exception):
     """A folder that cannot be trained on."""
 
 
-def load_faces(folder: Path, size: int, report: Callable[[str], None]) -> NDArray[np.uint8]:
+def load_faces(
+    folder: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
+) -> NDArray[np.uint8]:
+    """The crops of `load_named_faces`, without their names."""
+    return load_named_faces(folder, size, report, leave_out)[1]
+
+
+def load_named_faces(
+    folder: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
+) -> tuple[list[str], NDArray[np.uint8]]:
     """Read every crop of a folder, in the order of their names.
 
     Args:
         folder: as `python -m align` writes it; sub-folders are read too.
         size: expected side of the crops in pixels.
-        report: is told of each file that is left out, and why, and then how many there were.
+        report: is told of each file that cannot be used, and why, and then how many there were.
+        leave_out: names of files that are not read, as they are returned.
     Returns:
-        uint8 (N, size, size, 3).
+        The paths below the folder with `/` between their parts, and uint8 (N, size, size, 3).
     Raises:
-        DatasetError: the folder is absent or holds no usable crop.
+        DatasetError: the folder is absent or holds no usable crop, or none of the files to leave out.
     """
 
     def read(path: Path) -> NDArray[np.uint8] | str:
@@ -42,17 +52,35 @@ def load_faces(folder: Path, size: int, report: Callable[[str], None]) -> NDArra
 
     if not folder.is_dir():
         raise DatasetError(f"{folder} is no folder; expected one of aligned faces, as python -m align writes it")
+    paths = {path.relative_to(folder).as_posix(): path for path in list_photos(folder)}
+    absent = [name for name in leave_out if paths.pop(name, None) is None]
+    if leave_out:
+        if len(absent) == len(leave_out):
+            raise DatasetError(f"{folder} holds none of the {len(absent)} files to leave out; give its own list")
+        report(f"{len(leave_out) - len(absent)} files left out, {len(absent)} of the list are not there")
     with ThreadPoolExecutor(2) as threads:  # decoding releases the interpreter's lock
-        found = list(threads.map(read, list_photos(folder)))
+        found = list(threads.map(read, paths.values()))
     reasons = [item for item in found if isinstance(item, str)]
     for reason in reasons:
         report(reason)
     if reasons:
         report(f"{len(reasons)} of {len(found)} files left out")
-    faces = [item for item in found if not isinstance(item, str)]
+    faces = {name: item for name, item in zip(paths, found, strict=True) if not isinstance(item, str)}
     if not faces:
         raise DatasetError(f"{folder} holds no {size}x{size} face; run python -m align first")
-    return np.stack(faces)
+    return list(faces), np.stack(list(faces.values()))
+
+
+def read_list(path: Path) -> frozenset[str]:
+    """The names in a list of files to leave out, one a line, as `python -m dcgan explore duplicates` writes it.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        return frozenset(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"the list {path} cannot be read ({error}); give what explore duplicates wrote") from error
 
 
 def digest(faces: NDArray[np.uint8]) -> str:

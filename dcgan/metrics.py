@@ -154,9 +154,20 @@ def precision_recall(real: NDArray[np.float64], fake: NDArray[np.float64], k: in
 
 def nearest(rows: NDArray[np.floating], among: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Euclidean distance (N,) of each of the rows (N, F) to the nearest among others (M, F), and that one's index."""
-    indices = np.concatenate([part.argmin(axis=1) for part in _squares(rows, among)])
+    distances, indices = nearest_few(rows, among, 1)
+    return distances[:, 0], indices[:, 0]
+
+
+def nearest_few(
+    rows: NDArray[np.floating], among: NDArray[np.floating], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The same for the k nearest, (N, k) each, the nearest first; M at least k."""
+    indices = np.concatenate([np.argpartition(part, k - 1, axis=1)[:, :k] for part in _squares(rows, among)])
     # Anew, since the table's differences of large numbers leave little of a small distance.
-    return np.array([np.linalg.norm(row - among[index]) for row, index in zip(rows, indices, strict=True)]), indices
+    pairs = zip(rows, indices, strict=True)
+    distances = np.array([np.linalg.norm(row - among[few], axis=1) for row, few in pairs])
+    order = distances.argsort(axis=1, kind="stable")
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
 
 def _squares(a: NDArray[np.floating], b: NDArray[np.floating]) -> Iterator[NDArray[np.floating]]:

@@ -116,12 +116,12 @@ def test_a_generator_that_knows_its_training_faces_by_heart_is_seen(
     small_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = np.random.default_rng(1).integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
-    monkeypatch.setattr(module, "_generate", lambda G, z: real[40 : 40 + len(z), :, ::-1].copy())
+    monkeypatch.setattr(module, "generate", lambda G, z: real[40 : 40 + len(z), :, ::-1].copy())
     mirrored = figures(last(small_weights, real[:40], real[40:]))
     fake, floor = mirrored["nearest training face, pixels, median"]
     assert fake == pytest.approx(0, abs=1e-3) and floor is not None and floor > 5
     assert mirrored["nearest training face, descriptor, median"][0] != 0
-    monkeypatch.setattr(module, "_generate", lambda G, z: real[40:][: len(z)])
+    monkeypatch.setattr(module, "generate", lambda G, z: real[40:][: len(z)])
     fake, floor = figures(last(small_weights, real[:40], real[40:], options=EvaluateOptions(40, mre_faces=1)))[
         "nearest training face, descriptor, median"
     ]
@@ -131,7 +131,7 @@ def test_a_generator_that_knows_its_training_faces_by_heart_is_seen(
 @pytest.mark.usefixtures("quick")
 def test_a_generator_of_one_face_collapses(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     real = np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-    monkeypatch.setattr(module, "_generate", lambda G, z: real[:1].repeat(len(z), axis=0))
+    monkeypatch.setattr(module, "generate", lambda G, z: real[:1].repeat(len(z), axis=0))
     found = figures(last(small_weights, real, None))
     assert found["MS-SSIM of pairs"][0] == pytest.approx(1)
     assert found["MS-SSIM of pairs"][1] is not None and found["MS-SSIM of pairs"][1] < 0.2

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from dcgan.evaluate import Progress, generate
 from dcgan.explore.files import Files, sheet
 from dcgan.explore.walk import lerp
 from dcgan.networks import sample_z
-from dcgan.tensors import to_tensor
 
 LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector begins at 80 px; at 96 with a quarter of air it finds as many of the faces as at 192, in a tenth of
@@ -117,12 +116,12 @@ def arithmetic(
     for index, label in enumerate(labels):
         yield Progress("arithmetic", index, len(labels))
         low, high = _ends(drawn.values[label])
-        trials = [(rng.choice(high, 3, False), *np.split(rng.choice(low, 6, False), 2)) for _ in range(_TRIALS)]
-        rows += _figure(weights, drawn, label, *trials[0], rng)
+        trials = [_Trial(rng.choice(high, 3, False), *rng.choice(low, (2, 3), False)) for _ in range(_TRIALS)]
+        rows += _figure(weights, drawn, label, trials[0], rng)
         numbers["arithmetic"][label] = _score(weights, drawn, label, trials, rng)
     for label, sides in lists.items():
-        b, c = np.array_split(sides["without"], 2)
-        rows += _figure(weights, drawn, label, np.array(sides["with"]), b, c, rng)
+        trial = _Trial(np.array(sides["with"]), *np.array_split(sides["without"], 2))
+        rows += _figure(weights, drawn, label, trial, rng)
         apart = drawn.z[list(sides["with"])].mean(dim=0) - drawn.z[list(sides["without"])].mean(dim=0)
         ways[label] = apart / apart.norm()
     yield Progress("sweeps", 0, 1)
@@ -147,6 +146,14 @@ class _Drawn:
     faces: NDArray[np.uint8]
     values: dict[str, NDArray[np.float64]]
     found: NDArray[np.bool_]
+
+
+class _Trial(NamedTuple):
+    """A sum of three means, a - b + c: the numbers of the samples of each."""
+
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
+    c: NDArray[np.int64]
 
 
 def _draw(weights: Weights, count: int, seed: int) -> _Drawn:
@@ -204,8 +211,9 @@ def _ends(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return order[:few], order[-few:]
 
 
-def _combine(z: Tensor, a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]) -> Tensor:
-    return z[a].mean(dim=0) - z[b].mean(dim=0) + z[c].mean(dim=0)
+def _combine(z: Tensor, trial: _Trial) -> Tensor:
+    a, b, c = (z[rows].mean(dim=0) for rows in trial)
+    return a - b + c
 
 
 def _varied(z: Tensor, rng: np.random.Generator) -> Tensor:
@@ -214,21 +222,13 @@ def _varied(z: Tensor, rng: np.random.Generator) -> Tensor:
     return z + torch.from_numpy(noise).float()
 
 
-def _in_pixels(
-    faces: NDArray[np.uint8], a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    mean = faces[a].mean(axis=0) - faces[b].mean(axis=0) + faces[c].mean(axis=0)
-    return mean.round().clip(0, 255).astype(np.uint8)[None]
+def _in_pixels(faces: NDArray[np.uint8], trial: _Trial) -> NDArray[np.uint8]:
+    a, b, c = (faces[rows].mean(axis=0) for rows in trial)
+    return (a - b + c).round().clip(0, 255).astype(np.uint8)[None]
 
 
 def _figure(
-    weights: Weights,
-    drawn: _Drawn,
-    label: str,
-    a: NDArray[np.int64],
-    b: NDArray[np.int64],
-    c: NDArray[np.int64],
-    rng: np.random.Generator,
+    weights: Weights, drawn: _Drawn, label: str, trial: _Trial, rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.uint8]]]:
     """Three rows of faces, each with the face of their mean z behind it, and what comes out."""
 
@@ -236,11 +236,11 @@ def _figure(
         return np.concatenate([drawn.faces[chosen], generate(weights.generator, drawn.z[chosen].mean(dim=0)[None])])
 
     return [
-        (f"{label}, mean", terms(a)),
-        ("- without, mean", terms(b)),
-        ("+ others, mean", terms(c)),
-        ("= and noise", generate(weights.generator, _varied(_combine(drawn.z, a, b, c), rng))),
-        ("= of pixels", _in_pixels(drawn.faces, a, b, c)),
+        (f"{label}, mean", terms(trial.a)),
+        ("- without, mean", terms(trial.b)),
+        ("+ others, mean", terms(trial.c)),
+        ("= and noise", generate(weights.generator, _varied(_combine(drawn.z, trial), rng))),
+        ("= of pixels", _in_pixels(drawn.faces, trial)),
     ]
 
 
@@ -248,17 +248,16 @@ def _score(
     weights: Weights,
     drawn: _Drawn,
     label: str,
-    trials: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]],
+    trials: list[_Trial],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Shares of results with a face, and with more of the label than the samples' median; D's logits above theirs."""
+    """Shares of the results in which dlib finds a face, and in which the label is above the samples' median."""
     middle = np.nanmedian(drawn.values[label])
-    usual = _logit(weights, drawn.faces[: 9 * _TRIALS])
-    z = [torch.cat([_varied(_combine(drawn.z, *trial), rng) for trial in trials])]
-    z += [torch.cat([_varied(drawn.z[c].mean(dim=0), rng) for _, _, c in trials])]
+    z = [torch.cat([_varied(_combine(drawn.z, trial), rng) for trial in trials])]
+    z += [torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])]
     results = {
         "z": generate(weights.generator, z[0]),
-        "pixels": np.concatenate([_in_pixels(drawn.faces, *trial) for trial in trials]),
+        "pixels": np.concatenate([_in_pixels(drawn.faces, trial) for trial in trials]),
         "c_alone": generate(weights.generator, z[1]),
     }
     scores = {}
@@ -266,14 +265,7 @@ def _score(
         found = measure(faces)[label]
         scores[f"{name}_face_found"] = float(np.isfinite(found).mean())
         scores[f"{name}_has_label"] = float((found > middle).mean())
-        scores[f"{name}_logit"] = _logit(weights, faces) - usual
     return scores
-
-
-def _logit(weights: Weights, faces: NDArray[np.uint8]) -> float:
-    D = weights.discriminator
-    with torch.inference_mode():
-        return float(D(to_tensor(faces).to(next(D.parameters()).device)).mean())
 
 
 def _responses(

@@ -64,6 +64,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
     Yields:
         Progress, then walk.png, walk.gif (of the spherical walks) and walk.json.
     """
+    device = next(weights.generator.parameters()).device
     z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     figures: list[dict[str, float | str]] = []
@@ -75,7 +76,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
             figure: dict[str, float | str] = {"walk": f"{pair + 1}", "kind": kind}
             figure |= {"mean_step_levels": float(pixels.mean()), "largest_step_pixels": largest_step(pixels)}
             if weights.template == "face":
-                apart = np.linalg.norm(np.diff(describe(faces, device=start.device), axis=0), axis=1)
+                apart = np.linalg.norm(np.diff(describe(faces, device=device), axis=0), axis=1)
                 figure |= {"mean_step_descriptor": float(apart.mean()), "largest_step_descriptor": largest_step(apart)}
             figures.append(figure)
         yield Progress("walks", pair + 1, pairs)

@@ -1,0 +1,242 @@
+"""Near-duplicates in a folder of faces, found by the code that an autoencoder learns."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, unfold
+
+from align.warp import warp
+from dcgan.evaluate import Progress
+from dcgan.explore.files import Files, sheet
+
+_CROP, _SIDE_PX, _BITS = 0.75, 32, 128
+_DROPOUT, _BATCH, _LR = 0.2, 128, 1e-3
+_SHIFT_PX = 1  # of 32, that the code learns to bear
+_RADIUS = 20  # bits of the code in which duplicates may differ
+_CANDIDATE = 0.8  # least correlation of their crops, which is quick
+_ALIKE = 0.96  # least correlation of the images where they fit best, which is not
+_ROWS = 256  # of a table of distances at once
+_SHOWN, _ACROSS = 12, 6  # groups and members in the picture
+
+
+class Autoencoder(nn.Module):
+    """3072-128-3072 with ReLU; dropout on the input and a small shift are the noise that it learns to remove.
+
+    The norm has each unit above 0 for about half of the crops; without, most would be so for all or none, and their
+    bits tell nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = 3 * _SIDE_PX**2
+        self.encode = nn.Sequential(
+            nn.Dropout(_DROPOUT), nn.Linear(inputs, _BITS), nn.BatchNorm1d(_BITS, affine=False), nn.ReLU()
+        )
+        self.decode = nn.Linear(_BITS, inputs)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Crops (N, 3072) to what they were without noise."""
+        return self.decode(self.encode(crops))
+
+
+def centre_crops(faces: NDArray[np.uint8]) -> Tensor:
+    """The middle three quarters of faces (N, S, S, 3) at 32x32, of mean 0 and deviation 1 each: float32 (N, 3072).
+
+    So neither brightness nor contrast counts.
+    """
+    edge = round(faces.shape[1] * (1 - _CROP) / 2)
+    inner = faces[:, edge : faces.shape[1] - edge, edge : faces.shape[2] - edge]
+    small = np.stack([cv2.resize(face, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA) for face in inner])
+    crops = torch.from_numpy(small).flatten(1).float()
+    return _standardised(crops)
+
+
+def learn(crops: Tensor, epochs: int, seed: int) -> Iterator[Progress | Autoencoder]:
+    """Train an autoencoder on crops (N, 3072); yields Progress, then the network in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Autoencoder()
+        adam = torch.optim.Adam(network.parameters(), _LR)
+        for epoch in range(epochs):
+            yield Progress("learn the code, epochs", epoch, epochs)
+            for part in torch.randperm(len(crops)).split(_BATCH):
+                adam.zero_grad()
+                mse_loss(network(_moved(crops[part], *_random_shift())), crops[part]).backward()
+                adam.step()
+    yield network.eval().requires_grad_(False)
+
+
+def _random_shift() -> list[int]:
+    return torch.randint(-_SHIFT_PX, _SHIFT_PX + 1, (2,)).tolist()
+
+
+def _moved(crops: Tensor, down: int, right: int) -> Tensor:
+    """Crops (N, 3072) shifted by pixels; what leaves on one side comes in on the other."""
+    return crops.view(-1, _SIDE_PX, _SIDE_PX, 3).roll((down, right), (1, 2)).flatten(1)
+
+
+def codes(network: Autoencoder, crops: Tensor) -> NDArray[np.uint64]:
+    """Which of the 128 units are above 0 for crops (N, 3072), one bit each: uint64 (N, 2)."""
+    with torch.inference_mode():
+        bits = network.encode(crops) > 0
+    return np.packbits(bits.numpy(), axis=1).view(np.uint64)
+
+
+def near_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64], radius: int) -> NDArray[np.int64]:
+    """Rows i of a (N, 2) and j of b (M, 2) whose codes differ in at most `radius` bits: int64 (P, 2).
+
+    All pairs are compared, some at a time: 31,000 codes against themselves take seconds, since a pair takes two
+    instructions.
+    """
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for begin in range(0, len(a), _ROWS):
+        part = a[begin : begin + _ROWS, None]
+        apart = np.bitwise_count(part[..., 0] ^ b[:, 0])  # uint8 (256, M)
+        apart += np.bitwise_count(part[..., 1] ^ b[:, 1])
+        i, j = np.nonzero(apart <= radius)
+        found.append(np.stack([i + begin, j], axis=1))
+    return np.concatenate(found)
+
+
+def duplicates(
+    names: list[str], faces: NDArray[np.uint8], epochs: int, planted: int, seed: int
+) -> Iterator[Progress | Files]:
+    """Find groups of images that are one photo, mirrored or not.
+
+    Images whose codes are near each other are candidates; they count where the images fit onto each other, too.
+
+    Args:
+        names: of the files.
+        faces: uint8 (N, S, S, 3).
+        epochs: of the autoencoder.
+        planted: altered copies of each kind, made to see how many of them are found; they are not listed.
+        seed: of the autoencoder and of the copies.
+    Yields:
+        Progress, then duplicates.png, duplicates.json and duplicates.txt, which names all of a group but its first.
+    Source: Radford et al., ICLR 2016, section 4.1.1.
+    """
+    crops = centre_crops(faces)
+    for step in learn(crops, epochs, seed):
+        if isinstance(step, Progress):
+            yield step
+        else:
+            network = step
+    yield Progress("compare", 0, 1)
+    known = _Known(crops, codes(network, crops), _grey(faces))
+    pairs = _matches(network, faces, known)
+    groups = _groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
+    numbers: dict[str, Any] = {
+        "images": len(faces),
+        "groups": [[names[index] for index in group] for group in groups],
+        "left_out": sum(len(group) - 1 for group in groups),
+    }
+    if planted:
+        yield Progress("planted copies", 0, 1)
+        numbers["planted"] = _planted(network, known, faces, pairs, planted, seed)
+    rows = [(f"{number + 1}", faces[group[:_ACROSS]]) for number, group in enumerate(groups[:_SHOWN])]
+    yield {
+        "duplicates.png": sheet(rows or [("no duplicates", faces[:1])]),
+        "duplicates.txt": [names[index] for group in groups for index in group[1:]],
+        "duplicates.json": numbers,
+    }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The folder's faces: crops (N, 3072), their codes (N, 2), and the whole images in grey (N, S, S)."""
+
+    crops: Tensor
+    codes: NDArray[np.uint64]
+    grey: Tensor
+
+
+def _matches(network: Autoencoder, copies: NDArray[np.uint8], faces: _Known) -> NDArray[np.int64]:
+    """Pairs of copies (N, S, S, 3), as they are or mirrored, and known faces that are one photo: int64 (P, 2)."""
+    found = [np.empty((0, 2), dtype=np.int64)]
+    for these in (copies, copies[:, :, ::-1]):
+        crops, grey = centre_crops(these), _grey(these)
+        pairs = near_pairs(codes(network, crops), faces.codes, _RADIUS)
+        rows, starts = np.unique(pairs[:, 0], return_index=True)
+        for row, others in zip(rows, np.split(pairs[:, 1], starts[1:]), strict=False):
+            near = others[((faces.crops[others] @ crops[row]) / crops.shape[1] >= _CANDIDATE).numpy()]
+            if not len(near):
+                continue
+            alike = near[(best_correlation(grey[row], faces.grey[near]) >= _ALIKE).numpy()]
+            found.append(np.stack([np.full_like(alike, row), alike], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _grey(faces: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(faces.mean(axis=3, dtype=np.float32))
+
+
+def best_correlation(image: Tensor, others: Tensor) -> Tensor:
+    """Correlation of the middle of a grey image (S, S) with others' (M, S, S), at the best small shift: (M,)."""
+    side, reach = len(image), len(image) // 32
+    edge = side // 8
+    around, inner = slice(edge - reach, side - edge + reach), slice(edge, side - edge)
+    windows = unfold(image[None, around, around], side - 2 * edge)  # (K, shifts)
+    middles = others[:, inner, inner].flatten(1)  # (M, K)
+    return (_standardised(middles) @ _standardised(windows.T).T / len(windows)).amax(dim=1)
+
+
+def _standardised(rows: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 along dimension 1."""
+    rows = rows - rows.mean(dim=1, keepdim=True)
+    return rows / rows.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
+
+
+def _groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
+    """Images that hang together by pairs (P, 2), the largest groups first; single images are left out."""
+    links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, label = connected_components(links, directed=False)
+    members: dict[int, list[int]] = {}
+    for index in np.unique(pairs).tolist():
+        members.setdefault(int(label[index]), []).append(index)
+    return sorted(members.values(), key=len, reverse=True)
+
+
+def altered(faces: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+    """Copies of faces (N, S, S, 3) as photos are copied: "shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored"."""
+    if kind == "mirrored":
+        return faces[:, :, ::-1]
+    if kind == "brighter":
+        return (faces * 1.25).clip(0, 255).astype(np.uint8)
+    if kind == "jpeg":
+        packed = [cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 50])[1] for face in faces]
+        return np.array([cv2.imdecode(data, cv2.IMREAD_COLOR) for data in packed], dtype=np.uint8)
+    by = float(kind.split()[1])
+    return np.stack([warp(face, np.array([[1, 0, by], [0, 1, by]]), len(face)) for face in faces])
+
+
+KINDS = ("shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored")
+
+
+def _planted(
+    network: Autoencoder,
+    known: _Known,
+    faces: NDArray[np.uint8],
+    pairs: NDArray[np.int64],
+    count: int,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Of each kind of copy the share whose original is found, and the share that is taken for another image."""
+    chosen = np.random.default_rng(seed).permutation(len(faces))[:count]
+    same = {(int(i), int(j)) for i, j in pairs} | {(int(index), int(index)) for index in chosen}
+    found = {}
+    for kind in KINDS:
+        matched = _matches(network, altered(faces[chosen], kind), known)
+        partners = [(int(chosen[i]), int(j)) for i, j in matched]
+        found[kind] = {
+            "found": len({i for i, j in partners if i == j}) / len(chosen),
+            "taken_for_another": len({pair[0] for pair in partners if pair not in same}) / len(chosen),
+        }
+    return found

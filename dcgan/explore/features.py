@@ -1,0 +1,165 @@
+"""What D has learnt, measured by a linear classifier on its features, beside pixels and patches."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
+
+from dcgan.checkpoint import Weights
+from dcgan.config import ConfigError
+from dcgan.evaluate import Progress, in_parts
+from dcgan.explore.files import Files, plotted
+from dcgan.explore.labelled import Labelled, reduced
+from dcgan.networks import Discriminator
+from dcgan.tensors import to_tensor
+
+_POOLED = 4
+_PATCH_PX, _STRIDE_PX = 6, 2
+_CENTROIDS, _PATCHES = 64, 20_000
+_WHITENING = 0.1
+
+
+def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """All layers of D, each max-pooled to 4x4, in one row: uint8 (N, S, S, 3) to float32 (N, F).
+
+    Source: Radford et al., ICLR 2016, section 5.1.
+    """
+    device = next(D.parameters()).device
+    with torch.inference_mode():
+        layers = D.features(to_tensor(images).to(device))
+        return torch.cat([adaptive_max_pool2d(layer, _POOLED).flatten(1) for layer in layers], dim=1).cpu().numpy()
+
+
+def raw_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Images uint8 (N, S, S, 3) reduced to 32x32: float32 (N, 3072)."""
+    return reduced(images).flatten(1).numpy()
+
+
+class PatchFeatures:
+    """One layer of k-means: how near the patches of each quarter of an image come to each centroid.
+
+    Args:
+        images: uint8 (N, S, S, 3) to learn the centroids from; no labels.
+        seed: of patches and centroids.
+    Source: Coates, Ng and Lee 2011, "An analysis of single-layer networks in unsupervised feature learning".
+    """
+
+    def __init__(self, images: NDArray[np.uint8], seed: int) -> None:
+        from sklearn.cluster import MiniBatchKMeans
+
+        few = images[np.random.default_rng(seed).permutation(len(images))[:500]]
+        patches = self._patches(few).transpose(1, 2).flatten(0, 1)  # (N * L, 108)
+        patches = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:_PATCHES]]
+        self._mean = patches.mean(dim=0)
+        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        self._whiten = (vectors / (values + _WHITENING).sqrt()) @ vectors.T
+        white = ((patches - self._mean) @ self._whiten).numpy()
+        found = MiniBatchKMeans(_CENTROIDS, random_state=seed, n_init=1, batch_size=1024).fit(white)
+        self._centroids = torch.from_numpy(found.cluster_centers_).float()
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Images uint8 (N, S, S, 3) to float32 (N, 256)."""
+        patches = self._patches(images).transpose(1, 2)  # (N, L, 108)
+        apart = torch.cdist((patches - self._mean) @ self._whiten, self._centroids)  # (N, L, K)
+        near = (apart.mean(dim=2, keepdim=True) - apart).clamp(min=0)
+        side = round(near.shape[1] ** 0.5)
+        return adaptive_avg_pool2d(near.transpose(1, 2).unflatten(2, (side, side)), 2).flatten(1).numpy()
+
+    @staticmethod
+    def _patches(images: NDArray[np.uint8]) -> Tensor:
+        """Patches of mean 0 and deviation 1, all but flat ones: (N, 108, L)."""
+        patches = unfold(reduced(images), _PATCH_PX, stride=_STRIDE_PX)
+        patches = patches - patches.mean(dim=1, keepdim=True)
+        return patches / (patches.var(dim=1, keepdim=True) + 0.01).sqrt()
+
+
+def accuracy(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    train: NDArray[np.int64],
+    test: NDArray[np.bool_],
+    seed: int = 0,
+) -> float:
+    """Share of test images that an L2-regularised linear SVM puts into their class.
+
+    The features are centred and scaled, each by its own deviation and all to a mean square length of 1, so that one
+    strength of regularisation does for features of any number.
+
+    Args:
+        features: (N, F).
+        labels: (N,).
+        train: rows to learn from.
+        test: bool (N,), rows to be tested on.
+        seed: of the solver.
+    """
+    from sklearn.svm import LinearSVC
+
+    mean, spread = features[train].mean(axis=0), features[train].std(axis=0)
+    scaled = (features - mean) / np.where(spread > 1e-6, spread, np.inf) / np.sqrt(features.shape[1])
+    machine = LinearSVC(C=1.0, max_iter=20_000, random_state=seed).fit(scaled[train], labels[train])
+    return float(machine.score(scaled[test], labels[test]))
+
+
+def compare_features(
+    weights: Weights, data: Labelled, per_class: Sequence[int], draws: int, seed: int
+) -> Iterator[Progress | Files]:
+    """Classify with few labels by D's features, an untrained D's, patches and pixels.
+
+    Args:
+        weights: D.
+        data: images of D's size.
+        per_class: numbers of labels for each class.
+        draws: of these labels, for mean and spread.
+        seed: of the draws, the untrained D and the centroids.
+    Yields:
+        Progress, then features.png and features.json.
+    Raises:
+        ConfigError: D is not convolutional.
+        DatasetError: a class has too few images.
+    """
+    D = weights.discriminator
+    if D.config.network != "dcgan":
+        raise ConfigError(
+            f"D is of the kind {D.config.network}, expected a convolutional one, whose layers can be pooled"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = {count: [data.draw(count, rng) for _ in range(draws)] for count in per_class}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        untrained = Discriminator(D.config).to(next(D.parameters()).device).eval()
+    kinds: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
+        "D": lambda images: d_features(D, images),
+        "untrained D": lambda images: d_features(untrained, images),
+        "k-means patches": PatchFeatures(data.images[~data.test], seed),
+        "pixels": raw_pixels,
+    }
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, extract in kinds.items():
+        features = yield from in_parts(f"features, {kind}", data.images, extract)
+        results[kind] = {}
+        for done, (count, rows) in enumerate(chosen.items()):
+            yield Progress(f"classify by {kind}", done, len(chosen))
+            found = [accuracy(features, data.labels, row, data.test, seed) for row in rows]
+            results[kind][str(count)] = {"mean": float(np.mean(found)), "deviation": float(np.std(found))}
+    classes = len(np.unique(data.labels))
+    numbers = {"classes": classes, "tested": int(data.test.sum()), "draws": draws, "accuracy": results}
+    yield {"features.png": _draw(results, per_class, classes), "features.json": numbers}
+
+
+def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[int], classes: int) -> NDArray[np.uint8]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for kind, by_count in results.items():
+        means, spreads = ([by_count[str(count)][what] for count in per_class] for what in ("mean", "deviation"))
+        axes.errorbar(per_class, means, spreads, marker="o", capsize=3, label=kind)
+    axes.axhline(1 / classes, color="k", linestyle=":", label="chance")
+    axes.set(xlabel="labels for each class", ylabel="accuracy", xscale="log", ylim=(0, 1))
+    axes.set_xticks(list(per_class), [str(count) for count in per_class])
+    axes.minorticks_off()
+    axes.legend()
+    return plotted(figure)

@@ -1,0 +1,187 @@
+"""Make G forget: drop the feature maps of a hidden layer that go with a label or a place."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dcgan.checkpoint import Weights
+from dcgan.config import ConfigError
+from dcgan.dataset import DatasetError
+from dcgan.evaluate import Progress
+from dcgan.explore.arithmetic import measure
+from dcgan.explore.files import Files, sheet
+from dcgan.networks import Generator, sample_z
+from dcgan.tensors import to_image
+
+_BATCH = 64
+_LEAST_FACES = 40
+_SHOWN = 6
+_PER_IMAGE = 20  # places of each kind that the regression on a box sees
+
+# Left, top, right, bottom in shares of the image's side.
+Box = tuple[float, float, float, float]
+
+
+def hidden_layers(G: Generator) -> int:
+    """How many hidden layers G has, each behind its ReLU."""
+    return sum(isinstance(layer, nn.ReLU) for layer in G.layers)
+
+
+def feature_maps(G: Generator, z: Tensor, layer: int) -> Tensor:
+    """What a hidden layer says: z (N, nz) to (N, C, H, W).
+
+    Args:
+        G: the generator.
+        z: on G's device.
+        layer: from 0, the first hidden layer.
+    """
+    seen: list[Tensor] = []
+
+    def look(hidden: Tensor) -> Tensor:
+        seen.append(hidden)
+        return torch.zeros_like(hidden)
+
+    with torch.inference_mode():
+        for part in z.split(_BATCH):
+            G(part, [*_before(layer), look])
+    return torch.cat(seen)
+
+
+def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]) -> NDArray[np.uint8]:
+    """G's images with some feature maps of a hidden layer set to 0 everywhere.
+
+    Args:
+        G: the generator.
+        z: (N, nz).
+        layer: from 0, the first hidden layer.
+        dropped: numbers of the maps; none of them changes nothing.
+    Returns:
+        uint8 (N, S, S, 3).
+    """
+    maps = list(dropped)
+
+    def drop(hidden: Tensor) -> Tensor:
+        change = torch.zeros_like(hidden)
+        change[:, maps] = -hidden[:, maps]
+        return change
+
+    z = z.to(next(G.parameters()).device)
+    with torch.inference_mode():
+        return np.concatenate([to_image(G(part, [*_before(layer), drop])) for part in z.split(_BATCH)])
+
+
+def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int]:
+    """The maps that a logistic regression gives positive weights for a label, the strongest first.
+
+    Args:
+        features: (N, C), scaled here by each map's deviation.
+        has: bool (N,), the label.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf)
+    weight = LogisticRegression(C=0.1, max_iter=2000).fit(scaled, has).coef_[0]
+    return [int(index) for index in weight.argsort()[::-1] if weight[index] > 0]
+
+
+def forget(
+    weights: Weights, label: str, box: Box | None, layer: int, drops: Sequence[int], count: int, seed: int
+) -> Iterator[Progress | Files]:
+    """Tie maps to a label, or to a box in the image, drop more and more of them, and see what becomes of the label.
+
+    For a label the regression compares the maps' means over images that have more of it than the median and images
+    that have less; for a box, as in the paper, their values inside the box and at places outside. Beside the maps
+    that are tied, as many random ones are dropped.
+
+    Args:
+        weights: the generator.
+        label: one of `dcgan.explore.arithmetic.LABELS`; measured on fresh samples before and after.
+        box: a place instead of the label for the regression; None for the label.
+        layer: of G's hidden ones; negative ones count from the last.
+        drops: numbers of maps to drop; those above the number of tied maps drop all of these.
+        count: samples for the regression, and half as many fresh ones to look at.
+        seed: of the samples, of places, and of random maps.
+    Yields:
+        Progress, then forget.png and forget.json.
+    Raises:
+        ConfigError: G has no such layer, or the box is empty.
+        DatasetError: too few of the samples are faces.
+    Source: Radford et al., ICLR 2016, section 6.3.1, figure 6.
+    """
+    G = weights.generator
+    layers = hidden_layers(G)
+    if G.config.network != "dcgan" or not -layers <= layer < layers:
+        raise ConfigError(
+            f"layer {layer} of a G of the kind {G.config.network} with {layers} hidden layers; expected a "
+            f"convolutional one, and a layer from {-layers} to {layers - 1}"
+        )
+    layer %= layers
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    z, fresh = (sample_z(size, G.config, generator) for size in (count, max(_SHOWN, count // 2)))
+    yield Progress("regression", 0, 1)
+    maps = feature_maps(G, z.to(next(G.parameters()).device), layer)
+    values = measure(generate_without(G, z, layer, ()))[label]
+    known = np.isfinite(values)
+    if known.sum() < _LEAST_FACES:
+        raise DatasetError(f"dlib finds a face in {known.sum()} of {count} samples, at least {_LEAST_FACES} are needed")
+    middle = float(np.median(values[known]))
+    if box is None:
+        tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
+    else:
+        tied = tied_maps(*_places(maps, box, rng))
+    numbers: dict[str, Any] = {"label": label, "threshold": middle, "layer": layer, "maps": maps.shape[1]}
+    numbers |= {"tied_maps": tied, "dropped": []}
+    shuffled = rng.permutation(maps.shape[1]).tolist()
+    before = generate_without(G, fresh, layer, ())
+    rows = [("before", before[:_SHOWN])]
+    amounts = sorted({0} | {min(amount, len(tied)) for amount in drops})
+    for done, amount in enumerate(amounts):
+        yield Progress("drop maps", done, len(amounts))
+        entry: dict[str, Any] = {"maps": amount}
+        for kind, chosen in (("tied", tied[:amount]), ("random", shuffled[:amount])):
+            after = generate_without(G, fresh, layer, chosen)
+            found = measure(after)[label]
+            seen = np.isfinite(found)
+            entry[kind] = {
+                "face_found": float(seen.mean()),
+                "has_label": float((found[seen] > middle).mean()) if seen.any() else None,
+                "mean_change_levels": float(np.abs(after.astype(np.float64) - before).mean()),
+            }
+            if amount:
+                rows.append((f"{amount} {kind}", after[:_SHOWN]))
+        numbers["dropped"].append(entry)
+    if box:
+        rows[0] = ("before", np.stack([_framed(image, box) for image in rows[0][1]]))
+    yield {"forget.png": sheet(rows), "forget.json": numbers}
+
+
+def _before(layer: int) -> list[Any]:
+    return [torch.zeros_like] * layer
+
+
+def _places(maps: Tensor, box: Box, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Values of the maps (N, C, H, W) at places inside the box and outside of it, as many of each of every image."""
+    side = maps.shape[2]
+    left, top, right, bottom = (round(share * side) for share in box)
+    inside = np.zeros((side, side), dtype=bool)
+    inside[top:bottom, left:right] = True
+    if inside.all() or not inside.any():
+        raise ConfigError(f"the box {box} holds {inside.sum()} of {side}x{side} cells of that layer; draw another")
+    rows, where = [], []
+    values = maps.flatten(2).cpu().numpy()
+    for image in values:
+        for cells in (np.flatnonzero(inside), np.flatnonzero(~inside)):
+            rows.append(image[:, rng.choice(cells, _PER_IMAGE)].T)
+            where.append(np.full(_PER_IMAGE, inside.flat[cells[0]]))
+    return np.concatenate(rows), np.concatenate(where)
+
+
+def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    left, top, right, bottom = (round(share * len(image)) for share in box)
+    return cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (255, 0, 255)).astype(np.uint8, copy=False)

@@ -1,0 +1,127 @@
+"""Labelled images for the experiments with classifiers: digits that come along, CIFAR-10, SVHN, or a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from align.photo import PhotoError, list_photos, read_photo
+from dcgan.dataset import DatasetError
+from dcgan.tensors import to_tensor
+
+REDUCED_PX = 32
+_TEST = 0.5  # share of the images where nobody has set a test set apart
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and their classes.
+
+    Attributes:
+        images: uint8 (N, S, S, 3).
+        labels: int64 (N,), from 0 on.
+        test: bool (N,), what is kept for testing.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    test: NDArray[np.bool_]
+
+    def draw(self, per_class: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The rows of `per_class` training images of each class.
+
+        Raises:
+            DatasetError: a class has fewer.
+        """
+        rows = [np.flatnonzero(~self.test & (self.labels == label)) for label in np.unique(self.labels)]
+        least = min(map(len, rows))
+        if least < per_class:
+            raise DatasetError(f"{per_class} training images of each class were asked for, the least has {least}")
+        return np.concatenate([rng.choice(row, per_class, replace=False) for row in rows])
+
+
+def load_labelled(data: str, root: Path | None, size: int, most: int, seed: int) -> Labelled:
+    """Read images with labels.
+
+    Args:
+        data: "digits" (scikit-learn's, 8x8), "cifar10", "svhn", or a folder with one sub-folder for each class.
+        root: where the files of CIFAR-10 or SVHN lie; nothing is downloaded.
+        size: side that the images are resized to, in pixels.
+        most: images for training, and images for testing; of more, some are drawn at random.
+        seed: of that draw, and of the test set where there is none.
+    Raises:
+        DatasetError: there are no such images.
+    """
+    rng = np.random.default_rng(seed)
+    if data == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = [(digit * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=2) for digit in digits.images]
+        labels, test = digits.target, None
+    elif data in ("cifar10", "svhn"):
+        images, labels, test = _torchvision(data, root)
+    else:
+        images, labels, test = *_folder(Path(data)), None
+    if test is None:
+        test = np.zeros(len(labels), dtype=bool)
+        test[rng.permutation(len(labels))[: round(_TEST * len(labels))]] = True
+    kept = np.concatenate([rng.permutation(np.flatnonzero(test == side))[:most] for side in (False, True)])
+    resized = [_resize(images[index], size) for index in kept]
+    return Labelled(np.stack(resized), np.asarray(labels, dtype=np.int64)[kept], test[kept])
+
+
+def reduced(images: NDArray[np.uint8]) -> Tensor:
+    """Images uint8 (N, S, S, 3) as small as CIFAR's: float32 (N, 3, 32, 32) in [-1, 1]."""
+    return interpolate(to_tensor(images), (REDUCED_PX, REDUCED_PX), mode="area")
+
+
+def _torchvision(data: str, root: Path | None) -> tuple[list[NDArray[np.uint8]], list[int], NDArray[np.bool_]]:
+    from torchvision import datasets
+
+    if root is None:
+        raise DatasetError(f"{data} needs --root, the folder with its files")
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    counts = []
+    for training in (True, False):
+        try:
+            if data == "cifar10":
+                part = datasets.CIFAR10(root, train=training, download=False)
+                images, labels = [*images, *part.data], [*labels, *part.targets]
+            else:
+                part = datasets.SVHN(root, split="train" if training else "test", download=False)
+                images, labels = [*images, *part.data.transpose(0, 2, 3, 1)], [*labels, *part.labels.tolist()]
+        except (RuntimeError, OSError) as error:
+            raise DatasetError(
+                f"{root} does not hold the files of {data}; put them there as torchvision does"
+            ) from error
+        counts.append(len(part))
+    return images, labels, np.repeat([False, True], counts)
+
+
+def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(classes) < 2:
+        raise DatasetError(
+            f"{folder} has {len(classes)} sub-folders; expected digits, cifar10, svhn, or a folder with one sub-folder "
+            "for each of several classes"
+        )
+    images, labels = [], []
+    for label, path in enumerate(classes):
+        for photo in list_photos(path):
+            try:
+                images.append(read_photo(photo).pixels)
+            except PhotoError as error:
+                raise DatasetError(f"{photo}: {error}") from error
+            labels.append(label)
+    return images, labels
+
+
+def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    how = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_CUBIC
+    return cv2.resize(image, (size, size), interpolation=how).astype(np.uint8, copy=False)

@@ -1,0 +1,88 @@
+"""The training faces nearest to samples, to see whether G invents or remembers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dcgan.checkpoint import Weights
+from dcgan.dataset import DatasetError
+from dcgan.descriptors import describe
+from dcgan.evaluate import Progress, generate, in_parts, thumbnails
+from dcgan.explore.files import Files, sheet
+from dcgan.metrics import nearest_few
+from dcgan.networks import sample_z
+
+_SHOWN = 5
+
+
+def neighbours(
+    weights: Weights, training: NDArray[np.uint8], count: int, described: int, seed: int
+) -> Iterator[Progress | Files]:
+    """Set each sample beside its nearest training faces.
+
+    By pixels means by thumbnails of 16x16, as in `dcgan.evaluate`, and mirrored faces count, too.
+
+    Args:
+        weights: the generator; its template must be "face".
+        training: uint8 (M, S, S, 3), at least 5, the faces that it was trained on.
+        count: samples.
+        described: training faces to search by descriptor, drawn at random, as describing takes most of the time.
+        seed: of both.
+    Yields:
+        Progress, then neighbours.png, which shows training faces, and neighbours.json.
+    Raises:
+        DatasetError: there are too few training faces.
+        DescriptorError: the faces are aligned in a way that they cannot be described.
+        LandmarkModelError: the file of the descriptors is absent or broken.
+    """
+    if len(training) < _SHOWN:
+        raise DatasetError(f"{len(training)} training faces, at least {_SHOWN} are needed")
+    device = next(weights.generator.parameters()).device
+    samples = generate(
+        weights.generator, sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
+    )
+    searched = training[np.random.default_rng(seed).permutation(len(training))[:described]]
+
+    def features(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return describe(faces, weights.template, device)
+
+    own = features(samples)
+    found = yield from in_parts("describe training faces", searched, features)
+    by_face, face_index = nearest_few(own, found, _SHOWN)
+    both = np.concatenate([thumbnails(training), thumbnails(training[:, :, ::-1])])
+    by_pixels, pixel_index = nearest_few(thumbnails(samples), both, _SHOWN)
+    rows = [
+        (f"sample {index}", np.concatenate([sample[None], searched[face_index[index]], _mirrored(training, pixels)]))
+        for index, (sample, pixels) in enumerate(zip(samples, pixel_index, strict=True))
+    ]
+    columns = [
+        "sample",
+        *(f"face {rank + 1}" for rank in range(_SHOWN)),
+        *(f"pixels {rank + 1}" for rank in range(_SHOWN)),
+    ]
+    numbers = {
+        "searched_by_descriptor": len(searched),
+        "searched_by_pixels": len(training),
+        "descriptor_distance": _summary(by_face),
+        "pixel_distance_levels": _summary(by_pixels),
+    }
+    yield {"neighbours.png": sheet(rows, columns), "neighbours.json": numbers}
+
+
+def _mirrored(training: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Numbers from len(training) on stand for mirrored faces."""
+    flip = (indices >= len(training))[:, None, None, None]
+    faces = training[indices % len(training)]
+    return np.where(flip, faces[:, :, ::-1], faces)
+
+
+def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
+    """Distances (N, k), the nearest first: a remembered face lies far nearer than the next ones do."""
+    return {
+        "least": float(distances[:, 0].min()),
+        "median": float(np.median(distances[:, 0])),
+        "least_share_of_fifth": float((distances[:, 0] / distances[:, -1].clip(min=1e-12)).min()),
+        "nearest": distances[:, 0].round(4).tolist(),
+    }

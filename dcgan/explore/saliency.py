@@ -1,0 +1,137 @@
+"""What D looks at: guided back-propagation to the pixels, beside that of an untrained D."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dcgan.checkpoint import Weights
+from dcgan.config import ConfigError
+from dcgan.evaluate import Progress, generate
+from dcgan.explore.files import Files, sheet
+from dcgan.networks import Discriminator, sample_z
+from dcgan.tensors import to_tensor
+
+_BATCH = 64
+_SHOWN = 4  # images of a filter
+_TOP = 0.1  # share of the pixels
+# Of the crop's side: left, right, top, bottom of eyes, nose and mouth under the template "face".
+_FEATURES = (0.2, 0.8, 0.32, 0.85)
+
+
+def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of an activation in the pixels, led through units that speak for it alone.
+
+    Guided back-propagation is defined for ReLU: back through each one goes what is positive, where its input was
+    positive. A LeakyReLU lets a fifth of the rest pass; here it counts as a ReLU on the way back and stays leaky on
+    the way forth, so the activations are the network's own. All else, batch norm in eval mode among it, has its plain
+    gradient; without a LeakyReLU in the way that is the result.
+
+    Args:
+        network: whose LeakyReLUs guide; left as it was found.
+        images: (N, 3, S, S) in [-1, 1].
+        activation: of images, through the network, to (N,), each depending on its own image.
+    Returns:
+        float32 (N, 3, S, S).
+    Source: Springenberg et al. 2015, "Striving for simplicity: the all convolutional net", section 3.4.
+    """
+
+    def guide(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.register_hook(lambda gradient: torch.where(output > 0, gradient.clamp(min=0), 0))
+
+    hooks = [layer.register_forward_hook(guide) for layer in network.modules() if isinstance(layer, nn.LeakyReLU)]
+    try:
+        leaf = images.detach().clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(activation(leaf).sum(), leaf)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return gradient
+
+
+def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor:
+    """The strongest response of each filter of a layer to each image, wherever it is: float32 (N, C)."""
+    device = next(D.parameters()).device
+    with torch.inference_mode():
+        parts = [
+            D.features(to_tensor(images[begin : begin + _BATCH]).to(device))[layer].flatten(2).amax(dim=2)
+            for begin in range(0, len(images), _BATCH)
+        ]
+    return torch.cat(parts)
+
+
+def saliency(
+    weights: Weights, faces: NDArray[np.uint8] | None, layer: int, filters: int, count: int, seed: int
+) -> Iterator[Progress | Files]:
+    """Show the faces that a layer's filters respond to most, and what in them they respond to.
+
+    Args:
+        weights: D, and G for faces.
+        faces: uint8 (N, S, S, 3); None for generated ones.
+        layer: of D's blocks; negative ones count from the last.
+        filters: how many, those whose response varies most between the faces.
+        count: of generated faces.
+        seed: of these and of the untrained D.
+    Yields:
+        Progress, then saliency.png and saliency.json.
+    Raises:
+        ConfigError: D has no such layer, or is not convolutional.
+    Source: Radford et al., ICLR 2016, section 6.2, figure 5.
+    """
+    D = weights.discriminator
+    if D.config.network != "dcgan" or not -len(D.blocks) <= layer < len(D.blocks):
+        raise ConfigError(
+            f"layer {layer} of a D of the kind {D.config.network} with {len(D.blocks)} blocks; expected a "
+            f"convolutional one, and a layer from {-len(D.blocks)} to {len(D.blocks) - 1}"
+        )
+    if faces is None:
+        yield Progress("faces", 0, 1)
+        faces = generate(weights.generator, sample_z(count, D.config, torch.Generator().manual_seed(seed)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        untrained = Discriminator(D.config)
+    untrained.to(next(D.parameters()).device).eval().requires_grad_(False)
+    rows: list[tuple[str, NDArray[np.uint8]]] = []
+    numbers: dict[str, Any] = {"faces": len(faces), "layer": layer % len(D.blocks)}
+    for done, (name, network) in enumerate({"trained": D, "random": untrained}.items()):
+        yield Progress("responses", done, 2)
+        found = responses(network, faces, layer)
+        varying = (found.std(dim=0) / found.mean(dim=0).clamp(min=1e-12)).argsort(descending=True)[:filters].tolist()
+        gradients = []
+        for index in varying:
+            best = found[:, index].topk(min(_SHOWN, len(faces))).indices.cpu().numpy()
+            images = to_tensor(faces[best]).to(found.device)
+            gradient = guided_gradient(network, images, partial(_strongest, network, layer, index))
+            gradients.append(gradient)
+            rows.append((f"{name} {index}", np.concatenate([faces[best], _shown(gradient)])))
+        numbers[name] = {"filters": varying} | _where(torch.cat(gradients))
+    columns = [f"{kind} {rank + 1}" for kind in ("face", "seen") for rank in range(min(_SHOWN, len(faces)))]
+    yield {"saliency.png": sheet(rows, columns), "saliency.json": numbers}
+
+
+def _strongest(D: Discriminator, layer: int, index: int, images: Tensor) -> Tensor:
+    return D.features(images)[layer][:, index].flatten(1).amax(dim=1)
+
+
+def _shown(gradients: Tensor) -> NDArray[np.uint8]:
+    """Gradients on grey, each scaled to its own strongest pixel: uint8 (N, S, S, 3)."""
+    scale = gradients.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    return (gradients / scale * 127 + 128).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _where(gradients: Tensor) -> dict[str, float]:
+    """How concentrated the squared gradients are, and how much of them lies on eyes, nose and mouth."""
+    energy = gradients.square().sum(dim=1)  # (N, S, S)
+    side = energy.shape[1]
+    total = energy.sum(dim=(1, 2)).clamp(min=1e-30)
+    left, right, top, bottom = (round(share * side) for share in _FEATURES)
+    strongest = energy.flatten(1).topk(round(_TOP * side**2)).values.sum(dim=1)
+    return {
+        "share_in_strongest_tenth_of_pixels": float((strongest / total).mean()),
+        "share_on_eyes_nose_mouth": float((energy[:, top:bottom, left:right].sum(dim=(1, 2)) / total).mean()),
+        "area_of_eyes_nose_mouth": (right - left) * (bottom - top) / side**2,
+    }

@@ -1,0 +1,143 @@
+"""python -m dcgan explore arithmetic: labels, directions, and what adding and subtracting comes to."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from align.landmarks import find_faces
+from align.photo import read_photo
+from align.template import TEMPLATES
+from align.warp import fit, warp
+from dcgan.__main__ import main
+from dcgan.checkpoint import Weights
+from dcgan.dataset import DatasetError
+from dcgan.explore import arithmetic as module
+from dcgan.explore.arithmetic import LABELS, direction, directions, measure
+from dcgan.networks import sample_z
+
+
+def brightness(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    """A stand-in for the labels, since untrained networks make no faces: mean light of five parts of the image."""
+    means = [part.mean(axis=(1, 2, 3)) for part in np.array_split(faces.astype(np.float64), len(LABELS), axis=1)]
+    return dict(zip(LABELS, means, strict=True))
+
+
+def test_a_planted_label_is_recovered() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, way = torch.randn(500, 16, generator=generator), torch.randn(16, generator=generator)
+    values = (z @ (3 * way) + 5 + 0.1 * torch.randn(500, generator=generator)).double().numpy()
+    values[::7] = np.nan
+    found = direction(z, values)
+    assert found.norm() == pytest.approx(1)
+    assert torch.allclose(found, way / way.norm(), atol=0.01)
+    assert torch.allclose(direction(z, -values), -found, atol=1e-6)
+
+
+def test_labels_of_a_face(astronaut: NDArray[np.uint8]) -> None:
+    template = TEMPLATES["face"]
+    crop = warp(astronaut, fit(template, find_faces(astronaut, template.points)[0], 64), 64)
+    turned = crop[:, ::-1]
+    dark_hair = crop.copy()
+    dark_hair[:8] = 0
+    found = measure(np.stack([crop, turned, dark_hair, np.zeros_like(crop)]))
+    assert tuple(found) == LABELS and all(values.shape == (4,) for values in found.values())
+    assert all(np.isfinite(values[:3]).all() and np.isnan(values[3]) for values in found.values())
+    assert 0.6 < found["smile width"][0] < 1.3  # she smiles with her teeth shown
+    assert 0.05 < found["mouth open"][0] < 0.5 and 0.05 < found["eyes open"][0] < 0.3
+    assert found["smile width"][1] == pytest.approx(found["smile width"][0], abs=0.1)
+    assert found["turn right"][1] == pytest.approx(-found["turn right"][0], abs=0.06)
+    assert found["bright hair"][2] == 0
+    assert found["bright hair"][0] == pytest.approx((crop[:8, 16:48] @ np.array([0.299, 0.587, 0.114])).mean() / 255)
+    assert measure(np.empty((0, 64, 64, 3), dtype=np.uint8))["turn right"].shape == (0,)
+
+
+def test_directions_move_their_label(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure", brightness)
+    ways = directions(small_weights, 200, 1)
+    assert ways.keys() == set(LABELS) and all(way.shape == (8,) for way in ways.values())
+    fresh = sample_z(64, small_weights.generator.config, torch.Generator().manual_seed(9))
+    drawn = module._draw(small_weights, 200, 1)
+    moved = module._responses(small_weights, drawn, ways, fresh)
+    assert all(moved[label][label] > 0.1 for label in LABELS)
+    for label, way in ways.items():  # no direction has anything of another label's own
+        raw = {other: direction(drawn.z, values) for other, values in drawn.values.items() if other != label}
+        assert all(abs(float(way @ other)) < 1e-5 for other in raw.values())
+    same = directions(small_weights, 200, 1)
+    assert all(torch.equal(ways[label], same[label]) for label in LABELS)
+
+
+def test_samples_without_faces_are_refused(small_weights: Weights) -> None:
+    with pytest.raises(DatasetError, match="a face in 0 of 8 samples, at least 40"):
+        directions(small_weights, 8)
+
+
+def test_arithmetic_in_pixels_is_what_it_says() -> None:
+    faces = np.array([10, 30, 50, 200, 240], dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    one, pair, last = np.array([2]), np.array([0, 1]), np.array([4])
+    assert (module._in_pixels(faces, module._Trial(one, pair, last)) == 255).all()  # 50 - 20 + 240, clipped
+    assert (module._in_pixels(faces, module._Trial(one, last, pair)) == 0).all()
+    assert (module._in_pixels(faces, module._Trial(last, one, pair)) == 210).all()
+
+
+def test_the_ends_leave_out_what_was_not_measured() -> None:
+    values = np.arange(100.0)
+    values[90:] = np.nan
+    low, high = module._ends(values)
+    assert sorted(low) == list(range(14)) and sorted(high) == list(range(76, 90))
+
+
+def test_the_command_writes_pictures_and_numbers(
+    tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "measure", brightness)
+    lists = tmp_path / "mine.json"
+    lists.write_text('{"odd": {"with": [1, 3], "without": [0, 2, 4]}}')
+    out = tmp_path / "out"
+    words = ["explore", "arithmetic", "--weights", str(small_weights_file), "--out", str(out), "--device", "cpu"]
+    words += ["--count", "120", "--labels", str(lists), "--label", "bright hair", "--label", "eyes open"]
+    assert main(words) == 0
+    names = ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json")
+    assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)
+    found = json.loads((out / "arithmetic.json").read_text())
+    assert found["faces"] == 120 and list(found["arithmetic"]) == ["bright hair", "eyes open"]
+    assert all(score["z_has_label"] > score["c_alone_has_label"] for score in found["arithmetic"].values())
+    assert list(found["change_per_unit_in_deviations"]) == ["bright hair", "eyes open", "odd"]
+    assert found["turn"]["turned_right"] > 0.9  # here: brighter in its third part
+    assert read_photo(out / "arithmetic.png").pixels.shape[0] == 3 * 5 * 32
+    assert read_photo(out / "sweep.png").pixels.shape[0] > 3 * 2 * 32
+    assert read_photo(out / "turn.png").pixels.shape[0] == 4 * 32
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "said"),
+    [
+        (["--label", "glasses"], None, "'glasses' cannot be measured, only: mouth open"),
+        ([], "{", "mine.json cannot be read"),
+        ([], "[1]", "mine.json cannot be read"),
+        ([], '{"a": [1]}', "mine.json cannot be read"),
+        ([], '{"a": {"with": [1]}}', "'a' has [] for \"without\""),
+        ([], '{"a": {"with": [1], "without": [0, 64]}}', "from 0 to 63"),
+        ([], '{"a": {"with": ["1"], "without": [0, 2]}}', "numbers of samples"),
+        ([], None, "a face in 0 of 64 samples"),
+    ],
+)
+def test_wrong_usage_ends_with_one_line_and_exit_2(
+    tmp_path: Path,
+    small_weights_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    text: str | None,
+    said: str,
+) -> None:
+    if text is not None:
+        (tmp_path / "mine.json").write_text(text)
+        words = ["--labels", str(tmp_path / "mine.json")]
+    command = ["explore", "arithmetic", "--weights", str(small_weights_file), "--out", str(tmp_path / "out")]
+    assert main([*command, "--device", "cpu", "--count", "64", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dcgan: ") and said in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,141 @@
+"""python -m dcgan explore features: the classifier, the features, the data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from align.photo import read_photo
+from dcgan.__main__ import main
+from dcgan.checkpoint import Weights
+from dcgan.dataset import DatasetError
+from dcgan.explore.features import PatchFeatures, accuracy, d_features, raw_pixels
+from dcgan.explore.labelled import Labelled, load_labelled
+from dcgan.tensors import to_tensor
+
+
+def test_on_separable_features_the_svm_is_perfect_and_on_noise_it_guesses() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    noise = rng.normal(size=(300, 6)).astype(np.float32)
+    test = np.arange(300) >= 150
+    told = noise + 8 * np.eye(3, 6, dtype=np.float32)[labels]
+    assert accuracy(told, labels, np.arange(150), test) == 1
+    assert accuracy(1000 * told + 7, labels, np.arange(150), test) == 1
+    assert 0.15 < accuracy(noise, labels, np.arange(150), test) < 0.55
+
+
+def test_ds_features_are_the_maxima_of_its_layers(small_weights: Weights) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    D = small_weights.discriminator
+    found = d_features(D, images)
+    assert found.shape == (3, 16 * (8 + 16 + 32))
+    first, _, last = D.features(to_tensor(images))
+    assert found[1, 0] == first[1, 0, :4, :4].max()
+    assert np.allclose(found[:, -16 * 32 :], last.flatten(1))
+
+
+def test_patch_features_tell_stripes_apart_and_where_they_are() -> None:
+    images = np.full((40, 32, 32, 3), 128, dtype=np.uint8)
+    images[::2, :, ::4] = 255
+    images[1::2, ::4] = 255
+    extract = PatchFeatures(images, 0)
+    found = extract(images)
+    assert found.shape == (40, 256)
+    assert np.array_equal(found[0], found[2]) and np.abs(found[0] - found[1]).max() > 0.1
+    half = images[:1].copy()
+    half[:, 16:] = 128
+    quarters = [np.abs(extract(half) - found[0]).reshape(64, 2, 2)[:, row].max() for row in (0, 1)]
+    assert quarters[0] < 0.2 * quarters[1]
+
+
+def test_raw_pixels_are_means() -> None:
+    image = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    image[:, 0, 0] = 204
+    assert raw_pixels(image).reshape(3, 32, 32)[0, 0, 0] == pytest.approx(51 / 127.5 - 1)
+
+
+def test_draws_are_of_every_class_and_never_of_the_test_set() -> None:
+    data = Labelled(np.zeros((40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4, np.arange(40) >= 20)
+    rows = data.draw(3, np.random.default_rng(0))
+    assert np.bincount(data.labels[rows]).tolist() == [3] * 4 and not data.test[rows].any()
+    assert len(set(rows.tolist())) == 12
+    with pytest.raises(DatasetError, match="6 training images of each class were asked for, the least has 5"):
+        data.draw(6, np.random.default_rng(0))
+
+
+def test_the_digits_come_along() -> None:
+    data = load_labelled("digits", None, 32, 100, 0)
+    assert data.images.shape == (200, 32, 32, 3) and data.test.sum() == 100
+    assert set(data.labels) == set(range(10))
+    again, other = load_labelled("digits", None, 32, 100, 0), load_labelled("digits", None, 32, 100, 1)
+    assert np.array_equal(again.images, data.images) and not np.array_equal(other.images, data.images)
+
+
+def test_cifar_keeps_its_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    class Part:
+        def __init__(self, root: Path, train: bool, download: bool) -> None:
+            assert root == tmp_path and not download
+            self.data = np.full((6, 32, 32, 3), 10 if train else 200, dtype=np.uint8)
+            self.targets = [0, 1] * 3
+
+        def __len__(self) -> int:
+            return 6
+
+    monkeypatch.setattr(datasets, "CIFAR10", Part)
+    data = load_labelled("cifar10", tmp_path, 64, 4, 0)
+    assert data.images.shape == (8, 64, 64, 3)
+    assert (data.images[data.test] == 200).all() and (data.images[~data.test] == 10).all()
+    assert data.test.sum() == 4
+
+
+def folder_of(path: Path, classes: int) -> Path:
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        (path / f"class {label}").mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(100 * label, 100 * label + 50, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path / f"class {label}" / f"{index}.png")
+    return path
+
+
+def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:
+    data, out = folder_of(tmp_path / "data", 2), tmp_path / "out"
+    words = ["explore", "features", "--weights", str(small_weights_file), "--data", str(data), "--device", "cpu"]
+    assert main([*words, "--labels", "1", "3", "--draws", "2", "--out", str(out)]) == 0
+    found = json.loads((out / "features.json").read_text())
+    assert list(found["accuracy"]) == ["D", "untrained D", "k-means patches", "pixels"]
+    assert found["classes"] == 2 and found["tested"] == 12
+    assert found["accuracy"]["pixels"]["3"] == {"mean": 1.0, "deviation": 0.0}  # dark and bright
+    assert found["accuracy"]["D"]["3"]["mean"] == 1
+    assert read_photo(out / "features.png").pixels.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "cifar10"], "cifar10 needs --root"),
+        (["--data", "cifar10", "--root", "."], "does not hold the files of cifar10"),
+        (["--data", "svhn", "--root", "."], "does not hold the files of svhn"),
+        (["--data", "absent"], "absent has 0 sub-folders"),
+        (["--labels", "9999"], "9999 training images of each class were asked for"),
+        (["--weights", "absent.safetensors"], "absent.safetensors is no file"),
+    ],
+)
+def test_wrong_usage_ends_with_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small_weights_file: Path,
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["explore", "features", "--out", "out", "--device", "cpu", "--weights", str(small_weights_file)]
+    assert main([*command, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dcgan: ") and said in line

@@ -1,0 +1,82 @@
+"""python -m dcgan explore gan-1d: what the theory says, and that a game comes near it."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from align.photo import read_photo
+from dcgan.__main__ import main
+from dcgan.explore import gan_1d as module
+from dcgan.explore.gan_1d import Trace, confident_d, least_d_loss, mixture_density, optimal_d, play
+
+X = module._GRID
+WIDTH = X[1] - X[0]
+
+
+def test_the_best_d_for_equal_densities_is_a_half_and_its_loss_log_4() -> None:
+    p = mixture_density(X)
+    assert p.sum() * WIDTH == pytest.approx(1, abs=1e-6)
+    assert np.array_equal(optimal_d(p, p), np.full(len(p), 0.5))
+    assert least_d_loss(p, p, WIDTH) == pytest.approx(math.log(4), abs=1e-5)
+
+
+def test_the_best_d_for_densities_apart_knows_all_and_loses_nothing() -> None:
+    p, q = (np.where(side, 1 / (100 * WIDTH), 0.0) for side in (X < 0, X > 0))
+    assert np.array_equal(optimal_d(p, q), np.where(X < 0, 1, 0))
+    assert least_d_loss(p, q, WIDTH) == 0
+    half = (p + q) / 2  # JSD of p and the mean of p and q, by hand
+    divergence = 0.5 * (math.log(4 / 3) + (0.5 * math.log(2 / 3) + 0.5 * math.log(2)))
+    assert least_d_loss(p, half, WIDTH) == pytest.approx(math.log(4) - 2 * divergence)
+
+
+def test_no_d_has_less_loss_than_the_best() -> None:
+    p, q = mixture_density(X), mixture_density(X - 1)
+    d = optimal_d(p, q)
+    for other in (d.clip(0.1, 0.9), d**1.1, np.full_like(d, 0.5)):
+        loss = -(p * np.log(other) + q * np.log(1 - other)).sum() * WIDTH
+        assert least_d_loss(p, q, WIDTH) < loss
+
+
+def test_the_data_have_the_density() -> None:
+    import torch
+
+    data = module._real(100_000, torch.Generator().manual_seed(0)).numpy()
+    found = np.histogram(data, module._BINS, density=True)[0]
+    assert np.abs(found - mixture_density(X)).max() < 0.04
+
+
+def test_a_game_nears_the_data_and_d_its_optimum() -> None:
+    *_, trace = play("non-saturating", 200, 3, 0, looks=5)
+    assert isinstance(trace, Trace)
+    assert trace.steps == [0, 50, 100, 150, 200] and len(trace.moments) == 5
+    assert trace.least_loss_d[-1] > trace.least_loss_d[0] + 0.3
+    assert trace.least_loss_d[-1] < math.log(4) + 0.01
+    assert trace.loss_d[-1] == pytest.approx(math.log(4), abs=0.25)
+    assert trace.gap[-1] < 0.2 < 0.4 < trace.gap[0]
+
+
+def test_only_the_minimax_gradient_vanishes_where_d_is_sure() -> None:
+    (begin, *_, end) = confident_d(120, 0)
+    assert end[0] < begin[0] / 3
+    assert end[1] / end[2] < 0.3 < begin[1] / begin[2]
+
+
+def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MANY", 2000)
+    monkeypatch.setattr(module, "_EARLY", 30)
+    assert main(["explore", "gan-1d", "--steps", "8", "--d-steps", "1", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "gan-1d.json").read_text())
+    assert found["settings"] == {"experiment": "gan-1d", "seed": 0, "steps": 8, "d_steps": 1}
+    assert list(found["games"]) == ["minimax", "non-saturating"]
+    assert len(found["games"]["minimax"]["loss_d"]) == 9 and len(found["confident_d"]) == 30
+    assert read_photo(tmp_path / "gan-1d.png").pixels.std() > 10
+
+
+def test_wrong_usage_ends_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["explore", "gan-1d", "--steps", "0", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "0 is less than 8" in capsys.readouterr().err

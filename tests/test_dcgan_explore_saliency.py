@@ -1,0 +1,97 @@
+"""python -m dcgan explore saliency: guided back-propagation, and which faces a filter likes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from align.photo import read_photo
+from dcgan.__main__ import main
+from dcgan.checkpoint import Weights
+from dcgan.explore.saliency import _where, guided_gradient, responses
+
+
+def images(count: int = 3, size: int = 4) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_without_a_leaky_relu_it_is_the_gradient() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    found = guided_gradient(network, images(), lambda x: network(x)[:, 0])
+    assert torch.equal(found, network[1].weight.detach().view(1, 3, 4, 4).expand(3, -1, -1, -1))
+
+
+def test_of_a_linear_net_it_is_the_weight_where_that_and_the_input_are_positive() -> None:
+    network = nn.Sequential(nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(48, 1))
+    x = images()
+    found = guided_gradient(network, x, lambda x: network(x)[:, 0])
+    weight = network[2].weight.detach().view(1, 3, 4, 4)
+    assert torch.equal(found, torch.where((x > 0) & (weight > 0), weight, 0))
+    assert (found > 0).any() and (found == 0).any()
+
+
+def test_each_unit_on_the_way_has_to_speak_for_it() -> None:
+    first, last = nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False)
+    first.weight.data = torch.tensor([[1.0, -2, 0], [0, 1, 3]])
+    last.weight.data = torch.tensor([[2.0, -1]])
+    network = nn.Sequential(nn.Flatten(), first, nn.LeakyReLU(0.2), last)
+    x = torch.ones(2, 3, 1, 1)
+    x[0, 1] = -1  # the units are 3 and 2; then -1 and 4
+    found = guided_gradient(network, x, lambda x: network(x)[:, 0])[:, :, 0, 0]
+    assert torch.equal(found, torch.tensor([[2.0, -4, 0], [0, 0, 0]]))
+
+
+def test_the_network_is_left_as_it_was(small_weights: Weights) -> None:
+    D = small_weights.discriminator
+    x = images(2, 32)
+    before = D(x)
+    guided_gradient(D, x, D)
+    assert not any(module._forward_hooks for module in D.modules())
+    assert torch.equal(D(x), before)
+    with pytest.raises(RuntimeError):
+        guided_gradient(D, images(2, 4), D)
+    assert not any(module._forward_hooks for module in D.modules())
+
+
+def test_responses_are_the_strongest_of_each_filter(small_weights: Weights) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    D = small_weights.discriminator
+    found = responses(D, faces, 0)
+    assert found.shape == (70, 8)
+    from dcgan.tensors import to_tensor
+
+    assert torch.allclose(found[66:], D.features(to_tensor(faces[66:]))[0].amax(dim=(2, 3)))
+
+
+def test_where_the_gradients_lie() -> None:
+    inside, even = torch.zeros(1, 3, 20, 20), torch.ones(1, 3, 20, 20)
+    inside[:, :, 10, 8:11] = 1
+    assert _where(inside)["share_on_eyes_nose_mouth"] == _where(inside)["share_in_strongest_tenth_of_pixels"] == 1
+    assert _where(even)["share_in_strongest_tenth_of_pixels"] == pytest.approx(0.1)
+    assert _where(even)["share_on_eyes_nose_mouth"] == pytest.approx(_where(even)["area_of_eyes_nose_mouth"])
+
+
+def test_the_command_takes_generated_faces_or_a_folder(
+    tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explore", "saliency", "--weights", str(small_weights_file), "--device", "cpu", "--filters", "2"]
+    assert main([*words, "--count", "9", "--out", str(tmp_path / "a")]) == 0
+    found = json.loads((tmp_path / "a" / "saliency.json").read_text())
+    assert found["faces"] == 9 and found["layer"] == 2
+    assert all(len(found[name]["filters"]) == 2 for name in ("trained", "random"))
+    assert read_photo(tmp_path / "a" / "saliency.png").pixels.shape[0] > 4 * 32
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for index, face in enumerate(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(face).save(folder / f"{index}.png")
+    assert main([*words, "--faces", str(folder), "--layer", "0", "--out", str(tmp_path / "b")]) == 0
+    assert json.loads((tmp_path / "b" / "saliency.json").read_text())["faces"] == 3
+    capsys.readouterr()
+    assert main([*words, "--layer", "3", "--out", str(tmp_path / "c")]) == 2
+    assert "layer 3" in capsys.readouterr().err
+    assert main([*words, "--faces", str(tmp_path / "absent"), "--out", str(tmp_path / "c")]) == 2
+    assert "absent is no folder" in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""python -m dcgan explore walk: the paths, and how jumps show."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from align.photo import read_photo
+from dcgan.__main__ import main
+from dcgan.explore.files import sheet
+from dcgan.explore.walk import largest_step, lerp, pixel_steps, slerp
+
+
+@pytest.mark.parametrize("path", [slerp, lerp])
+def test_a_walk_from_z_to_z_stands_still(path) -> None:  # type: ignore[no-untyped-def]
+    z = torch.randn(128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(path(z, z, 7), z.expand(7, -1))
+
+
+@pytest.mark.parametrize("path", [slerp, lerp])
+def test_a_walk_begins_and_ends_where_it_is_told(path) -> None:  # type: ignore[no-untyped-def]
+    a, b = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    z = path(a, 3 * b, 5)
+    assert z.shape == (5, 128) and z.dtype == torch.float32
+    assert torch.allclose(z[0], a) and torch.allclose(z[-1], 3 * b)
+
+
+def test_slerp_keeps_the_norm_and_the_angle_between_steps() -> None:
+    a, b = torch.nn.functional.normalize(torch.randn(2, 128, generator=torch.Generator().manual_seed(0))) * 11
+    z = slerp(a, b, 9)
+    assert torch.allclose(z.norm(dim=1), torch.tensor(11.0))
+    steps = (z[1:] - z[:-1]).norm(dim=1)
+    assert torch.allclose(steps, steps[0], rtol=1e-4)
+    assert lerp(a, b, 9).norm(dim=1).min() < 9
+
+
+def test_slerp_between_opposite_z_is_a_line() -> None:
+    z = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(slerp(z, -z, 5), lerp(z, -z, 5))
+
+
+def test_a_jump_shows_and_an_even_walk_does_not() -> None:
+    even = np.arange(0, 50, 10, dtype=np.uint8)[:, None, None, None].repeat(12, axis=3)
+    jump = np.repeat(np.array([10, 210], dtype=np.uint8), [3, 2])[:, None, None, None]
+    assert np.array_equal(pixel_steps(even), [10, 10, 10, 10])
+    assert largest_step(pixel_steps(even)) == 1
+    assert largest_step(pixel_steps(jump)) == 4
+    assert largest_step(pixel_steps(even[:1].repeat(3, axis=0))) == 1
+
+
+def test_a_sheet_shows_the_images_as_they_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    picture = sheet([("a", images[:3]), ("bcd", images[3:])], ["1", "2", "3"])
+    height, width = picture.shape[:2]
+    assert np.array_equal(picture[height - 32 : height - 16, width - 16 :], images[2])
+    assert np.array_equal(picture[height - 16 :, width - 48 : width - 32], images[3])
+    assert (picture[height - 16 :, width - 16 :] == 255).all()  # no third image in that row
+    assert (picture[:, : width - 48] < 128).any() and (picture[: height - 32] < 128).any()  # the labels
+
+
+def test_the_command_writes_pictures_and_numbers(
+    tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "walk"
+    words = ["explore", "walk", "--weights", str(small_weights_file), "--out", str(out), "--device", "cpu"]
+    assert main([*words, "--pairs", "2", "--steps", "4"]) == 0
+    names = ("walk.png", "walk.gif", "walk.json")
+    assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)
+    found = json.loads((out / "walk.json").read_text())
+    assert found["settings"]["pairs"] == 2 and len(found["walks"]) == 4 and found["a_jump_would_be"] == 3
+    assert all(1 <= walk[f"largest_step_{by}"] <= 3 for walk in found["walks"] for by in ("pixels", "descriptor"))
+    assert read_photo(out / "walk.png").pixels.shape[0] == 4 * 32
+    with Image.open(out / "walk.gif") as animation:
+        assert animation.n_frames == 6 and animation.size == (64, 32)  # type: ignore[attr-defined]
+    assert main([*words, "--pairs", "2"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path) -> None:
+    (tmp_path / "walk.toml").write_text(f"pairs = 1\nsteps = 3\nweights = '{small_weights_file}'\n")
+    words = ["explore", "walk", "--out", str(tmp_path), "--config", str(tmp_path / "walk.toml"), "--steps", "4"]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "walk.json").read_text())
+    assert len(found["walks"]) == 2 and found["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "absent.safetensors"], "absent.safetensors is no file"),
+        (["--weights", "nobody"], "no weights named 'nobody'"),
+        (["--device", "quantum"], "the device is 'quantum'"),
+    ],
+)
+def test_wrong_usage_ends_with_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["explore", "walk", "--out", str(tmp_path / "out"), *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dcgan: ") and said in line
+    assert not (tmp_path / "out").exists()
