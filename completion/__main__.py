@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from completion.batch import Result
     from completion.complete import Progress
 
-_SOLVERS = ("fast", "search", "encoder", "paper", "bamos")
+_SOLVERS = ("fast", "thorough", "search", "encoder", "paper", "bamos")
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
   alpha (the transparent pixels of the photo), a mask FILE, or a FOLDER of masks named like the photos; white = fill
 

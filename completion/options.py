@@ -13,7 +13,7 @@ HOLES = {
 }
 # Those that search for minutes, see the first faces only; those that learn, need training faces.
 SLOW, LEARNING = ("paper", "bamos"), ("mean", "linear")
-SOLVERS = ("fast", *SLOW)
+SOLVERS = ("fast", "thorough", *SLOW)
 METHODS = (*SOLVERS, "telea", "ns", "biharmonic", *LEARNING)
 
 

@@ -162,6 +162,20 @@ def test_the_solver_encoder_is_one_pass_of_e(encoder_weights: Weights, target: N
     assert not torch.allclose(step.images, encoder_weights.generator(z), atol=1e-3)  # the skips count
 
 
+def test_the_solver_thorough_takes_the_mean_of_both_hands(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+    hole = HOLE.copy()
+    hole[:, 20:] = False  # off the middle, so that it matters which way round
+
+    def images(pixels: NDArray[np.uint8], hole: NDArray[np.bool_], solver: Solver) -> Tensor:
+        [step] = search(encoder_weights, pixels, hole, solver)
+        return step.images
+
+    one = images(target, hole, SOLVERS["encoder"])
+    other = images(target[:, ::-1].copy(), hole[:, ::-1].copy(), SOLVERS["encoder"]).flip(3)
+    assert not torch.allclose(one, other, atol=1e-3)
+    torch.testing.assert_close(images(target, hole, SOLVERS["thorough"]), (one + other) / 2)
+
+
 def test_the_search_begins_around_what_e_guesses(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
     z, _ = guess(encoder_weights, target)
     first = next(search(encoder_weights, target, HOLE, replace(FROM_E, draws=101, restarts=101)))
@@ -174,7 +188,7 @@ def test_faces_searched_together_get_what_each_gets_alone(encoder_weights: Weigh
     generator = np.random.default_rng(0)
     crops = generator.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     holes = generator.random((3, 32, 32)) < 0.4
-    for solver in (FROM_E, QUICK, SOLVERS["encoder"]):
+    for solver in (FROM_E, QUICK, SOLVERS["encoder"], SOLVERS["thorough"]):
         *_, together = solve(encoder_weights, crops, holes, solver)
         for index in range(3):
             alone = last(encoder_weights, crops[index], holes[index], solver)
@@ -188,7 +202,7 @@ def test_fast_searches_from_random_draws_where_an_encoder_cannot_help(
 ) -> None:
     assert resolve("fast", encoder_weights) is resolve("encoder", encoder_weights) is SOLVERS["encoder"]
     assert resolve("fast", small_weights) is resolve("fast", encoder_weights, block=4) is SOLVERS["search"]
-    assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"encoder"}
+    assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"encoder", "thorough"}
     one, other = (last(weights, target, HOLE, QUICK) for weights in (small_weights, encoder_weights))
     assert same(one, other)
     assert not same(one, last(encoder_weights, target, HOLE, FROM_E))

@@ -24,7 +24,8 @@ from ui.server import Guard
 
 _TOLD = (PhotoError, MaskError, NoFaceError, WeightsError, DatasetError, DeskError)
 _METHODS = [
-    ("Fast: one pass, nearest to the truth of all", "fast"),
+    ("Fast: one pass, the sharpest", "fast"),
+    ("Thorough: looks at the mirrored face, too; nearer to the truth, a little softer", "thorough"),
     ("Search: watch G look for the face, a few seconds", "search"),
     ("Paper: Yeh et al. 2017, half a minute a face", "paper"),
     ("Bamos: dcgan-completion.tensorflow, half a minute a face", "bamos"),
@@ -287,8 +288,10 @@ def _completing(desk: Desk) -> None:
     shown = [photo, editor, another, tools, named, status]
     photo.input(_calmly(opened), photo, shown, preprocess=False, **_QUIET, **_ALONE)
     next_example = gr.State(0)
-    example.click(_calmly_each(shown_example), next_example, [*shown, next_example], **_QUIET, **_ALONE)
-    another.click(closed, None, shown, **_QUIET)
+    # The editor keeps the frame of its first picture until it is taken down.
+    emptied = example.click(closed, None, shown, queue=False, **_QUIET)
+    emptied.then(_calmly_each(shown_example), next_example, [*shown, next_example], **_QUIET, **_ALONE)
+    another.click(closed, None, shown, queue=False, **_QUIET)
     for event in (named.input, every.input):
         event(
             _calmly(by_name),
@@ -347,7 +350,7 @@ def _completing_api(desk: Desk) -> None:
             gr.File(label="photo"),
             gr.Textbox("center", label=f"hole by name, if there is no mask file: {', '.join(HOLES)}"),
             gr.File(label="mask file, white = fill"),
-            gr.Textbox("fast", label="fast, search, encoder, paper or bamos"),
+            gr.Textbox("fast", label="fast, thorough, search, encoder, paper or bamos"),
             gr.Number(1, label="how many completions, from 1 to 8"),
             gr.Textbox("poisson", label="poisson, alpha or none"),
             gr.Number(0, label="seed"),
@@ -428,7 +431,7 @@ def _batching(desk: Desk) -> None:
                 elem_id="masks",
             )
             with gr.Row():
-                solver = gr.Radio([("fast", "fast"), ("search", "search")], value="fast", label="Quality")
+                solver = gr.Radio(["fast", "thorough"], value="fast", label="Quality")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=80)
             run = gr.Button("Complete all", variant="primary", elem_id="run")
             stop = gr.Button("Stop", variant="stop")

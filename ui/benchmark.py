@@ -1,4 +1,4 @@
-"""python -m ui.benchmark: many people at the page at once; does each get the own photo back, and how soon?"""
+"""python -m ui.benchmark: many people at the page at once, and whether each gets the own photo back, and how soon."""
 
 from __future__ import annotations
 

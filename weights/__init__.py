@@ -31,7 +31,7 @@ class Entry:
 REGISTRY = {
     "faces-64": Entry(
         file="faces-64.safetensors",
-        sha256="7a657df1ab42e395d45553d7e142e81299b5d6b3502b66a3a128c9fd9aa3cafa",
+        sha256="3d2d6be0c5e72fb4c1a0ff3932f6f225c925e218d1b3380178f7d949d5c6f57c",
         size=64,
         template="face",
         licence="non-commercial research",
