@@ -327,14 +327,14 @@ def _completing_api(desk: Desk) -> None:
 
     def complete(
         photo: str,
-        mask: str,
-        mask_file: str | None,
-        solver: str,
-        candidates: float,
-        blend: str,
-        seed: float,
-        weight: float | None,
-        as_png: bool,
+        mask: str = "center",
+        mask_file: str | None = None,
+        solver: str = "fast",
+        candidates: float = 1,
+        blend: str = "poisson",
+        seed: float = 0,
+        weight: float | None = None,
+        as_png: bool = True,
     ) -> Iterator[list[str]]:
         """Fill a hole in a photo: give a mask file (white = fill), or the name of a hole."""
         path = _loaded(photo)

@@ -1,6 +1,7 @@
 """What stands between the page and a network: closed doors, limits, headers, and a calm end."""
 
 import json
+import math
 import re
 import time
 from typing import Any
@@ -28,6 +29,7 @@ _HEADERS = {
     b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
 }
 _JSON_BYTES = 2**20
+_FETCH_S = 2  # in which a page begins to fetch the files that an answer names
 
 
 class _TooLargeError(Exception):
@@ -88,8 +90,8 @@ class Guard:
                 return PlainTextResponse(f"the request is larger than {_JSON_BYTES:,} bytes", 413), receive
             if not message.get("more_body"):
                 break
-        if _names_address(body):
-            return PlainTextResponse("addresses are not fetched; upload the file", 400), receive
+        if _forges_file(body):
+            return PlainTextResponse("only files that were uploaded are taken; upload the file", 400), receive
         read = False
 
         async def again() -> Message:
@@ -126,7 +128,7 @@ class Guard:
 
 
 def drained(state: dict[str, Any], seconds: float) -> bool:
-    """Take no new work, and wait until all that runs is answered.
+    """Take no new work, and wait until all that runs is answered, and its files have been fetched.
 
     Args:
         state: of a Guard.
@@ -136,7 +138,10 @@ def drained(state: dict[str, Any], seconds: float) -> bool:
     """
     state["closing"] = True
     ends = time.monotonic() + seconds
-    while state["requests"] and time.monotonic() < ends:
+    answered = -math.inf
+    while time.monotonic() < ends and (state["requests"] or time.monotonic() - answered < _FETCH_S):
+        if state["requests"]:
+            answered = time.monotonic()
         time.sleep(0.05)
     return not state["requests"]
 
@@ -151,8 +156,11 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-def _names_address(body: bytes) -> bool:
-    """Whether a request for work has a file that lies elsewhere, which Gradio would fetch, or hides what it has."""
+def _forges_file(body: bytes) -> bool:
+    """Whether a request for work has a file that Gradio would fetch from elsewhere, or hides what it has.
+
+    Of files without the mark of "meta" Gradio does not look where they lie, and gr.Image takes them all the same.
+    """
     try:
         pending = [json.loads(body)]
     except RecursionError:
@@ -163,7 +171,7 @@ def _names_address(body: bytes) -> bool:
         item = pending.pop()
         if isinstance(item, dict):
             path = item.get("path")
-            if isinstance(path, str) and "://" in path:
+            if isinstance(path, str) and ("://" in path or item.get("meta") != {"_type": "gradio.FileData"}):
                 return True
             pending += item.values()
         elif isinstance(item, list):
