@@ -52,7 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     place("--eyes", type=_four, metavar="X,Y,X,Y", help="centres of the eyes in pixels, of a face at any angle")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
     add("--solver", choices=_SOLVERS, default="fast", help="how to search z (%(default)s)")
-    add("--prior-weight", type=_weight, metavar="W", help="of the loss that asks D (default: the solver's own)")
+    add("--prior-weight", type=_amount, metavar="W", help="of the loss that asks D (default: the solver's own)")
+    add("--seconds", type=_amount, metavar="S", help="search a photo for so long, then take the best yet (no limit)")
     add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
     add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
     add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
@@ -79,11 +80,11 @@ def _seed(text: str) -> int:
     return seed
 
 
-def _weight(text: str) -> float:
-    weight = float(text)
-    if not 0 <= weight < float("inf"):
+def _amount(text: str) -> float:
+    amount = float(text)
+    if not 0 <= amount < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
-    return weight
+    return amount
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -166,6 +167,7 @@ def _complete(arguments: argparse.Namespace) -> int:
         history=arguments.history,
         overwrite=arguments.overwrite,
         measure=arguments.report is not None,
+        seconds=arguments.seconds,
     )
     results: list[Result] = []
     single = len(outputs) == 1 and not arguments.photos[0].is_dir()
@@ -243,6 +245,7 @@ def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
         "candidates",
         "solver",
         "prior_weight",
+        "seconds",
         "blend",
         "seed",
         "weights",

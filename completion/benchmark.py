@@ -97,7 +97,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     import weights
     from align.photo import PhotoError, prepare_folder
-    from completion.compare import Progress, Row, compare, spread, usable
+    from completion.compare import Progress, Row, compare, lacking, spread
     from completion.report import JSON_FILE, Report
     from dcgan.checkpoint import load_weights
     from dcgan.dataset import digest, load_faces
@@ -119,8 +119,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     faces = spread(load_faces(arguments.faces, size, say), options.limit, options.seed)
     training = load_faces(arguments.train, size, say) if arguments.train else None
     prepare_folder(arguments.out, arguments.faces, *filter(None, [arguments.train]))
-    left_out = sorted(set(options.methods) - set(usable(options.methods, training is not None)))
-    notes = [f"{name} is left out: it needs --train" for name in left_out]
+    left_out = lacking(options.methods, trained.encoder is not None, training is not None)
+    notes = [f"{name} is left out: it needs {what}" for name, what in left_out.items()]
     if trained.encoder is None and "fast" in options.methods:
         notes.append("fast is the solver search: the weights have no encoder")
     for note in notes:

@@ -17,7 +17,7 @@ from completion import place
 from completion.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
 from completion.complete import FaceCompleter
 from completion.masks import named_hole, needs_landmarks
-from completion.options import HOLES, LEARNING, SLOW, BenchmarkOptions
+from completion.options import ENCODER, HOLES, LEARNING, SLOW, BenchmarkOptions
 from dcgan import metrics
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
@@ -122,9 +122,10 @@ def compare(
         LandmarkModelError: dlib or its files are absent.
         WeightsError: the weights are for faces aligned in an unknown way.
     """
-    names = usable(options.methods, training is not None)
+    left_out = lacking(options.methods, weights.encoder is not None, training is not None)
+    names = [name for name in options.methods if name not in left_out]
     if not names:
-        raise CompareError(f"none of {', '.join(options.methods)} can be used; give --train")
+        raise CompareError(f"none of {', '.join(left_out)} can be used; give {', '.join(sorted({*left_out.values()}))}")
     methods: dict[str, Method] = {"telea": telea, "ns": navier_stokes, "biharmonic": biharmonic}
     for name in names:
         if name not in methods and name not in LEARNING:
@@ -156,9 +157,11 @@ def spread(faces: NDArray[np.uint8], limit: int, seed: int) -> NDArray[np.uint8]
     return faces[np.random.default_rng(seed).permutation(chosen)]
 
 
-def usable(names: tuple[str, ...], training: bool) -> list[str]:
-    """Those methods that have what they need."""
-    return [name for name in names if training or name not in LEARNING]
+def lacking(names: tuple[str, ...], encoder: bool, training: bool) -> dict[str, str]:
+    """The methods that do not have what they need, and what that is."""
+    needs = {} if encoder else dict.fromkeys(ENCODER, "weights with an encoder")
+    needs |= {} if training else dict.fromkeys(LEARNING, "--train")
+    return {name: needs[name] for name in sorted(names) if name in needs}
 
 
 def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:

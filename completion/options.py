@@ -13,7 +13,8 @@ HOLES = {
 }
 # Those that search for minutes, see the first faces only; those that learn, need training faces.
 SLOW, LEARNING = ("paper", "bamos"), ("mean", "linear")
-SOLVERS = ("fast", "thorough", *SLOW)
+ENCODER = ("thorough",)  # nothing without one
+SOLVERS = ("fast", *ENCODER, *SLOW)
 METHODS = (*SOLVERS, "telea", "ns", "biharmonic", *LEARNING)
 
 

@@ -807,6 +807,30 @@ def test_fault_34_what_ends_a_run_is_one_line_and_its_code_and_the_report_tells_
     assert len(strict((tmp_path / "report.json").read_text())["photos"]) == 1
 
 
+def test_a_search_whose_time_is_over_gives_the_best_it_has(complete: Complete, tmp_path: Path, done: Path) -> None:
+    report = tmp_path / "report.json"
+    assert complete(save(tmp_path / "a.png"), "--solver", "paper", "--seconds", 0, "--history", "--report", report) == 0
+    assert len((done / "a.history.jsonl").read_text().splitlines()) == 1  # of the three that it would have
+    [record] = strict(report.read_text())["photos"]
+    assert any("stopped after 0 s" in note for note in record["notes"])
+    assert (
+        complete(save(tmp_path / "b.png"), "--solver", "paper", "--seconds", 1000, "--history", "--report", report) == 0
+    )
+    assert len((done / "b.history.jsonl").read_text().splitlines()) == 3
+    [record] = strict(report.read_text())["photos"]
+    assert not any("stopped" in note for note in record["notes"])
+
+
+def test_the_prior_weight_is_the_solvers_own_unless_another_is_given(
+    complete: Complete, tmp_path: Path, done: Path
+) -> None:
+    found = []
+    for name, *given in (("a",), ("b", "--prior-weight", SOLVERS["search"].prior_weight), ("c", "--prior-weight", 1e6)):
+        assert complete(save(tmp_path / f"{name}.png"), "--solver", "search", *given) == 0
+        found.append(pixels(done / f"{name}.png"))
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
 def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])

@@ -83,27 +83,32 @@ def launch(
     """
     state: dict[str, Any] = {"requests": 0, "closing": False}
     guard = Middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state)
-    app.launch(
-        server_name=host,
-        server_port=port,
-        auth=auth,
-        root_path=root_path,
-        inbrowser=in_browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        show_error=False,
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        max_file_size=limits.file_bytes,
-        footer_links=["api", "settings"],
-        app_kwargs={"middleware": [guard]},
-        theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=_CSS,
-    )
+    try:
+        app.launch(
+            server_name=host,
+            server_port=port,
+            auth=auth,
+            root_path=root_path,
+            inbrowser=in_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            show_error=False,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            max_file_size=limits.file_bytes,
+            footer_links=["api", "settings"],
+            app_kwargs={"middleware": [guard]},
+            theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            css=_CSS,
+        )
+    except OSError as error:
+        raise OSError(
+            f"port {port} at {host} is taken, or not this machine's; give another --port or --host"
+        ) from error
     return state
 
 
@@ -152,9 +157,9 @@ def _completing(desk: Desk) -> None:
                     )
                     inverted = gr.Button("Invert the hole", size="sm", elem_id="invert")
             with gr.Row():
-                complete = gr.Button("Complete", variant="primary", elem_id="complete")
-                again = gr.Button("Another seed", elem_id="again")
-                stop = gr.Button("Stop", variant="stop", elem_id="stop")
+                complete = gr.Button("Complete", variant="primary", min_width=100, elem_id="complete")
+                again = gr.Button("New seed", min_width=100, elem_id="again")
+                stop = gr.Button("Stop", variant="stop", min_width=100, elem_id="stop")
             status = gr.Markdown(_FIRST, elem_id="status")
             with gr.Accordion("Settings", open=False, elem_id="settings"):
                 solver = gr.Radio(_METHODS, value="fast", label="Quality", elem_id="solver")
@@ -185,6 +190,7 @@ def _completing(desk: Desk) -> None:
                 label="3. Before and after: drag the line",
                 format="png",
                 buttons=["fullscreen"],
+                slider_position=15,
                 visible=False,
                 elem_id="slider",
             )
