@@ -37,6 +37,7 @@ _ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 _QUIET: dict[str, Any] = {"api_visibility": "private"}
 _CSS = """
 #sheet .grid-wrap, #gallery .grid-wrap { height: auto !important; max-height: none !important; min-height: 0 }
+#sheet .grid-container, #gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important }
 .gradio-container { max-width: 1200px !important; width: 100% !important; margin: 0 auto !important }
 """
 
@@ -392,11 +393,11 @@ def _exploring(desk: Desk) -> None:
                 end = gr.Number(2, precision=0, minimum=1, maximum=_FACES, label="to face", min_width=80)
                 walk = gr.Button("Walk", elem_id="walk")
             film = gr.Image(label="The walk", format="gif", type="filepath", buttons=[], height=240, elem_id="film")
-            steps = gr.Image(label="Its steps", format="png", buttons=["fullscreen"], elem_id="steps")
+            steps = gr.Image(label="Its steps", show_label=False, format="png", buttons=[], elem_id="steps")
             with gr.Row():
-                direction = gr.Dropdown(list(LABELS), label="Move the face along", min_width=120, elem_id="direction")
+                direction = gr.Dropdown(list(LABELS), label="More and less of", min_width=120, elem_id="direction")
                 move = gr.Button("Move", elem_id="move")
-            moved = gr.Image(label="Less, the face itself, more", format="png", buttons=["fullscreen"], elem_id="moved")
+            moved = gr.Image(label="Moved", show_label=False, format="png", buttons=[], elem_id="moved")
 
     def sampled(seed: float) -> list[tuple[NDArray[np.uint8], str]]:
         """Sixteen generated faces of a seed."""
