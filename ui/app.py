@@ -32,6 +32,7 @@ _METHODS = [
 ]
 _BLENDS = [("Poisson: colours flow in from the rim", "poisson"), ("Soft edge", "alpha"), ("None", "none")]
 _FIRST = "Load a photo, or try an example face; then paint over what is missing, and press **Complete**."
+_FAILED = "That did not work"
 _FACES = 16  # on the sheet of the Explore tab
 _ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 _QUIET: dict[str, Any] = {"api_visibility": "private"}
@@ -218,7 +219,10 @@ def _completing(desk: Desk) -> None:
     def opened(path: dict[str, Any] | None) -> Any:
         if path is None:
             return [gr.skip()] * 6
-        return show(Path(path["path"]))
+        try:
+            return show(Path(path["path"]))
+        except PhotoError as error:
+            return [*closed()[:-1], _refusal(error)]
 
     def show(path: Path) -> list[Any]:
         shown, faces = desk.load(path)
@@ -262,7 +266,13 @@ def _completing(desk: Desk) -> None:
         hole = desk.hole(_loaded(path), drawn=_layers(value))
         return _on_editor(_background(value), desk.drawing(~hole))
 
-    def fill(path: Any, value: Any, *chosen: Any) -> Iterator[list[Any]]:
+    def fill(*inputs: Any) -> Iterator[list[Any]]:
+        try:
+            yield from filling(*inputs)
+        except _TOLD as error:
+            yield [*[gr.skip()] * 5, _refusal(error)]
+
+    def filling(path: Any, value: Any, *chosen: Any) -> Iterator[list[Any]]:
         photo = _loaded(path)
         solver, candidates, blend, seed, weight, as_png = chosen
         settings = Settings(solver, _whole(candidates), blend, _whole(seed), weight, bool(as_png))
@@ -293,14 +303,14 @@ def _completing(desk: Desk) -> None:
         return [(pair[0]["path"], desk.shown(Path(file))), file]
 
     shown = [photo, editor, another, tools, named, status]
-    photo.input(_calmly(opened), photo, shown, preprocess=False, **_QUIET, **_ALONE)
+    photo.input(opened, photo, shown, preprocess=False, **_QUIET, **_ALONE)
     next_example = gr.State(0)
     # The editor keeps the frame of its first picture until it is taken down.
     emptied = example.click(closed, None, shown, queue=False, **_QUIET)
     emptied.then(_calmly_each(shown_example), next_example, [*shown, next_example], **_QUIET, **_ALONE)
     another.click(closed, None, shown, queue=False, **_QUIET)
-    for event in (named.input, every.input):
-        event(
+    for changed in (named.input, every.input):
+        changed(
             _calmly(by_name),
             [photo, editor, named, every],
             editor,
@@ -313,7 +323,7 @@ def _completing(desk: Desk) -> None:
     result = [growing, slider, gallery, download, files, status]
     settings = [solver, candidates, blend, seed, weight, as_png]
     run: dict[str, Any] = {
-        "fn": _calmly_each(fill),
+        "fn": fill,
         "inputs": [photo, editor, *settings],
         "outputs": result,
         "preprocess": False,
@@ -499,8 +509,18 @@ def _calmly_each(work: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[A
 
 
 def _told_error(error: Exception) -> gr.Error:
-    words = str(error)
-    return gr.Error(_plain(words[:1].upper() + words[1:]), title="That did not work", print_exception=False)
+    return gr.Error(_words(error), title=_FAILED, print_exception=False)
+
+
+def _refusal(error: Exception) -> str:
+    """What went wrong: in the corner of the page for a while, and where the next step is told until it is mended."""
+    gr.Warning(_words(error), title=_FAILED)
+    return f"**{_FAILED}.** {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    words = re.sub(r"say where it is \(--.*?\), ", "", str(error))  # which only the command line can be told
+    return _plain(words[:1].upper() + words[1:])
 
 
 def _plain(text: str) -> str:
