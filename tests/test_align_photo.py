@@ -472,14 +472,21 @@ def test_fault_41_pixels_and_digest_are_of_the_same_bytes(file, monkeypatch):
     file.write_bytes(first)
     opened = photo_module._open
 
-    def swap(stream):
+    def swap(stream, *limits):
         if isinstance(stream, io.BytesIO):  # the bytes are read
             file.write_bytes(encode(Image.new("RGB", (5, 5)), "PNG"))
-        return opened(stream)
+        return opened(stream, *limits)
 
     monkeypatch.setattr(photo_module, "_open", swap)
     photo = read_photo(file)
     assert np.array_equal(photo.pixels, gradient()) and photo.sha256 == hashlib.sha256(first).hexdigest()
+
+
+def test_fewer_pixels_may_be_allowed(file):
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    assert read_photo(file, max_pixels=600).pixels.shape == (20, 30, 3)
+    with pytest.raises(PhotoError, match="too large: 30x20 are over 599 pixels"):
+        read_photo(file, max_pixels=599)
 
 
 def test_fault_41_a_file_that_has_gone_is_named(tmp_path):
