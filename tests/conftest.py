@@ -1,9 +1,14 @@
 """What several tests need: the photos beside the project, a small set of networks, the public-domain test face."""
 
+import asyncio
+import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +24,21 @@ SHARED = Path(__file__).parents[2] / "shared"
 torch.set_num_threads(1)
 
 
+# What Gradio does in the process of the tests: asks pandas for what is old, and leaves event loops open, and sockets
+# with which it found that a port is taken.
+_OF_GRADIO = (
+    "ignore::DeprecationWarning:gradio",
+    "ignore:unclosed event loop:ResourceWarning",
+    r"ignore:unclosed <socket.socket fd=\d+, family=1,:ResourceWarning",
+    r"ignore:unclosed <socket.socket .*laddr=\('[\d.]+', 0\):ResourceWarning",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "serve" in getattr(item, "fixturenames", ()):
+            for words in _OF_GRADIO:
+                item.add_marker(pytest.mark.filterwarnings(words))
     if not SHARED.is_dir():
         for item in items:
             if item.get_closest_marker("shared"):
@@ -101,3 +120,49 @@ def encoder_weights_file(tmp_path_factory: pytest.TempPathFactory, small_weights
 @pytest.fixture(scope="session")
 def encoder_weights(encoder_weights_file: Path) -> Weights:
     return load_weights(encoder_weights_file)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that is being served.
+
+    Attributes:
+        url: its address.
+        state: of ui.server.Guard.
+        app: Gradio's, a gr.Blocks.
+    """
+
+    url: str
+    state: dict[str, Any]
+    app: Any
+
+
+@pytest.fixture(scope="session")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Gradio keeps files; it reads its environment when it is imported, so that this comes before."""
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GRADIO_TEMP_DIR", str(folder))
+        environment.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        environment.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
+    """Serves the page of a desk on a free port for a while."""
+
+    @contextmanager
+    def served(desk: Any, **settings: Any) -> Iterator[Page]:
+        from ui.app import build_app, launch
+
+        app: Any = build_app(desk)
+        state = launch(app, desk.limits, **settings)
+        try:
+            yield Page(app.local_url.rstrip("/"), state, app)
+        finally:
+            app.close(verbose=False)
+            asyncio.set_event_loop(None)  # of those loops the last one
+            gc.collect()
+
+    return served

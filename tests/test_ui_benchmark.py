@@ -54,7 +54,7 @@ def test_photos_of_others_errors_and_a_full_queue_are_told_apart(tmp_path: Path)
         RuntimeError("something broke"),
         RuntimeError("Queue is full. Max size is 1 and size is 1."),
     ):
-        user = benchmark._User(tmp_path / "own.png", own, Answers(answer))  # type: ignore[arg-type]
+        user = benchmark._User(tmp_path / "own.png", own, Answers(answer))
         benchmark._complete(user, tmp_path / "own.png", hole)
         found.append((len(user.seconds), user.mixed, len(user.errors), user.refused))
     assert found == [(1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]

@@ -36,6 +36,13 @@ class Served:
 Start = Callable[..., Served]
 
 
+@pytest.fixture(autouse=True)
+def environment(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What main sets for good, for its process is its own; that of the tests is not."""
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
 @pytest.fixture
 def port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -128,10 +135,8 @@ def test_a_config_file_gives_what_the_command_line_does_not(tmp_path: Path, caps
 
 @pytest.mark.parametrize("content", [None, b"", b"text"], ids=["absent", "empty", "text"])
 def test_weights_that_cannot_be_used_are_2_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
 ) -> None:
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # main sets them for good
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -26,6 +28,7 @@ from completion import complete as complete_module
 from completion.solve import Step
 from dcgan.checkpoint import Weights
 from ui.desk import Desk, Limits
+from ui.server import sweep
 
 FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 CENTER = np.zeros((32, 32), dtype=bool)
@@ -86,45 +89,44 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     gate.set()
 
 
-def save(path: Path, pixels: NDArray[np.uint8] = FACE) -> Path:
+def save(path: Path, pixels: NDArray[Any] = FACE) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
 
 
-def pixels(path: str | Path) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path))
+def pixels(path: str | Path | io.BytesIO) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def upload(http: httpx.Client, path: Path) -> dict[str, Any]:
     """What a page sends for a file after it has uploaded it."""
-    [stored] = http.post(f"{API}/upload", files={"files": path.read_bytes()}).raise_for_status().json()
+    [stored] = http.post(f"{API}/upload", files={"files": (path.name, path.read_bytes())}).raise_for_status().json()
     return {"path": stored, "meta": META, "orig_name": path.name}
 
 
-def handler(http: httpx.Client, name: str, event: str = "click") -> int:
-    """Number of what the page does on an event of a component; or of what has that name for programs."""
+def handler(http: httpx.Client, name: str, event: str = "") -> int:
+    """Number of what the page does on an event of a component; or, without one, of what has that name for programs."""
     config = http.get("/config").json()
     ids = {component["props"].get("elem_id"): component["id"] for component in config["components"]}
     for item in config["dependencies"]:
-        if item["api_name"] == name or [ids.get(name), event] in item["targets"]:
+        if [ids.get(name), event] in item["targets"] if event else item["api_name"] == name:
             return int(item["id"])
     raise AssertionError(f"the page does nothing on {event} of {name}")
 
 
-def ask(http: httpx.Client, number: int, data: list[Any], event: Any = None) -> dict[str, Any] | httpx.Response:
-    """Have a handler run as the page does; its last message, or the answer that refuses it."""
+def ask(http: httpx.Client, number: int, data: list[Any], event: Any = None) -> tuple[bool, str]:
+    """Have a handler run as the page does; whether it did what it was asked to, and all that it said."""
     session = uuid4().hex
     body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event}
     answer = http.post(f"{API}/queue/join", json=body)
     if answer.is_error:
-        return answer
-    with http.stream("GET", f"{API}/queue/data", params={"session_hash": session}) as stream:
-        for line in stream.iter_lines():
-            message = json.loads(line.removeprefix("data: ") or "{}")
-            if message.get("msg") == "process_completed":
-                return dict(message)
-    raise AssertionError("the stream ended without an answer")
+        return False, f"{answer.status_code} {answer.text}"
+    told = http.get(f"{API}/queue/data", params={"session_hash": session}).text
+    messages = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line]
+    [success] = [message["success"] for message in messages if message["msg"] == "process_completed"]
+    return success and "did not work" not in told, told
 
 
 def tells_no_path(text: str) -> bool:
@@ -133,8 +135,7 @@ def tells_no_path(text: str) -> bool:
 
 def alive(http: httpx.Client, photo: Path) -> bool:
     """Whether the server still fills holes."""
-    message = ask(http, handler(http, "complete"), api_inputs(upload(http, photo)))
-    return isinstance(message, dict) and bool(message["success"])
+    return ask(http, handler(http, "complete"), api_inputs(upload(http, photo)))[0]
 
 
 def api_inputs(photo: Any, mask: Any = None, solver: str = "fast") -> list[Any]:
@@ -172,10 +173,11 @@ def test_faces_walks_and_batches_are_for_programs_too(connect: Callable[..., Cli
     client = connect()
     faces = client.predict(3, api_name="/sample")
     film, steps = client.predict(3, 2, 5, api_name="/walk")
-    assert len(faces) == 16 and Image.open(film).format == "GIF"
+    with Image.open(film) as animation:
+        assert len(faces) == 16 and animation.format == "GIF"
     assert np.abs(pixels(steps)[:, :96].astype(int) - pixels(faces[1]["image"])).max() <= 1
     told, archive = client.predict([handle_file(photo)], "center", [], "fast", 0, api_name="/batch")
-    assert "a\\.png: completed" in told.replace(".png", "\\.png") and Path(archive).suffix == ".zip"
+    assert "a.png: completed" in told and Path(archive).suffix == ".zip"
 
 
 def test_programs_are_told_of_what_is_for_them_and_of_nothing_else(connect: Callable[..., Client]) -> None:
@@ -204,8 +206,8 @@ def test_healthz_tells_of_the_end_and_no_work_is_taken_then(http: httpx.Client, 
     page.state["closing"] = True
     try:
         assert http.get("/healthz").status_code == 503
-        answer = ask(http, number, data)
-        assert isinstance(answer, httpx.Response) and answer.status_code == 503
+        assert ask(http, number, data) == (False, "503 the server is closing; try again in a minute")
+        assert http.post(f"{API}/upload", files={"files": photo.read_bytes()}).status_code == 503
         assert http.get("/config").status_code == 200  # pages that are open get their answers
     finally:
         page.state["closing"] = False
@@ -237,7 +239,6 @@ def test_healthz_tells_of_the_end_and_no_work_is_taken_then(http: httpx.Client, 
         ("GET", "/monitoring/summary"),
         ("GET", "/docs"),
         ("GET", "/unknown"),
-        ("GET", "//config"),
         ("PUT", "/config"),
         ("DELETE", f"{API}/upload"),
         ("PATCH", "/"),
@@ -247,6 +248,11 @@ def test_healthz_tells_of_the_end_and_no_work_is_taken_then(http: httpx.Client, 
 def test_all_else_that_gradio_offers_is_closed(http: httpx.Client, request_: tuple[str, str]) -> None:
     answer = http.request(*request_, json={"data": []} if request_[0] == "POST" else None)
     assert (answer.status_code, answer.text) == (404, "not found")
+
+
+def test_web_sockets_which_the_page_has_no_use_for_are_refused(http: httpx.Client) -> None:
+    wanted = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    assert http.get("/", headers=wanted | {"sec-websocket-key": "a" * 22 + "=="}).status_code == 403
 
 
 def test_work_that_waits_in_the_queue_cannot_be_had_past_it(http: httpx.Client, photo: Path) -> None:
@@ -301,52 +307,64 @@ def test_fault_55_no_file_is_served_but_those_of_the_page(page: Any, tmp_path: P
 
 
 # Each way in which a page hands files over: what it does, and what it sends, with one file of the sender's choice.
-Sent = Callable[[Any, Any], list[Any]]
 SETTINGS = ["fast", 1, "poisson", 0, None, True]
-WAYS: dict[str, tuple[str, str, Sent, Any]] = {
+CHOICE = {"index": 0, "value": None}
+WAYS: dict[str, tuple[str, str, Callable[[Any, Any], list[Any]], Any]] = {
     "photo": ("photo", "input", lambda own, file: [file], None),
     "photo to fill": ("complete", "click", lambda own, file: [file, drawing(own, own), *SETTINGS], None),
     "layer": ("complete", "click", lambda own, file: [own, drawing(own, file), *SETTINGS], None),
     "background": ("invert", "click", lambda own, file: [own, drawing(file, own)], None),
     "mask": ("mask", "upload", lambda own, file: [own, drawing(own, own), file], None),
-    "chosen": ("gallery", "select", lambda own, file: [[own, own], [file]], {"index": 0, "value": None}),
-    "before": ("gallery", "select", lambda own, file: [[file, own], [own]], {"index": 0, "value": None}),
-    "photo of a program": ("/complete", "", lambda own, file: api_inputs(file), None),
-    "mask of a program": ("/complete", "", lambda own, file: api_inputs(own, file), None),
-    "photo of a batch": ("/batch", "", lambda own, file: [[own, file], "center", None, "fast", 0], None),
-    "mask of a batch": ("/batch", "", lambda own, file: [[own], "center", [file], "fast", 0], None),
+    "chosen": ("gallery", "select", lambda own, file: [[own, own], [file]], CHOICE),
+    "before": ("gallery", "select", lambda own, file: [[file, own], [own]], CHOICE),
+    "photo of a program": ("complete", "", lambda own, file: api_inputs(file), None),
+    "mask of a program": ("complete", "", lambda own, file: api_inputs(own, file), None),
+    "photo of a batch": ("batch", "", lambda own, file: [[own, file], "center", None, "fast", 0], None),
+    "mask of a batch": ("batch", "", lambda own, file: [[own], "center", [file], "fast", 0], None),
 }
 
 
-def drawing(background: Any, layer: Any) -> dict[str, Any]:
-    return {"background": background, "layers": [layer], "composite": None}
+def drawing(background: Any, *layers: Any) -> dict[str, Any]:
+    return {"background": background, "layers": layers, "composite": None}
+
+
+def face_with_hole(path: Path) -> Path:
+    """A photo, a layer and a mask at once."""
+    return save(path, np.dstack([np.where(CENTER[..., None], 255, FACE // 2), np.where(CENTER, 255, 0)]))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_fault_55_only_files_that_were_uploaded_are_taken(
-    http: httpx.Client, tmp_path: Path, photo: Path, way: str
-) -> None:
+def test_fault_55_only_files_that_were_uploaded_are_taken(http: httpx.Client, tmp_path: Path, way: str) -> None:
     name, event, sent, event_data = WAYS[way]
-    number, own = handler(http, name.removeprefix("/"), event), upload(http, photo)
-    picture = save(tmp_path / "secret.png")  # which could be read, if it were looked at
+    number, own = handler(http, name, event), upload(http, face_with_hole(tmp_path / "a.png"))
+    assert ask(http, number, sent(own, own), event_data)[0]
+    secret = face_with_hole(tmp_path / "secret.png")  # which would do as well, if it were looked at
     project = next(Path.cwd().glob("*.toml"))  # Gradio lets handlers give away what lies where the server was started
-    for path in ("/etc/passwd", str(picture), str(project), f"{Path(own['path']).parent}/../../../{picture}"):
-        for file in ({"path": path, "meta": META}, {"path": path}, {"path": path, "url": own["path"]}, path):
-            message = ask(http, number, sent(own, file), event_data)
-            assert isinstance(message, dict) and message["success"] is False
-            assert tells_no_path(json.dumps(message["output"]))
-    assert alive(http, photo)
+    above = f"{Path(own['path']).parent}/../../../../../../../.."
+    for path in ("/etc/passwd", str(secret), str(project), f"{above}{secret}", f"{above}/etc/passwd"):
+        for file in (
+            {"path": path, "meta": META},
+            {"path": path},
+            {"path": path, "meta": None},
+            {"path": path, "meta": {"_type": "x"}},
+            {"path": path, "url": own["path"], "orig_name": "a.png"},
+            own | {"path": path, "url": own["path"], "is_stream": True},
+            path,
+        ):
+            taken, told = ask(http, number, sent(own, file), event_data)
+            assert not taken and tells_no_path(told.replace(os.environ["GRADIO_TEMP_DIR"], ""))
+    assert ask(http, number, sent(own, own), event_data)[0]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_fault_55_no_address_is_fetched(http: httpx.Client, photo: Path, way: str) -> None:
     name, event, sent, event_data = WAYS[way]
-    number, own = handler(http, name.removeprefix("/"), event), upload(http, photo)
+    number, own = handler(http, name, event), upload(http, photo)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}/a.png"
         for scheme in ("http", "https", "HTTP", "ftp"):
-            answer = ask(http, number, sent(own, {"path": f"{scheme}://{address}", "meta": META}), event_data)
-            assert isinstance(answer, httpx.Response) and answer.status_code == 400
+            file = {"path": f"{scheme}://{address}", "meta": META}
+            assert ask(http, number, sent(own, file), event_data)[1].startswith("400 ")
         # Gradio's own notes on a file, in which an address does no harm.
         ask(http, number, sent(own, own | {"url": f"http://{address}", "orig_name": f"http://{address}"}), event_data)
         listening.settimeout(0.5)
@@ -427,6 +445,30 @@ def test_fault_56_a_huge_name_and_thousands_of_parts_do_no_harm(http: httpx.Clie
     assert alive(http, photo)
 
 
+def test_fault_56_uploads_that_gradio_forgets_are_swept_away_and_no_others(
+    http: httpx.Client, uploads: Path, photo: Path
+) -> None:
+    own = Path(upload(http, photo)["path"])
+    before = stored(uploads)
+    assert http.post(f"{API}/upload", files={"other": photo.read_bytes()}).json() == []
+    [forgotten] = stored(uploads) - before
+    sweep(uploads, 3600)
+    assert forgotten.exists()  # it may still be under way
+    sweep(uploads, 0)
+    assert not forgotten.exists() and own.exists()
+
+
+def test_fault_56_no_upload_is_taken_when_the_disk_is_nearly_full(
+    http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(photo.parent)._replace(free=2**30)
+    with monkeypatch.context() as context:
+        context.setattr(shutil, "disk_usage", lambda _: usage)
+        answer = http.post(f"{API}/upload", files={"files": photo.read_bytes()})
+    assert answer.status_code == 507 and tells_no_path(answer.text)
+    assert alive(http, photo)
+
+
 def test_fault_56_a_request_over_a_mebibyte_is_refused(http: httpx.Client, photo: Path) -> None:
     body = {"data": ["a" * 2**20], "fn_index": 0, "session_hash": "x"}
     for path in ("queue/join", "call/complete", "run/predict", "cancel"):
@@ -440,7 +482,8 @@ def test_fault_56_a_request_over_a_mebibyte_is_refused(http: httpx.Client, photo
 )
 def test_requests_that_make_no_sense_are_refused_without_a_path(http: httpx.Client, body: bytes) -> None:
     for path in ("queue/join", "call/complete", "run/predict", "cancel", "reset"):
-        answer = http.post(f"{API}/{path}", content=body, headers={"content-type": "application/json"})
+        headers = {"content-type": "application/json", "connection": "close"}
+        answer = http.post(f"{API}/{path}", content=body, headers=headers)
         assert tells_no_path(answer.text)
     assert http.get("/healthz").text == "ok"
 
@@ -464,9 +507,12 @@ def test_thousands_of_files_named_in_one_request_are_refused(http: httpx.Client,
     own = upload(http, photo)
     many = [{"path": own["path"], "meta": META}] * 1000
     editor = drawing(own, own) | {"layers": many}
-    for name, data in (("complete", [own, editor, *SETTINGS]), ("/batch", [[own], "center", many, "fast", 0])):
-        message = ask(http, handler(http, name.removeprefix("/")), data)
-        assert isinstance(message, dict) and "1000" in message["output"]["error"]
+    for number, data in (
+        (handler(http, "complete", "click"), [own, editor, *SETTINGS]),
+        (handler(http, "batch"), [[own], "center", many, "fast", 0]),
+    ):
+        taken, told = ask(http, number, data)
+        assert not taken and "here are 1000" in told
 
 
 # Fault 58: several people
@@ -478,7 +524,7 @@ def test_fault_58_each_of_several_gets_the_own_photo_back(connect: Callable[...,
     clients = [connect() for _ in faces]
 
     def complete(client: Client, photo: Path, seed: int) -> NDArray[np.uint8]:
-        [path] = client.predict(handle_file(photo), "center", None, seed=seed, weight=None, api_name="/complete")
+        [path] = client.predict(handle_file(photo), "center", seed=seed, api_name="/complete")
         return pixels(path)
 
     with ThreadPoolExecutor(len(faces)) as pool:
@@ -501,14 +547,11 @@ def test_fault_58_a_full_queue_is_told_and_all_that_waited_are_served(
         assert gate.begun.wait(300)
         waiting = pool.submit(ask, http, number, data)
         while not http.get(f"{API}/queue/status").json()["queue_size"]:
-            pass
-        refused = ask(http, number, data)
-        assert isinstance(refused, httpx.Response) and refused.status_code == 503
-        assert "Queue is full" in refused.json()["detail"]
+            time.sleep(0.1)
+        taken, told = ask(http, number, data)
+        assert not taken and told.startswith("503 ") and "Queue is full" in told
         gate.set()
-        for done in (running, waiting):
-            message = done.result(300)
-            assert isinstance(message, dict) and message["success"] is True
+        assert running.result(300)[0] and waiting.result(300)[0]
 
 
 @pytest.mark.parametrize("way", ["photo to fill", "photo of a program"])
@@ -525,13 +568,13 @@ def test_fault_58_who_goes_away_makes_room_for_the_next(
                 begun.set()
                 taken.append(step.number)
                 assert left.wait(300)
+                time.sleep(0.01)
 
     monkeypatch.setattr(complete_module, "solve", noted)
     name, event, sent, _ = WAYS[way]
-    own = upload(http, photo)
-    layer = upload(http, save(photo.parent / "layer.png", np.dstack([FACE, np.where(CENTER, 255, 0)]).astype(np.uint8)))
-    data = [own, drawing(own, layer), "paper", *SETTINGS[1:]] if name == "complete" else api_inputs(own, None, "paper")
-    number = handler(http, name.removeprefix("/"), event)
+    own = upload(http, face_with_hole(photo.parent / "b.png"))
+    data = ["paper" if value == "fast" else value for value in sent(own, own)]
+    number = handler(http, name, event)
     session = uuid4().hex
     body = {"data": data, "fn_index": number, "session_hash": session}
     http.post(f"{API}/queue/join", json=body).raise_for_status()
@@ -551,7 +594,9 @@ def test_fault_60_the_same_request_again_and_again_leaves_nothing_behind(
     def often(times: int) -> tuple[int, int, set[Path]]:
         for _ in range(times):
             assert alive(http, photo)
-        return memory_bytes(), len(os.listdir("/proc/self/fd")), stored(uploads)
+        # For each file that gr.File hands over, Gradio makes an empty one.
+        files = {path for path in stored(uploads) if path.stat().st_size}
+        return memory_bytes(), len(os.listdir("/proc/self/fd")), files
 
     memory, open_files, files = often(10)
     later_memory, later_open_files, later_files = often(30)
@@ -573,7 +618,7 @@ def test_an_error_says_what_is_wrong_with_a_file_and_not_where_it_lies(
     client = connect()
     for photo, words in ((text, "not an image"), (large, "pixels"), (grey, "no face")):
         with pytest.raises(AppError, match=f"(?i){words}") as caught:
-            client.predict(handle_file(photo), "center", None, weight=None, api_name="/complete")
+            client.predict(handle_file(photo), "center", api_name="/complete")
         assert tells_no_path(str(caught.value))
 
 
@@ -595,9 +640,8 @@ def test_an_error_says_what_is_wrong_with_a_file_and_not_where_it_lies(
 def test_an_error_says_which_setting_is_wrong(
     connect: Callable[..., Client], photo: Path, wrong: dict[str, Any]
 ) -> None:
-    settings = {"mask": "center", "mask_file": None, "weight": None} | wrong
     with pytest.raises(AppError, match="(?i)give|choose|minimum"):
-        connect().predict(handle_file(photo), **settings, api_name="/complete")
+        connect().predict(handle_file(photo), **wrong, api_name="/complete")
 
 
 # Who may
@@ -624,5 +668,5 @@ def test_nothing_is_to_be_had_without_the_password(
             assert http.get("/config").status_code == 401
             assert http.get("/healthz").text == "ok"
         client = connect(locked.url, auth=("anna", "secret"))
-        [path] = client.predict(handle_file(photo), "center", None, weight=None, api_name="/complete")
+        [path] = client.predict(handle_file(photo), "center", api_name="/complete")
         assert np.array_equal(pixels(io.BytesIO(Path(path).read_bytes()))[~CENTER], FACE[~CENTER])

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.command import CONFIG_HELP, at_least, expand_config
@@ -94,7 +95,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     from dcgan.device import pick_device
     from ui.app import build_app, launch
     from ui.desk import Desk, Limits
-    from ui.server import drained
+    from ui.server import drained, sweep
     from weights import resolve
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
@@ -113,7 +114,8 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
         print(f"The page is at {app.local_url} ; Ctrl+C ends it.", file=sys.stderr)
         if arguments.host not in ("127.0.0.1", "::1", "localhost") and arguments.auth is None:
             print("Anybody who reaches this machine can use it: think of --auth and of HTTPS.", file=sys.stderr)
-    stop.wait()
+    while not stop.wait(timeout=300):
+        sweep(Path(folder), seconds=3300)
     if not drained(state, limits.seconds + 10):
         print("ui: some work was not finished", file=sys.stderr)
     app.close(verbose=False)

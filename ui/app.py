@@ -352,15 +352,15 @@ def _completing_api(desk: Desk) -> None:
         seed: float = 0,
         weight: float | None = None,
         as_png: bool = True,
-    ) -> Iterator[list[str]]:
+    ) -> Iterator[list[str] | None]:
         """Fill a hole in a photo: give a mask file (white = fill), or the name of a hole."""
         path = _loaded(photo)
         settings = Settings(solver, _whole(candidates), blend, _whole(seed), weight, as_png)
         hole = desk.hole(path, mask=Path(mask_file)) if mask_file else mask
         with tempfile.TemporaryDirectory() as folder:
-            *_, filled = desk.complete(path, hole, settings, Path(folder), path.stem)
-            assert isinstance(filled, Filled)
-            yield [str(file) for file in filled.completions]
+            for item in desk.complete(path, hole, settings, Path(folder), path.stem):
+                # Between the steps it ends if the client has gone.
+                yield [str(file) for file in item.completions] if isinstance(item, Filled) else None
 
     with gr.Group(visible=False):
         inputs = [

@@ -243,8 +243,11 @@ class Desk:
         for item in complete_photo(completer, photo, output, photo.parent, options):
             if isinstance(item, Result):
                 result = item
-            elif hole is not None and time.monotonic() - last >= 1 / _PICTURES_PER_S:
+            elif time.monotonic() - last >= 1 / _PICTURES_PER_S:
                 last = time.monotonic()
+                if hole is None:  # only the command line's road knows where a name's is
+                    yield picture
+                    continue
                 pasted = paste(picture, item.preview, _on_page(item.matrix, pixels, picture), beyond_px=2)
                 yield np.where(hole[..., None], pasted, picture)
         if result.status != "completed":

@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
 import re
+import shutil
 import time
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from starlette.responses import PlainTextResponse
@@ -29,6 +33,7 @@ _HEADERS = {
     b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
 }
 _JSON_BYTES = 2**20
+_SPARE_BYTES = 2**30  # of the disk, which uploads leave to others
 _FETCH_S = 2  # in which a page begins to fetch the files that an answer names
 
 
@@ -53,9 +58,11 @@ class Guard:
         self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
             return
         refusal, receive = await self._refusal(scope, receive)
         if refusal is not None:
@@ -78,10 +85,17 @@ class Guard:
         allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST, "OPTIONS": _POST}.get(method)
         if allowed is None or not allowed.fullmatch(path):
             return PlainTextResponse("not found", 404), receive
-        if method != "POST" or path.startswith("/gradio_api/upload"):
+        if method != "POST":
             return None, receive
         if self.state["closing"]:
             return PlainTextResponse("the server is closing; try again in a minute", 503), receive
+        if path.startswith("/gradio_api/upload"):
+            if (
+                shutil.disk_usage(os.environ.get("GRADIO_TEMP_DIR", gettempdir())).free
+                < self.upload_bytes + _SPARE_BYTES
+            ):
+                return PlainTextResponse("the server's disk is full; try again in an hour", 507), receive
+            return None, receive
         body = b""
         while True:
             message = await receive()
@@ -125,6 +139,18 @@ class Guard:
             if not started:
                 words = f"the upload is larger than {self.upload_bytes:,} bytes; send fewer or smaller files"
                 await PlainTextResponse(words, 413)(scope, receive, send)
+
+
+def sweep(folder: Path, seconds: float) -> None:
+    """Delete uploads that Gradio forgets, since they broke off, were too large or belong to nothing of the page.
+
+    Args:
+        folder: where Gradio keeps files; those that it knows, and deletes itself, have folders of their own there.
+        seconds: for which a file has not been written to.
+    """
+    for entry in os.scandir(folder):
+        if entry.is_file(follow_symlinks=False) and time.time() - entry.stat().st_mtime > seconds:
+            Path(entry).unlink(missing_ok=True)
 
 
 def drained(state: dict[str, Any], seconds: float) -> bool:

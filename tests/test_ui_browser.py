@@ -1,0 +1,356 @@
+"""The page as people use it, in a real browser."""
+
+import io
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from completion.__main__ import main
+from dcgan.checkpoint import Weights
+from ui.desk import Desk, Limits
+
+DEBIANS = "/usr/bin/chromium"
+WAIT_MS = 120_000  # on a busy machine, where the canvas is drawn without a GPU
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def skip(reason: str) -> None:
+    """Skip, unless the environment says that there must be a browser."""
+    if os.environ.get("DCGAN_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def served(serve: Callable[..., AbstractContextManager[Any]], encoder_weights: Weights) -> Iterator[Any]:
+    with serve(Desk(encoder_weights, Limits(max_pixels=1_000_000))) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def browser(served: Any) -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        skip('playwright is not here: pip install "dcgan-completion[dev]"')
+    executable = DEBIANS if Path(DEBIANS).exists() else shutil.which("chromium")
+    if executable is None:
+        skip("chromium is not here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, served: Any) -> Iterator[Callable[[], Any]]:
+    """Opens the page as somebody new; in the end nothing may have been asked of others, nor refused by the CSP."""
+    contexts, outside, complaints = [], [], []
+
+    def opened() -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+        context.set_default_timeout(WAIT_MS)
+        contexts.append(context)
+        page = context.new_page()
+        own = (served.url, "blob:", "data:")
+        page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(own) else None)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.goto(served.url, wait_until="domcontentloaded")
+        page.wait_for_selector("#photo input[type=file]", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not outside
+    assert not [words for words in complaints if "Content Security Policy" in words or "Refused to" in words]
+
+
+@pytest.fixture
+def face(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return astronaut[0:256, 100:356]
+
+
+def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def hole_of(path: Path) -> NDArray[np.bool_]:
+    return np.asarray(Image.open(path).convert("L")) > 127
+
+
+def until(page: Any, words: str, where: str = "#status") -> None:
+    page.wait_for_function(
+        "([where, words]) => document.querySelector(where)?.innerText.includes(words)", arg=[where, words]
+    )
+
+
+def canvas(page: Any) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(page.locator("#editor canvas").first.screenshot())).convert("RGB"))
+
+
+def load(page: Any, photo: Path) -> None:
+    page.locator("#photo input[type=file]").first.set_input_files(photo)
+    until(page, "found")
+    page.wait_for_selector("#editor canvas")
+    before = canvas(page)
+    for _ in range(200):  # until the photo is drawn, and drawn in its place
+        page.wait_for_timeout(500)
+        now = canvas(page)
+        if now.std() > 20 and now.shape == before.shape and np.array_equal(now, before):
+            return
+        before = now
+    raise AssertionError("the photo is not to be seen in the editor")
+
+
+def paint(page: Any, dx: float = 0, dy: float = -40) -> None:
+    """A stroke over the face, some pixels beside the middle of the canvas."""
+    page.locator("#editor").get_by_label("Brush", exact=True).click()
+    box = page.locator("#editor canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2 + dx, box["y"] + box["height"] / 2 + dy
+    before = canvas(page)
+    page.mouse.move(x - 20, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y + 20, steps=8)
+    page.mouse.up()
+    for _ in range(100):
+        page.wait_for_timeout(300)
+        if (canvas(page) != before).any(axis=2).sum() > 100:
+            return
+    raise AssertionError("the stroke is not to be seen in the editor")
+
+
+def complete(page: Any) -> None:
+    page.locator("#complete").click()
+    page.wait_for_function("!document.querySelector('#status').innerText.includes('Done')")  # of the time before
+    until(page, "Done")
+
+
+def downloaded(page: Any, folder: Path, link: Any = None) -> Path:
+    with page.expect_download() as waiting:
+        (link or page.locator("#download")).click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def files(page: Any, folder: Path) -> dict[str, Path]:
+    """All files of the list, by their names."""
+    links = page.locator("#files a[download]")
+    links.first.wait_for()
+    found = [downloaded(page, folder, links.nth(number)) for number in range(links.count())]
+    return {path.name: path for path in found}
+
+
+def settings(page: Any, **values: str) -> None:
+    page.locator("#settings button").first.click()
+    for name, value in values.items():
+        field = page.locator(f"#{name} input[type=number]").first
+        field.fill(value)
+        field.press("Tab")
+
+
+def test_what_is_painted_over_is_filled_and_comes_down_as_the_command_line_would_have_it(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path, encoder_weights_file: Path
+) -> None:
+    photo = save(tmp_path / "anna.png", face)
+    page = visit()
+    load(page, photo)
+    settings(page, seed="3", candidates="2")
+    paint(page)
+    complete(page)
+    page.locator("#slider").wait_for()
+    best = downloaded(page, tmp_path)
+    (tmp_path / "all").mkdir()
+    found = files(page, tmp_path / "all")
+    assert set(found) == {
+        "anna-completed.png",
+        "anna-completed.2.png",
+        "anna-completed.candidates.png",
+        "anna-hole.png",
+    }
+    hole = hole_of(found["anna-hole.png"])
+    assert 0 < hole.mean() < 0.3
+    changed = (pixels(best) != face).any(axis=2)
+    assert changed[hole].any() and not changed[~hole].any()
+    words = ["--seed", "3", "--candidates", "2", "--weights", str(encoder_weights_file), "--device", "cpu"]
+    expected = tmp_path / "expected.png"
+    assert main([*words, "--mask", str(found["anna-hole.png"]), "--output", str(expected), str(photo)]) == 0
+    assert best.read_bytes() == found["anna-completed.png"].read_bytes() == expected.read_bytes()
+    second = found["anna-completed.2.png"].read_bytes()
+    assert second == expected.with_suffix(".2.png").read_bytes() != best.read_bytes()
+
+    page.locator("#gallery button:has(img)").nth(1).click()
+    for _ in range(60):  # the button still has the first until the page has heard of the choice
+        page.wait_for_timeout(500)
+        if downloaded(page, tmp_path).read_bytes() == second:
+            return
+    raise AssertionError("the candidate that was chosen does not come down")
+
+
+def test_the_line_between_before_and_after_can_be_dragged(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    page = visit()
+    load(page, save(tmp_path / "a.png", face))
+    paint(page)
+    complete(page)
+    handle = page.locator("#slider .icon-wrap")
+    handle.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 100, y, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    assert handle.bounding_box()["x"] == pytest.approx(box["x"] - 100, abs=5)
+
+
+def test_a_mask_that_is_uploaded_is_the_hole_and_inverted_it_is_all_the_rest(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    hole = np.zeros(face.shape[:2], dtype=bool)
+    hole[96:144, 104:152] = True
+    page = visit()
+    load(page, save(tmp_path / "a.png", face))
+    before = canvas(page)
+    with page.expect_file_chooser() as waiting:
+        page.locator("#mask").click()
+    waiting.value.set_files(save(tmp_path / "mask.png", np.where(hole, 255, 0).astype(np.uint8)))
+    changes(page, before)
+    complete(page)
+    assert np.array_equal(hole_of(files(page, tmp_path)["a-hole.png"]), hole)
+    before = canvas(page)
+    page.locator("#invert").click()
+    changes(page, before)
+    complete(page)
+    (tmp_path / "inverted").mkdir()
+    assert np.array_equal(hole_of(files(page, tmp_path / "inverted")["a-hole.png"]), ~hole)
+
+
+def changes(page: Any, before: NDArray[np.uint8]) -> None:
+    """Wait until the canvas shows another hole, and that one at rest."""
+    last = before
+    for _ in range(200):
+        page.wait_for_timeout(500)
+        now = canvas(page)
+        if now.shape == before.shape and (now != before).any(axis=2).mean() > 0.01 and np.array_equal(now, last):
+            return
+        last = now
+    raise AssertionError("the editor shows no other hole")
+
+
+def test_a_hole_by_name_is_that_of_the_desk(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path, encoder_weights: Weights
+) -> None:
+    photo = save(tmp_path / "a.png", face)
+    page = visit()
+    load(page, photo)
+    before = canvas(page)
+    page.locator("#named input").click()
+    page.get_by_role("option", name="mouth").click()
+    changes(page, before)
+    complete(page)
+    hole = hole_of(files(page, tmp_path)["a-hole.png"])
+    assert np.array_equal(hole, Desk(encoder_weights, Limits()).hole(photo, named="mouth"))
+
+
+def test_a_file_that_is_no_photo_and_one_that_is_too_large_are_told_and_the_page_goes_on(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("text")
+    large = save(tmp_path / "large.png", np.zeros((1100, 1000, 3), dtype=np.uint8))
+    page = visit()
+    for wrong, words in ((text, "not an image"), (large, "pixels")):
+        page.locator("#photo input[type=file]").first.set_input_files(wrong)
+        page.get_by_text(words).first.wait_for()
+        assert "Traceback" not in page.content()
+        if page.locator("#photo").get_by_label("Clear").count():
+            page.locator("#photo").get_by_label("Clear").first.click()
+    load(page, save(tmp_path / "a.png", face))
+    paint(page)
+    complete(page)
+
+
+def test_nothing_painted_is_told(visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path) -> None:
+    page = visit()
+    load(page, save(tmp_path / "a.png", face))
+    page.locator("#complete").click()
+    page.get_by_text("Nothing is painted over yet").first.wait_for()
+
+
+def test_fault_58_two_people_at_once_each_see_the_own_photo(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    people = []
+    for name, photo in (("anna", face), ("bert", np.ascontiguousarray(face[:, ::-1, ::-1]))):
+        page = visit()
+        load(page, save(tmp_path / f"{name}.png", photo))
+        paint(page, dy=-40 if name == "anna" else -10)
+        people.append((page, name, photo))
+    for page, _, _ in people:
+        page.locator("#complete").click()
+    for page, name, photo in people:
+        until(page, "Done")
+        (tmp_path / name).mkdir()
+        found = files(page, tmp_path / name)
+        assert all(file.startswith(name) for file in found)
+        hole = hole_of(found[f"{name}-hole.png"])
+        completed = pixels(found[f"{name}-completed.png"])
+        assert hole.any() and np.array_equal(completed[~hole], photo[~hole])
+
+
+def test_an_example_can_be_completed_without_a_photo(visit: Callable[[], Any]) -> None:
+    page = visit()
+    page.locator("#example").click()
+    until(page, "found")
+
+
+def test_explore_shows_faces_and_walks_between_two(visit: Callable[[], Any]) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Explore").click()
+    page.locator("#sample").click()
+    page.locator("#sheet img").nth(15).wait_for()
+    assert page.locator("#sheet img").count() == 16
+    page.locator("#walk").click()
+    for name in ("film", "steps"):
+        page.locator(f"#{name} img").first.wait_for()
+
+
+def test_batch_gives_two_completions_and_a_report_as_one_file(
+    visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    photos = [save(tmp_path / "a.png", face), save(tmp_path / "b.png", np.ascontiguousarray(face[:, ::-1]))]
+    page = visit()
+    page.get_by_role("tab", name="Batch").click()
+    page.locator("#photos input[type=file]").set_input_files(photos)
+    page.wait_for_function("document.querySelectorAll('#photos tr.file, #photos .file').length >= 2")
+    page.locator("#run").click()
+    until(page, "Done", "#told")
+    archive = downloaded(page, tmp_path, page.locator("#archive a[download]").first)
+    with zipfile.ZipFile(archive) as opened:
+        assert sorted(opened.namelist()) == ["a.png", "b.png", "report.json"]
