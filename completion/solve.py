@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,6 +50,21 @@ class Solver:
     mirrored: bool = False
 
 
+# One pass. Steps of Adam after it agree better with what is known, and worse with what is not. The weights only
+# rank several candidates.
+_ENCODER = Solver(
+    steps=0,
+    restarts=1,
+    start="encoder",
+    draws=1,
+    lr=0.0,
+    cosine=False,
+    weighted=True,
+    prior="log",
+    prior_weight=30.0,
+    z_weight=100.0,
+    clip=None,
+)
 SOLVERS = {
     # Without an encoder.
     "search": Solver(
@@ -65,36 +80,9 @@ SOLVERS = {
         z_weight=100.0,
         clip=None,
     ),
-    # One pass. Steps of Adam after it agree better with what is known, and worse with what is not. The weights only
-    # rank several candidates.
-    "encoder": Solver(
-        steps=0,
-        restarts=1,
-        start="encoder",
-        draws=1,
-        lr=0.0,
-        cosine=False,
-        weighted=True,
-        prior="log",
-        prior_weight=30.0,
-        z_weight=100.0,
-        clip=None,
-    ),
+    "encoder": _ENCODER,
     # What the encoder makes of the mirrored face errs elsewhere: the mean of both is nearer to the truth.
-    "thorough": Solver(
-        steps=0,
-        restarts=1,
-        start="encoder",
-        draws=1,
-        lr=0.0,
-        cosine=False,
-        weighted=True,
-        prior="log",
-        prior_weight=30.0,
-        z_weight=100.0,
-        clip=None,
-        mirrored=True,
-    ),
+    "thorough": replace(_ENCODER, mirrored=True),
     # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
     "paper": Solver(
         steps=1500,
