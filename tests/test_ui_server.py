@@ -445,17 +445,22 @@ def test_fault_56_a_huge_name_and_thousands_of_parts_do_no_harm(http: httpx.Clie
     assert alive(http, photo)
 
 
-def test_fault_56_uploads_that_gradio_forgets_are_swept_away_and_no_others(
-    http: httpx.Client, uploads: Path, photo: Path
+def test_no_photo_and_no_result_is_kept_for_long(
+    http: httpx.Client, uploads: Path, photo: Path, connect: Callable[..., Client]
 ) -> None:
-    own = Path(upload(http, photo)["path"])
+    assert http.post(f"{API}/upload", files={"other": photo.read_bytes()}).json() == []  # belongs to nothing
+    client = connect()
+    client.predict(handle_file(photo), "center", api_name="/complete")
+    client.predict(0, api_name="/sample")
     before = stored(uploads)
-    assert http.post(f"{API}/upload", files={"other": photo.read_bytes()}).json() == []
-    [forgotten] = stored(uploads) - before
+    assert len(before) > 3
     sweep(uploads, 3600)
-    assert forgotten.exists()  # it may still be under way
+    assert stored(uploads) == before  # they may still be under way
     sweep(uploads, 0)
-    assert not forgotten.exists() and own.exists()
+    assert not stored(uploads)
+    sweep(uploads, 0)
+    assert not list(uploads.iterdir())
+    assert alive(http, photo)
 
 
 def test_fault_56_no_upload_is_taken_when_the_disk_is_nearly_full(

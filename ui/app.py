@@ -45,7 +45,7 @@ _CSS = """
 
 def build_app(desk: Desk) -> gr.Blocks:
     """The page; give it to `launch`."""
-    with gr.Blocks(title="Fill in a face", analytics_enabled=False, delete_cache=(300, 3300)) as app:
+    with gr.Blocks(title="Fill in a face", analytics_enabled=False) as app:
         gr.Markdown(
             "# Fill in a face\nWhat a photo lacks of a face, made up by a network. Photos are kept for an hour at most."
         )

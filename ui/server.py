@@ -142,15 +142,18 @@ class Guard:
 
 
 def sweep(folder: Path, seconds: float) -> None:
-    """Delete uploads that Gradio forgets, since they broke off, were too large or belong to nothing of the page.
+    """Delete all that Gradio keeps of photos; its own `delete_cache` passes over results, and uploads that broke off.
 
     Args:
-        folder: where Gradio keeps files; those that it knows, and deletes itself, have folders of their own there.
-        seconds: for which a file has not been written to.
+        folder: where it keeps them; each file that it hands out again it touches.
+        seconds: since a file was last touched.
     """
-    for entry in os.scandir(folder):
-        if entry.is_file(follow_symlinks=False) and time.time() - entry.stat().st_mtime > seconds:
-            Path(entry).unlink(missing_ok=True)
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+        try:
+            if time.time() - path.lstat().st_ctime > seconds:
+                path.rmdir() if path.is_dir() else path.unlink()
+        except OSError:
+            continue  # has gone, or is not empty
 
 
 def drained(state: dict[str, Any], seconds: float) -> bool:
