@@ -89,6 +89,7 @@ def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) 
     # Forked workers would inherit the state of OpenCV's and other threads; spawned ones start clean.
     context = multiprocessing.get_context("spawn")
     ended = context.Event()
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, _begin_process, (start, ended))
     waiting: deque[Future[Result]] = deque()
     try:
@@ -105,6 +106,11 @@ def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) 
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
+        # The pool asks the other workers to terminate, a signal that they block, and waits for them, who wait for a
+        # lock of the dead one's.
+        for worker in multiprocessing.active_children():
+            if worker not in others:
+                worker.kill()
         raise WorkerError(
             "a worker process died, perhaps for want of memory; what was done so far is kept: "
             "run the same command again, or with fewer --jobs"

@@ -1,5 +1,6 @@
 """Tasks spread over this process, several, or Ray: every result comes once and in order, whoever is killed."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -55,6 +56,31 @@ def test_the_exception_of_a_start_is_raised_as_itself(engine):
 
 def test_no_tasks_start_nothing():
     assert list(spread(lambda: pytest.fail("started"), [], 4, "ray")) == []
+
+
+def test_a_worker_that_dies_while_it_waits_ends_the_others_too(tmp_path):
+    def late(*_):
+        raise AssertionError("the other worker is waited for")
+
+    # The dead one has the lock of the queue; the other one works on, and would wait for that lock for ever.
+    slow = "(task and (folder / 'slow').write_text(str(os.getpid()))); time.sleep(600 * task)"
+    results = spread(started(tmp_path, slow), [0, 1], 2)
+    assert next(results)[0] == 0
+    while not (tmp_path / "slow").exists():
+        time.sleep(0.1)
+    time.sleep(2)  # the waiting one waits by then, or starts yet, which does no harm to the test
+    [waiting] = [
+        worker for worker in multiprocessing.active_children() if worker.pid != int((tmp_path / "slow").read_text())
+    ]
+    waiting.kill()
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    try:
+        with pytest.raises(WorkerError, match="a worker process died"):
+            next(results)
+    finally:
+        signal.alarm(0)
+    assert not multiprocessing.active_children()
 
 
 KILL_ONCE = "if task == 7 and not (folder / 'killed').exists(): (folder / 'killed').touch(); os.kill(os.getpid(), 9)"

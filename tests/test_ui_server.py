@@ -445,6 +445,13 @@ def test_fault_56_a_huge_name_and_thousands_of_parts_do_no_harm(http: httpx.Clie
     assert alive(http, photo)
 
 
+def test_work_is_not_taken_from_other_sites(http: httpx.Client, photo: Path) -> None:
+    for path in ("upload", "queue/join", "run/predict", "call/sample"):
+        assert http.post(f"{API}/{path}", json={}, headers={"sec-fetch-site": "cross-site"}).status_code == 403
+        assert http.post(f"{API}/{path}", json={}, headers={"sec-fetch-site": "same-origin"}).status_code != 403
+    assert alive(http, photo)
+
+
 def test_no_photo_and_no_result_is_kept_for_long(
     http: httpx.Client, uploads: Path, photo: Path, connect: Callable[..., Client]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.exceptions import ServerFailedToStartError
 from gradio.themes import Default
 from numpy.typing import NDArray
 from starlette.middleware import Middleware
@@ -111,6 +112,8 @@ def launch(
         raise OSError(
             f"port {port} at {host} is taken, or not this machine's; give another --port or --host"
         ) from error
+    except ServerFailedToStartError as error:  # Gradio waits for five seconds
+        raise OSError("the page did not start in time: the machine is too busy; try again") from error
     return state
 
 
@@ -335,7 +338,7 @@ def _completing(desk: Desk) -> None:
     first = complete.click(**run)
     second = again.click(lambda seed: (seed or 0) + 1, seed, seed, queue=False, **_QUIET).then(**run)
     stop.click(lambda: "Stopped.", None, status, cancels=[first, second], queue=False, **_QUIET)
-    gallery.select(_calmly(chosen), [slider, files], [slider, download], preprocess=False, queue=False, **_QUIET)
+    gallery.select(_calmly(chosen), [slider, files], [slider, download], preprocess=False, **_QUIET, **_ALONE)
     _completing_api(desk)
 
 

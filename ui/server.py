@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -87,6 +88,8 @@ class Guard:
             return PlainTextResponse("not found", 404), receive
         if method != "POST":
             return None, receive
+        if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
+            return PlainTextResponse("work is taken from this page alone, not from other sites", 403), receive
         if self.state["closing"]:
             return PlainTextResponse("the server is closing; try again in a minute", 503), receive
         if path.startswith("/gradio_api/upload"):
