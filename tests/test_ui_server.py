@@ -1,5 +1,6 @@
 """The page as a network sees it: what it answers, what it refuses, and that it lives on."""
 
+import asyncio
 import gc
 import io
 import json
@@ -28,7 +29,7 @@ from completion import complete as complete_module
 from completion.solve import Step
 from dcgan.checkpoint import Weights
 from ui.desk import Desk, Limits
-from ui.server import sweep
+from ui.server import Guard, sweep
 
 FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 CENTER = np.zeros((32, 32), dtype=bool)
@@ -250,9 +251,18 @@ def test_all_else_that_gradio_offers_is_closed(http: httpx.Client, request_: tup
     assert (answer.status_code, answer.text) == (404, "not found")
 
 
-def test_web_sockets_which_the_page_has_no_use_for_are_refused(http: httpx.Client) -> None:
-    wanted = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-    assert http.get("/", headers=wanted | {"sec-websocket-key": "a" * 22 + "=="}).status_code == 403
+def test_web_sockets_which_the_page_has_no_use_for_are_refused() -> None:
+    sent = []
+
+    async def unasked(*_: Any) -> Any:
+        raise AssertionError("passed on")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(unasked, upload_bytes=1, state={"requests": 0, "closing": False})
+    asyncio.run(guard({"type": "websocket", "path": "/"}, unasked, send))
+    assert sent == [{"type": "websocket.close"}]
 
 
 def test_work_that_waits_in_the_queue_cannot_be_had_past_it(http: httpx.Client, photo: Path) -> None:

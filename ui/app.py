@@ -467,7 +467,7 @@ def _batching(desk: Desk) -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(file) for file in photos or []]
             holes = [Path(file) for file in masks or []]
-            for item in desk.batch(files, named, holes, Settings(solver, seed=_seed(seed), as_png=True), Path(folder)):
+            for item in desk.batch(files, named, holes, Settings(solver, seed=_seed(seed)), Path(folder)):
                 if isinstance(item, Path):
                     yield ["\n".join(["Done.", *lines]), str(item)]
                 else:
