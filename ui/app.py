@@ -122,8 +122,6 @@ def _completing(desk: Desk) -> None:
         with gr.Column():
             photo = gr.Image(
                 label="1. Your photo: drop it here, paste it, or take one",
-                type="filepath",
-                image_mode=None,
                 sources=["upload", "clipboard", "webcam"],
                 buttons=[],
                 height=420,
@@ -131,8 +129,6 @@ def _completing(desk: Desk) -> None:
             )
             editor = gr.ImageEditor(
                 label="2. Paint over what is missing",
-                image_mode="RGBA",
-                type="filepath",
                 format="png",
                 sources=(),
                 transforms=(),
@@ -405,7 +401,7 @@ def _exploring(desk: Desk) -> None:
                 start = gr.Number(1, precision=0, minimum=1, maximum=_FACES, label="From face", min_width=80)
                 end = gr.Number(2, precision=0, minimum=1, maximum=_FACES, label="to face", min_width=80)
                 walk = gr.Button("Walk", elem_id="walk")
-            film = gr.Image(label="The walk", format="gif", type="filepath", buttons=[], height=240, elem_id="film")
+            film = gr.Image(label="The walk", format="gif", buttons=[], height=240, elem_id="film")
             steps = gr.Image(label="Its steps", show_label=False, format="png", buttons=[], elem_id="steps")
             with gr.Row():
                 direction = gr.Dropdown(list(LABELS), label="More and less of", min_width=120, elem_id="direction")
