@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections import Counter
@@ -12,10 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.command import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
-from align.options import AlignOptions
+from align.cli import add_flags, at_least, parse, run_main, shown
+from align.config import AlignOptions
+from align.errors import PhotoError
 from align.template import TEMPLATES
-from weights import VERSION
 
 if TYPE_CHECKING:
     from align.folder import Result
@@ -65,73 +64,59 @@ def build_parser() -> argparse.ArgumentParser:
     add("--missing", type=Path, metavar="FOLDER", help="copy the photos without a face there (default: no copies)")
     add("--overwrite", action="store_true", help="do photos again that have their crop (default: skip them)")
     add("--jobs", type=at_least(1), default=defaults.jobs, help="workers (default: all cores, %(default)s)")
-    add("--engine", choices=ENGINES, default=defaults.engine, help=f"{ENGINE_HELP} (default: %(default)s)")
+    add_flags(parser, "--engine")
     add("--report", type=Path, metavar="FILE.json", help="write one record per photo there (default: no report)")
-    add("--config", metavar="FILE", help=CONFIG_HELP)
+    add_flags(parser, "--config")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="name every photo (default: those without a crop)")
     volume.add_argument("-q", "--quiet", action="store_true", help="name no photo, count nothing, show no progress")
-    add("--version", action="version", version=f"%(prog)s {VERSION}")
+    add_flags(parser, "--version")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
-    # Not before the arguments are read: these take half a second, and --help shall not.
-    from align.landmarks import LandmarkModelError
-    from align.photo import PhotoError
-    from align.spread import EngineError, WorkerError
-
-    try:
-        return _align(args)
-    except (PhotoError, EngineError) as error:
-        print(f"align: {error}", file=sys.stderr)
-        return 2
-    except (LandmarkModelError, WorkerError, OSError) as error:
-        print(f"align: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("align: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    arguments = parse(build_parser(), argv)
+    return run_main("align", lambda: _align(arguments), "stopped; run the same command again to go on")
 
 
-def _align(args: argparse.Namespace) -> int:
+def _align(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from align.files import list_photos, prepare_folder, write_json
     from align.folder import RECORDS, align_folder
-    from align.photo import PhotoError, atomic_write, list_photos, prepare_folder
 
-    if not args.input.exists():
-        raise PhotoError(f"{args.input} does not exist; give a folder of photos or one photo")
-    root, photos = args.input.parent, [args.input]
-    if args.input.is_dir():
-        root, photos = args.input, list_photos(args.input, skip=[args.output, *filter(None, [args.missing])])
+    if not arguments.input.exists():
+        raise PhotoError(f"{arguments.input} does not exist; give a folder of photos or one photo")
+    root, photos = arguments.input.parent, [arguments.input]
+    if arguments.input.is_dir():
+        root, photos = (
+            arguments.input,
+            list_photos(arguments.input, skip=[arguments.output, *filter(None, [arguments.missing])]),
+        )
     if not photos:
-        raise PhotoError(f"{args.input} holds no photos")
-    if args.report:
-        prepare_folder(args.report.parent)
+        raise PhotoError(f"{arguments.input} holds no photos")
+    if arguments.report:
+        prepare_folder(arguments.report.parent)
 
-    options = AlignOptions(**{field.name: getattr(args, field.name) for field in fields(AlignOptions)})
+    options = AlignOptions(**{field.name: getattr(arguments, field.name) for field in fields(AlignOptions)})
     results: list[Result] = []
     try:
-        progress = align_folder(photos, root, args.output, options)
-        for result in tqdm(progress, total=len(photos), unit="photo", disable=args.quiet or None):
+        progress = align_folder(photos, root, arguments.output, options)
+        for result in tqdm(progress, total=len(photos), unit="photo", disable=arguments.quiet or None):
             results.append(result)
-            if args.verbose or not (args.quiet or result.status in ("aligned", "skipped")):
+            if arguments.verbose or not (arguments.quiet or result.status in ("aligned", "skipped")):
                 words = [shown(result.photo), result.status, result.reason]
                 tqdm.write(": ".join(filter(None, words)), file=sys.stderr)
     finally:
-        if args.report and results:
-            with atomic_write(args.report) as file:
-                file.write(json.dumps([_record(result) for result in results], indent=1).encode() + b"\n")
+        if arguments.report and results:
+            write_json(arguments.report, [_record(result) for result in results])
     count = Counter(result.status for result in results)
-    if not args.quiet:
+    if not arguments.quiet:
         crops = sum(len(result.crops) for result in results)
         told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
         print(f"{len(results)} photos: {told}; {crops} crops written", file=sys.stderr)
-    print(args.output / RECORDS)
+    print(arguments.output / RECORDS)
     return 3 if count["failed"] or count["no face"] else 0
 
 

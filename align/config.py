@@ -1,4 +1,4 @@
-"""What a run of the aligner can be told; imports nothing heavy, since `--help` reads its defaults."""
+"""Options of the aligner; imports nothing heavy, since `--help` reads the defaults."""
 
 import os
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class AlignOptions:
         overwrite: do photos again whose crops exist.
         missing: folder for copies of the photos without a face.
         jobs: workers.
-        engine: where they work, see align.spread.
+        engine: where they work, see align.workers.
     """
 
     template: str = "face"

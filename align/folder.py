@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.landmarks import LandmarkModelError, find_faces
-from align.options import AlignOptions
-from align.photo import PhotoError, atomic_write, output_names, prepare_folder, read_photo, write_photo
-from align.spread import spread
+from align.config import AlignOptions
+from align.errors import LandmarkModelError, PhotoError
+from align.files import atomic_write, output_names, prepare_folder, write_text
+from align.landmarks import find_faces
+from align.photo import read_photo, write_photo
 from align.template import TEMPLATES
-from align.warp import fit, warp
+from align.warp import fit
+from align.workers import spread
 
 RECORDS = "faces.jsonl"
 
@@ -72,7 +74,7 @@ def align_folder(
     Raises:
         PhotoError: a folder cannot be used, or holds crops of another template or size.
         LandmarkModelError: dlib or its landmark file is absent or broken.
-        WorkerError, EngineError: see align.spread.
+        WorkerError, EngineError: see align.workers.
     """
     options = options or AlignOptions()
     names = output_names(photos, root, numbered=options.faces == "all")
@@ -139,7 +141,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
         crops = []
         for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
             name = task.name.with_name(f"{task.name.stem}_{number}.png") if number else task.name
-            matrix = fit(template, landmarks, options.size)
+            alignment = fit(template, landmarks, options.size)
             record = {
                 "crop": name.as_posix(),
                 "source": task.source,
@@ -147,10 +149,10 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
                 "face": number,
                 "template": template.name,
                 "size": options.size,
-                "matrix": matrix.tolist(),
+                "matrix": alignment.matrix.tolist(),
                 "landmarks": landmarks.tolist(),
             }
-            crops.append((output / name, warp(photo.pixels, matrix, options.size), record))
+            crops.append((output / name, alignment.warp(photo.pixels), record))
         for path, pixels, record in reversed(crops):
             # Its record is looked up now, since a worker that was killed may have made the crop a moment ago.
             if (
@@ -191,9 +193,7 @@ def _refuse_overlap(root: Path, output: Path, names: dict[Path, Path]) -> None:
 def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
     """Write faces.jsonl anew: sorted, one record per crop, none without its crop."""
     records = {crop: record for crop, record in sorted(read_records(output).items()) if (output / crop).is_file()}
-    with atomic_write(output / RECORDS) as file:
-        for record in records.values():
-            file.write(json.dumps(record).encode() + b"\n")
+    write_text(output / RECORDS, "".join(json.dumps(record) + "\n" for record in records.values()))
     return records
 
 

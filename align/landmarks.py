@@ -1,4 +1,4 @@
-"""dlib's face detector and shape predictors, from a photo to arrays of landmarks."""
+"""dlib's face detector and shape predictors: the landmarks of the faces in a photo, and of an aligned crop."""
 
 import importlib.util
 from functools import cache
@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from align.errors import LandmarkModelError
+from align.warp import Alignment
+
 _INSTALL = "pip install dlib-bin face_recognition_models"
 _REPAIR = "pip install --force-reinstall face_recognition_models"
 # The detector's scores start at 0. Boxes over two neighbouring faces or a round badge were seen at 0.1 to 0.3; nearly
@@ -16,14 +19,6 @@ _CLEAR = 0.5
 # A doubled photo of this size takes the detector 500 MB.
 _MAX_PIXELS = 40_000_000
 _PREDICTORS = {5: "shape_predictor_5_face_landmarks.dat", 68: "shape_predictor_68_face_landmarks.dat"}
-
-
-class NoFaceError(Exception):
-    """No face was found in a photo."""
-
-
-class LandmarkModelError(Exception):
-    """dlib, or one of the files that it needs, is absent or broken."""
 
 
 def find_faces(
@@ -57,6 +52,40 @@ def find_faces(
     return [
         np.array([(part.x, part.y) for part in predictor(photo, box).parts()], dtype=np.float64) for _, box in found
     ]
+
+
+def find_landmarks(
+    photo: NDArray[np.uint8],
+    alignment: Alignment,
+    points: int = 68,
+    zoom: float = 4,
+    air: float = 0.5,
+    upsample: int = 1,
+) -> NDArray[np.float64] | None:
+    """Find the landmarks of the face that a crop is centred on.
+
+    The detector looks at an enlarged view of the crop with some of the photo around it: it needs faces of 80 px.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        alignment: where the crop lies in the photo; the identity if the photo is the crop.
+        points: landmarks, 5 or 68.
+        zoom: pixels of the view per pixel of the crop.
+        air: width of the border around the crop in the view, as a share of the crop's side.
+        upsample: see `find_faces`.
+    Returns:
+        float64 (points, 2), (x, y) in the crop's pixels; None if no face is found.
+    Raises:
+        LandmarkModelError: dlib or its landmark file is absent or broken.
+    """
+    air_px = round(alignment.size * air)
+    matrix = (alignment.matrix + np.array([[0, 0, air_px], [0, 0, air_px]])) * zoom
+    view = Alignment(matrix, round((alignment.size + 2 * air_px) * zoom))
+    faces = find_faces(view.warp(photo), points, upsample)
+    if not faces:
+        return None
+    centred = min(faces, key=lambda face: float(np.linalg.norm(face.mean(axis=0) - view.size / 2)))
+    return centred / zoom - air_px
 
 
 def model_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where the faces of a photo are: found in it, or told by a person; each as the (2, 3) matrix photo -> crop."""
+"""Locate the faces of a photo: by dlib, by given eyes or a box, or by landmarks from a file."""
 
 import json
 from collections.abc import Sequence
@@ -8,25 +8,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from align.landmarks import NoFaceError, find_faces
+from align.errors import NoFaceError
+from align.landmarks import find_faces
 from align.template import TEMPLATES, Template
-from align.warp import fit, invert, warp
+from align.warp import Alignment, fit, invert, transform
 
 # A larger photo is searched at this size first, in a tenth of a second instead of seconds.
 _COARSE_PX = 1200
 # dlib's detector knows faces up to 30 degrees or so from upright.
 _TURNS = (45, -45, 90, -90, 135, -135, 180)
 _CLEAR = 0.5  # least score of a face in a turned photo, where there are eight times as many chances to err
-# dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
-_CROP_ZOOM = 4
-_CROP_AIR = 0.5
 # The eyes in the detector's boxes, x and y as shares of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
 
 
-def find_matrices(
-    photo: NDArray[np.uint8], template: Template, size: int, every: bool = False
-) -> list[NDArray[np.float64]]:
+def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool = False) -> list[Alignment]:
     """Find the faces of a photo.
 
     Args:
@@ -35,35 +31,35 @@ def find_matrices(
         size: side of the crops in pixels.
         every: look for small faces of a large photo, too, even where there is a large one.
     Returns:
-        float64 (2, 3) per face, the largest first, doubtful ones last.
+        one alignment per face, the largest first, doubtful ones last.
     """
     found = find_upright(photo, template, size)
     if found and not (every and _scale(photo) < 1):
         return found
-    return found + [matrix for matrix in find_hard(photo, template, size) if not is_among(matrix, found, size)]
+    return found + [face for face in find_hard(photo, template, size) if not is_among(face, found)]
 
 
-def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> list[NDArray[np.float64]]:
+def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
     """The faces that are found in a tenth of a second; of a large photo, in a smaller copy of it."""
     scale = _scale(photo)
     faces = find_faces(_shrunk(photo), template.points, upsample=int(scale == 1))
-    return _fits(template, [_moved(points, invert(_shrinking(scale))) for points in faces], size)
+    return _fits(template, [transform(invert(_shrinking(scale)), points) for points in faces], size)
 
 
-def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[NDArray[np.float64]]:
+def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
     """The faces that are found in seconds: the small ones of a large photo, and where there is none, turned ones."""
     scale = _scale(photo)
     if scale < 1:
-        matrices = _fits(template, find_faces(photo, template.points, upsample=0), size)
-        if matrices:
-            return matrices
+        found = _fits(template, find_faces(photo, template.points, upsample=0), size)
+        if found:
+            return found
     small = _shrunk(photo)
     side = sum(small.shape[:2])
     for degrees in _TURNS:
         turn = _turn(small.shape[:2], degrees)
         view = cv2.warpAffine(small, turn, (side, side)).astype(np.uint8, copy=False)
         back = [
-            _moved(_moved(points, invert(turn)), invert(_shrinking(scale)))
+            transform(invert(_shrinking(scale)), transform(invert(turn), points))
             for points in find_faces(view, template.points, upsample=0, least=_CLEAR)
         ]
         if back:
@@ -71,14 +67,14 @@ def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[N
     return []
 
 
-def is_among(matrix: NDArray[np.float64], others: Sequence[NDArray[np.float64]], size: int) -> bool:
-    """Whether a crop's centre lies in the middle half of another's: then both are of one face."""
-    middle = np.full((1, 2), (size - 1) / 2)
-    offsets = [_moved(_moved(middle, invert(matrix)), other) - middle for other in others]
-    return any(np.abs(offset).max() < size / 4 for offset in offsets)
+def is_among(face: Alignment, others: Sequence[Alignment]) -> bool:
+    """Whether the centre of a crop lies in the middle half of another's: then both are of one face."""
+    middle = np.full(2, (face.size - 1) / 2)
+    offsets = [other.apply(transform(face.inverse, middle)) - middle for other in others]
+    return any(np.abs(offset).max() < face.size / 4 for offset in offsets)
 
 
-def matrix_of_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> NDArray[np.float64]:
+def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> Alignment:
     """Place a face by the centres of its eyes, at whatever angle.
 
     Args:
@@ -101,19 +97,19 @@ def matrix_of_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Temp
         raise NoFaceError(f"the eyes are both at {left.tolist()}, so no face can be placed") from error
 
 
-def matrix_of_box(box: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> NDArray[np.float64]:
+def align_by_box(box: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> Alignment:
     """Place an upright face by its box (x, y, w, h), from the brows to the chin as detectors draw it.
 
     Raises:
-        NoFaceError: as `matrix_of_eyes`, or the box is empty.
+        NoFaceError: as `align_by_eyes`, or the box is empty.
     """
     x, y, width, height = box
     if not (width > 0 and height > 0):
         raise NoFaceError(f"the box is {width:g}x{height:g}; expected x,y,w,h in pixels with w and h above 0")
-    return matrix_of_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
+    return align_by_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
 
 
-def matrices_of_landmarks(path: Path, source: Path, template: Template, size: int) -> list[NDArray[np.float64]]:
+def matrices_of_landmarks(path: Path, source: Path, template: Template, size: int) -> list[Alignment]:
     """Place faces by landmarks from a file of JSON lines, such as the faces.jsonl of python -m align.
 
     Args:
@@ -141,41 +137,24 @@ def matrices_of_landmarks(path: Path, source: Path, template: Template, size: in
         ) from error
     found = by_source.get(source.as_posix(), by_source.get(source.name, []))
     fitting = [landmarks for landmarks in found if len(landmarks) == template.points]
-    matrices = _fits(template, fitting, size)
-    if not matrices:
+    faces = _fits(template, fitting, size)
+    if not faces:
         counts = ", ".join(str(len(landmarks)) for landmarks in found) or "none"
         raise NoFaceError(
             f"{path} holds no landmarks that place {source.as_posix()}: the template {template.name} "
             f"takes {template.points} points, the file has {counts} for this photo"
         )
-    return matrices
+    return faces
 
 
-def features(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.float64] | None:
-    """The 68 landmarks of one face of a photo, float64 (68, 2) in its crop's pixels; None if they are not found."""
-    air = round(size * _CROP_AIR)
-    around = matrix + np.array([[0, 0, air], [0, 0, air]])
-    side = size + 2 * air
-    view = warp(photo, around * _CROP_ZOOM, side * _CROP_ZOOM)
-    faces = find_faces(view, 68)
-    if not faces:
-        return None
-    centred = min(faces, key=lambda points: float(np.linalg.norm(points.mean(axis=0) - view.shape[0] / 2)))
-    return centred / _CROP_ZOOM - air
-
-
-def _fits(template: Template, faces: Sequence[NDArray[np.float64]], size: int) -> list[NDArray[np.float64]]:
-    matrices = []
+def _fits(template: Template, faces: Sequence[NDArray[np.float64]], size: int) -> list[Alignment]:
+    found = []
     for landmarks in faces:
         try:
-            matrices.append(fit(template, landmarks, size))
+            found.append(fit(template, landmarks, size))
         except ValueError:  # landmarks on one point or line are no face
             continue
-    return matrices
-
-
-def _moved(points: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return points @ matrix[:, :2].T + matrix[:, 2]
+    return found
 
 
 def _turn(shape: tuple[int, int], degrees: float) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The geometry between a photo and the crop of a face: fit a matrix, warp into the crop, paste back."""
+"""The geometry between a photo and the crop of a face: fit an alignment, warp into the crop, paste back."""
 
 from dataclasses import dataclass
 
@@ -12,30 +12,100 @@ from align.template import Template
 _MARGIN_PX = 8
 
 
-@dataclass(frozen=True)
-class AlignedFace:
-    """One face cut out of a photo.
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Where a square crop lies in a photo.
 
     Attributes:
-        crop: uint8 (S, S, 3) RGB.
         matrix: float64 (2, 3), takes (x, y, 1) in the photo's pixels to (x, y) in the crop's.
-        landmarks: float64 (5, 2) or (68, 2), (x, y) in the photo's pixels.
+        size: side of the crop in pixels.
     """
 
-    crop: NDArray[np.uint8]
     matrix: NDArray[np.float64]
-    landmarks: NDArray[np.float64]
+    size: int
+
+    @classmethod
+    def identity(cls, size: int) -> "Alignment":
+        """The alignment of a photo that is an aligned crop already."""
+        return cls(np.eye(2, 3), size)
+
+    @property
+    def inverse(self) -> NDArray[np.float64]:
+        """The matrix crop -> photo, float64 (2, 3)."""
+        return invert(self.matrix)
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the crop per pixel of the photo, along the longer axis of an affine fit."""
+        return float(np.linalg.norm(self.matrix[:, :2], ord=2))
+
+    def apply(self, points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
+        """Points (..., 2) of the photo to points of the crop."""
+        return transform(self.matrix, points)
+
+    def warp(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut the crop out of a photo; beyond the photo's edge its last pixels repeat.
+
+        Args:
+            photo: uint8 (H, W, 3) or (H, W).
+        Returns:
+            uint8 (size, size, 3) or (size, size).
+        """
+        return _resample(photo, self.matrix, self.size, self.size)
+
+    def footprint(self, shape: tuple[int, int], beyond_px: float = 0) -> NDArray[np.bool_]:
+        """The pixels of a photo of `shape` (H, W) that the crop covers, and up to `beyond_px` around: bool (H, W)."""
+        covered = np.zeros(shape, dtype=bool)
+        x0, y0, x1, y1 = _bounds(self.inverse, self.size, self.size, shape)
+        ys, xs = np.mgrid[y0:y1, x0:x1]
+        points = self.apply(np.stack([xs, ys], axis=-1))
+        # A hair of slack, for what rounding takes from a matrix that meets the border exactly.
+        least = -1e-6 - beyond_px * self.scale
+        covered[y0:y1, x0:x1] = ((points >= least) & (points <= self.size - 1 - least)).all(axis=-1)
+        return covered
+
+    def paste(self, photo: NDArray[np.uint8], crop: NDArray[np.uint8], beyond_px: float = 0) -> NDArray[np.uint8]:
+        """Put a crop back where `warp` cut it out.
+
+        Args:
+            photo: uint8 (H, W, 3); not written to.
+            crop: uint8 (size, size, 3).
+            beyond_px: repeat the crop's last pixels up to so far around it, at most 8, in the photo's pixels.
+        Returns:
+            uint8 (H, W, 3): the crop inside its footprint, the photo everywhere else.
+        """
+        pasted = photo.copy()
+        height, width = photo.shape[:2]
+        x0, y0, x1, y1 = _bounds(self.inverse, self.size, self.size, (height, width))
+        if x1 <= x0 or y1 <= y0:
+            return pasted
+        back = self.inverse - np.array([[0, 0, x0], [0, 0, y0]])
+        inside = self.footprint((height, width), beyond_px)[y0:y1, x0:x1]
+        pasted[y0:y1, x0:x1][inside] = _resample(crop, back, x1 - x0, y1 - y0)[inside]
+        return pasted
 
 
-def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """The matrix that takes a face's landmarks to the template's targets.
+def transform(matrix: NDArray[np.float64], points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
+    """Apply a (2, 3) matrix to points (..., 2)."""
+    x, y = points[..., 0], points[..., 1]
+    return np.stack([row[0] * x + row[1] * y + row[2] for row in matrix], axis=-1)
+
+
+def invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The (2, 3) matrix of the opposite direction."""
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.hstack([linear, -linear @ matrix[:, 2:]])
+
+
+def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> Alignment:
+    """The alignment that takes a face's landmarks to the template's targets.
 
     Args:
         template: which landmarks go where.
         landmarks: float64 (template.points, 2), (x, y) in the photo's pixels.
         size: side of the crop in pixels.
     Returns:
-        float64 (2, 3), photo -> crop.
+        the alignment, photo -> crop.
     Raises:
         ValueError: the landmarks lie on one point or, for an affine fit, on one line.
     """
@@ -45,7 +115,7 @@ def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> NDArra
         unknowns = np.hstack([source, np.ones((3, 1))])
         if np.linalg.cond(unknowns) > 1e8:
             raise ValueError(f"the landmarks {source.tolist()} lie on one line, so no affine fit exists")
-        return np.linalg.solve(unknowns, target).T
+        return Alignment(np.linalg.solve(unknowns, target).T, size)
     # Least-squares similarity: x' = a x - b y + s, y' = b x + a y + t is linear in (a, b, s, t).
     if np.allclose(source, source[0]):
         raise ValueError(f"the landmarks {source.tolist()} lie on one point, so no similarity fit exists")
@@ -53,72 +123,12 @@ def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> NDArra
     one, zero = np.ones_like(x), np.zeros_like(x)
     system = np.vstack([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
     a, b, s, t = np.linalg.lstsq(system, target.T.ravel(), rcond=None)[0]
-    return np.array([[a, -b, s], [b, a, t]])
-
-
-def invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The (2, 3) matrix of the opposite direction."""
-    linear = np.linalg.inv(matrix[:, :2])
-    return np.hstack([linear, -linear @ matrix[:, 2:]])
-
-
-def warp(photo: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Cut a face out of a photo; what lies beyond the photo's edge repeats its last pixels.
-
-    Args:
-        photo: uint8 (H, W, 3) or (H, W).
-        matrix: float64 (2, 3), photo -> crop.
-        size: side of the crop in pixels.
-    Returns:
-        uint8 (size, size, 3) or (size, size).
-    """
-    return _resample(photo, matrix, size, size)
-
-
-def footprint(
-    shape: tuple[int, int], matrix: NDArray[np.float64], size: int, beyond_px: float = 0
-) -> NDArray[np.bool_]:
-    """The pixels of a photo of `shape` (H, W) that a crop covers, and up to `beyond_px` around it: bool (H, W)."""
-    covered = np.zeros(shape, dtype=bool)
-    x0, y0, x1, y1 = _bounds(invert(matrix), size, size, shape)
-    ys, xs = np.mgrid[y0:y1, x0:x1]
-    u, v = (matrix[row, 0] * xs + matrix[row, 1] * ys + matrix[row, 2] for row in (0, 1))
-    # A hair of slack, for what rounding takes from a matrix that meets the border exactly.
-    least = -1e-6 - beyond_px * float(np.linalg.norm(matrix[:, :2], ord=2))
-    most = size - 1 - least
-    covered[y0:y1, x0:x1] = (u >= least) & (u <= most) & (v >= least) & (v <= most)
-    return covered
-
-
-def paste(
-    photo: NDArray[np.uint8], crop: NDArray[np.uint8], matrix: NDArray[np.float64], beyond_px: float = 0
-) -> NDArray[np.uint8]:
-    """Put a crop back where `warp` cut it out.
-
-    Args:
-        photo: uint8 (H, W, 3); not written to.
-        crop: uint8 (S, S, 3).
-        matrix: float64 (2, 3), photo -> crop.
-        beyond_px: repeat the crop's last pixels up to so far around it, at most 8, in the photo's pixels.
-    Returns:
-        uint8 (H, W, 3): the crop inside its footprint, the photo everywhere else.
-    """
-    pasted = photo.copy()
-    size = crop.shape[0]
-    height, width = photo.shape[:2]
-    x0, y0, x1, y1 = _bounds(invert(matrix), size, size, (height, width))
-    if x1 <= x0 or y1 <= y0:
-        return pasted
-    back = invert(matrix) - np.array([[0, 0, x0], [0, 0, y0]])
-    inside = footprint((height, width), matrix, size, beyond_px)[y0:y1, x0:x1]
-    pasted[y0:y1, x0:x1][inside] = _resample(crop, back, x1 - x0, y1 - y0)[inside]
-    return pasted
+    return Alignment(np.array([[a, -b, s], [b, a, t]]), size)
 
 
 def _bounds(matrix: NDArray[np.float64], width: int, height: int, limit: tuple[int, int]) -> tuple[int, int, int, int]:
     """The box (x0, y0, x1, y1) that a width x height image takes after `matrix`, cut to `limit` (H, W)."""
-    corners = np.array([[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]])
-    moved = corners @ matrix.T
+    moved = transform(matrix, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]]))
     x0, y0 = np.floor(moved.min(axis=0)).astype(int) - _MARGIN_PX
     x1, y1 = np.ceil(moved.max(axis=0)).astype(int) + _MARGIN_PX + 1
     x0, x1 = np.clip([x0, x1], 0, limit[1])

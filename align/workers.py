@@ -19,6 +19,8 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 
+from align.errors import EngineError, WorkerError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Start = Callable[[], Callable[[Task], Result]]
@@ -30,14 +32,6 @@ _AHEAD = 16
 _ROWS = 32
 # How often Ray begins a row whose workers get killed.
 _TRIES = 4
-
-
-class WorkerError(Exception):
-    """A worker process died."""
-
-
-class EngineError(Exception):
-    """Ray was asked for and is not installed."""
 
 
 def spread(

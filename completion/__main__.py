@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from align.command import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
+from align.cli import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from io import TextIOWrapper
 
     from completion.batch import Result
-    from completion.complete import Progress
 
 _SOLVERS = ("fast", "thorough", "search", "encoder", "paper", "bamos")
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
@@ -98,12 +97,9 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait make the search several times slower on a machine that has other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Late, so that --help does not wait for torch.
-    from align.landmarks import LandmarkModelError
-    from align.photo import PhotoError
-    from align.spread import EngineError, WorkerError
-    from completion.masks import MaskError
-    from dcgan.checkpoint import WeightsError
-    from dcgan.device import DeviceError
+    from align.errors import EngineError, LandmarkModelError, PhotoError, WorkerError
+    from completion.holes import MaskError
+    from dcgan.checkpoint import DeviceError, WeightsError
     from weights import WeightsFileError
 
     try:
@@ -126,17 +122,11 @@ def _complete(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from align.photo import PhotoError, atomic_write, prepare_folder
-    from completion.batch import (
-        BatchOptions,
-        Result,
-        complete_folder,
-        complete_photo,
-        load_completer,
-        plan_outputs,
-        summary,
-    )
-    from completion.masks import MaskError, split_name
+    from align.errors import PhotoError
+    from align.files import atomic_write, prepare_folder
+    from completion.batch import Result, complete_folder, complete_photo, load_completer, plan_outputs, summary
+    from completion.config import BatchOptions
+    from completion.holes import MaskError, split_name
 
     if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
         raise MaskError(f"there is no mask named {arguments.mask!r}, nor a file or folder of that name; see --help")

@@ -16,25 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 import weights
-from align.landmarks import NoFaceError
-from align.options import cores
-from align.photo import (
-    WRITABLE,
-    Photo,
-    PhotoError,
-    atomic_write,
-    list_photos,
-    output_names,
-    prepare_folder,
-    read_photo,
-    write_photo,
-)
-from align.spread import spread
-from completion import masks, place
-from completion.complete import Completion, FaceCompleter, Progress
+from align.config import cores
+from align.errors import NoFaceError, PhotoError
+from align.files import atomic_write, list_photos, output_names, prepare_folder
+from align.photo import WRITABLE, Photo, read_photo, write_photo
+from align.workers import spread
+from completion.complete import Completion, FaceCompleter
 from completion.picture import contact_sheet, painted, strip, write_animation
-from dcgan.checkpoint import load_weights
-from dcgan.device import pick_device
+from dcgan.checkpoint import load_weights, pick_device
 from dcgan.metrics import psnr
 
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.landmarks import NoFaceError
+from align.errors import NoFaceError
 from align.template import TEMPLATES
 from align.warp import footprint, invert, paste, warp
-from completion import masks, place
 from completion.blend import blend, grain, inpaint, match_means
-from completion.solve import Solver, Step, resolve, solve
+from completion.config import Solver
+from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.tensors import to_image
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 
+from completion.holes import draw_holes, measuring_holes
 from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, save_checkpoint, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
-from dcgan.engine import cosine, seeded, update_average
-from dcgan.holes import draw_holes, measuring_holes
 from dcgan.metrics import psnr
-from dcgan.networks import Discriminator, Encoder, Generator, sample_z
-from dcgan.runfolder import RunFolder, crosses, machine
+from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.run import RunFolder, TrainingError, check_same_run, crosses, machine
+from dcgan.step import cosine, seeded, update_average
 from dcgan.tensors import to_image, to_tensor
-from dcgan.train import Progress, TrainingError, check_same_run
 
 START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
 _SHOWN = 16  # faces in a grid

@@ -166,7 +166,7 @@ def find_mask_file(folder: Path, photo: Path) -> Path:
     Raises:
         MaskError: there is none, or several.
     """
-    from align.photo import list_photos
+    from align.files import list_photos
 
     wanted = photo.with_suffix("")
     found = [path for path in list_photos(folder) if path.relative_to(folder).with_suffix("") == wanted]

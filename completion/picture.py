@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.photo import atomic_write
+from align.files import atomic_write
 
 _LEAST_PX, _MOST_PX = 256, 768
 _HOLE_COLOUR = (255, 0, 255)

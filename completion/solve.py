@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -13,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 from completion import loss
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError
-from dcgan.networks import Skip, sample_z
+from dcgan.networks import Skip
 from dcgan.tensors import to_image, to_tensor
 
 

@@ -10,18 +10,16 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.command import at_least, expand_config
-from dcgan.command import add_common, refuse_existing, say, show_progress
-from dcgan.config import PRESETS, ConfigError, EncoderConfig, NetworkConfig, TrainConfig
+from align.cli import at_least, expand_config, refuse_existing, say, show_progress
+from dcgan.command import add_common
+from dcgan.config import PRESETS, ConfigError, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.explore.command import add_explore
-from dcgan.options import EvaluateOptions
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from dcgan.parallel import Group
-    from dcgan.train import Progress
 
 _EXAMPLE = """example:
   python -m align raw/ aligned/
@@ -60,13 +58,11 @@ def main(argv: list[str] | None = None) -> int:
     # Late, so that --help does not wait for torch.
     from torch import OutOfMemoryError
 
-    from align.landmarks import LandmarkModelError
-    from align.photo import PhotoError
-    from dcgan.checkpoint import CheckpointError, WeightsError
+    from align.errors import LandmarkModelError, PhotoError
+    from dcgan.checkpoint import CheckpointError, DeviceError, WeightsError
     from dcgan.dataset import DatasetError
     from dcgan.descriptors import DescriptorError
-    from dcgan.device import DeviceError
-    from dcgan.train import TrainingError
+    from dcgan.run import TrainingError
     from weights import WeightsFileError
 
     try:
@@ -117,8 +113,8 @@ def _add_train(commands: Any) -> None:
 
 def _train(arguments: argparse.Namespace) -> int:
     from dcgan import parallel
+    from dcgan.checkpoint import pick_device
     from dcgan.dataset import load_faces, read_list
-    from dcgan.device import pick_device
     from dcgan.train import train
 
     config = _train_config(arguments)
@@ -152,10 +148,9 @@ def _add_encode(commands: Any) -> None:
 
 def _encode(arguments: argparse.Namespace) -> int:
     import weights
-    from dcgan.checkpoint import load_weights
+    from completion.encoder import train_encoder
+    from dcgan.checkpoint import load_weights, pick_device
     from dcgan.dataset import load_faces
-    from dcgan.device import pick_device
-    from dcgan.encoder import train_encoder
     from dcgan.parallel import Group
 
     config = EncoderConfig(**_given(arguments, EncoderConfig))
@@ -221,9 +216,8 @@ def _sample(arguments: argparse.Namespace) -> int:
 
     import weights
     from align.photo import write_photo
-    from dcgan.checkpoint import load_weights
-    from dcgan.device import pick_device
-    from dcgan.networks import sample_z
+    from dcgan.checkpoint import load_weights, pick_device
+    from dcgan.sampling import sample_z
     from dcgan.tensors import to_image
 
     device = pick_device(arguments.device)
@@ -289,9 +283,8 @@ def _add_evaluate(commands: Any) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     import weights
-    from dcgan.checkpoint import load_weights
+    from dcgan.checkpoint import load_weights, pick_device
     from dcgan.dataset import load_faces
-    from dcgan.device import pick_device
     from dcgan.evaluate import EvaluationError, evaluate
     from dcgan.report import FILES, table, write_report
 
@@ -334,10 +327,10 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from align.photo import atomic_write
+    from align.files import atomic_write
     from dcgan.benchmark import benchmark_train
-    from dcgan.device import pick_device
-    from dcgan.runfolder import machine
+    from dcgan.checkpoint import pick_device
+    from dcgan.run import machine
 
     config, device = _train_config(arguments), pick_device(arguments.device)
     say(f"{machine(device)}, batch {config.batch}")

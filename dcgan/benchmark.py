@@ -13,8 +13,8 @@ from torch.utils.flop_counter import flop_registry
 from dcgan import loss
 from dcgan.config import TrainConfig
 from dcgan.dataset import Batches
-from dcgan.engine import Engine
 from dcgan.networks import Discriminator, Generator
+from dcgan.step import Engine
 from dcgan.tensors import to_tensor
 
 _IMAGES = 2048

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from align.photo import atomic_write
+from align.files import atomic_write
 from dcgan.config import ConfigError, network_config
 from dcgan.networks import Discriminator, Encoder, Generator
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.command import CONFIG_HELP
+from align.cli import CONFIG_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ def refuse_existing(paths: list[Path], overwrite: bool) -> None:
     Raises:
         PhotoError: one of the paths exists, and `overwrite` is not set.
     """
-    from align.photo import PhotoError
+    from align.errors import PhotoError
 
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
@@ -36,7 +36,7 @@ def show_progress(steps: Iterable[Any]) -> Any:
     """Show the `dcgan.evaluate.Progress` of some work; returns its last step, which is what the work was for."""
     from tqdm import tqdm
 
-    from dcgan.evaluate import Progress
+    from dcgan.sampling import Progress
 
     step = None
     with tqdm(disable=None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:

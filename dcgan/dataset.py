@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.photo import PhotoError, list_photos, read_photo
+from align.errors import PhotoError
+from align.files import list_photos
+from align.photo import read_photo
 
 
 class DatasetError(Exception):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad, relu
 
-from align.landmarks import LandmarkModelError, model_path
+from align.errors import LandmarkModelError
+from align.landmarks import model_path
 from align.template import TEMPLATES
 from align.warp import warp
 

@@ -20,9 +20,10 @@ from align.warp import warp
 from dcgan import metrics
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights
+from dcgan.config import EvaluateOptions
 from dcgan.descriptors import describe
-from dcgan.networks import Generator, sample_z
-from dcgan.options import EvaluateOptions
+from dcgan.networks import Generator
+from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
 
 LEAST_FACES = 16

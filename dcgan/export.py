@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from completion.encoder import START, carries_on
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
 from dcgan.config import network_config
-from dcgan.encoder import START, carries_on
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.runfolder import read_stats
+from dcgan.run import read_stats
 from dcgan.train import settle_batch_norm
 
 _PANELS: dict[str, tuple[str, ...]] = {

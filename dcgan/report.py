@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.photo import atomic_write, write_photo
+from align.files import atomic_write
+from align.photo import write_photo
 from dcgan.evaluate import Evaluation, Figure
 
 FILES = ("evaluation.json", "evaluation.md", "samples.png", "reconstructions.png", "neighbours.png")

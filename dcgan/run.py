@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from align.photo import atomic_write
+from align.files import atomic_write
 from dcgan.tensors import to_image
 
 

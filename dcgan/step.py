@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
 from dcgan.config import TrainConfig
-from dcgan.networks import Discriminator, Generator, sample_z
+from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group, synchronise
+from dcgan.sampling import sample_z
 
 
 class Engine:

@@ -15,11 +15,12 @@ import weights
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
-from dcgan.engine import Engine, learning_rate, seeded
 from dcgan.metrics import ms_ssim
-from dcgan.networks import Generator, sample_z
+from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.runfolder import RunFolder, crosses, machine
+from dcgan.run import RunFolder, crosses, machine
+from dcgan.sampling import sample_z
+from dcgan.step import Engine, learning_rate, seeded
 from dcgan.tensors import to_tensor
 
 _GRID = 64  # images in a grid

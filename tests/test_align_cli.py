@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from align.command import at_least, expand_config, shown
+from align.cli import at_least, expand_config, shown
 
 
 @pytest.fixture

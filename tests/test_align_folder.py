@@ -19,11 +19,12 @@ from PIL import Image
 
 from align import folder as folder_module
 from align import photo as photo_module
+from align.config import AlignOptions
+from align.errors import LandmarkModelError, PhotoError, WorkerError
+from align.files import list_photos
 from align.folder import RECORDS, align_folder, read_records
-from align.landmarks import LandmarkModelError, find_faces
-from align.options import AlignOptions
-from align.photo import PhotoError, list_photos, read_photo
-from align.spread import WorkerError
+from align.landmarks import find_faces
+from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import footprint, paste, warp
 

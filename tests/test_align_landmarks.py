@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from align import landmarks as landmarks_module
-from align.landmarks import LandmarkModelError, find_faces
+from align.errors import LandmarkModelError
+from align.landmarks import find_faces
 from align.template import TEMPLATES
 from align.warp import fit, warp
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from align.landmarks import NoFaceError, find_faces
+from align.errors import NoFaceError
+from align.landmarks import find_faces
 from align.template import TEMPLATES
 from align.warp import fit, invert
-from completion import place
 
 FACE = TEMPLATES["face"]
 

@@ -16,11 +16,10 @@ from PIL import Image
 
 from align import folder as folder_module
 from align.__main__ import build_parser, main
+from align.config import AlignOptions
+from align.errors import LandmarkModelError, WorkerError
 from align.folder import RECORDS
-from align.landmarks import LandmarkModelError
-from align.options import AlignOptions
 from align.photo import read_photo
-from align.spread import WorkerError
 
 FACE = skimage.data.astronaut()[0:230, 110:340]
 NONE = np.full((100, 100, 3), 128, dtype=np.uint8)

@@ -15,17 +15,9 @@ import pytest
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from align import photo as photo_module
-from align.photo import (
-    MAX_PIXELS,
-    PhotoError,
-    atomic_write,
-    list_photos,
-    output_names,
-    prepare_folder,
-    read_photo,
-    to_photo,
-    write_photo,
-)
+from align.errors import PhotoError
+from align.files import atomic_write, list_photos, output_names, prepare_folder
+from align.photo import MAX_PIXELS, read_photo, to_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -15,8 +15,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from align import spread as spread_module
-from align.spread import EngineError, WorkerError, spread
+from align import workers as spread_module
+from align.errors import EngineError, WorkerError
+from align.workers import spread
 
 PROJECT = Path(__file__).parents[1]
 

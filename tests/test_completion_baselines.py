@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from completion.baselines import Linear, MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
+from completion.benchmark.baselines import Linear, MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
 
 SIDE = 16
 RNG = np.random.default_rng(0)

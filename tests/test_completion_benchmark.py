@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import Progress
 from numpy.typing import NDArray
 from PIL import Image
 
 from align.photo import read_photo
 from align.warp import warp
-from completion import compare as module
-from completion.benchmark import main
-from completion.compare import SHOWN, CompareError, Progress, Row, Task, compare, make_task, spread
+from completion.benchmark import compare as module
+from completion.benchmark.__main__ import main
+from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare, make_task, spread
+from completion.benchmark.report import Report
 from completion.complete import Completion, FaceCompleter
-from completion.masks import needs_landmarks
-from completion.options import HOLES, METHODS, SOLVERS, BenchmarkOptions
-from completion.report import Report
-from completion.solve import SOLVERS as KNOWN_SOLVERS
+from completion.config import HOLES, METHODS, SOLVERS, BenchmarkOptions
+from completion.config import SOLVERS as KNOWN_SOLVERS
+from completion.holes import needs_landmarks
 from dcgan.checkpoint import Weights
 
 PROJECT = Path(__file__).parents[1]

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from completion import blend as blend_module
-from completion.blend import BLENDS, blend, grain, inpaint, match_means
+from completion.blend import blend, grain, inpaint, match_means
+from completion.config import BLENDS
 
 SIDE = 20
 

@@ -5,17 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from completion.masks import NAMES
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from align.landmarks import NoFaceError, find_faces
+from align.errors import NoFaceError
+from align.landmarks import find_faces
 from align.warp import footprint
 from completion import complete as complete_module
-from completion import place
 from completion.blend import inpaint
-from completion.complete import Completion, FaceCompleter, Progress
-from completion.masks import NAMES, MaskError
-from completion.solve import SOLVERS
+from completion.complete import Completion, FaceCompleter
+from completion.config import SOLVERS
+from completion.holes import MaskError
 from dcgan.checkpoint import Weights, WeightsError
 
 QUICK = replace(SOLVERS["search"], steps=2, draws=4, restarts=2)

@@ -7,26 +7,26 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import dcgan.encoder
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-import dcgan.encoder
 from align.photo import read_photo
+from completion.encoder import train_encoder
+from completion.holes import draw_holes
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
-from dcgan.encoder import train_encoder
 from dcgan.export import export_run
-from dcgan.holes import draw_holes
-from dcgan.networks import Discriminator, Encoder, Generator, sample_z
-from dcgan.runfolder import read_stats
+from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.run import TrainingError, read_stats
 from dcgan.tensors import to_image, to_tensor
-from dcgan.train import TrainingError
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig(size=16, nz=4, ngf=8, ndf=4)

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from completion.masks import alpha_hole, find_mask_file
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.photo import PhotoError, read_photo, to_photo
-from completion import masks
-from completion.masks import MaskError, alpha_hole, find_mask_file, named_hole, needs_landmarks, read_hole, split_name
+from align.errors import PhotoError
+from align.photo import read_photo, to_photo
+from completion.holes import MaskError, named_hole, needs_landmarks, read_hole, split_name
 
 
 def hole_of(mask: str, size: int = 64, seed: int = 0) -> NDArray[np.bool_]:

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
 from align import photo as photo_module
-from align.landmarks import LandmarkModelError
-from align.photo import PhotoError, read_photo
-from completion import batch, masks, place
+from align.errors import LandmarkModelError, PhotoError
+from align.photo import read_photo
+from completion import batch
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
-from completion.solve import SOLVERS
+from completion.config import SOLVERS
 
 PROJECT = Path(__file__).parents[1]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 
 from completion import solve as solve_module
+from completion.config import SOLVERS, Solver
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import SOLVERS, Solver, resolve, solve
+from completion.solve import resolve, solve
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
-from dcgan.networks import Discriminator, Encoder, Generator, Skip, sample_z
+from dcgan.networks import Discriminator, Encoder, Generator, Skip
 from dcgan.tensors import to_image, to_tensor
 
 HOLE = np.zeros((32, 32), dtype=bool)

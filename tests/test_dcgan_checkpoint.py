@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import weights
-from align.photo import atomic_write
+from align.files import atomic_write
 from dcgan.checkpoint import (
     CheckpointError,
     Weights,
@@ -24,7 +24,7 @@ from dcgan.checkpoint import (
 )
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.runfolder import RunFolder
+from dcgan.run import RunFolder
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:

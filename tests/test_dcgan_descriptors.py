@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from align.landmarks import LandmarkModelError, find_faces, model_path
+from align.errors import LandmarkModelError
+from align.landmarks import find_faces, model_path
 from align.template import TEMPLATES
 from align.warp import fit, warp
 from dcgan import descriptors

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import Progress, sample_z
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,10 +19,9 @@ from align.photo import read_photo
 from dcgan import evaluate as module
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights
+from dcgan.config import EvaluateOptions
 from dcgan.descriptors import DescriptorError
-from dcgan.evaluate import Evaluation, EvaluationError, Progress, evaluate, reconstruct
-from dcgan.networks import sample_z
-from dcgan.options import EvaluateOptions
+from dcgan.evaluate import Evaluation, EvaluationError, evaluate, reconstruct
 from dcgan.tensors import to_image
 
 FEW = ["--samples", "16", "--mre-faces", "4", "--mre-steps", "3", "--device", "cpu"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 
 from align.landmarks import find_faces
@@ -17,7 +18,6 @@ from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore import arithmetic as module
 from dcgan.explore.arithmetic import LABELS, direction, directions, measure
-from dcgan.networks import sample_z
 
 
 def brightness(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import generate, sample_z
 from numpy.typing import NDArray
 
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights
-from dcgan.evaluate import generate
 from dcgan.explore import forget as module
 from dcgan.explore.arithmetic import LABELS
 from dcgan.explore.forget import feature_maps, generate_without, hidden_layers, tied_maps
-from dcgan.networks import sample_z
 from dcgan.tensors import to_image
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dcgan.holes import KINDS, draw_holes, measuring_holes
+from completion.holes import KINDS, draw_holes, measuring_holes
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -90,7 +90,7 @@ def test_holes_lie_where_their_names_say() -> None:
 def test_the_holes_to_measure_on_are_those_of_completion() -> None:
     import numpy as np
 
-    from completion.masks import named_hole
+    from completion.holes import named_hole
 
     holes = measuring_holes(20, 64, seeded())
     for name in ("center", "left"):

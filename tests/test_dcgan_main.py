@@ -17,7 +17,7 @@ from align.photo import read_photo
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig
-from dcgan.engine import Engine
+from dcgan.step import Engine
 
 SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dcgan.sampling import sample_z
 
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
+from dcgan.checkpoint import DeviceError, pick_device
 from dcgan.config import LOSSES, PRESETS, ConfigError, NetworkConfig, TrainConfig, network_config
-from dcgan.device import DeviceError, pick_device
-from dcgan.networks import Discriminator, Generator, sample_z
+from dcgan.networks import Discriminator, Generator
 from dcgan.tensors import to_image, to_tensor
 
 SMALL = NetworkConfig(size=16, nz=4, ngf=4, ndf=4)

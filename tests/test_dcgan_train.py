@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import dcgan.engine
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import dcgan.dataset
-import dcgan.engine
 import dcgan.loss
 import dcgan.train
 from align.photo import read_photo
@@ -23,10 +23,11 @@ from dcgan.benchmark import benchmark_train
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights
 from dcgan.config import LOSSES, ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
-from dcgan.engine import Engine, update_average
 from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.train import TrainingError, settle_batch_norm, train
+from dcgan.run import TrainingError
+from dcgan.step import Engine, update_average
+from dcgan.train import settle_batch_norm, train
 
 CPU = torch.device("cpu")
 RELATIVISTIC = dcgan.loss.LOSSES["relativistic"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from completion.__main__ import main
 from dcgan.checkpoint import Weights
-from ui.desk import Desk, Limits
+from ui.service import Limits
 
 DEBIANS = "/usr/bin/chromium"
 WAIT_MS = 120_000  # on a busy machine, where the canvas is drawn without a GPU

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from ui.__main__ import build_parser, main
-from ui.desk import Limits
+from ui.service import Limits
 
 FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 WAIT_S = 300  # for a busy machine

@@ -28,8 +28,8 @@ from PIL import Image
 from completion import complete as complete_module
 from completion.solve import Step
 from dcgan.checkpoint import Weights
-from ui.desk import Desk, Limits
 from ui.server import Guard, sweep
+from ui.service import Limits
 
 FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 CENTER = np.zeros((32, 32), dtype=bool)

@@ -15,17 +15,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.photo import PhotoError
+from align.errors import PhotoError
 from completion import complete as complete_module
 from completion.__main__ import main
 from completion.complete import FaceCompleter
-from completion.masks import MaskError
-from completion.solve import SOLVERS, Step
+from completion.config import SOLVERS
+from completion.holes import MaskError
+from completion.solve import Step
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
-from ui import desk as desk_module
-from ui.desk import Desk, DeskError, Filled, Limits, Settings
+from ui import service as desk_module
+from ui.service import Filled, Limits, Settings
 
 FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 Command = Callable[..., None]

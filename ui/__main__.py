@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.command import CONFIG_HELP, at_least, expand_config
+from align.cli import CONFIG_HELP, at_least, expand_config
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Late, so that --help does not wait for torch.
-    from dcgan.checkpoint import WeightsError
-    from dcgan.device import DeviceError
+    from dcgan.checkpoint import DeviceError, WeightsError
     from weights import WeightsFileError
 
     try:
@@ -91,11 +90,10 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Before Gradio is imported, which reads them once.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    from dcgan.checkpoint import load_weights
-    from dcgan.device import pick_device
+    from dcgan.checkpoint import load_weights, pick_device
     from ui.app import build_app, launch
-    from ui.desk import Desk, Limits
     from ui.server import drained, sweep
+    from ui.service import Limits
     from weights import resolve
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)

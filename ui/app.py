@@ -14,14 +14,14 @@ from gradio.themes import Default
 from numpy.typing import NDArray
 from starlette.middleware import Middleware
 
-from align.landmarks import NoFaceError
-from align.photo import PhotoError, read_photo, write_photo
-from completion.masks import MaskError
+from align.errors import NoFaceError, PhotoError
+from align.photo import read_photo, write_photo
+from completion.holes import MaskError
 from dcgan.checkpoint import WeightsError
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS
-from ui.desk import HOLE_COLOUR, HOLES, Desk, DeskError, Filled, Limits, Settings
 from ui.server import Guard
+from ui.service import HOLE_COLOUR, HOLES, Filled, Limits, Settings
 
 _TOLD = (PhotoError, MaskError, NoFaceError, WeightsError, DatasetError, DeskError)
 _METHODS = [

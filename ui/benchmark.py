@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.command import at_least
+from align.cli import at_least
 from weights import DEFAULT, REGISTRY
 
 if TYPE_CHECKING:

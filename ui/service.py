@@ -13,23 +13,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from align.landmarks import NoFaceError
-from align.photo import PhotoError, read_photo, write_photo
+from align.errors import NoFaceError, PhotoError
+from align.photo import read_photo, write_photo
 from align.warp import invert, paste
-from completion import masks
-from completion.batch import BatchOptions, Result, complete_folder, complete_photo, plan_outputs, summary
-from completion.blend import BLENDS
+from completion.batch import Result, complete_folder, complete_photo, plan_outputs, summary
 from completion.complete import FaceCompleter
+from completion.config import BLENDS, SOLVERS, BatchOptions
 from completion.picture import around, painted, write_animation
-from completion.solve import SOLVERS
 from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
 from dcgan.explore.walk import slerp
-from dcgan.networks import sample_z
 from dcgan.tensors import to_image
 
 HOLES = tuple(name for name in masks.NAMES if name != "lowres")  # which is no hole that one could see or draw

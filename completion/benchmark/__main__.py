@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from align.command import at_least
-from completion.options import HOLES, METHODS, SLOW, BenchmarkOptions
+from align.cli import at_least
+from completion.config import HOLES, METHODS, SLOW, BenchmarkOptions
 from weights import DEFAULT, REGISTRY, VERSION
 
 _EXAMPLE = """example:
@@ -60,13 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that spin while they wait take time from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Late, so that --help does not wait for torch.
-    from align.landmarks import LandmarkModelError
-    from align.photo import PhotoError
-    from completion.compare import CompareError
-    from dcgan.checkpoint import WeightsError
+    from align.errors import LandmarkModelError, PhotoError
+    from completion.benchmark.compare import CompareError
+    from dcgan.checkpoint import DeviceError, WeightsError
     from dcgan.dataset import DatasetError
     from dcgan.descriptors import DescriptorError
-    from dcgan.device import DeviceError
     from weights import WeightsFileError
 
     try:
@@ -93,16 +91,17 @@ def main(argv: list[str] | None = None) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from dcgan.sampling import Progress
     from tqdm import tqdm
 
     import weights
-    from align.photo import PhotoError, prepare_folder
-    from completion.compare import Progress, Row, compare, lacking, spread
-    from completion.report import JSON_FILE, Report
-    from dcgan.checkpoint import load_weights
+    from align.errors import PhotoError
+    from align.files import prepare_folder
+    from completion.benchmark.compare import Row, compare, lacking, spread
+    from completion.benchmark.report import JSON_FILE, Report
+    from dcgan.checkpoint import load_weights, pick_device
     from dcgan.dataset import digest, load_faces
-    from dcgan.device import pick_device
-    from dcgan.runfolder import machine
+    from dcgan.run import machine
 
     def say(text: str) -> None:
         if not arguments.quiet:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from completion import place
-from completion.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
+from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
 from completion.complete import FaceCompleter
-from completion.masks import named_hole, needs_landmarks
-from completion.options import ENCODER, HOLES, LEARNING, SLOW, BenchmarkOptions
+from completion.config import ENCODER, HOLES, LEARNING, SLOW, BenchmarkOptions
+from completion.holes import named_hole, needs_landmarks
 from dcgan import metrics
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe

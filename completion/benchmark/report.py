@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align.photo import atomic_write, write_photo
-from completion.compare import SHOWN, Row, Task
-from completion.options import SLOW
+from align.files import atomic_write
+from align.photo import write_photo
+from completion.benchmark.compare import SHOWN, Row, Task
+from completion.config import SLOW
 from completion.picture import painted
 from dcgan.report import markdown
 

@@ -13,10 +13,9 @@ from align.landmarks import find_faces
 from align.warp import warp
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
-from dcgan.evaluate import Progress, generate
 from dcgan.explore.files import Files, sheet
 from dcgan.explore.walk import lerp
-from dcgan.networks import sample_z
+from dcgan.sampling import Progress, generate, sample_z
 
 LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector begins at 80 px; at 96 with a quarter of air it finds as many of the faces as at 192, in a tenth of

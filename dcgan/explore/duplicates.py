@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, unfold
 
 from align.warp import warp
-from dcgan.evaluate import Progress
 from dcgan.explore.files import Files, sheet
+from dcgan.sampling import Progress
 
 _CROP, _SIDE_PX, _BITS = 0.75, 32, 128
 _DROPOUT, _BATCH, _LR = 0.2, 128, 1e-3

@@ -10,10 +10,10 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
 
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
-from dcgan.evaluate import Progress, in_parts
 from dcgan.explore.files import Files, plotted
 from dcgan.explore.labelled import Labelled, reduced
 from dcgan.networks import Discriminator
+from dcgan.sampling import Progress, in_parts
 from dcgan.tensors import to_tensor
 
 _POOLED = 4

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from align.photo import atomic_write, write_photo
+from align.files import atomic_write
+from align.photo import write_photo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

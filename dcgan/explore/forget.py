@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
-from dcgan.evaluate import Progress
 from dcgan.explore.arithmetic import measure
 from dcgan.explore.files import Files, sheet
-from dcgan.networks import Generator, sample_z
+from dcgan.networks import Generator
+from dcgan.sampling import Progress, sample_z
 from dcgan.tensors import to_image
 
 _BATCH = 64

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dcgan.evaluate import Progress
 from dcgan.explore.files import Files, plotted
 from dcgan.loss import LOSSES
+from dcgan.sampling import Progress
 
 # The mixture: weight, mean and deviation of each normal distribution.
 _MIXTURE = ((0.6, -1.5, 0.5), (0.4, 1.5, 0.4))

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from align.photo import PhotoError, list_photos, read_photo
+from align.errors import PhotoError
+from align.files import list_photos
+from align.photo import read_photo
 from dcgan.dataset import DatasetError
 from dcgan.tensors import to_tensor
 

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dcgan.checkpoint import Weights
-from dcgan.evaluate import Progress, generate
 from dcgan.explore.files import Files, plotted
 from dcgan.explore.labelled import REDUCED_PX, Labelled, reduced
-from dcgan.networks import sample_z
+from dcgan.sampling import Progress, generate, sample_z
 
 UNLABELLED = -1
 _REAL, _FAKE = 32, 16  # of a batch

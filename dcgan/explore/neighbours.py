@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.descriptors import describe
-from dcgan.evaluate import Progress, generate, in_parts, thumbnails
+from dcgan.evaluate import thumbnails
 from dcgan.explore.files import Files, sheet
 from dcgan.metrics import nearest_few
-from dcgan.networks import sample_z
+from dcgan.sampling import Progress, generate, in_parts, sample_z
 
 _SHOWN = 5
 

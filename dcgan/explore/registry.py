@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.command import CONFIG_HELP, at_least
-from dcgan.command import add_common, refuse_existing, say, show_progress
+from align.cli import CONFIG_HELP, at_least, refuse_existing, say, show_progress
+from dcgan.command import add_common
 from weights import DEFAULT, REGISTRY
 
 if TYPE_CHECKING:
     from dcgan.checkpoint import Weights
-    from dcgan.evaluate import Progress
     from dcgan.explore.files import Files
+    from dcgan.sampling import Progress
 
 # Arguments that say nothing of what was measured.
 _UNTOLD = ("command", "config", "files", "handler", "out", "overwrite", "explore")
@@ -110,8 +110,7 @@ def _plain(value: Any) -> Any:
 
 def _weights(arguments: argparse.Namespace) -> Weights:
     import weights
-    from dcgan.checkpoint import load_weights
-    from dcgan.device import pick_device
+    from dcgan.checkpoint import load_weights, pick_device
 
     return load_weights(weights.resolve(arguments.weights), pick_device(arguments.device))
 

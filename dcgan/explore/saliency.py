@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
-from dcgan.evaluate import Progress, generate
 from dcgan.explore.files import Files, sheet
-from dcgan.networks import Discriminator, sample_z
+from dcgan.networks import Discriminator
+from dcgan.sampling import Progress, generate, sample_z
 from dcgan.tensors import to_tensor
 
 _BATCH = 64

@@ -10,9 +10,8 @@ from torch.nn.functional import cosine_similarity
 
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
-from dcgan.evaluate import Progress, generate
 from dcgan.explore.files import Files, sheet
-from dcgan.networks import sample_z
+from dcgan.sampling import Progress, generate, sample_z
 
 _PARALLEL = 1e-6  # sine of an angle at which there is no arc to follow
 
