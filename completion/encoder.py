@@ -1,4 +1,4 @@
-"""Training of the encoder, which makes of what is known of a face the z and the skips that G completes it with."""
+"""Train and export the encoder: visible pixels to a latent z and skip features for G."""
 
 import time
 from collections.abc import Generator as Steps
@@ -14,18 +14,20 @@ from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 
-from completion.holes import draw_holes, measuring_holes
+from completion.holes import draw_holes, named_hole
 from dcgan import loss
-from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, save_checkpoint, save_weights
+from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_checkpoint, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.run import RunFolder, TrainingError, check_same_run, crosses, machine
+from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
 from dcgan.step import cosine, seeded, update_average
 from dcgan.tensors import to_image, to_tensor
 
 START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
+# Name of a figure to the hole that it is measured on, see completion.holes.named_hole.
+MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80": "random:0.8"}
 _SHOWN = 16  # faces in a grid
 _MEASURED = 200  # faces that figures are means over
 _PENALTY_EVERY = 4  # steps of the critic
@@ -38,7 +40,7 @@ def train_encoder(
     folder: Path,
     device: torch.device,
     val: NDArray[np.uint8] | None = None,
-) -> Steps[Progress]:
+) -> Steps[TrainingStep]:
     """Train E for a G that stays as it is, or carry on where the folder's newest checkpoint stands.
 
     With an adversarial loss a critic, which begins as D, learns to tell completed faces from real ones.
@@ -53,7 +55,7 @@ def train_encoder(
         device: where to compute; the faces go there, too.
         val: faces that are not trained on, uint8 (N, S, S, 3), for the grids and the PSNR of holes.
     Yields:
-        Where the run begins, then one Progress a step.
+        Where the run begins, then one TrainingStep a step.
     Raises:
         TrainingError: a loss or a weight is no finite number.
         CheckpointError: the folder holds another run.
@@ -95,7 +97,7 @@ def train_encoder(
     run.settings(asdict(config))
     if saved is None:
         save_weights(folder / START, G, weights.discriminator, weights.template, weights.facts, begun)
-    yield Progress(step * config.batch)
+    yield TrainingStep(step * config.batch)
 
     def save() -> None:
         _check_finite(sums, E)
@@ -159,7 +161,7 @@ def train_encoder(
             if time.monotonic() - last_save > config.save_minutes * 60:
                 save()
                 last_save = time.monotonic()
-            yield Progress(images, stats or None)
+            yield TrainingStep(images, stats or None)
     except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
         save()
         raise
@@ -173,12 +175,40 @@ def carries_on(begun: Encoder, E: Encoder) -> bool:
     return begun.settings["nef"] == E.settings["nef"]
 
 
+def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
+    """Write the weights that a run's encoder was trained for, with the encoder of the newest checkpoint.
+
+    Args:
+        folder: the run folder of `train_encoder`.
+        path: the weights file to write, .safetensors.
+    Returns:
+        The metadata of the encoder's training, as the file carries it.
+    Raises:
+        CheckpointError: the folder has no readable checkpoint.
+        WeightsError: the copy of the weights in the folder is damaged.
+    """
+    saved = load_checkpoint(folder)
+    if saved is None:
+        raise CheckpointError(f"{folder} has no checkpoint; run python -m dcgan encode to the first one")
+    start = load_weights(folder / START)
+    E = Encoder(start.generator.config, saved["config"]["nef"], saved["config"].get("skips", False))
+    E.load_state_dict(saved["ema"])
+    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
+    begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
+    facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
+    facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
+    facts["training"] = saved["config"]
+    save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    return facts
+
+
 def _losses(
     config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, real: Tensor, noise: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of one step, unweighted, by the names of their weights, and the completed faces."""
     count = len(real)
-    hole = draw_holes(count + config.pairs, real.shape[2], noise).to(real.device)
+    rng = np.random.default_rng(noise.initial_seed())
+    hole = torch.from_numpy(draw_holes(count + config.pairs, real.shape[2], rng))[:, None].to(real.device)
     z = sample_z(config.pairs, G.config, noise).to(real.device)
     with torch.no_grad():
         made = G(z).float() if config.pairs else real[:0]
@@ -228,7 +258,7 @@ def _critic_loss(
 
 def _pictures(E: Encoder, G: Generator, real: Tensor) -> Tensor:
     """Rows of what E sees, G(E(x)), the completed face and the real one: (4 N, 3, S, S)."""
-    hole = draw_holes(len(real), real.shape[2], seeded(0, 4, 0)).to(real.device)
+    hole = torch.from_numpy(draw_holes(len(real), real.shape[2], np.random.default_rng(0)))[:, None].to(real.device)
     fake = G(*E(real, hole)).float()
     return torch.cat([torch.where(hole, 0.0, real), fake, torch.where(hole, fake, real), real])
 
@@ -237,11 +267,12 @@ def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> di
     """PSNR of G(E(x)) under each of some holes, in dB: the mean over the faces, nothing blended."""
     found = {}
     reals = to_image(seen)
-    for name, hole in measuring_holes(len(seen), seen.shape[2], seeded(0, 4, 1)).items():
-        hole = hole.expand(len(seen), -1, -1, -1)
-        pairs = zip(seen.split(50), hole.split(50), strict=True)
+    rng = np.random.default_rng(1)
+    for name, mask in MEASURED.items():
+        holes = np.stack([named_hole(mask, seen.shape[2], rng) for _ in range(len(seen))])
+        pairs = zip(seen.split(50), torch.from_numpy(holes)[:, None].split(50), strict=True)
         fakes = np.concatenate([to_image(G(*E(part.to(device), under.to(device)))) for part, under in pairs])
-        found[f"psnr_{name}"] = fmean(map(psnr, reals, fakes, hole[:, 0].numpy()))
+        found[f"psnr_{name}"] = fmean(map(psnr, reals, fakes, holes))
     return found
 
 

@@ -1,5 +1,6 @@
 """The search of the z whose G(z) agrees with what is known of a face."""
 
+from dcgan.sampling import device_of
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -192,7 +193,7 @@ def solve(
     if E is not None and block > 1:
         raise WeightsError("an encoder can make nothing of the means of blocks; take another solver, such as fast")
     G, D = weights.generator, weights.discriminator
-    device = next(G.parameters()).device
+    device = device_of(G)
     known = torch.from_numpy(~holes)[:, None].to(device)
     real = to_tensor(crops.copy()).to(device)  # torch warns of arrays that cannot be written to
     if block > 1:

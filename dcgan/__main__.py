@@ -8,18 +8,18 @@ import signal
 import sys
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from align.cli import at_least, expand_config, refuse_existing, say, show_progress
-from dcgan.command import add_common
-from dcgan.config import PRESETS, ConfigError, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
-from dcgan.explore.command import add_explore
-from weights import DEFAULT, REGISTRY, VERSION
+from align.cli import add_flags, at_least, parse, refuse_existing, run_main, say, show_progress
+from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
+from dcgan.explore.registry import add_explore
+from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from dcgan.parallel import Group
+    from dcgan.run import TrainingStep
 
 _EXAMPLE = """example:
   python -m align raw/ aligned/
@@ -52,43 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 after SIGINT or SIGTERM.
     """
-    parser = build_parser()
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parser.parse_args(expand_config(argv, parser, at=2 if argv[:1] == ["explore"] else 1))
-    # Late, so that --help does not wait for torch.
-    from torch import OutOfMemoryError
-
-    from align.errors import LandmarkModelError, PhotoError
-    from dcgan.checkpoint import CheckpointError, DeviceError, WeightsError
-    from dcgan.dataset import DatasetError
-    from dcgan.descriptors import DescriptorError
-    from dcgan.run import TrainingError
-    from weights import WeightsFileError
-
-    try:
-        return arguments.handler(arguments)
-    except (
-        ConfigError,
-        CheckpointError,
-        DatasetError,
-        DescriptorError,
-        DeviceError,
-        LandmarkModelError,
-        PhotoError,
-        WeightsError,
-        WeightsFileError,
-    ) as error:
-        print(f"dcgan: {error}", file=sys.stderr)
-        return 2
-    except OutOfMemoryError:
-        print(
-            "dcgan: the GPU's memory is full; lower --batch, or take --device cpu; what was saved is kept",
-            file=sys.stderr,
-        )
-        return 1
-    except (TrainingError, OSError) as error:
-        print(f"dcgan: {error}", file=sys.stderr)
-        return 1
+    arguments = parse(build_parser(), argv, at=2 if argv[:1] == ["explore"] else 1)
+    hint = "lower --batch, or take --device cpu; what was saved is kept"
+    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=hint)
 
 
 def _add_train(commands: Any) -> None:
@@ -107,7 +74,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
-    add_common(parser)
+    add_flags(parser, "--config", "--device")
     parser.set_defaults(handler=_train)
 
 
@@ -142,20 +109,20 @@ def _add_encode(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
     parser.add_argument("--val", type=Path, help="folder of aligned faces of others, for the grids and the PSNR")
     _add_config(parser, EncoderConfig)
-    add_common(parser)
+    add_flags(parser, "--config", "--device")
     parser.set_defaults(handler=_encode)
 
 
 def _encode(arguments: argparse.Namespace) -> int:
-    import weights
     from completion.encoder import train_encoder
-    from dcgan.checkpoint import load_weights, pick_device
+    from dcgan.checkpoint import load
     from dcgan.dataset import load_faces
     from dcgan.parallel import Group
+    from dcgan.sampling import device_of
 
     config = EncoderConfig(**_given(arguments, EncoderConfig))
-    device = pick_device(arguments.device)
-    trained = load_weights(weights.resolve(arguments.weights), device)
+    trained = load(arguments.weights, arguments.device)
+    device = device_of(trained.generator)
     size = trained.generator.config.size
     faces = load_faces(arguments.faces, size, say)
     val = load_faces(arguments.val, size, say) if arguments.val else None
@@ -164,7 +131,7 @@ def _encode(arguments: argparse.Namespace) -> int:
     return _follow(run, config.kimg, arguments.out, Group())
 
 
-def _follow(run: Generator[Progress], kimg: float, out: Path, group: Group) -> int:
+def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) -> int:
     """Show the progress of a training run; the first signal ends it between two steps.
 
     Returns:
@@ -201,12 +168,12 @@ def _add_sample(commands: Any) -> None:
         description="Generate faces: a grid and single files.",
         epilog="example: python -m dcgan sample --count 64 --out samples/",
     )
-    parser.add_argument("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    add_flags(parser, "--weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
     parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
     parser.add_argument("--seed", type=int, default=0, help="of z (0)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    add_common(parser)
+    add_flags(parser, "--config", "--device")
     parser.set_defaults(handler=_sample)
 
 
@@ -214,21 +181,17 @@ def _sample(arguments: argparse.Namespace) -> int:
     import torch
     from torchvision.utils import make_grid
 
-    import weights
     from align.photo import write_photo
-    from dcgan.checkpoint import load_weights, pick_device
-    from dcgan.sampling import sample_z
-    from dcgan.tensors import to_image
+    from dcgan.checkpoint import load
+    from dcgan.sampling import generate, sample_z
+    from dcgan.tensors import to_image, to_tensor
 
-    device = pick_device(arguments.device)
-    G = load_weights(weights.resolve(arguments.weights), device).generator
+    G = load(arguments.weights, arguments.device).generator
     names = ["grid.png", *(f"{index:04d}.png" for index in range(arguments.count))]
     refuse_existing([arguments.out / name for name in names], arguments.overwrite)
-    z = sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)).to(device)
-    with torch.inference_mode():
-        images = torch.cat([G(part) for part in z.split(64)])
-    grid = make_grid(images, nrow=round(arguments.count**0.5) or 1, padding=0)[None]
-    for name, picture in zip(names, [*to_image(grid), *to_image(images)], strict=True):
+    faces = generate(G, sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)))
+    grid = make_grid(to_tensor(faces), nrow=round(arguments.count**0.5) or 1, padding=0)[None]
+    for name, picture in zip(names, [*to_image(grid), *faces], strict=True):
         write_photo(arguments.out / name, picture)
     print(arguments.out / "grid.png")
     return 0
@@ -250,11 +213,15 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from completion.encoder import START, export_encoder
     from dcgan.export import export_run, plot_losses
 
     picture = arguments.run / "losses.png"
     refuse_existing([arguments.file], arguments.overwrite)
-    facts = export_run(arguments.run, arguments.file, arguments.template)
+    if (arguments.run / START).exists():
+        facts = export_encoder(arguments.run, arguments.file)
+    else:
+        facts = export_run(arguments.run, arguments.file, arguments.template)
     plot_losses(arguments.run, picture)
     say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
     print(arguments.file, picture, sep="\n")
@@ -277,29 +244,24 @@ def _add_evaluate(commands: Any) -> None:
     _add_config(parser, EvaluateOptions)
     parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights; measures FID, too")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    add_common(parser)
+    add_flags(parser, "--config", "--device")
     parser.set_defaults(handler=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    import weights
-    from dcgan.checkpoint import load_weights, pick_device
+    from dcgan.checkpoint import load
     from dcgan.dataset import load_faces
-    from dcgan.evaluate import EvaluationError, evaluate
+    from dcgan.evaluate import evaluate
     from dcgan.report import FILES, table, write_report
+    from dcgan.sampling import Progress
 
     options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
-    device = pick_device(arguments.device)
-    trained = load_weights(weights.resolve(arguments.weights), device)
+    trained = load(arguments.weights, arguments.device)
     refuse_existing([arguments.out / name for name in FILES], arguments.overwrite)
     size = trained.generator.config.size
     validation = load_faces(arguments.faces, size, say)
     training = load_faces(arguments.train, size, say) if arguments.train else None
-    try:
-        evaluation = show_progress(evaluate(trained, validation, training, options))
-    except EvaluationError as error:
-        say(f"dcgan: {error}")
-        return 2
+    *_, evaluation = show_progress(evaluate(trained, validation, training, options), Progress)
     facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.facts.get("images")}
     write_report(arguments.out, evaluation, facts)
     say(table(evaluation))
@@ -319,15 +281,14 @@ def _add_benchmark_train(commands: Any) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
-    add_common(parser)
+    add_flags(parser, "--config", "--device")
     parser.set_defaults(handler=_benchmark_train)
 
 
 def _benchmark_train(arguments: argparse.Namespace) -> int:
-    import json
     from dataclasses import asdict
 
-    from align.files import atomic_write
+    from align.files import write_json
     from dcgan.benchmark import benchmark_train
     from dcgan.checkpoint import pick_device
     from dcgan.run import machine
@@ -344,10 +305,7 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
         )
         rows.append(asdict(row))
     if arguments.report:
-        with atomic_write(arguments.report) as file:
-            file.write(
-                json.dumps({"machine": machine(device), "config": asdict(config), "rows": rows}, indent=2).encode()
-            )
+        write_json(arguments.report, {"machine": machine(device), "config": asdict(config), "rows": rows})
     return 0
 
 
@@ -356,10 +314,9 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
     preset = PRESETS[arguments.preset]
     network = preset.network
     if arguments.start:  # weights bring their networks along
-        import weights
-        from dcgan.checkpoint import load_weights
+        from dcgan.checkpoint import load
 
-        network = load_weights(weights.resolve(arguments.start)).generator.config
+        network = load(arguments.start, "cpu").generator.config
     network = replace(network, **_given(arguments, NetworkConfig))
     return replace(preset, network=network, **_given(arguments, TrainConfig))
 
@@ -396,8 +353,12 @@ def _given(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
 
 
 def _settings(config: type) -> list[tuple[Field[Any], type]]:
-    """The fields that one flag can set, and their types."""
-    return [(item, item.type) for item in fields(config) if item.type in (int, float, str, bool)]
+    """The fields that one flag can set, and their types; those of a Literal are its values'."""
+    kinds = [
+        (item, type(get_args(item.type)[0]) if get_origin(item.type) is Literal else item.type)
+        for item in fields(config)
+    ]
+    return [(item, kind) for item, kind in kinds if kind in (int, float, str, bool)]
 
 
 def _flag(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What training leaves on the disk: checkpoints to resume from, weights to complete faces with."""
+"""Checkpoints to resume training from, and weights files, loaded onto a device."""
 
 import hashlib
 import json
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import weights
+from align.errors import InputError
 from align.files import atomic_write
 from dcgan.config import ConfigError, network_config
 from dcgan.networks import Discriminator, Encoder, Generator
@@ -17,11 +19,15 @@ _FORMAT = "dcgan-completion"
 _VERSION = 1
 
 
-class CheckpointError(Exception):
+class CheckpointError(InputError):
     """A run folder that cannot be resumed from."""
 
 
-class WeightsError(Exception):
+class DeviceError(InputError):
+    """A device that was asked for and is not there."""
+
+
+class WeightsError(InputError):
     """A file that is none of our weights, or that is damaged."""
 
 
@@ -91,6 +97,27 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
+def pick_device(name: str) -> torch.device:
+    """The device of a name: "auto" takes the first GPU, or the CPU where there is none.
+
+    Raises:
+        DeviceError: the name is none of auto, cpu, cuda, cuda:N, or that device is absent: never a silent CPU run.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"{name} was asked for, but {torch.cuda.device_count()} CUDA devices are here; use --device cpu"
+        )
+    return device
+
+
 def save_weights(
     path: Path,
     generator: Generator,
@@ -133,9 +160,33 @@ def save_weights(
     return header["sha256"]
 
 
-def load_weights(path: Path, device: torch.device | str = "cpu") -> Weights:
+def load(name_or_file: str, device: torch.device | str = "auto") -> Weights:
+    """Load weights by a name in the registry or from a file.
+
+    Args:
+        name_or_file: see `weights.resolve`.
+        device: see `pick_device`.
+    Raises:
+        WeightsError: there are no such weights, or they cannot be used.
+        DeviceError: see `pick_device`.
+    """
+    if isinstance(device, str):
+        device = pick_device(device)
+    try:
+        path = weights.resolve(name_or_file)
+    except weights.WeightsFileError as error:
+        raise WeightsError(str(error)) from error
+    # The registry has compared the sha256 of the whole file with the published one.
+    return load_weights(path, device, verified=name_or_file in weights.REGISTRY)
+
+
+def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool = False) -> Weights:
     """Rebuild the networks from a file of `save_weights`.
 
+    Args:
+        path: of the file.
+        device: where to put the networks.
+        verified: the file's contents are known to be as they were written, so that their sha256 need not be computed.
     Raises:
         WeightsError: the file is absent, is something else, is of a newer version, or was changed or damaged.
     """
@@ -157,7 +208,9 @@ def load_weights(path: Path, device: torch.device | str = "cpu") -> Weights:
         raise WeightsError(
             f"{path} is of format version {header.get('version')}, this program reads version {_VERSION}; update it"
         )
-    if header.get("sha256") != _digest({key: header[key] for key in header if key != "sha256"}, tensors):
+    if not verified and header.get("sha256") != _digest(
+        {key: header[key] for key in header if key != "sha256"}, tensors
+    ):
         raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or fetch it again")
     try:
         config = network_config(json.loads(header["network"]))

@@ -1,18 +1,29 @@
-"""What a training run is made of; the command line's defaults come from here."""
+"""Settings of training and evaluation; imports nothing heavy, since the command line's defaults come from here."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
-LOSSES = ("relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp")
+from align.errors import InputError
+
+Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
+Precision = Literal["bf16", "fp32"]
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A setting that no network or run can be built from."""
 
 
 def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
+
+
+def _check_choices(config: Any) -> None:
+    """See that every field with a Literal type has one of its values."""
+    for item in fields(config):
+        if get_origin(item.type) is Literal:
+            _one_of(item.name, getattr(config, item.name), get_args(item.type))
 
 
 def _positive(name: str, value: float) -> None:
@@ -39,23 +50,18 @@ class NetworkConfig:
 
     size: int = 64
     nz: int = 128
-    z_prior: str = "normal"
+    z_prior: Literal["normal", "uniform"] = "normal"
     ngf: int = 64
     ndf: int = 64
-    kernel: int = 4
-    d_norm: str = "none"
-    init: str = "he"
-    upsample: str = "nearest"
-    network: str = "dcgan"
+    kernel: Literal[4, 5] = 4
+    d_norm: Literal["none", "batch", "spectral"] = "none"
+    init: Literal["he", "dcgan"] = "he"
+    upsample: Literal["nearest", "transposed"] = "nearest"
+    network: Literal["dcgan", "mlp"] = "dcgan"
 
     def __post_init__(self) -> None:
         _one_of("size", self.size, (16, 32, 64, 128))
-        _one_of("z_prior", self.z_prior, ("normal", "uniform"))
-        _one_of("kernel", self.kernel, (4, 5))
-        _one_of("d_norm", self.d_norm, ("none", "batch", "spectral"))
-        _one_of("init", self.init, ("he", "dcgan"))
-        _one_of("upsample", self.upsample, ("nearest", "transposed"))
-        _one_of("network", self.network, ("dcgan", "mlp"))
+        _check_choices(self)
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
 
@@ -69,7 +75,7 @@ class TrainConfig:
         start: weights to begin from, a name or a file, instead of random ones; empty for these.
         kimg: length of the run in thousands of real images shown to D.
         batch: real images in a step of D; over all processes where there are several.
-        loss: the game: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
+        loss: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
         d_steps: steps of D for one of G.
         r1: weight of D's squared gradient on real images, halved; not with wgan-gp.
         r2: the same on generated images.
@@ -94,7 +100,7 @@ class TrainConfig:
     start: str = ""
     kimg: float = 1500
     batch: int = 64
-    loss: str = "relativistic"
+    loss: Loss = "relativistic"
     d_steps: int = 1
     r1: float = 1
     r2: float = 1
@@ -108,15 +114,14 @@ class TrainConfig:
     beta2: float = 0.99
     ema_kimg: float = 20
     flip: bool = True
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     seed: int = 0
     tick_kimg: float = 4
     sample_kimg: float = 20
     save_minutes: float = 3
 
     def __post_init__(self) -> None:
-        _one_of("loss", self.loss, LOSSES)
-        _one_of("precision", self.precision, ("bf16", "fp32"))
+        _check_choices(self)
         for name in ("kimg", "batch", "d_steps", "penalty_every", "lr", "ttur", "tick_kimg", "sample_kimg"):
             _positive(name, getattr(self, name))
         for name in ("r1", "r2", "gp", "translate", "lr_end", "ema_kimg", "save_minutes"):
@@ -203,14 +208,14 @@ class EncoderConfig:
     lr_end: float = 2e-5
     ema_kimg: float = 10
     flip: bool = True
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     seed: int = 0
     tick_kimg: float = 4
     sample_kimg: float = 20
     save_minutes: float = 3
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, ("bf16", "fp32"))
+        _check_choices(self)
         for name in ("nef", "kimg", "batch", "lr", "tick_kimg", "sample_kimg"):
             _positive(name, getattr(self, name))
         for item in fields(self):
@@ -219,6 +224,41 @@ class EncoderConfig:
                 raise ConfigError(f"{item.name} is {value}, but must not be negative")
         if self.noised > 1:
             raise ConfigError(f"noised is {self.noised}, expected a share of the faces from 0 to 1")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How much `dcgan.evaluate.evaluate` measures.
+
+    Attributes:
+        samples: generated faces, and as many real ones for the floor; fewer where there are fewer real ones.
+        seed: of z and of every choice.
+        k: neighbours for precision and recall.
+        mre_faces: faces to reconstruct, of each kind.
+        mre_steps: steps of Adam for each.
+        mre_restarts: z that are followed for each; the best counts.
+        mre_draws: random z that those are chosen from.
+        fid_weights: file of the Inception network for FID, which is left out without it.
+    """
+
+    samples: int = 10_000
+    seed: int = 0
+    k: int = 3
+    mre_faces: int = 100
+    mre_steps: int = 200
+    mre_restarts: int = 1
+    mre_draws: int = 256
+    fid_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "k", "mre_faces", "mre_steps", "mre_restarts", "mre_draws"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a number from 1 on")
+        if self.seed < 0 or self.mre_restarts > self.mre_draws:
+            raise ConfigError(
+                f"seed is {self.seed} and mre_restarts {self.mre_restarts} of {self.mre_draws} mre_draws; expected a "
+                "seed from 0 on and no more restarts than draws"
+            )
 
 
 def network_config(values: dict[str, Any]) -> NetworkConfig:

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.errors import PhotoError
+from align.errors import InputError, PhotoError
 from align.files import list_photos
 from align.photo import read_photo
 
 
-class DatasetError(Exception):
+class DatasetError(InputError):
     """A folder that cannot be trained on."""
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad, relu
 
-from align.errors import LandmarkModelError
+from align.errors import InputError, LandmarkModelError
 from align.landmarks import model_path
 from align.template import TEMPLATES
-from align.warp import warp
+from align.warp import Alignment
 
 _FILE = "dlib_face_recognition_resnet_model_v1.dat"
 # dlib's chips, of padding 0.25, hold the centres of the two eyes here.
@@ -31,7 +31,7 @@ _BLOCKS = (
 _BATCH = 32
 
 
-class DescriptorError(Exception):
+class DescriptorError(InputError):
     """Faces aligned in a way that dlib's chips cannot be cut from."""
 
 
@@ -53,22 +53,22 @@ def describe(
     """
     if template != "face":
         raise DescriptorError(f"descriptors need crops of the template 'face', these are {template!r}; align them so")
-    matrix = _to_chip(crops.shape[1])
+    chip = _to_chip(crops.shape[1])
     layers = [layer.to(device) for layer in _layers()]
     found = [np.empty((0, 128))]
     for begin in range(0, len(crops), _BATCH):
-        chips = np.stack([warp(crop, matrix, _CHIP_PX) for crop in crops[begin : begin + _BATCH]])
+        chips = np.stack([chip.warp(crop) for crop in crops[begin : begin + _BATCH]])
         with torch.inference_mode():
             found.append(_run(torch.from_numpy(chips).to(device), layers).double().cpu().numpy())
     return np.concatenate(found)
 
 
-def _to_chip(size: int) -> NDArray[np.float64]:
-    """The (2, 3) matrix from a crop of the template "face" to dlib's chip; the eyes are level in both."""
+def _to_chip(size: int) -> Alignment:
+    """The alignment from a crop of the template "face" to dlib's chip; the eyes are level in both."""
     left, right = np.array(TEMPLATES["face"].targets) * size
     chip_left, chip_right = np.array(_CHIP_EYES) * _CHIP_PX
     zoom = (chip_right - chip_left)[0] / (right - left)[0]
-    return np.hstack([np.eye(2) * zoom, (chip_left - zoom * left)[:, None]])
+    return Alignment(np.hstack([np.eye(2) * zoom, (chip_left - zoom * left)[:, None]]), _CHIP_PX)
 
 
 def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:

@@ -1,10 +1,9 @@
 """How good a generator is: distances to real faces, variety, reconstruction, memorising; each beside its floor."""
 
-import collections.abc
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from align.landmarks import find_faces
-from align.warp import warp
+from align.errors import InputError
+from align.landmarks import find_landmarks
+from align.warp import Alignment
 from dcgan import metrics
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import describe
 from dcgan.networks import Generator
-from dcgan.sampling import sample_z
+from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
 from dcgan.tensors import to_image, to_tensor
 
 LEAST_FACES = 16
@@ -33,11 +32,10 @@ _MAX_PAIRS = 1000
 _MAX_DETECTED = 500
 _MAX_SEARCHED = 1000
 _THUMBNAIL_PX = 16
-# dlib's detector wants faces of 80 px with some air around them, which a crop does not have.
-_VIEW_PX, _AIR = 192, 0.5
+_VIEW_PX = 192  # side of a crop as the detector sees it
 
 
-class EvaluationError(Exception):
+class EvaluationError(InputError):
     """Faces or settings that nothing can be measured with."""
 
 
@@ -58,15 +56,6 @@ class Figure:
     real: float | None
     better: str
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """So much of one part of the work is done."""
-
-    part: str
-    done: int
-    total: int
 
 
 @dataclass
@@ -173,7 +162,7 @@ class _Faces:
 
 
 def _compare_descriptors(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    features, device = faces.features, _device(weights.generator)
+    features, device = faces.features, device_of(weights.generator)
     for name, crops in (("reference", faces.reference), ("other", faces.other), ("fake", faces.fake)):
         work = partial(describe, template=weights.template, device=device)
         features[name] = yield from in_parts(f"describe {name} faces", crops, work)
@@ -278,7 +267,7 @@ def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterato
         return
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    device = _device(weights.generator)
+    device = device_of(weights.generator)
     fid = FrechetInceptionDistance(reset_real_features=False, feature_extractor_weights_path=str(path)).to(device)
 
     def update(crops: NDArray[np.uint8], real: bool) -> NDArray[np.bool_]:
@@ -308,7 +297,7 @@ def reconstruct(G: Generator, faces: NDArray[np.uint8], options: EvaluateOptions
         uint8 (N, S, S, 3).
     Source: Qi 2020, "Loss-sensitive generative adversarial networks on Lipschitz densities", section 7 (MRE).
     """
-    device = _device(G)
+    device = device_of(G)
     real = to_tensor(faces).to(device)
     drawn = sample_z(options.mre_draws, G.config, torch.Generator().manual_seed(options.seed + 1)).to(device)
     with torch.no_grad():
@@ -348,32 +337,11 @@ def _real_sets(
     return reference, other, words
 
 
-def generate(G: Generator, z: Tensor) -> NDArray[np.uint8]:
-    """G's images of any number of z (N, nz), a few at a time: uint8 (N, S, S, 3)."""
-    with torch.inference_mode():
-        return np.concatenate([to_image(G(part)) for part in z.to(_device(G)).split(_BATCH)])
-
-
-def _device(G: Generator) -> torch.device:
-    return next(G.parameters()).device
-
-
-def in_parts(
-    part: str, faces: NDArray[np.uint8], work: Callable[[NDArray[np.uint8]], NDArray[Any]]
-) -> collections.abc.Generator[Progress, None, NDArray[Any]]:
-    """Do the work on a few faces at a time, yield Progress, return all results."""
-    found = []
-    for begin in range(0, len(faces), _BATCH):
-        found.append(work(faces[begin : begin + _BATCH]))
-        yield Progress(part, min(begin + _BATCH, len(faces)), len(faces))
-    return np.concatenate(found)
-
-
 def found_faces(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Whether dlib's detector sees a face in each crop (N, S, S, 3), enlarged and with air around: bool (N,)."""
-    zoom, air = _VIEW_PX / crops.shape[1], round(_VIEW_PX * _AIR)
-    matrix = np.array([[zoom, 0, air], [0, zoom, air]])
-    return np.array([bool(find_faces(warp(crop, matrix, _VIEW_PX + 2 * air), upsample=0)) for crop in crops])
+    whole = Alignment.identity(crops.shape[1])
+    zoom = _VIEW_PX / whole.size
+    return np.array([find_landmarks(crop, whole, 5, zoom, upsample=0) is not None for crop in crops])
 
 
 def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:

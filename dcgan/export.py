@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from completion.encoder import START, carries_on
-from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, save_weights
 from dcgan.config import network_config
 from dcgan.loss import LOSSES
-from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats
 from dcgan.train import settle_batch_norm
 
@@ -22,12 +21,12 @@ _PANELS: dict[str, tuple[str, ...]] = {
 
 
 def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
-    """Write the weights of a run's newest checkpoint; for the run of an encoder, those it was trained for and E.
+    """Write the weights of a run's newest checkpoint.
 
     Args:
-        folder: the run folder, of `train` or `train_encoder`.
+        folder: the run folder of `train`.
         path: the weights file to write, .safetensors.
-        template: alignment template of the training faces; an encoder's are those of its weights.
+        template: alignment template of the training faces.
     Returns:
         The facts of the training, as the file carries them.
     Raises:
@@ -36,8 +35,6 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     saved = load_checkpoint(folder)
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; expected the --out folder of python -m dcgan train")
-    if "E" in saved:
-        return _export_encoder(folder, path, saved)
     config = saved["config"]
     network = network_config(config["network"])
     G, D = Generator(network), Discriminator(network)
@@ -59,19 +56,6 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
         "logit_offset": ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0,
     }
     save_weights(path, G.eval(), D, template, facts)
-    return facts
-
-
-def _export_encoder(folder: Path, path: Path, saved: dict[str, Any]) -> dict[str, Any]:
-    start = load_weights(folder / START)
-    E = Encoder(start.generator.config, saved["config"]["nef"], saved["config"].get("skips", False))
-    E.load_state_dict(saved["ema"])
-    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
-    begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
-    facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
-    facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
-    facts["training"] = saved["config"]
-    save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
     return facts
 
 

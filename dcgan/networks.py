@@ -178,14 +178,6 @@ def _near_known(hole: Tensor, level: Tensor) -> Tensor:
     return (4 * share).clamp(max=1)
 
 
-def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:
-    """Draw z from the prior that G was trained with: float32 (count, nz)."""
-    z = torch.empty(count, config.nz)
-    if config.z_prior == "uniform":
-        return z.uniform_(-1, 1, generator=generator)
-    return z.normal_(generator=generator)
-
-
 def _doubled(config: NetworkConfig, inside: int, outside: int, bias: bool = True) -> list[nn.Module]:
     """Layers from (N, inside, S, S) to (N, outside, 2S, 2S)."""
     if config.upsample == "nearest":

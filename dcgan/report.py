@@ -1,11 +1,10 @@
 """What an evaluation says, for people: a table, and a report with pictures beside it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.files import atomic_write
+from align.files import write_json, write_text
 from align.photo import write_photo
 from dcgan.evaluate import Evaluation, Figure
 
@@ -64,12 +63,8 @@ def write_report(folder: Path, evaluation: Evaluation, weights: dict[str, Any]) 
     for name, picture in evaluation.pictures.items():
         write_photo(folder / name, picture)
     record = {"weights": weights} | evaluation.as_json()
-    for name, text in (
-        ("evaluation.json", json.dumps(record, indent=1, allow_nan=False)),
-        ("evaluation.md", _report(evaluation, weights)),
-    ):
-        with atomic_write(folder / name) as file:
-            file.write(text.encode() + b"\n")
+    write_json(folder / "evaluation.json", record)
+    write_text(folder / "evaluation.md", _report(evaluation, weights) + "\n")
 
 
 def _report(evaluation: Evaluation, weights: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""What a run leaves beside its checkpoints: settings, curves, grids of pictures."""
+"""The folder of a training run, and what the training loops share."""
 
 import json
 import math
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,29 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from align.files import atomic_write
+from align.errors import InputError
+from align.files import atomic_write, write_json, write_text
+from dcgan.checkpoint import CheckpointError
 from dcgan.tensors import to_image
+
+
+class TrainingError(InputError):
+    """Training went wrong and stopped; the last good checkpoint is kept."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One step of training.
+
+    Attributes:
+        images: real images seen so far.
+        stats: the means since the last tick, on the steps that end a tick.
+    """
+
+    images: int
+    stats: dict[str, float] | None = None
 
 
 class RunFolder:
@@ -32,14 +54,12 @@ class RunFolder:
             cut_off.unlink()
         kept = [line for line in read_stats(path) if line["kimg"] * 1000 <= images]
         if kept or (path / "stats.jsonl").exists():
-            with atomic_write(path / "stats.jsonl") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_text(path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=images)
 
     def settings(self, values: dict[str, Any]) -> None:
         """Write config.json."""
-        with atomic_write(self.path / "config.json") as file:
-            file.write((json.dumps(values, indent=2) + "\n").encode())
+        write_json(self.path / "config.json", values)
 
     def tick(self, stats: dict[str, float]) -> None:
         """Log one line; stats["kimg"] says where."""
@@ -87,3 +107,25 @@ def machine(device: torch.device) -> str:
 def crosses(images: int, a_step: int, every_kimg: float) -> bool:
     """Whether the last step passed a multiple of `every_kimg`."""
     return images // (every_kimg * 1000) != (images - a_step) // (every_kimg * 1000)
+
+
+def check_same_run(saved: dict[str, Any], config: dict[str, Any], data_sha256: str, folder: Path) -> None:
+    """Refuse to resume a run with other images or other settings than it was begun with, but for its length.
+
+    Args:
+        saved: a checkpoint, with its "config" and "data_sha256".
+        config: the settings now.
+        data_sha256: of the images now.
+        folder: the run folder.
+    Raises:
+        CheckpointError: it is another run.
+    """
+    if saved["data_sha256"] != data_sha256:
+        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
+    ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
+    odd = [name for name in ours if ours[name] != theirs.get(name)]
+    if odd or ours.keys() != theirs.keys():
+        raise CheckpointError(
+            f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
+            "(config.json has them) or another --out"
+        )

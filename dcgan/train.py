@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator as Steps
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import weights
-from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint
+from dcgan.checkpoint import CheckpointError, load, load_checkpoint, save_checkpoint
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
 from dcgan.metrics import ms_ssim
 from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.run import RunFolder, crosses, machine
-from dcgan.sampling import sample_z
+from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
+from dcgan.sampling import device_of, sample_z
 from dcgan.step import Engine, learning_rate, seeded
 from dcgan.tensors import to_tensor
 
@@ -31,23 +30,6 @@ _VARIED, _COLLAPSED = 0.5, 0.15
 _GRACE_KIMG = 100  # until then G may well not have begun to tell one z from another
 
 
-class TrainingError(Exception):
-    """Training went wrong and stopped; the last good checkpoint is kept."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step of training.
-
-    Attributes:
-        images: real images shown to D so far.
-        stats: the means since the last tick, on the steps that end a tick.
-    """
-
-    images: int
-    stats: dict[str, float] | None = None
-
-
 def train(
     config: TrainConfig,
     faces: NDArray[np.uint8],
@@ -55,8 +37,8 @@ def train(
     device: torch.device,
     val: NDArray[np.uint8] | None = None,
     group: Group | None = None,
-) -> Steps[Progress]:
-    """Train G and D on aligned faces, or carry on where the folder's newest checkpoint stands.
+) -> Steps[TrainingStep]:
+    """Train G and D on aligned faces, or resume from the folder's newest checkpoint.
 
     Everything random is a function of the seed and the step, so that on the CPU a resumed run is bit-equal to one that
     was never stopped. Closing the iterator saves a checkpoint.
@@ -69,7 +51,7 @@ def train(
         val: faces that are not trained on, uint8 (N, S, S, 3): shows whether D learns the training faces by heart.
         group: the processes that share every batch; only the first of them writes.
     Yields:
-        Where the run begins, then one Progress a step.
+        Where the run begins, then every step.
     Raises:
         TrainingError: a loss or a weight is no finite number, or G makes one image whatever z is.
         CheckpointError: the folder holds another run.
@@ -103,7 +85,7 @@ def train(
     if run:
         run.settings(asdict(config))
         run.grid(reals)
-    yield Progress(step * a_step)
+    yield TrainingStep(step * a_step)
 
     def save() -> None:
         _check_finite(sums, engine)
@@ -162,7 +144,7 @@ def train(
                 save()
                 last_save = time.monotonic()
             upkeep += time.monotonic() - began
-            yield Progress(images, stats)
+            yield TrainingStep(images, stats)
     except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
         save()
         raise
@@ -215,7 +197,7 @@ def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     """Copy the weights that the run begins from into its networks; returns what is known of them."""
     if not config.start:
         return {}
-    found = load_weights(weights.resolve(config.start))
+    found = load(config.start, engine.device)
     if found.generator.config != config.network:
         raise CheckpointError(
             f"the weights {config.start} are of other networks: {found.generator.config}; give the run their settings"
@@ -235,31 +217,9 @@ def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: in
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
-    device = next(G.parameters()).device
+    device = device_of(G)
     G.train()
     with torch.no_grad():
         for index in range(batches):
             G(sample_z(batch, G.config, seeded(seed, 2, index)).to(device))
     G.eval()
-
-
-def check_same_run(saved: dict[str, Any], config: dict[str, Any], data_sha256: str, folder: Path) -> None:
-    """Refuse to carry a run on with other images or other settings than it was begun with, but for its length.
-
-    Args:
-        saved: a checkpoint, with its "config" and "data_sha256".
-        config: the settings now.
-        data_sha256: of the images now.
-        folder: the run folder.
-    Raises:
-        CheckpointError: it is another run.
-    """
-    if saved["data_sha256"] != data_sha256:
-        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
-    ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
-    odd = [name for name in ours if ours[name] != theirs.get(name)]
-    if odd or ours.keys() != theirs.keys():
-        raise CheckpointError(
-            f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
-            "(config.json has them) or another --out"
-        )

@@ -1,5 +1,6 @@
 """Ways of completion side by side: the same faces, the same holes, the same measures."""
 
+from dcgan.sampling import device_of
 import ctypes
 import re
 import time
@@ -30,7 +31,7 @@ _LEAST_FRECHET = 50
 _MOST_FITTED, _HELD_OUT = 20_000, 50
 
 
-class CompareError(Exception):
+class CompareError(InputError):
     """Faces or methods that nothing can be compared with."""
 
 
@@ -134,7 +135,7 @@ def compare(
         fitted, held_out = _split(training, options.seed)
         linear = fit_linear(fitted, seed=options.seed)
         methods["mean"] = MeanFace(linear.mean)
-    description = partial(describe, template=weights.template, device=next(weights.generator.parameters()).device)
+    description = partial(describe, template=weights.template, device=device_of(weights.generator))
     for hole in options.holes:
         yield Progress(f"{hole}, holes", 0, len(faces))
         task = make_task(hole, faces, options.seed)

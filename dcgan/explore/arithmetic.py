@@ -1,7 +1,10 @@
 """Arithmetic on z: smile - no smile + another, sweeps along directions, a turn of the head; labels without people."""
 
+import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.landmarks import find_faces
-from align.warp import warp
+from align.cli import at_least
+from align.landmarks import find_landmarks
+from align.warp import Alignment
 from dcgan.checkpoint import Weights
+from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
 from dcgan.explore.files import Files, sheet
 from dcgan.explore.walk import lerp
@@ -20,7 +25,7 @@ from dcgan.sampling import Progress, generate, sample_z
 LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector begins at 80 px; at 96 with a quarter of air it finds as many of the faces as at 192, in a tenth of
 # the time.
-_VIEW_PX, _AIR_PX = 96, 24
+_VIEW_PX, _AIR = 96, 0.25
 _LEAST_FACES = 40  # to learn a direction from
 _RIDGE = 0.01  # of the number of faces
 _END = 0.15  # share of the samples that have a label, and share that lack it
@@ -180,12 +185,10 @@ def _directions(drawn: _Drawn) -> dict[str, Tensor]:
 
 
 def _measure_one(face: NDArray[np.uint8]) -> list[float]:
-    zoom = _VIEW_PX / face.shape[0]
-    matrix = np.array([[zoom, 0, _AIR_PX], [0, zoom, _AIR_PX]])
-    found = find_faces(warp(face, matrix, _VIEW_PX + 2 * _AIR_PX), points=68, upsample=0)
-    if not found:
+    whole = Alignment.identity(len(face))
+    points = find_landmarks(face, whole, zoom=_VIEW_PX / len(face), air=_AIR, upsample=0)
+    if points is None:
         return [np.nan] * len(LABELS)
-    points = found[0]
     one, other = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
     across = (other - one) / np.square(other - one).sum()  # a length along it comes out in distances of the eyes
 
@@ -317,3 +320,44 @@ def _check_lists(lists: Lists, count: int) -> None:
                     f'the label {label!r} has {given} for "{side}"; expected at least {least} numbers of samples, from '
                     f"0 to {count - 1}"
                 )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument(
+        "--label", action="append", help="a label that is measured, may be repeated: mouth open, ... (all)"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE.json",
+        help='your own: {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, numbers of the samples of --seed',
+    )
+    parser.add_argument("--count", type=at_least(1), default=1000, help="samples to choose from (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    labels = arguments.label or LABELS
+    check_labels(labels)
+    try:
+        lists = json.loads(arguments.labels.read_text()) if arguments.labels else {}
+        if not all(isinstance(sides, dict) for sides in lists.values()):
+            raise ValueError("a label is no object")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DatasetError(
+            f'--labels {arguments.labels} cannot be read ({error}); expected {{"name": {{"with": [...], '
+            '"without": [...]}} in JSON'
+        ) from error
+    return arithmetic(weights, labels, lists, arguments.count, arguments.seed)
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """See that every label can be measured.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    unknown = [label for label in labels if label not in LABELS]
+    if unknown:
+        raise ConfigError(f"the label {unknown[0]!r} cannot be measured, only: {', '.join(LABELS)}")

@@ -1,7 +1,9 @@
 """Near-duplicates in a folder of faces, found by the code that an autoencoder learns."""
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,7 +15,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, unfold
 
-from align.warp import warp
+from align.cli import at_least, say
+from align.warp import Alignment
+from dcgan.dataset import load_named_faces
 from dcgan.explore.files import Files, sheet
 from dcgan.sampling import Progress
 
@@ -214,7 +218,8 @@ def altered(faces: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
         packed = [cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 50])[1] for face in faces]
         return np.array([cv2.imdecode(data, cv2.IMREAD_COLOR) for data in packed], dtype=np.uint8)
     by = float(kind.split()[1])
-    return np.stack([warp(face, np.array([[1, 0, by], [0, 1, by]]), len(face)) for face in faces])
+    shift = Alignment(np.array([[1, 0, by], [0, 1, by]]), faces.shape[1])
+    return np.stack([shift.warp(face) for face in faces])
 
 
 KINDS = ("shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored")
@@ -240,3 +245,19 @@ def _planted(
             "taken_for_another": len({pair[0] for pair in partners if pair not in same}) / len(chosen),
         }
     return found
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument("faces", type=Path, help="folder of crops")
+    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="of the autoencoder (%(default)s)")
+    parser.add_argument(
+        "--planted", type=at_least(0), default=0, help="altered copies to measure the recall with (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    names, faces = load_named_faces(arguments.faces, arguments.size, say)
+    return duplicates(names, faces, arguments.epochs, arguments.planted, arguments.seed)

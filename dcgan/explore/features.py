@@ -1,5 +1,6 @@
 """What D has learnt, measured by a linear classifier on its features, beside pixels and patches."""
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -8,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
 
+from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import Labelled, reduced
+from dcgan.explore.labelled import Labelled, add_labelled, load_labelled, reduced
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, in_parts
+from dcgan.sampling import Progress, device_of, in_parts
 from dcgan.tensors import to_tensor
 
 _POOLED = 4
@@ -27,7 +29,7 @@ def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float3
 
     Source: Radford et al., ICLR 2016, section 5.1.
     """
-    device = next(D.parameters()).device
+    device = device_of(D)
     with torch.inference_mode():
         layers = D.features(to_tensor(images).to(device))
         return torch.cat([adaptive_max_pool2d(layer, _POOLED).flatten(1) for layer in layers], dim=1).cpu().numpy()
@@ -129,7 +131,7 @@ def compare_features(
     chosen = {count: [data.draw(count, rng) for _ in range(draws)] for count in per_class}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        untrained = Discriminator(D.config).to(next(D.parameters()).device).eval()
+        untrained = Discriminator(D.config).to(device_of(D)).eval()
     kinds: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
         "D": lambda images: d_features(D, images),
         "untrained D": lambda images: d_features(untrained, images),
@@ -163,3 +165,19 @@ def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[i
     axes.minorticks_off()
     axes.legend()
     return plotted(figure)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    add_labelled(parser)
+    parser.add_argument(
+        "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="numbers of labels a class (2 10 50)"
+    )
+    parser.add_argument("--draws", type=at_least(1), default=5, help="of these labels (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    size = weights.discriminator.config.size
+    data = load_labelled(arguments.data, arguments.root, size, arguments.most, arguments.seed)
+    return compare_features(weights, data, arguments.labels, arguments.draws, arguments.seed)

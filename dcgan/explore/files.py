@@ -1,8 +1,7 @@
 """What the experiments write: sheets of images, plots, animations, numbers, lists."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from align.files import atomic_write
+from align.files import atomic_write, write_json, write_text
 from align.photo import write_photo
 
 if TYPE_CHECKING:
@@ -31,10 +30,10 @@ def write_files(folder: Path, files: Files) -> None:
             write_photo(path, content)
         elif path.suffix == ".gif":
             _write_animation(path, content)
+        elif path.suffix == ".txt":
+            write_text(path, "".join(f"{line}\n" for line in content))
         else:
-            text = "".join(f"{line}\n" for line in content) if path.suffix == ".txt" else _json(content)
-            with atomic_write(path) as file:
-                file.write(text.encode())
+            write_json(path, content)
 
 
 def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] = ()) -> NDArray[np.uint8]:
@@ -69,10 +68,6 @@ def plotted(figure: "Figure") -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def _json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def _write_animation(path: Path, frames: NDArray[np.uint8]) -> None:

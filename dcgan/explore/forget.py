@@ -1,5 +1,6 @@
 """Make G forget: drop the feature maps of a hidden layer that go with a label or a place."""
 
+import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
-from dcgan.explore.arithmetic import measure
+from dcgan.explore.arithmetic import check_labels, measure
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Generator
-from dcgan.sampling import Progress, sample_z
-from dcgan.tensors import to_image
+from dcgan.sampling import Progress, device_of, generate, sample_z
 
 _BATCH = 64
 _LEAST_FACES = 40
@@ -70,9 +71,7 @@ def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]
         change[:, maps] = -hidden[:, maps]
         return change
 
-    z = z.to(next(G.parameters()).device)
-    with torch.inference_mode():
-        return np.concatenate([to_image(G(part, [*_before(layer), drop])) for part in z.split(_BATCH)])
+    return generate(G, z, [*_before(layer), drop])
 
 
 def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int]:
@@ -125,7 +124,7 @@ def forget(
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     z, fresh = (sample_z(size, G.config, generator) for size in (count, max(_SHOWN, count // 2)))
     yield Progress("regression", 0, 1)
-    maps = feature_maps(G, z.to(next(G.parameters()).device), layer)
+    maps = feature_maps(G, z.to(device_of(G)), layer)
     values = measure(generate_without(G, z, layer, ()))[label]
     known = np.isfinite(values)
     if known.sum() < _LEAST_FACES:
@@ -185,3 +184,27 @@ def _places(maps: Tensor, box: Box, rng: np.random.Generator) -> tuple[NDArray[n
 def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     left, top, right, bottom = (round(share * len(image)) for share in box)
     return cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (255, 0, 255)).astype(np.uint8, copy=False)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument(
+        "--label", default="mouth open", help="a label that is measured, as of arithmetic (%(default)s)"
+    )
+    parser.add_argument(
+        "--box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="a place, in shares of the side"
+    )
+    parser.add_argument(
+        "--layer", type=int, default=0, help="of G's hidden ones, 0 the first, -1 the last (%(default)s)"
+    )
+    parser.add_argument(
+        "--drop", type=at_least(1), nargs="+", default=[64, 1000], help="numbers of maps (64 1000: all tied ones)"
+    )
+    parser.add_argument("--count", type=at_least(2), default=500, help="samples to learn from (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    box = tuple(arguments.box) if arguments.box else None
+    check_labels([arguments.label])
+    return forget(weights, arguments.label, box, arguments.layer, arguments.drop, arguments.count, arguments.seed)

@@ -1,5 +1,6 @@
 """The original GAN on numbers instead of images, where everything that the theory says can be looked at."""
 
+import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from align.cli import at_least
 from dcgan.explore.files import Files, plotted
 from dcgan.loss import LOSSES
 from dcgan.sampling import Progress
@@ -270,3 +272,14 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
     for axes in (losses, gaps, gradients, sure):
         axes.legend(fontsize=7)
     return plotted(figure)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument("--steps", type=at_least(8), default=1000, help="of G, in each of two games (%(default)s)")
+    parser.add_argument("--d-steps", type=at_least(1), default=3, help="of D for each of G (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    return gan_1d(arguments.steps, arguments.d_steps, arguments.seed)

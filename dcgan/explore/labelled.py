@@ -1,5 +1,6 @@
 """Labelled images for the experiments with classifiers: digits that come along, CIFAR-10, SVHN, or a folder."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from align.cli import at_least
 from align.errors import PhotoError
 from align.files import list_photos
 from align.photo import read_photo
@@ -127,3 +129,14 @@ def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
 def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     how = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_CUBIC
     return cv2.resize(image, (size, size), interpolation=how).astype(np.uint8, copy=False)
+
+
+def add_labelled(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `load_labelled`."""
+    parser.add_argument(
+        "--data", default="digits", help="digits, cifar10, svhn, or a folder with one sub-folder a class (%(default)s)"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder with the files of cifar10 or svhn")
+    parser.add_argument(
+        "--most", type=at_least(2), default=2000, help="images for training, and for testing (%(default)s)"
+    )

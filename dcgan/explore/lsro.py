@@ -1,5 +1,6 @@
 """Samples as unlabelled training data for a classifier, each with the uniform distribution for a label."""
 
+import argparse
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import REDUCED_PX, Labelled, reduced
+from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labelled, reduced
 from dcgan.sampling import Progress, generate, sample_z
 
 UNLABELLED = -1
@@ -111,3 +113,18 @@ def _draw(found: dict[str, list[float]]) -> NDArray[np.uint8]:
     axes.set(xlim=(-0.3, 1.3), ylabel="accuracy", title="each line: one run")
     axes.legend()
     return plotted(figure)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    add_labelled(parser)
+    parser.add_argument("--labels", type=at_least(1), default=20, help="labels a class (%(default)s)")
+    parser.add_argument("--samples", type=at_least(1), default=500, help="generated images (%(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=300, help="of Adam (%(default)s)")
+    parser.add_argument("--runs", type=at_least(1), default=5, help="for mean and spread (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    data = load_labelled(arguments.data, arguments.root, weights.generator.config.size, arguments.most, arguments.seed)
+    return lsro(weights, data, arguments.labels, arguments.samples, arguments.steps, arguments.runs, arguments.seed)

@@ -1,18 +1,21 @@
 """The training faces nearest to samples, to see whether G invents or remembers."""
 
+import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from align.cli import at_least, say
 from dcgan.checkpoint import Weights
-from dcgan.dataset import DatasetError
+from dcgan.dataset import DatasetError, load_faces
 from dcgan.descriptors import describe
 from dcgan.evaluate import thumbnails
 from dcgan.explore.files import Files, sheet
 from dcgan.metrics import nearest_few
-from dcgan.sampling import Progress, generate, in_parts, sample_z
+from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
 
 _SHOWN = 5
 
@@ -39,7 +42,7 @@ def neighbours(
     """
     if len(training) < _SHOWN:
         raise DatasetError(f"{len(training)} training faces, at least {_SHOWN} are needed")
-    device = next(weights.generator.parameters()).device
+    device = device_of(weights.generator)
     samples = generate(
         weights.generator, sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
     )
@@ -86,3 +89,18 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
         "least_share_of_fifth": float((distances[:, 0] / distances[:, -1].clip(min=1e-12)).min()),
         "nearest": distances[:, 0].round(4).tolist(),
     }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument("faces", type=Path, help="folder of the faces that G was trained on")
+    parser.add_argument("--count", type=at_least(1), default=10, help="samples (%(default)s)")
+    parser.add_argument(
+        "--described", type=at_least(5), default=5000, help="training faces to search by descriptor (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    training = load_faces(arguments.faces, weights.generator.config.size, say)
+    return neighbours(weights, training, arguments.count, arguments.described, arguments.seed)

@@ -1,7 +1,9 @@
 """What D looks at: guided back-propagation to the pixels, beside that of an untrained D."""
 
+import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from align.cli import at_least, say
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
+from dcgan.dataset import load_faces
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, generate, sample_z
+from dcgan.sampling import Progress, device_of, generate, sample_z
 from dcgan.tensors import to_tensor
 
 _BATCH = 64
@@ -55,7 +59,7 @@ def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Te
 
 def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor:
     """The strongest response of each filter of a layer to each image, wherever it is: float32 (N, C)."""
-    device = next(D.parameters()).device
+    device = device_of(D)
     with torch.inference_mode():
         parts = [
             D.features(to_tensor(images[begin : begin + _BATCH]).to(device))[layer].flatten(2).amax(dim=2)
@@ -94,7 +98,7 @@ def saliency(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = Discriminator(D.config)
-    untrained.to(next(D.parameters()).device).eval().requires_grad_(False)
+    untrained.to(device_of(D)).eval().requires_grad_(False)
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     numbers: dict[str, Any] = {"faces": len(faces), "layer": layer % len(D.blocks)}
     for done, (name, network) in enumerate({"trained": D, "random": untrained}.items()):
@@ -135,3 +139,17 @@ def _where(gradients: Tensor) -> dict[str, float]:
         "share_on_eyes_nose_mouth": float((energy[:, top:bottom, left:right].sum(dim=(1, 2)) / total).mean()),
         "area_of_eyes_nose_mouth": (right - left) * (bottom - top) / side**2,
     }
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument("--faces", type=Path, help="folder of aligned faces (generated ones)")
+    parser.add_argument("--count", type=at_least(2), default=500, help="generated faces (%(default)s)")
+    parser.add_argument("--layer", type=int, default=-1, help="of D's blocks, -1 the last (%(default)s)")
+    parser.add_argument("--filters", type=at_least(1), default=6, help="filters to show (%(default)s)")
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    faces = load_faces(arguments.faces, weights.discriminator.config.size, say) if arguments.faces else None
+    return saliency(weights, faces, arguments.layer, arguments.filters, arguments.count, arguments.seed)

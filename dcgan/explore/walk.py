@@ -1,5 +1,6 @@
 """Walks from one z to another: a generator that has learnt faces by heart jumps, one that has not goes smoothly."""
 
+import argparse
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.explore.files import Files, sheet
-from dcgan.sampling import Progress, generate, sample_z
+from dcgan.sampling import Progress, device_of, generate, sample_z
 
 _PARALLEL = 1e-6  # sine of an angle at which there is no arc to follow
 
@@ -63,7 +65,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
     Yields:
         Progress, then walk.png, walk.gif (of the spherical walks) and walk.json.
     """
-    device = next(weights.generator.parameters()).device
+    device = device_of(weights.generator)
     z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     figures: list[dict[str, float | str]] = []
@@ -92,3 +94,16 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
             values = [float(figure[name]) for figure in figures if figure["kind"] == kind]
             found[f"{kind} {name}"] = {"median": float(np.median(values)), "max": max(values)}
     return dict(sorted(found.items()))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the experiment's own flags."""
+    parser.add_argument("--pairs", type=at_least(1), default=8, help="walks of each kind (%(default)s)")
+    parser.add_argument(
+        "--steps", type=at_least(3), default=16, help="images of a walk, both ends included (%(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
+    """Run the experiment as the command line has it."""
+    return walk(weights, arguments.pairs, arguments.steps, arguments.seed)

@@ -1,0 +1,64 @@
+"""Sample the generator, in batches, and report the progress of such work."""
+
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dcgan import networks
+from dcgan.config import NetworkConfig
+from dcgan.tensors import to_image
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of one part of some work: `done` of `total`."""
+
+    part: str
+    done: int
+    total: int
+
+
+def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:
+    """Draw z from the prior that G was trained with: float32 (count, nz)."""
+    z = torch.empty(count, config.nz)
+    if config.z_prior == "uniform":
+        return z.uniform_(-1, 1, generator=generator)
+    return z.normal_(generator=generator)
+
+
+def generate(G: networks.Generator, z: Tensor, skips: Iterable[networks.Skip] = ()) -> NDArray[np.uint8]:
+    """Generate images in batches.
+
+    Args:
+        G: in eval mode.
+        z: float32 (N, nz), on any device.
+        skips: of the hidden layers, alike for every z.
+    Returns:
+        uint8 (N, S, S, 3).
+    """
+    skips = list(skips)
+    with torch.inference_mode():
+        return np.concatenate([to_image(G(part, skips)) for part in z.to(device_of(G)).split(_BATCH)])
+
+
+def device_of(network: torch.nn.Module) -> torch.device:
+    """Where a network computes."""
+    return next(network.parameters()).device
+
+
+def in_parts(
+    part: str, faces: NDArray[np.uint8], work: Callable[[NDArray[np.uint8]], NDArray[Any]]
+) -> Generator[Progress, None, NDArray[Any]]:
+    """Do the work on a few faces at a time, yield Progress, return all results."""
+    found = []
+    for begin in range(0, len(faces), _BATCH):
+        found.append(work(faces[begin : begin + _BATCH]))
+        yield Progress(part, min(begin + _BATCH, len(faces)), len(faces))
+    return np.concatenate(found)
