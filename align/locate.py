@@ -109,7 +109,7 @@ def align_by_box(box: Sequence[float], shape: tuple[int, int], template: Templat
     return align_by_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
 
 
-def matrices_of_landmarks(path: Path, source: Path, template: Template, size: int) -> list[Alignment]:
+def align_by_landmarks(path: Path, source: Path, template: Template, size: int) -> list[Alignment]:
     """Place faces by landmarks from a file of JSON lines, such as the faces.jsonl of python -m align.
 
     Args:

@@ -7,18 +7,19 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from align.cli import CONFIG_HELP, ENGINE_HELP, ENGINES, at_least, expand_config, shown
-from weights import DEFAULT, REGISTRY, VERSION
+from align.cli import add_flags, at_least, parse, run_main, shown
+from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
+from weights import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import TextIOWrapper
 
     from completion.batch import Result
+    from completion.complete import SearchStep
 
-_SOLVERS = ("fast", "thorough", "search", "encoder", "paper", "bamos")
 _EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
   alpha (the transparent pixels of the photo), a mask FILE, or a FOLDER of masks named like the photos; white = fill
 
@@ -43,32 +44,31 @@ def build_parser() -> argparse.ArgumentParser:
     add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size is an aligned face itself")
     add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="what to fill, see below")
     add("--invert-mask", action="store_true", help="black means fill in mask files, opaque with alpha")
-    add("--faces", choices=("largest", "all"), default="largest", help="whose hole a name means (%(default)s)")
+    add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help="whose hole a name means (%(default)s)")
     where = parser.add_mutually_exclusive_group()
     place = where.add_argument
     place("--landmarks", type=Path, metavar="FILE", help="faces.jsonl of python -m align on the photos while whole")
     place("--box", type=_four, metavar="X,Y,W,H", help="box of an upright face in pixels, from the brows to the chin")
     place("--eyes", type=_four, metavar="X,Y,X,Y", help="centres of the eyes in pixels, of a face at any angle")
     add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
-    add("--solver", choices=_SOLVERS, default="fast", help="how to search z (%(default)s)")
+    add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help="how to search z (%(default)s)")
     add("--prior-weight", type=_amount, metavar="W", help="of the loss that asks D (default: the solver's own)")
     add("--seconds", type=_amount, metavar="S", help="search a photo for so long, then take the best yet (no limit)")
     add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
-    add("--blend", choices=("poisson", "alpha", "none"), default="poisson", help="how to fit it in (%(default)s)")
-    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    add("--blend", choices=BLENDS, default=BLENDS[0], help="how to fit it in (%(default)s)")
+    add_flags(parser, "--weights", "--device")
     add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="photos at a time, a worker for each (%(default)s)")
-    add("--engine", choices=ENGINES, default=ENGINES[0], help=f"{ENGINE_HELP} (%(default)s)")
+    add_flags(parser, "--engine")
     add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
-    add("--config", metavar="FILE", help=CONFIG_HELP)
+    add_flags(parser, "--config")
     add("--overwrite", action="store_true", help="replace files that exist (default: of many photos skip those done)")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="say what became of every photo")
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    add("--version", action="version", version=f"%(prog)s {VERSION}")
+    add_flags(parser, "--version")
     return parser
 
 
@@ -92,40 +92,22 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code, see --help.
     """
-    parser = build_parser()
-    arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
+    arguments = parse(build_parser(), argv)
     # Threads that spin while they wait make the search several times slower on a machine that has other work too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Late, so that --help does not wait for torch.
-    from align.errors import EngineError, LandmarkModelError, PhotoError, WorkerError
-    from completion.holes import MaskError
-    from dcgan.checkpoint import DeviceError, WeightsError
-    from weights import WeightsFileError
-
-    try:
-        return _complete(arguments)
-    except (PhotoError, MaskError, WeightsError, WeightsFileError, DeviceError, EngineError) as error:
-        print(f"completion: {error}", file=sys.stderr)
-        return 2
-    except (LandmarkModelError, WorkerError, OSError) as error:
-        print(f"completion: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("completion: stopped; what was completed is kept: run the same command again to go on", file=sys.stderr)
-        return 130
+    stopped = "stopped; what was completed is kept: run the same command again to go on"
+    return run_main("completion", lambda: _complete(arguments), stopped)
 
 
 def _complete(arguments: argparse.Namespace) -> int:
-    import json
     from collections import Counter
     from functools import partial
 
     from tqdm import tqdm
 
     from align.errors import PhotoError
-    from align.files import atomic_write, prepare_folder
+    from align.files import prepare_folder, write_json
     from completion.batch import Result, complete_folder, complete_photo, load_completer, plan_outputs, summary
-    from completion.config import BatchOptions
     from completion.holes import MaskError, split_name
 
     if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
@@ -161,7 +143,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     )
     results: list[Result] = []
     single = len(outputs) == 1 and not arguments.photos[0].is_dir()
-    items: Iterator[Progress | Result]
+    items: Iterator[SearchStep | Result]
     if single:
         [(photo, output)] = outputs.items()
         items = complete_photo(completer, photo, output, root, options)
@@ -190,8 +172,7 @@ def _complete(arguments: argparse.Namespace) -> int:
                 "summary": summary(results),
                 "photos": [result.record() for result in results],
             }
-            with atomic_write(arguments.report) as file:
-                file.write(json.dumps(report, indent=1).encode() + b"\n")
+            write_json(arguments.report, report)
     count = Counter(result.status for result in results)
     if not single and not arguments.quiet:
         told = [f"{count[status]} {status}" for status in ("completed", "failed", "skipped")]

@@ -15,51 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import weights
+from align import locate
 from align.config import cores
 from align.errors import NoFaceError, PhotoError
-from align.files import atomic_write, list_photos, output_names, prepare_folder
+from align.files import list_photos, output_names, prepare_folder, write_text
 from align.photo import WRITABLE, Photo, read_photo, write_photo
+from align.warp import Alignment
 from align.workers import spread
-from completion.complete import Completion, FaceCompleter
+from completion import holes
+from completion.complete import Completion, FaceCompleter, SearchStep
+from completion.config import HOLES, BatchOptions
 from completion.picture import contact_sheet, painted, strip, write_animation
-from dcgan.checkpoint import load_weights, pick_device
+from dcgan.checkpoint import load
 from dcgan.metrics import psnr
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """What to do with every photo.
-
-    Attributes:
-        mask: a name, "alpha", a mask file or a folder of masks.
-        invert_mask: black, or opaque, means fill.
-        faces: "largest" or "all": on which faces a named mask makes its hole.
-        landmarks: a file that says where the faces of each photo are; None to look for them.
-        box: (x, y, w, h) in the photo's pixels, where the one face is, from the brows to the chin.
-        eyes: (x, y, x, y) in the photo's pixels, where the eyes of the one face are.
-        candidates: how many different completions to write.
-        seed: of the search and of the random masks.
-        strip: also write photo, hole and completion side by side.
-        history: also write the search as a GIF and its losses as JSON lines.
-        overwrite: replace outputs that exist.
-        measure: compare with the photo where a name made the hole, so that the truth is known.
-        seconds: how long to search a photo at most; None for no limit.
-    """
-
-    mask: str
-    invert_mask: bool = False
-    faces: str = "largest"
-    landmarks: Path | None = None
-    box: tuple[float, ...] | None = None
-    eyes: tuple[float, ...] | None = None
-    candidates: int = 1
-    seed: int = 0
-    strip: bool = False
-    history: bool = False
-    overwrite: bool = False
-    measure: bool = False
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +104,9 @@ def load_completer(name: str, device: str, solver: str, blend: str, prior_weight
     """A completer from what the command line says.
 
     Raises:
-        WeightsFileError, WeightsError, DeviceError: the weights or the device cannot be used.
+        WeightsError, DeviceError: the weights or the device cannot be used.
     """
-    return FaceCompleter(load_weights(weights.resolve(name), pick_device(device)), solver, blend, prior_weight)
+    return FaceCompleter(load(name, device), solver, blend, prior_weight)
 
 
 def complete_folder(
@@ -158,12 +126,12 @@ def complete_folder(
         root: the folder that holds all photos.
         options: for each of them.
         jobs: photos at a time.
-        engine: where, see align.spread.
+        engine: where, see align.workers.
         gpu: each worker of Ray's gets a GPU.
     Yields:
         one result per photo; first those for which there is nothing to do.
     Raises:
-        WorkerError, EngineError: see align.spread; and what `load` raises.
+        WorkerError, EngineError: see align.workers; and what `load` raises.
     """
     taken = set(outputs.values())
     tasks = []
@@ -205,11 +173,11 @@ def _worker(
 
 def complete_photo(
     completer: FaceCompleter, photo: Path, output: Path, root: Path, options: BatchOptions
-) -> Iterator[Progress | Result]:
+) -> Iterator[SearchStep | Result]:
     """Complete one photo; yields the steps of the search, then the Result. Never raises for a fault of the photo's."""
     try:
         yield from _complete(completer, photo, output, root, options)
-    except (PhotoError, NoFaceError, masks.MaskError) as error:
+    except (PhotoError, NoFaceError, holes.MaskError) as error:
         yield Result(photo, "failed", reason=str(error))
     except OSError as error:  # of the pictures of --history; write_photo has its own words
         yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
@@ -217,22 +185,22 @@ def complete_photo(
 
 def _complete(
     completer: FaceCompleter, path: Path, output: Path, root: Path, options: BatchOptions
-) -> Iterator[Progress | Result]:
+) -> Iterator[SearchStep | Result]:
     began = time.monotonic()
     outputs = _files(output, options)
     existing = [str(item) for item in outputs if item.exists()]
     if existing and not options.overwrite:
         raise PhotoError(f"the output {existing[0]} exists; give --overwrite or another --output")
     photo = read_photo(path)
-    named = masks.split_name(options.mask) is not None
-    matrices = _given_faces(completer, photo, path, root, options)
+    named = holes.split_name(options.mask) is not None
+    faces = _given_faces(completer, photo, path, root, options)
     notes = []
     if named and options.invert_mask:
-        raise masks.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
+        raise holes.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
     if named:
-        matrices = matrices or completer.locate(photo.pixels, every=options.faces == "all")
-        matrices = matrices if options.faces == "all" else matrices[:1]
-        hole = completer.named_hole(photo.pixels, options.mask, matrices, options.seed)
+        faces = faces or completer.locate(photo.pixels, every=options.faces == "all")
+        faces = faces if options.faces == "all" else faces[:1]
+        hole = completer.named_hole(photo.pixels, options.mask, faces, options.seed)
     else:
         hole, note = _given_hole(photo, path, root, options)
         notes += [note] if note else []
@@ -240,9 +208,9 @@ def _complete(
     lowres = options.mask == "lowres"
     pure = False  # a generation, of a face of which nothing is known
     search_began = time.monotonic()
-    progress: list[Progress] = []
+    progress: list[SearchStep] = []
     for item in completer.complete(
-        photo.pixels, hole, matrices, options.seed, lowres, options.candidates, options.seconds
+        photo.pixels, hole, faces, options.seed, lowres, options.candidates, options.seconds
     ):
         if isinstance(item, Completion):
             completion = item
@@ -256,8 +224,8 @@ def _complete(
     if completion.stopped:
         notes.append(f"the search was stopped after {options.seconds:g} s: this is the best it had found")
     if completion.hidden:
-        faces = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
-        notes.append(f"{faces} only under the hole; from there the place was taken, and no colour")
+        show = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
+        notes.append(f"{show} only under the hole; from there the place was taken, and no colour")
     sources = {name: float(pixels.sum() / hole.sum()) for name, pixels in completion.sources.items()}
     outside = sources.get("surroundings", 0.0)
     if outside:
@@ -298,42 +266,43 @@ def _files(output: Path, options: BatchOptions) -> list[Path]:
 
 def _given_faces(
     completer: FaceCompleter, photo: Photo, path: Path, root: Path, options: BatchOptions
-) -> list[NDArray[np.float64]] | None:
+) -> list[Alignment] | None:
     """The faces that the person says there are; None where they are to be looked for."""
     where = photo.pixels.shape[:2], completer.template, completer.size
     if options.eyes:
-        return [place.matrix_of_eyes(options.eyes, *where)]
+        return [locate.align_by_eyes(options.eyes, *where)]
     if options.box:
-        return [place.matrix_of_box(options.box, *where)]
+        return [locate.align_by_box(options.box, *where)]
     if options.landmarks:
         source = _whole(path).relative_to(root)
-        return place.matrices_of_landmarks(options.landmarks, source, completer.template, completer.size)
+        return locate.align_by_landmarks(options.landmarks, source, completer.template, completer.size)
     return None
 
 
 def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> tuple[NDArray[np.bool_], str | None]:
     if options.mask == "alpha":
-        return masks.alpha_hole(photo, options.invert_mask), None
+        return holes.alpha_hole(photo, options.invert_mask), None
     mask = Path(options.mask)
     if mask.is_dir():
-        mask = masks.find_mask_file(mask, _whole(path).relative_to(root))
+        mask = holes.find_mask_file(mask, _whole(path).relative_to(root))
     height, width = photo.pixels.shape[:2]
     try:
-        return masks.read_hole(mask, (height, width), options.invert_mask)
+        return holes.read_hole(mask, (height, width), options.invert_mask)
     except PhotoError as error:
-        names = ", ".join(masks.NAMES)
-        raise masks.MaskError(f"the mask {mask}: {error}; or give a name: {names}, alpha") from error
+        names = ", ".join(HOLES)
+        raise holes.MaskError(f"the mask {mask}: {error}; or give a name: {names}, alpha") from error
 
 
-def _write_history(output: Path, progress: Sequence[Progress]) -> None:
+def _write_history(output: Path, progress: Sequence[SearchStep]) -> None:
     frames = [item.preview for item in progress]
     write_animation(output.with_suffix(".history.gif"), [painted(progress[0].crop, progress[0].hole), *frames])
-    with atomic_write(output.with_suffix(".history.jsonl")) as file:
-        for item in progress:
-            step = item.step
-            losses = {"context": step.context[0].tolist(), "prior": step.prior[0].tolist()}
-            line = {"face": item.face, "step": step.number, "best": int(step.best[0]), **losses}
-            file.write(json.dumps(line).encode() + b"\n")
+    lines = []
+    for item in progress:
+        step = item.step
+        losses = {"context": step.context[0].tolist(), "prior": step.prior[0].tolist()}
+        line = {"face": item.face, "step": step.number, "best": int(step.best[0]), **losses}
+        lines.append(json.dumps(line) + "\n")
+    write_text(output.with_suffix(".history.jsonl"), "".join(lines))
 
 
 def _measure(real: NDArray[np.uint8], completed: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, float]:

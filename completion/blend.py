@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 
-BLENDS = ("poisson", "alpha", "none")
+from completion.config import BLENDS
+
 _SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 _CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=np.float32)
 _DIRECT_PX = 60_000  # up to so many pixels a hole is solved exactly, in half a second

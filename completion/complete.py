@@ -10,9 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from align import locate
 from align.errors import NoFaceError
+from align.landmarks import find_landmarks
 from align.template import TEMPLATES
-from align.warp import footprint, invert, paste, warp
+from align.warp import Alignment, transform
+from completion import holes
 from completion.blend import blend, grain, inpaint, match_means
 from completion.config import Solver
 from completion.solve import Step, resolve, solve
@@ -47,7 +50,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchStep:
     """One step of one face's search.
 
     Attributes:
@@ -55,7 +58,7 @@ class Progress:
         faces: how many there are.
         step: of the search.
         steps: how many steps each face takes.
-        matrix: float64 (2, 3), photo -> crop.
+        alignment: photo -> crop.
         crop: uint8 (S, S, 3), the aligned face, its hole filled classically.
         hole: bool (S, S), the hole in the crop's frame.
     """
@@ -64,7 +67,7 @@ class Progress:
     faces: int
     step: Step
     steps: int
-    matrix: NDArray[np.float64]
+    alignment: Alignment
     crop: NDArray[np.uint8]
     hole: NDArray[np.bool_]
 
@@ -79,8 +82,8 @@ class FaceCompleter:
 
     Args:
         weights: trained networks.
-        solver: "fast", a name in completion.solve.SOLVERS, or a Solver.
-        blend: a name in completion.blend.BLENDS.
+        solver: "fast", a name in completion.config.SOLVERS, or a Solver.
+        blend: a name in completion.config.BLENDS.
         prior_weight: of the prior loss, in place of the solver's own.
     Raises:
         WeightsError: the weights want faces aligned in a way that is unknown here, or lack the solver's encoder.
@@ -104,8 +107,8 @@ class FaceCompleter:
         self.size = weights.generator.config.size
         self.template = TEMPLATES[weights.template]
 
-    def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[NDArray[np.float64]]:
-        """The faces of a photo, largest first, each as the (2, 3) matrix photo -> crop.
+    def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
+        """The faces of a photo, the largest first.
 
         A photo of just the weights' size is an aligned face itself.
 
@@ -116,24 +119,24 @@ class FaceCompleter:
             NoFaceError: none is found.
         """
         if pixels.shape[:2] == (self.size, self.size):
-            return [np.eye(2, 3)]
-        matrices = place.find_matrices(pixels, self.template, self.size, every)
-        if not matrices:
+            return [Alignment.identity(self.size)]
+        faces = locate.locate(pixels, self.template, self.size, every)
+        if not faces:
             raise NoFaceError(
                 "no face was found; say where it is (--landmarks, --box or --eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
-        return matrices
+        return faces
 
     def named_hole(
-        self, pixels: NDArray[np.uint8], mask: str, matrices: Sequence[NDArray[np.float64]], seed: int = 0
+        self, pixels: NDArray[np.uint8], mask: str, faces: Sequence[Alignment], seed: int = 0
     ) -> NDArray[np.bool_]:
         """The hole that a mask's name means on a photo's faces.
 
         Args:
             pixels: uint8 (H, W, 3).
-            mask: see completion.masks.named_hole.
-            matrices: of `locate`, the faces to make holes in.
+            mask: see completion.holes.named_hole.
+            faces: of `locate`, those to make holes in.
             seed: of the masks that are random.
         Returns:
             bool (H, W).
@@ -142,12 +145,11 @@ class FaceCompleter:
         """
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
-        for matrix in matrices:
-            landmarks = place.features(pixels, matrix, self.size) if masks.needs_landmarks(mask) else None
-            in_crop = masks.named_hole(mask, self.size, np.random.default_rng(seed), landmarks)
-            covered = footprint((height, width), matrix, self.size)
-            ys, xs = np.nonzero(covered)
-            u, v = np.round(matrix @ np.stack([xs, ys, np.ones(len(xs))])).astype(int)  # nearest neighbour
+        for face in faces:
+            landmarks = find_landmarks(pixels, face) if holes.needs_landmarks(mask) else None
+            in_crop = holes.named_hole(mask, self.size, np.random.default_rng(seed), landmarks)
+            ys, xs = np.nonzero(face.footprint((height, width)))
+            u, v = np.round(face.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
             hole[ys, xs] |= in_crop[v, u]
         return hole
 
@@ -155,18 +157,18 @@ class FaceCompleter:
         self,
         pixels: NDArray[np.uint8],
         hole: NDArray[np.bool_],
-        matrices: Sequence[NDArray[np.float64]] | None = None,
+        faces: Sequence[Alignment] | None = None,
         seed: int = 0,
         lowres: bool = False,
         candidates: int = 1,
         seconds: float | None = None,
-    ) -> Iterator[Progress | Completion]:
+    ) -> Iterator[SearchStep | Completion]:
         """Fill a hole in a photo.
 
         Args:
             pixels: uint8 (H, W, 3), upright; never written to. No colour under the hole is used, but for `lowres`.
             hole: bool (H, W), True = fill this.
-            matrices: the faces, from `locate` or completion.place. Without them they are looked for in what is known
+            faces: from `locate` or align.locate. Without them they are looked for in what is known
                 of the photo, and only where the hole reaches far beyond those in the photo as it is.
             seed: of the search.
             lowres: the means of blocks of 4x4 of the aligned face are known though the hole covers it.
@@ -174,28 +176,28 @@ class FaceCompleter:
             seconds: after so many no face is searched any further, and the best found so far is taken; None for no
                 limit.
         Yields:
-            Progress for every step, then the Completion.
+            SearchStep for every step, then the Completion.
         Raises:
             MaskError: the hole is empty or of another size than the photo.
             NoFaceError: there is no face under the hole.
         """
         if hole.shape != pixels.shape[:2]:
-            raise masks.MaskError(f"the hole is {hole.shape[::-1]}, the photo {pixels.shape[1::-1]}: give one size")
+            raise holes.MaskError(f"the hole is {hole.shape[::-1]}, the photo {pixels.shape[1::-1]}: give one size")
         if not hole.any():
-            raise masks.MaskError("the hole is empty: there is nothing to fill; mark the pixels to fill white")
+            raise holes.MaskError("the hole is empty: there is nothing to fill; mark the pixels to fill white")
         known = inpaint(pixels, hole)
         hidden = 0
-        if matrices is None:
-            matrices, hidden = self._under(hole, known, pixels)
-        owner = self._owners(hole, matrices)
+        if faces is None:
+            faces, hidden = self._under(hole, known, pixels)
+        owner = self._owners(hole, faces)
         if (owner < 0).all():
             raise NoFaceError(
                 "no face was found under the hole; mark part of one, say where it is (--landmarks, --box or --eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
-        touched = [matrix for index, matrix in enumerate(matrices) if (owner == index).any()]
+        touched = [face for index, face in enumerate(faces) if (owner == index).any()]
         owner = self._owners(hole, touched)
-        block = masks.LOWRES_SCALE if lowres else 1
+        block = holes.LOWRES_SCALE if lowres else 1
         solver = self._settings(block)
         if candidates > 1:
             pool = _POOL * candidates
@@ -203,23 +205,23 @@ class FaceCompleter:
         ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
         fills, contexts = [known] * candidates, []
         sources = {}
-        for number, matrix in enumerate(touched):
+        for number, alignment in enumerate(touched):
             part = np.zeros_like(hole)
             part[hole] = owner == number
             sources[f"face {number + 1}"] = part
-            scale = 1 / float(np.linalg.norm(matrix[:, :2], ord=2))  # a pixel of the crop in the photo's
-            crop = warp(known, matrix, self.size)
-            in_crop = self._hole_in_crop(hole, matrix)
-            source = warp(pixels, matrix, self.size) if lowres else crop
+            scale = 1 / alignment.scale  # a pixel of the crop in the photo's
+            crop = alignment.warp(known)
+            in_crop = self._hole_in_crop(hole, alignment)
+            source = alignment.warp(pixels) if lowres else crop
             for step in solve(self.weights, source[None], in_crop[None], solver, seed, block):
-                yield Progress(number, len(touched), step, solver.steps, matrix, crop, in_crop)
+                yield SearchStep(number, len(touched), step, solver.steps, alignment, crop, in_crop)
                 if time.monotonic() > ends:
                     break
             stopped |= step.number < solver.steps
             contexts.append(float(step.context[0, step.best[0]]))
             for index, face in enumerate(_different(step, torch.from_numpy(in_crop), candidates)):
                 face = match_means(face, source, block) if lowres else face
-                generated = paste(known, face, matrix, beyond_px=2)  # blending looks one pixel past the hole
+                generated = alignment.paste(known, face, beyond_px=2)  # blending looks one pixel past the hole
                 fills[index] = blend(fills[index], generated, part, self.blend)
                 if scale > 1 and self.blend != "none":
                     fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
@@ -250,52 +252,51 @@ class FaceCompleter:
 
     def _under(
         self, hole: NDArray[np.bool_], known: NDArray[np.uint8], pixels: NDArray[np.uint8]
-    ) -> tuple[list[NDArray[np.float64]], int]:
+    ) -> tuple[list[Alignment], int]:
         """The faces of a photo that a hole may lie on, and how many of them show only in the photo as it is."""
         if pixels.shape[:2] == (self.size, self.size):
-            return [np.eye(2, 3)], 0
-        found: list[NDArray[np.float64]] = []
+            return [Alignment.identity(self.size)], 0
+        found: list[Alignment] = []
         hidden = 0
         # A face that the hole covers cannot be found in what is left. Of what lies under the hole only this is used,
         # where the face is.
         for photo, find in (
-            (known, place.find_upright),
-            (pixels, place.find_upright),
-            (known, place.find_hard),
-            (pixels, place.find_hard),
+            (known, locate.find_upright),
+            (pixels, locate.find_upright),
+            (known, locate.find_hard),
+            (pixels, locate.find_hard),
         ):
             rest = hole.copy()
             rest[hole] = self._owners(hole, found) < 0
             if rest.sum() <= _STRAY * hole.sum():
                 break
-            for matrix in find(photo, self.template, self.size):
-                new = not place.is_among(matrix, found, self.size)
-                if new and (self._owners(rest, [matrix]) >= 0).any():
-                    found.append(matrix)
+            for face in find(photo, self.template, self.size):
+                new = not locate.is_among(face, found)
+                if new and (self._owners(rest, [face]) >= 0).any():
+                    found.append(face)
                     hidden += photo is pixels
         return found, hidden
 
-    def _owners(self, hole: NDArray[np.bool_], matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
+    def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
         """The face that each pixel of a hole lies on, by the nearest crop; -1 outside all crops: (pixels,)."""
-        y, x = np.nonzero(hole)
+        points = np.argwhere(hole)[:, ::-1]  # (x, y)
         middle = (self.size - 1) / 2
-        nearest, owner = np.full(len(x), middle + 1e-6), np.full(len(x), -1)  # slack for what rounding takes
-        for index, matrix in enumerate(matrices):
-            u, v = (row[0] * x + row[1] * y + row[2] - middle for row in matrix)
-            distance = np.maximum(np.abs(u), np.abs(v))
+        nearest, owner = np.full(len(points), middle + 1e-6), np.full(len(points), -1)  # slack for what rounding takes
+        for index, face in enumerate(faces):
+            distance = np.abs(face.apply(points) - middle).max(axis=1)
             owner[distance < nearest] = index
             nearest = np.minimum(nearest, distance)
         return owner
 
-    def _hole_in_crop(self, hole: NDArray[np.bool_], matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _hole_in_crop(self, hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
         """Every pixel of the crop that the hole has a part in, or that lies beyond the photo's edge: bool (S, S)."""
-        if np.array_equal(matrix, np.eye(2, 3)):
+        if np.array_equal(face.matrix, np.eye(2, 3)):
             return hole
-        share = warp(np.where(hole, 255, 0).astype(np.uint8), matrix, self.size)
-        v, u = np.mgrid[: self.size, : self.size].reshape(2, -1)
-        x, y = invert(matrix) @ np.stack([u, v, np.ones(u.size)])
+        share = face.warp(np.where(hole, 255, 0).astype(np.uint8))
+        v, u = np.mgrid[: self.size, : self.size]
+        x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
         beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
-        return (share > 0) | beyond.reshape(share.shape)
+        return (share > 0) | beyond
 
 
 def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from dcgan.dataset import Batches, digest
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
+from dcgan.sampling import sample_z
 from dcgan.step import cosine, seeded, update_average
 from dcgan.tensors import to_image, to_tensor
 

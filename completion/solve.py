@@ -1,119 +1,22 @@
 """The search of the z whose G(z) agrees with what is known of a face."""
 
-from dcgan.sampling import device_of
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from completion import loss
+from completion.config import SOLVERS, Solver
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.networks import Skip
+from dcgan.sampling import device_of, sample_z
 from dcgan.tensors import to_image, to_tensor
-
-
-@dataclass(frozen=True)
-class Solver:
-    """How to search.
-
-    Attributes:
-        steps: iterations of Adam.
-        restarts: candidates that are followed at once, K; the best is kept.
-        start: "random" draws; "encoder" moves them to around its guess, the first exactly there.
-        draws: z that the candidates are chosen from, by their context loss.
-        lr: Adam's learning rate at the start.
-        cosine: let the learning rate fall to 0 on a cosine.
-        weighted: weigh known pixels by how near the hole is (Yeh et al.), else all alike.
-        prior: "log" for -log D(G(z)), "saturating" for log(1 - D(G(z))).
-        prior_weight: of the prior loss.
-        z_weight: of the mean square of z, which keeps z where G was trained.
-        clip: bound on each dimension of z for a uniform prior, kept after every step; None for no bound.
-        mirrored: take the mean of the image and of the one that an encoder finds for the mirrored face.
-    """
-
-    steps: int
-    restarts: int
-    start: str
-    draws: int
-    lr: float
-    cosine: bool
-    weighted: bool
-    prior: str
-    prior_weight: float
-    z_weight: float
-    clip: float | None
-    mirrored: bool = False
-
-
-# One pass. Steps of Adam after it agree better with what is known, and worse with what is not. The weights only
-# rank several candidates.
-_ENCODER = Solver(
-    steps=0,
-    restarts=1,
-    start="encoder",
-    draws=1,
-    lr=0.0,
-    cosine=False,
-    weighted=True,
-    prior="log",
-    prior_weight=30.0,
-    z_weight=100.0,
-    clip=None,
-)
-SOLVERS = {
-    # Without an encoder.
-    "search": Solver(
-        steps=30,
-        restarts=8,
-        start="random",
-        draws=128,
-        lr=0.2,
-        cosine=True,
-        weighted=True,
-        prior="log",
-        prior_weight=1.0,
-        z_weight=100.0,
-        clip=None,
-    ),
-    "encoder": _ENCODER,
-    # What the encoder makes of the mirrored face errs elsewhere: the mean of both is nearer to the truth.
-    "thorough": replace(_ENCODER, mirrored=True),
-    # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
-    "paper": Solver(
-        steps=1500,
-        restarts=1,
-        start="random",
-        draws=1,
-        lr=0.01,
-        cosine=False,
-        weighted=True,
-        prior="saturating",
-        prior_weight=0.003,
-        z_weight=0.0,
-        clip=1.0,
-    ),
-    # Amos 2016, the defaults of dcgan-completion.tensorflow.
-    "bamos": Solver(
-        steps=1000,
-        restarts=1,
-        start="random",
-        draws=1,
-        lr=0.01,
-        cosine=False,
-        weighted=False,
-        prior="log",
-        prior_weight=0.1,
-        z_weight=0.0,
-        clip=1.0,
-    ),
-}
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from align.cli import at_least
-from completion.config import HOLES, METHODS, SLOW, BenchmarkOptions
-from weights import DEFAULT, REGISTRY, VERSION
+from align.cli import add_flags, at_least, run_main, show_progress
+from completion.config import BENCHMARK_HOLES, METHODS, SLOW, BenchmarkOptions
+from weights import VERSION
 
 _EXAMPLE = """example:
   python -m completion.benchmark aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
@@ -39,12 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=defaults.slow_limit,
         help=f"faces for {' and '.join(SLOW)} (%(default)s)",
     )
-    for flag, names in (("--holes", tuple(HOLES)), ("--methods", METHODS)):
+    for flag, names in (("--holes", tuple(BENCHMARK_HOLES)), ("--methods", METHODS)):
         add(flag, nargs="+", choices=names, default=names, metavar="NAME", help=f"of {', '.join(names)} (all)")
     add("--out", type=Path, default=Path("benchmark"), help="folder for figures and pictures (%(default)s/)")
-    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
+    add_flags(parser, "--weights")
     add("--seed", type=at_least(0), default=defaults.seed, help="of faces, holes and search (%(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    add_flags(parser, "--device")
     add("--overwrite", action="store_true", help="replace an earlier benchmark")
     add("-q", "--quiet", action="store_true", help="say nothing but the tables and errors")
     return parser
@@ -59,49 +59,23 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     # Threads that spin while they wait take time from all others.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Late, so that --help does not wait for torch.
-    from align.errors import LandmarkModelError, PhotoError
-    from completion.benchmark.compare import CompareError
-    from dcgan.checkpoint import DeviceError, WeightsError
-    from dcgan.dataset import DatasetError
-    from dcgan.descriptors import DescriptorError
-    from weights import WeightsFileError
-
-    try:
-        return _benchmark(arguments)
-    except (
-        PhotoError,
-        CompareError,
-        WeightsError,
-        DatasetError,
-        DescriptorError,
-        DeviceError,
-        WeightsFileError,
-    ) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    except (LandmarkModelError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"benchmark: stopped; what was measured so far is in {arguments.out}", file=sys.stderr)
-        return 130
+    stopped = f"stopped; what was measured so far is in {arguments.out}"
+    return run_main("benchmark", lambda: _benchmark(arguments), stopped)
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from dcgan.sampling import Progress
     from tqdm import tqdm
 
-    import weights
     from align.errors import PhotoError
     from align.files import prepare_folder
     from completion.benchmark.compare import Row, compare, lacking, spread
     from completion.benchmark.report import JSON_FILE, Report
-    from dcgan.checkpoint import load_weights, pick_device
+    from dcgan.checkpoint import load
     from dcgan.dataset import digest, load_faces
     from dcgan.run import machine
+    from dcgan.sampling import Progress, device_of
 
     def say(text: str) -> None:
         if not arguments.quiet:
@@ -110,8 +84,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     options = BenchmarkOptions(
         arguments.limit, arguments.slow_limit, tuple(arguments.holes), tuple(arguments.methods), arguments.seed
     )
-    device = pick_device(arguments.device)
-    trained = load_weights(weights.resolve(arguments.weights), device)
+    trained = load(arguments.weights, arguments.device)
     if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
     size = trained.generator.config.size
@@ -128,22 +101,16 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         "settings": asdict(options),
         "weights": {"name": Path(arguments.weights).name, "sha256": trained.sha256},
         "faces": {"count": len(faces), "sha256": digest(faces), "training": 0 if training is None else len(training)},
-        "machine": machine(device),
+        "machine": machine(device_of(trained.generator)),
         "version": VERSION,
         "notes": notes,
     }
     report = Report(facts)
-    bar_format = "{desc} {bar} {n_fmt}/{total_fmt} {elapsed}"
-    with tqdm(disable=arguments.quiet or None, bar_format=bar_format) as bar:
-        for item in compare(trained, faces, training, options):
-            if isinstance(item, Progress):
-                bar.total, bar.n = item.total, item.done
-                bar.set_description(item.part)
-                continue
-            report.add(item)
-            report.write(arguments.out)
-            if isinstance(item, Row):
-                say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s a face")
+    for item in show_progress(compare(trained, faces, training, options), Progress, arguments.quiet):
+        report.add(item)
+        report.write(arguments.out)
+        if isinstance(item, Row):
+            say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s a face")
     print(report.tables())
     return 0
 

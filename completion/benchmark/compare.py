@@ -1,6 +1,5 @@
 """Ways of completion side by side: the same faces, the same holes, the same measures."""
 
-from dcgan.sampling import device_of
 import ctypes
 import re
 import time
@@ -14,14 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from align.errors import InputError
+from align.landmarks import find_landmarks
+from align.warp import Alignment
 from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
 from completion.complete import FaceCompleter
-from completion.config import ENCODER, HOLES, LEARNING, SLOW, BenchmarkOptions
+from completion.config import BENCHMARK_HOLES, LEARNING, SLOW, WITH_ENCODER, BenchmarkOptions
 from completion.holes import named_hole, needs_landmarks
 from dcgan import metrics
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.evaluate import found_faces as found
+from dcgan.sampling import Progress, device_of
 
 _BATCH = 50
 _SIDES = ("left", "right", "top", "bottom")
@@ -36,20 +39,11 @@ class CompareError(InputError):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """So many faces of one part of the work are done."""
-
-    part: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class Task:
     """A hole, and the faces that have it.
 
     Attributes:
-        hole: a name in HOLES.
+        hole: a name in BENCHMARK_HOLES.
         faces: uint8 (N, S, S, 3), the truth.
         holes: bool (N, S, S).
         left_out: faces in which the part that the hole is to cover was not found.
@@ -66,7 +60,7 @@ class Row:
     """What one method made of one hole; means over its faces.
 
     Attributes:
-        hole: a name in HOLES.
+        hole: a name in BENCHMARK_HOLES.
         method: a name in METHODS.
         n: faces.
         hole_psnr: dB over the pixels of the hole; inf if a face came back exactly.
@@ -159,7 +153,7 @@ def spread(faces: NDArray[np.uint8], limit: int, seed: int) -> NDArray[np.uint8]
 
 def lacking(names: tuple[str, ...], encoder: bool, training: bool) -> dict[str, str]:
     """The methods that do not have what they need, and what that is."""
-    needs = {} if encoder else dict.fromkeys(ENCODER, "weights with an encoder")
+    needs = {} if encoder else dict.fromkeys(WITH_ENCODER, "weights with an encoder")
     needs |= {} if training else dict.fromkeys(LEARNING, "--train")
     return {name: needs[name] for name in sorted(names) if name in needs}
 
@@ -168,7 +162,7 @@ def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:
     """Make holes that depend on the seed, the hole, and each face's place alone, so that every run has the same.
 
     Args:
-        hole: a name in HOLES.
+        hole: a name in BENCHMARK_HOLES.
         faces: uint8 (N, S, S, 3); read for the landmarks of the parts of a face.
         seed: of the random ones.
     Raises:
@@ -176,13 +170,15 @@ def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:
     """
     size, made = faces.shape[1], []
     for index, face in enumerate(faces):
-        mask = _SIDES[index % 4] if hole == "half" else HOLES[hole]
-        landmarks = place.features(face, np.eye(2, 3), size) if needs_landmarks(mask) else None
+        mask = _SIDES[index % 4] if hole == "half" else BENCHMARK_HOLES[hole]
+        landmarks = find_landmarks(face, Alignment.identity(size)) if needs_landmarks(mask) else None
         if needs_landmarks(mask) and landmarks is None:
             made.append(np.zeros((size, size), dtype=bool))
         else:
             made.append(
-                named_hole(mask, size, np.random.default_rng([seed, index, list(HOLES).index(hole)]), landmarks)
+                named_hole(
+                    mask, size, np.random.default_rng([seed, index, list(BENCHMARK_HOLES).index(hole)]), landmarks
+                )
             )
     holes = np.stack(made)
     kept = holes.any(axis=(1, 2))

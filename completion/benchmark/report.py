@@ -1,6 +1,5 @@
 """What a benchmark says: figures as JSON, tables, pictures."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from align.files import atomic_write
+from align.files import write_json, write_text
 from align.photo import write_photo
 from completion.benchmark.compare import SHOWN, Row, Task
 from completion.config import SLOW
@@ -100,12 +99,8 @@ class Report:
             *self._same_faces(),
             f"## What the figures are\n{_NOTES.rstrip()}",
         ]
-        for name, text in (
-            (JSON_FILE, json.dumps(self.record(), indent=1, allow_nan=False)),
-            (MARKDOWN_FILE, "\n\n".join(parts)),
-        ):
-            with atomic_write(folder / name) as file:
-                file.write(text.encode() + b"\n")
+        write_json(folder / JSON_FILE, self.record())
+        write_text(folder / MARKDOWN_FILE, "\n\n".join(parts) + "\n")
         write_photo(folder / f"{newest}.png", self._picture(newest))
 
     def _figures(self, hole: str) -> dict[str, dict[str, Any]]:
