@@ -11,8 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import CONFIG_HELP, at_least, expand_config
-from weights import DEFAULT, REGISTRY, VERSION
+from align.cli import add_flags, at_least, parse, run_main
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -35,8 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network (%(default)s)")
     add("--port", type=int, default=7860, help="port to listen on (%(default)s)")
-    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    add_flags(parser, "--weights", "--device")
     add("--auth", type=_user, metavar="USER:PASS", help="ask for name and password (unseen in a --config FILE)")
     add("--max-pixels", type=at_least(4096), default=16_000_000, metavar="N", help="of a photo (%(default)s)")
     add(
@@ -50,9 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-waiting", type=at_least(1), default=16, metavar="N", help="requests in the queue (%(default)s)")
     add("--root-path", default="", metavar="PATH", help="where a reverse proxy shows the page, such as /faces")
     add("--open", action="store_true", help="open the page in the browser")
-    add("--config", metavar="FILE", help=CONFIG_HELP)
+    add_flags(parser, "--config")
     add("-q", "--quiet", action="store_true", help="say nothing but errors")
-    add("--version", action="version", version=f"%(prog)s {VERSION}")
+    add_flags(parser, "--version")
     return parser
 
 
@@ -69,35 +67,26 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code, see --help.
     """
-    parser = build_parser()
-    arguments = parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser))
+    arguments = parse(build_parser(), argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Late, so that --help does not wait for torch.
-    from dcgan.checkpoint import DeviceError, WeightsError
-    from weights import WeightsFileError
+    return run_main("ui", lambda: _serve_from_a_folder(arguments))
 
-    try:
-        with tempfile.TemporaryDirectory(prefix="dcgan-completion-") as folder:
-            return _serve(arguments, folder)
-    except (WeightsError, WeightsFileError, DeviceError) as error:
-        print(f"ui: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"ui: {error}", file=sys.stderr)
-        return 1
+
+def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="dcgan-completion-") as folder:
+        return _serve(arguments, folder)
 
 
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Before Gradio is imported, which reads them once.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    from dcgan.checkpoint import load_weights, pick_device
+    from dcgan.checkpoint import load
     from ui.app import build_app, launch
     from ui.server import drained, sweep
-    from ui.service import Limits
-    from weights import resolve
+    from ui.service import Limits, Service
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
-    desk = Desk(load_weights(resolve(arguments.weights), pick_device(arguments.device)), limits)
+    service = Service(load(arguments.weights, arguments.device), limits)
     stop, received = threading.Event(), []
 
     def stopping(number: int, frame: FrameType | None) -> None:
@@ -106,7 +95,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopping)
-    app = build_app(desk)
+    app = build_app(service)
     state = launch(app, limits, arguments.host, arguments.port, arguments.auth, arguments.root_path, arguments.open)
     if not arguments.quiet:
         print(f"The page is at {app.local_url} ; Ctrl+C ends it.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the page can do, without a word of how it looks: files and settings in, pictures and files out."""
+"""What the page does, without how it looks: files and settings in, pictures and files out."""
 
 import json
 import math
@@ -13,24 +13,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from align.errors import NoFaceError, PhotoError
+from align.errors import InputError, NoFaceError, PhotoError
 from align.photo import read_photo, write_photo
-from align.warp import invert, paste
+from align.warp import Alignment, transform
+from completion import config, holes
 from completion.batch import Result, complete_folder, complete_photo, plan_outputs, summary
 from completion.complete import FaceCompleter
-from completion.config import BLENDS, SOLVERS, BatchOptions
+from completion.config import BLENDS, SOLVER_NAMES, BatchOptions
 from completion.picture import around, painted, write_animation
 from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
 from dcgan.explore.walk import slerp
-from dcgan.tensors import to_image
+from dcgan.sampling import generate, sample_z
 
-HOLES = tuple(name for name in masks.NAMES if name != "lowres")  # which is no hole that one could see or draw
+HOLES = tuple(name for name in config.HOLES if name != "lowres")  # which is no hole that one could see or draw
 HOLE_COLOUR = (255, 0, 255)
 _LEAST_PX, _MOST_PX = 512, 1600  # of the longer side on the page
 _PICTURES_PER_S = 5
@@ -40,7 +40,7 @@ _FACE_COLOUR = (255, 255, 255)
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 
 
-class DeskError(Exception):
+class ServiceError(InputError):
     """What a person asked for cannot be done; says what was found, what was expected and what to do."""
 
 
@@ -71,14 +71,14 @@ class Settings:
     """How to complete; as on the command line.
 
     Attributes:
-        solver: "fast", or a name in completion.solve.SOLVERS.
+        solver: "fast", or a name in completion.config.SOLVERS.
         candidates: how many completions that differ, up to 8.
-        blend: a name in completion.blend.BLENDS.
+        blend: a name in completion.config.BLENDS.
         seed: of the search.
         prior_weight: of the perceptual loss; None for the solver's own.
         as_png: write PNG, in which every known pixel keeps its exact value, instead of the photo's own format.
     Raises:
-        DeskError: one of them is out of its range, or of another type.
+        ServiceError: one of them is out of its range, or of another type.
     """
 
     solver: str = "fast"
@@ -89,17 +89,17 @@ class Settings:
     as_png: bool = False
 
     def __post_init__(self) -> None:
-        if self.solver not in ("fast", *SOLVERS):
-            raise DeskError(f"the method is {self.solver!r}; choose one of fast, {', '.join(SOLVERS)}")
-        if self.blend not in tuple(BLENDS):
-            raise DeskError(f"the blending is {self.blend!r}; choose one of {', '.join(BLENDS)}")
+        if self.solver not in SOLVER_NAMES:
+            raise ServiceError(f"the method is {self.solver!r}; choose one of {', '.join(SOLVER_NAMES)}")
+        if self.blend not in BLENDS:
+            raise ServiceError(f"the blending is {self.blend!r}; choose one of {', '.join(BLENDS)}")
         for name, least, most in (("candidates", 1, 8), ("seed", 0, 2**53)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise DeskError(f"{name} is {value!r}; give a whole number from {least} to {most}")
+                raise ServiceError(f"{name} is {value!r}; give a whole number from {least} to {most}")
         weight = self.prior_weight
         if weight is not None and not (isinstance(weight, int | float) and 0 <= weight < math.inf):
-            raise DeskError(f"the perceptual weight is {weight!r}; give a number from 0 on, or none")
+            raise ServiceError(f"the perceptual weight is {weight!r}; give a number from 0 on, or none")
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ class Filled:
     seconds: float
 
 
-class Desk:
-    """Serves the page with one set of weights.
+class Service:
+    """Does what the page asks for, with one set of weights.
 
     Args:
         weights: trained networks.
@@ -144,18 +144,17 @@ class Desk:
         """
         pixels = self._read(photo)
         try:
-            matrices = self._completer.locate(pixels)
+            faces = self._completer.locate(pixels)
         except NoFaceError:
-            matrices = []
+            faces = []
         shown = _shown(pixels)
         corner = self._completer.size - 1
-        corners = np.array([[0, 0, 1], [corner, 0, 1], [corner, corner, 1], [0, corner, 1]])
-        for matrix in matrices if len(matrices) > 1 or corner + 1 not in pixels.shape else []:
-            outline = corners @ invert(_on_page(matrix, pixels, shown)).T
-            points = outline.round().astype(np.int32)
+        corners = np.array([[0, 0], [corner, 0], [corner, corner], [0, corner]])
+        for face in faces if len(faces) > 1 or corner + 1 not in pixels.shape else []:
+            points = transform(_on_page(face, pixels, shown).inverse, corners).round().astype(np.int32)
             cv2.polylines(shown, [points], isClosed=True, color=(0, 0, 0), thickness=3, lineType=cv2.LINE_AA)
             cv2.polylines(shown, [points], isClosed=True, color=_FACE_COLOUR, thickness=1, lineType=cv2.LINE_AA)
-        return shown, len(matrices)
+        return shown, len(faces)
 
     def shown(self, photo: Path) -> NDArray[np.uint8]:
         """A photo in the page's size: uint8 (h, w, 3)."""
@@ -169,26 +168,26 @@ class Desk:
         Args:
             photo: the file.
             drawn: pictures with transparency, where they are opaque is the hole.
-            named: of completion.masks.NAMES.
+            named: of completion.config.HOLES.
             mask: white means fill.
             every: a name means all faces and not the largest alone.
         Returns:
             bool (H, W).
         Raises:
-            PhotoError, DeskError, NoFaceError: a file cannot be read, there is no such name or no face.
+            PhotoError, ServiceError, NoFaceError: a file cannot be read, there is no such name or no face.
             MaskError: the name takes no such number, or the face shows no such part.
         """
         pixels = self._read(photo)
         height, width = pixels.shape[:2]
         if named:
             _check_name(named)
-            matrices = self._completer.locate(pixels, every)
-            return self._completer.named_hole(pixels, named, matrices if every else matrices[:1])
+            faces = self._completer.locate(pixels, every)
+            return self._completer.named_hole(pixels, named, faces if every else faces[:1])
         if mask is not None:
             read_photo(mask, self.limits.max_pixels)  # the same limit as for photos
-            return masks.read_hole(mask, (height, width))[0]
+            return holes.read_hole(mask, (height, width))[0]
         if len(drawn) > _LAYERS:
-            raise DeskError(f"there are {len(drawn)} layers; at most {_LAYERS} are taken")
+            raise ServiceError(f"there are {len(drawn)} layers; at most {_LAYERS} are taken")
         hole = np.zeros((height, width), dtype=bool)
         for layer in drawn:
             image = read_photo(layer, self.limits.max_pixels).image
@@ -216,7 +215,7 @@ class Desk:
             the completion as it grows, uint8 (h, w, 3), at most 5 a second; then the Filled.
         Raises:
             PhotoError: the photo cannot be read.
-            DeskError: there is no such name, or the photo cannot be completed.
+            ServiceError: there is no such name, or the photo cannot be completed.
             WeightsError: the weights lack what the solver needs.
         """
         began = time.monotonic()
@@ -246,38 +245,38 @@ class Desk:
                 if hole is None:  # only the command line's road knows where a name's is
                     yield picture
                     continue
-                pasted = paste(picture, item.preview, _on_page(item.matrix, pixels, picture), beyond_px=2)
+                pasted = _on_page(item.alignment, pixels, picture).paste(picture, item.preview, beyond_px=2)
                 yield np.where(hole[..., None], pasted, picture)
         if result.status != "completed":
-            raise DeskError(result.reason)
+            raise ServiceError(result.reason)
         completions = [path for path in result.outputs if not path.name.endswith(".candidates.png")]
         cuts = [] if isinstance(mask, str) else around(mask, [read_photo(path).pixels for path in completions])
         others = sorted({*folder.iterdir()} - {*completions})
         yield Filled(before, cuts, completions, others, result.notes, time.monotonic() - began)
 
     def batch(
-        self, photos: Sequence[Path], mask: str, masks_: Sequence[Path], settings: Settings, folder: Path
+        self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], settings: Settings, folder: Path
     ) -> Iterator[str | Path]:
         """Complete several photos.
 
         Args:
             photos: the files.
-            mask: a name, for when there are no masks.
-            masks_: one for all photos, or one each, named like its photo.
+            mask: a name, for when there are no holes.
+            mask_files: one for all photos, or one each, named like its photo.
             settings: how.
             folder: an empty one, for the files.
         Yields:
             what became of each photo, for people; then the ZIP with the completions and report.json.
         Raises:
-            DeskError: there are no photos, too many, no such name, or none could be completed.
+            ServiceError: there are no photos, too many, no such name, or none could be completed.
             PhotoError: a mask cannot be read.
             WeightsError: the weights lack what the solver needs.
         """
         if not 0 < len(photos) <= self.limits.photos:
-            raise DeskError(f"there are {len(photos)} photos; give from 1 to {self.limits.photos}")
-        if len(masks_) > self.limits.photos:
-            raise DeskError(f"there are {len(masks_)} masks; give at most {self.limits.photos}")
-        if not masks_:
+            raise ServiceError(f"there are {len(photos)} photos; give from 1 to {self.limits.photos}")
+        if len(mask_files) > self.limits.photos:
+            raise ServiceError(f"there are {len(mask_files)} masks; give at most {self.limits.photos}")
+        if not mask_files:
             _check_name(mask)
         completer = FaceCompleter(self._weights, settings.solver, settings.blend, settings.prior_weight)
         # One at a time, since two uploads may have the same name.
@@ -289,12 +288,12 @@ class Desk:
                 refused.append((photo.name, str(error)))
                 continue
             _copy(photo, folder / "photos", number)
-        for number, file in enumerate(masks_):
+        for number, file in enumerate(mask_files):
             read_photo(file, self.limits.max_pixels)
             _copy(file, folder / "masks", number)
-        if len(masks_) == 1:
+        if len(mask_files) == 1:
             mask = str(next((folder / "masks").iterdir()))
-        elif masks_:
+        elif mask_files:
             mask = str(folder / "masks")
         yield from (f"{name}: {reason}" for name, reason in refused)
         results = []
@@ -306,7 +305,7 @@ class Desk:
                 reason = result.reason.replace(f"{folder}/", "")
                 yield f"{result.photo.name}: {', '.join(['completed', *result.notes]) if not reason else reason}"
         if not any(result.outputs for result in results):
-            raise DeskError("none of the photos could be completed")
+            raise ServiceError("none of the photos could be completed")
         yield _zipped(folder, results, refused)
 
     def example(self, seed: int) -> NDArray[np.uint8]:
@@ -329,10 +328,10 @@ class Desk:
         """A face of a seed moved along a direction, from less to more; the face itself in the middle.
 
         Raises:
-            DeskError: there is no such direction.
+            ServiceError: there is no such direction.
         """
         if direction not in LABELS:
-            raise DeskError(f"the direction is {direction!r}; choose one of {', '.join(LABELS)}")
+            raise ServiceError(f"the direction is {direction!r}; choose one of {', '.join(LABELS)}")
         z = self._draw(seed, number + 1)[number]
         return np.hstack(self._faces(z + torch.linspace(-3, 3, 7)[:, None] * self._directions[direction]))
 
@@ -345,9 +344,7 @@ class Desk:
         return sample_z(drawn, self._weights.generator.config, torch.Generator().manual_seed(seed))[:count]
 
     def _faces(self, z: Tensor, times: int = 3) -> list[NDArray[np.uint8]]:
-        G = self._weights.generator
-        with torch.inference_mode():
-            faces = to_image(G(z.to(next(G.parameters()).device)))
+        faces = generate(self._weights.generator, z)
         side = times * faces.shape[1]
         return [cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8) for face in faces]
 
@@ -357,8 +354,8 @@ class Desk:
 
 def _check_name(mask: str) -> None:
     """What is no name would be taken for a file of the server's."""
-    if masks.split_name(mask) is None:
-        raise DeskError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or upload a mask")
+    if holes.split_name(mask) is None:
+        raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or upload a mask")
 
 
 def _size_on_page(width: int, height: int) -> tuple[int, int]:
@@ -381,10 +378,10 @@ def _shown_hole(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return cv2.resize(hole.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
-def _on_page(matrix: NDArray[np.float64], pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The matrix photo -> crop, from the photo in the page's size; the centre of a pixel is at a whole number."""
+def _on_page(face: Alignment, pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> Alignment:
+    """The alignment of a face in the photo in the page's size; the centre of a pixel is at a whole number."""
     x, y = pixels.shape[1] / shown.shape[1], pixels.shape[0] / shown.shape[0]
-    return matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    return Alignment(face.matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]), face.size)
 
 
 def _copy(file: Path, folder: Path, number: int) -> None:
