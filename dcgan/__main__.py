@@ -213,12 +213,13 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from completion.encoder import START, export_encoder
+    from completion.encoder import export_encoder
+    from dcgan.checkpoint import load_checkpoint
     from dcgan.export import export_run, plot_losses
 
     picture = arguments.run / "losses.png"
     refuse_existing([arguments.file], arguments.overwrite)
-    if (arguments.run / START).exists():
+    if "E" in (load_checkpoint(arguments.run) or {}):
         facts = export_encoder(arguments.run, arguments.file)
     else:
         facts = export_run(arguments.run, arguments.file, arguments.template)

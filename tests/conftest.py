@@ -150,14 +150,14 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
-    """Serves the page of a desk on a free port for a while."""
+    """Serves the page of a service on a free port for a while."""
 
     @contextmanager
-    def served(desk: Any, **settings: Any) -> Iterator[Page]:
+    def served(service: Any, **settings: Any) -> Iterator[Page]:
         from ui.app import build_app, launch
 
-        app: Any = build_app(desk)
-        state = launch(app, desk.limits, **settings)
+        app: Any = build_app(service)
+        state = launch(app, service.limits, **settings)
         try:
             yield Page(app.local_url.rstrip("/"), state, app)
         finally:

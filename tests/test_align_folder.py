@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
+from pictures import NO_FACE, PORTRAIT, save
 from PIL import Image
 
 from align import folder as folder_module
-from align import photo as photo_module
 from align.config import AlignOptions
 from align.errors import LandmarkModelError, PhotoError, WorkerError
 from align.files import list_photos
@@ -26,26 +25,18 @@ from align.folder import RECORDS, align_folder, read_records
 from align.landmarks import find_faces
 from align.photo import read_photo
 from align.template import TEMPLATES
-from align.warp import footprint, paste, warp
+from align.warp import Alignment
 
 ONE = AlignOptions(jobs=1)
-FACE = skimage.data.astronaut()[0:230, 110:340]  # small, so that the detector is quick
-NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
 
 
 def two_faces():
     """The right face is the larger one."""
     photo = np.full((300, 520, 3), 128, dtype=np.uint8)
-    face = Image.fromarray(FACE)
-    photo[10:240, 10:240] = FACE
+    face = Image.fromarray(PORTRAIT)
+    photo[10:240, 10:240] = PORTRAIT
     photo[10:286, 240:516] = face.resize((276, 276), Image.Resampling.BICUBIC)
     return photo
-
-
-def save(path, pixels, **settings):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, path.suffix[1:].replace("jpg", "jpeg"), **settings)
-    return path
 
 
 @pytest.fixture
@@ -85,7 +76,7 @@ def check_records(aligned):
 
 
 def test_a_crop_and_its_record(raw, aligned):
-    photo = save(raw / "sub" / "a.jpg", FACE)
+    photo = save(raw / "sub" / "a.jpg", PORTRAIT)
     [result] = run(raw, aligned).values()
     assert (result.status, result.crops, result.reason) == ("aligned", (aligned / "sub" / "a.png",), "")
     [record] = records(aligned)
@@ -95,17 +86,17 @@ def test_a_crop_and_its_record(raw, aligned):
     pixels = read_photo(photo).pixels
     assert np.array_equal(record["landmarks"], find_faces(pixels)[0])
     crop = read_photo(aligned / "sub" / "a.png").pixels
-    assert np.array_equal(crop, warp(pixels, np.array(record["matrix"]), 64))
+    assert np.array_equal(crop, Alignment(np.array(record["matrix"]), 64).warp(pixels))
 
 
 def test_a_completed_crop_can_be_pasted_back(raw, aligned):
-    photo = read_photo(save(raw / "a.jpg", FACE)).pixels
+    photo = read_photo(save(raw / "a.jpg", PORTRAIT)).pixels
     run(raw, aligned)
     [record] = read_records(aligned).values()
     crop = read_photo(aligned / record["crop"]).pixels.copy()
     crop[20:44, 20:44] = [0, 255, 0]
-    pasted = paste(photo, crop, np.array(record["matrix"]))
-    inside = footprint(photo.shape[:2], np.array(record["matrix"]), 64)
+    pasted = Alignment(np.array(record["matrix"]), 64).paste(photo, crop)
+    inside = Alignment(np.array(record["matrix"]), 64).footprint(photo.shape[:2])
     assert np.array_equal(pasted[~inside], photo[~inside])
     nose = np.array(record["landmarks"])[4].astype(int)
     assert np.abs(pasted[nose[1], nose[0]].astype(int) - [0, 255, 0]).max() <= 2
@@ -113,7 +104,7 @@ def test_a_completed_crop_can_be_pasted_back(raw, aligned):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_template_and_size_are_obeyed_and_recorded(raw, aligned, template):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned, template=template, size=48)
     assert read_photo(aligned / "a.png").pixels.shape == (48, 48, 3)
     [record] = records(aligned)
@@ -122,8 +113,8 @@ def test_template_and_size_are_obeyed_and_recorded(raw, aligned, template):
 
 
 def test_fault_30_and_31_what_becomes_of_no_face_and_of_many(raw, aligned):
-    save(raw / "none.png", NONE)
-    save(raw / "one.png", FACE)
+    save(raw / "none.png", NO_FACE)
+    save(raw / "one.png", PORTRAIT)
     save(raw / "two.png", two_faces())
     results = run(raw, aligned)
     assert statuses(results) == {"none.png": "no face", "one.png": "aligned", "two.png": "aligned"}
@@ -143,7 +134,7 @@ def test_fault_31_all_faces_are_cut_out_the_largest_first(raw, aligned):
 
 
 def test_fault_31_single_leaves_photos_with_several_faces_out(raw, aligned):
-    save(raw / "one.png", FACE)
+    save(raw / "one.png", PORTRAIT)
     save(raw / "two.png", two_faces())
     results = run(raw, aligned, faces="single")
     assert statuses(results) == {"one.png": "aligned", "two.png": "several faces"}
@@ -152,7 +143,7 @@ def test_fault_31_single_leaves_photos_with_several_faces_out(raw, aligned):
 
 
 def test_fault_17_an_aligned_crop_can_be_aligned(raw, aligned, tmp_path):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
     again = run(aligned, tmp_path / "again")
     assert statuses(again) == {"a.png": "aligned"}
@@ -162,8 +153,8 @@ def test_fault_17_an_aligned_crop_can_be_aligned(raw, aligned, tmp_path):
 def test_fault_19_copies_of_photos_without_a_face_have_no_place(raw, aligned, tmp_path):
     exif = Image.Exif()
     exif[0x8825] = {29: "1999:09:09"}
-    save(raw / "sub" / "none.jpg", NONE, exif=exif)
-    save(raw / "one.jpg", FACE)
+    save(raw / "sub" / "none.jpg", NO_FACE, exif=exif)
+    save(raw / "one.jpg", PORTRAIT)
     missing = tmp_path / "missing"
     run(raw, aligned, missing=missing)
     assert [path.relative_to(missing).as_posix() for path in missing.rglob("*.*")] == ["sub/none.png"]
@@ -178,7 +169,7 @@ def test_fault_19_copies_of_photos_without_a_face_have_no_place(raw, aligned, tm
 
 
 def test_a_bad_photo_fails_and_the_others_go_on(raw, aligned):
-    save(raw / "b.png", FACE)
+    save(raw / "b.png", PORTRAIT)
     (raw / "a.png").write_text("text")
     (raw / "c.gif").write_bytes(b"GIF89a")
     results = run(raw, aligned)
@@ -187,11 +178,11 @@ def test_a_bad_photo_fails_and_the_others_go_on(raw, aligned):
 
 
 def test_an_unforeseen_error_fails_its_photo_only(raw, aligned, monkeypatch):
-    save(raw / "a.png", FACE)
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
 
     def find(pixels, *_):
-        if pixels.shape == NONE.shape:
+        if pixels.shape == NO_FACE.shape:
             raise MemoryError("too much")
         return find_faces(pixels)
 
@@ -202,7 +193,7 @@ def test_an_unforeseen_error_fails_its_photo_only(raw, aligned, monkeypatch):
 
 
 def test_fault_33_without_a_landmark_model_the_run_ends(raw, aligned, monkeypatch):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
 
     def find(*_):
         raise LandmarkModelError("dlib is not installed")
@@ -213,7 +204,7 @@ def test_fault_33_without_a_landmark_model_the_run_ends(raw, aligned, monkeypatc
 
 
 def test_fault_32_landmarks_without_a_fit_fail_their_photo(raw, aligned, monkeypatch):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     monkeypatch.setattr(folder_module, "find_faces", lambda *_: [np.ones((5, 2))])
     assert "lie on one point" in run(raw, aligned)["a.png"].reason
 
@@ -221,7 +212,7 @@ def test_fault_32_landmarks_without_a_fit_fail_their_photo(raw, aligned, monkeyp
 def test_fault_35_any_name_is_kept(raw, aligned):
     names = ["-v.png", "new\nline.png", "sp ace/grün 😀.png", os.fsdecode(b"\xff.png")]
     for name in names:
-        save(raw / name, FACE)
+        save(raw / name, PORTRAIT)
     assert set(statuses(run(raw, aligned)).values()) == {"aligned"}
     assert crops(aligned) == sorted(names)
     assert sorted(read_records(aligned)) == sorted(names)
@@ -229,7 +220,7 @@ def test_fault_35_any_name_is_kept(raw, aligned):
 
 
 def test_fault_36_links_that_lead_nowhere_fail(raw, aligned):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     (raw / "dangling.png").symlink_to(raw / "gone.png")
     (raw / "loop.png").symlink_to(raw / "loop.png")
     (raw / "folder").symlink_to(raw)
@@ -237,7 +228,7 @@ def test_fault_36_links_that_lead_nowhere_fail(raw, aligned):
 
 
 def test_fault_37_the_input_folder_is_refused_as_output(raw, aligned, tmp_path):
-    before = save(raw / "a.png", FACE).read_bytes()
+    before = save(raw / "a.png", PORTRAIT).read_bytes()
     for options in ({}, {"overwrite": True}):
         with pytest.raises(PhotoError, match="choose another folder"):
             run(raw, raw, **options)
@@ -250,8 +241,8 @@ def test_fault_37_the_input_folder_is_refused_as_output(raw, aligned, tmp_path):
 
 @pytest.mark.parametrize("folder", ["output", "missing"])
 def test_fault_37_an_output_above_the_input_overwrites_no_photo(raw, aligned, tmp_path, folder):
-    before = save(raw / "a.png", NONE).read_bytes()
-    save(raw / "raw" / "a.png", FACE if folder == "output" else NONE)
+    before = save(raw / "a.png", NO_FACE).read_bytes()
+    save(raw / "raw" / "a.png", PORTRAIT if folder == "output" else NO_FACE)
     above = {"missing": tmp_path} if folder == "missing" else {}
     with pytest.raises(PhotoError, match="among the photos"):
         run(raw, aligned if folder == "missing" else tmp_path, overwrite=True, **above)
@@ -259,21 +250,21 @@ def test_fault_37_an_output_above_the_input_overwrites_no_photo(raw, aligned, tm
 
 
 def test_an_output_above_the_input_is_taken_where_nothing_meets(raw, tmp_path):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     photos = list_photos(raw)
     assert [result.status for result in align_folder(photos, raw, tmp_path, ONE)] == ["aligned"]
     assert (tmp_path / "a.png").exists()
 
 
 def test_fault_37_an_output_inside_the_input_is_not_read_again(raw):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     assert statuses(run(raw, raw / "aligned")) == {"a.png": "aligned"}
     assert statuses(run(raw, raw / "aligned")) == {"a.png": "skipped"}
 
 
 def test_fault_38_two_photos_of_one_stem_are_both_kept(raw, aligned):
-    save(raw / "a.png", FACE)
-    save(raw / "a.jpg", FACE[:, ::-1].copy())
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "a.jpg", PORTRAIT[:, ::-1].copy())
     run(raw, aligned)
     assert crops(aligned) == ["a.jpg.png", "a.png.png"]
     flipped, plain = (read_photo(aligned / name).pixels.astype(int) for name in crops(aligned))
@@ -282,14 +273,14 @@ def test_fault_38_two_photos_of_one_stem_are_both_kept(raw, aligned):
 
 def test_fault_38_a_numbered_crop_overwrites_no_other_photo_s(raw, aligned):
     save(raw / "a.png", two_faces())
-    save(raw / "a_1.png", FACE)
+    save(raw / "a_1.png", PORTRAIT)
     run(raw, aligned, faces="all")
     assert crops(aligned) == ["a.png.png", "a.png_1.png", "a_1.png.png"]
     check_records(aligned)
 
 
 def test_fault_39_an_output_that_cannot_be_written_is_named_before_any_work(raw, tmp_path, monkeypatch):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     (tmp_path / "file").touch()
     monkeypatch.setattr(folder_module, "read_photo", lambda _: pytest.fail("work was done"))
     with pytest.raises(PhotoError, match="cannot be written to"):
@@ -298,7 +289,7 @@ def test_fault_39_an_output_that_cannot_be_written_is_named_before_any_work(raw,
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_fault_40_a_full_disk_leaves_crop_and_record_as_they_were(raw, aligned, overwrite):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     if overwrite:
         run(raw, aligned, size=32)
     before = {path: path.read_bytes() for path in aligned.rglob("*.*")}
@@ -317,7 +308,7 @@ def test_fault_40_a_full_disk_leaves_crop_and_record_as_they_were(raw, aligned, 
 
 
 def test_fault_41_a_photo_that_vanishes_fails(raw, aligned):
-    photos = [save(raw / name, FACE) for name in ("a.png", "b.png")]
+    photos = [save(raw / name, PORTRAIT) for name in ("a.png", "b.png")]
     results = align_folder(photos, raw, aligned, ONE)
     assert next(results).status == "aligned"
     photos[1].unlink()
@@ -336,11 +327,11 @@ def test_fault_42_a_pipe_fails_without_hanging(raw, aligned):
 
 
 def test_a_second_run_skips_what_is_there(raw, aligned):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
     (aligned / "a.png").write_bytes(b"mine")
     before = (aligned / RECORDS).read_bytes()
-    save(raw / "b.png", FACE)
+    save(raw / "b.png", PORTRAIT)
     assert statuses(run(raw, aligned)) == {"a.png": "skipped", "b.png": "aligned"}
     assert (aligned / "a.png").read_bytes() == b"mine"
     assert (aligned / RECORDS).read_bytes().startswith(before)
@@ -348,11 +339,11 @@ def test_a_second_run_skips_what_is_there(raw, aligned):
 
 
 def test_overwrite_does_everything_again_and_records_it_once(raw, aligned):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
     first = records(aligned)
     (aligned / "a.png").write_bytes(b"mine")
-    save(raw / "a.png", np.roll(FACE, 3, axis=1))
+    save(raw / "a.png", np.roll(PORTRAIT, 3, axis=1))
     assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned"}
     assert read_photo(aligned / "a.png").pixels.shape == (64, 64, 3)
     [second] = records(aligned)
@@ -368,8 +359,8 @@ def test_overwrite_removes_crops_of_faces_that_are_not_wanted_any_more(raw, alig
 
 
 def test_a_crop_that_was_deleted_is_made_again(raw, aligned):
-    save(raw / "a.png", FACE)
-    save(raw / "b.png", FACE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", PORTRAIT)
     run(raw, aligned)
     (aligned / "a.png").unlink()
     assert statuses(run(raw, aligned)) == {"b.png": "skipped", "a.png": "aligned"}
@@ -377,8 +368,8 @@ def test_a_crop_that_was_deleted_is_made_again(raw, aligned):
 
 
 def test_a_file_that_is_not_ours_is_not_overwritten_unasked(raw, aligned):
-    save(raw / "a.png", FACE)
-    save(aligned / "a.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(aligned / "a.png", NO_FACE)
     before = (aligned / "a.png").read_bytes()
     [result] = run(raw, aligned).values()
     assert result.status == "failed" and "--overwrite" in result.reason
@@ -389,7 +380,7 @@ def test_a_file_that_is_not_ours_is_not_overwritten_unasked(raw, aligned):
 
 @pytest.mark.parametrize("change", [{"template": "outer-eyes-nose"}, {"size": 32}])
 def test_templates_and_sizes_are_not_mixed(raw, aligned, change):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
     with pytest.raises(PhotoError, match="another template or size"):
         run(raw, aligned, **change)
@@ -399,7 +390,7 @@ def test_templates_and_sizes_are_not_mixed(raw, aligned, change):
 
 def test_an_interrupted_run_is_carried_on(raw, aligned):
     for name in "abcd":
-        save(raw / f"{name}.png", FACE)
+        save(raw / f"{name}.png", PORTRAIT)
     results = align_folder(list_photos(raw), raw, aligned, ONE)
     assert [next(results).photo.name, next(results).photo.name] == ["a.png", "b.png"]
     results.close()
@@ -430,7 +421,7 @@ def test_an_interrupt_between_two_faces_of_a_photo_loses_none(raw, aligned, monk
 
 
 def test_the_record_comes_before_the_crop(raw, aligned, monkeypatch):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     replaced = os.replace
 
     def killed(source, target):
@@ -438,15 +429,15 @@ def test_the_record_comes_before_the_crop(raw, aligned, monkeypatch):
             assert [record["crop"] for record in records(aligned)] == ["a.png"]
         replaced(source, target)
 
-    monkeypatch.setattr(photo_module.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     assert statuses(run(raw, aligned)) == {"a.png": "aligned"}
 
 
 def test_broken_and_foreign_lines_of_the_records_are_cleared_away(raw, aligned, tmp_path):
-    save(raw / "a.png", FACE)
-    save(raw / "b.png", FACE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", PORTRAIT)
     run(raw, aligned)
-    outside = save(tmp_path / "outside.png", NONE)
+    outside = save(tmp_path / "outside.png", NO_FACE)
     good = records(aligned)
     with (aligned / RECORDS).open("a") as file:
         file.write('\n[]\n{"crop": 3}\n"text"\n')
@@ -463,7 +454,7 @@ def test_broken_and_foreign_lines_of_the_records_are_cleared_away(raw, aligned, 
 
 def test_two_workers_do_what_one_does(raw, aligned, tmp_path, engine):
     for number in range(5):
-        save(raw / f"{number}.png", np.roll(FACE, number, axis=1))
+        save(raw / f"{number}.png", np.roll(PORTRAIT, number, axis=1))
     (raw / "5.png").write_text("text")
     several = run(raw, aligned, jobs=2, engine=engine)
     one = run(raw, tmp_path / "one")
@@ -475,7 +466,7 @@ def test_two_workers_do_what_one_does(raw, aligned, tmp_path, engine):
 
 
 def test_a_photo_whose_worker_was_killed_after_its_crop_can_be_done_again(raw, aligned):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
     task = folder_module._Task(raw / "a.png", "a.png", Path("a.png"), frozenset())  # of before that run
     assert folder_module._align_photo(task, aligned, ONE).status == "aligned"
@@ -483,7 +474,7 @@ def test_a_photo_whose_worker_was_killed_after_its_crop_can_be_done_again(raw, a
 
 def test_a_killed_worker_is_an_error_and_no_hang(raw, aligned):
     for number in range(60):
-        save(raw / f"{number}.png", FACE)
+        save(raw / f"{number}.png", PORTRAIT)
     results = align_folder(list_photos(raw), raw, aligned, AlignOptions(jobs=2))
     next(results)
     multiprocessing.active_children()[0].kill()
@@ -495,7 +486,7 @@ def test_a_killed_worker_is_an_error_and_no_hang(raw, aligned):
 
 def test_workers_leave_ctrl_c_to_their_parent_and_stop_with_it(raw, aligned):
     for number in range(60):
-        save(raw / f"{number}.png", FACE)
+        save(raw / f"{number}.png", PORTRAIT)
     results = align_folder(list_photos(raw), raw, aligned, AlignOptions(jobs=2))
     next(results)
     for worker in multiprocessing.active_children():
@@ -530,7 +521,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_file(aligned):
 
 
 def test_a_folder_can_be_aligned_outside_of_the_main_thread(raw, aligned):
-    save(raw / "a.png", FACE)
+    save(raw / "a.png", PORTRAIT)
     results = []
     thread = threading.Thread(target=lambda: results.append(run(raw, aligned)))
     thread.start()

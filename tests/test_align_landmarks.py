@@ -10,7 +10,7 @@ from align import landmarks as landmarks_module
 from align.errors import LandmarkModelError
 from align.landmarks import find_faces
 from align.template import TEMPLATES
-from align.warp import fit, warp
+from align.warp import fit
 
 # Read off the picture by eye: the pupils, in the photo's pixels.
 PUPILS = np.array([[205.0, 101.0], [246.0, 104.0]])
@@ -24,7 +24,7 @@ def fresh_models():
 
 def crop(photo, template="face", **settings):
     points = find_faces(photo, TEMPLATES[template].points, **settings)[0]
-    return warp(photo, fit(TEMPLATES[template], points, 64), 64)
+    return fit(TEMPLATES[template], points, 64).warp(photo)
 
 
 @pytest.mark.parametrize("points", [5, 68])

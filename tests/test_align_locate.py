@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from align import locate
 from align.errors import NoFaceError
 from align.landmarks import find_faces
 from align.template import TEMPLATES
-from align.warp import fit, invert
+from align.warp import Alignment, fit, transform
 
 FACE = TEMPLATES["face"]
 
@@ -29,27 +30,27 @@ def landmarks(face: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def matrix(landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
+def aligned(landmarks: NDArray[np.float64]) -> Alignment:
     return fit(FACE, landmarks, 64)
 
 
-def centre(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def centre(face: Alignment) -> NDArray[np.float64]:
     """Where the middle of the crop lies in the photo."""
-    return invert(matrix) @ [31.5, 31.5, 1]
+    return transform(face.inverse, np.array([31.5, 31.5]))
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 45, 90, 135, 180, -60, -100])
-def test_a_face_is_found_at_any_angle(face: NDArray[np.uint8], matrix: NDArray[np.float64], degrees: float) -> None:
+def test_a_face_is_found_at_any_angle(face: NDArray[np.uint8], aligned: Alignment, degrees: float) -> None:
     turn = cv2.getRotationMatrix2D((115, 115), degrees, 1)
     turned = cv2.warpAffine(face, turn, (230, 230), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
-    [found] = place.find_matrices(turned, FACE, 64)
-    assert np.linalg.norm(centre(found) - turn @ [*centre(matrix), 1]) < 8
-    angle = np.degrees(np.arctan2(found[1, 0], found[0, 0]) - np.arctan2(matrix[1, 0], matrix[0, 0]))
+    [found] = locate.locate(turned, FACE, 64)
+    assert np.linalg.norm(centre(found) - turn @ [*centre(aligned), 1]) < 8
+    angle = np.degrees(np.subtract(*(np.arctan2(*face.matrix[::-1, 0]) for face in (found, aligned))))
     assert abs((angle - degrees + 180) % 360 - 180) < 10
 
 
 def test_what_is_no_face_is_none_at_any_angle(astronaut: NDArray[np.uint8]) -> None:
-    assert place.find_matrices(astronaut[300:, 300:], FACE, 64) == []
+    assert locate.locate(astronaut[300:, 300:], FACE, 64) == []
 
 
 def test_the_small_faces_of_a_large_photo_are_found_on_demand(face: NDArray[np.uint8]) -> None:
@@ -57,54 +58,53 @@ def test_the_small_faces_of_a_large_photo_are_found_on_demand(face: NDArray[np.u
     large[200:1120, 100:1020] = cv2.resize(face, (920, 920))
     large[100:330, 2000:2230] = face
     large[900:1060, 2000:2160] = cv2.resize(face, (160, 160), interpolation=cv2.INTER_AREA)  # too small when halved
-    assert len(place.find_matrices(large, FACE, 64)) == 1
-    found = place.find_matrices(large, FACE, 64, every=True)
+    assert len(locate.locate(large, FACE, 64)) == 1
+    found = locate.locate(large, FACE, 64, every=True)
     assert len(found) == 3
     exact = [fit(FACE, points, 64) for points in find_faces(large, upsample=0)]
-    for matrix in found:
-        nearest = min(exact, key=lambda other: float(np.linalg.norm(centre(other) - centre(matrix))))
-        pixel = 1 / np.linalg.norm(nearest[:, 0])
-        assert np.linalg.norm(centre(nearest) - centre(matrix)) < 2 * pixel  # of the crop
+    for one in found:
+        nearest = min(exact, key=lambda other: float(np.linalg.norm(centre(other) - centre(one))))
+        assert np.linalg.norm(centre(nearest) - centre(one)) < 2 / nearest.scale  # pixels of the crop
 
 
 def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
-    face: NDArray[np.uint8], landmarks: NDArray[np.float64], matrix: NDArray[np.float64]
+    face: NDArray[np.uint8], landmarks: NDArray[np.float64], aligned: Alignment
 ) -> None:
     left, right = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
     assert left[0] < right[0]
-    assert np.allclose(place.matrix_of_eyes([*left, *right], face.shape[:2], FACE, 64), matrix)
+    assert np.allclose(locate.align_by_eyes([*left, *right], face.shape[:2], FACE, 64).matrix, aligned.matrix)
 
 
 @pytest.mark.parametrize("eyes", [[5, 5, 5, 5], [5, 5, float("inf"), 5], [5, 5, 10_000, 5], [-1, 5, 9, 5]])
 def test_eyes_on_one_point_or_outside_the_photo_place_no_face(eyes: list[float]) -> None:
     with pytest.raises(NoFaceError, match="eyes"):
-        place.matrix_of_eyes(eyes, (230, 230), FACE, 64)
+        locate.align_by_eyes(eyes, (230, 230), FACE, 64)
 
 
 def test_a_face_is_placed_by_its_box(
-    face: NDArray[np.uint8], landmarks: NDArray[np.float64], matrix: NDArray[np.float64]
+    face: NDArray[np.uint8], landmarks: NDArray[np.float64], aligned: Alignment
 ) -> None:
     """The box as people draw it: from the brows to the chin and from ear to ear."""
     points = find_faces(face, 68)[0]
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
-    placed = place.matrix_of_box([x0, y0, x1 - x0, y1 - y0], face.shape[:2], FACE, 64)
-    assert np.linalg.norm(centre(placed) - centre(matrix)) < 0.15 * (x1 - x0)
-    assert np.linalg.norm(placed[:, 0]) == pytest.approx(np.linalg.norm(matrix[:, 0]), rel=0.2)
+    placed = locate.align_by_box([x0, y0, x1 - x0, y1 - y0], face.shape[:2], FACE, 64)
+    assert np.linalg.norm(centre(placed) - centre(aligned)) < 0.15 * (x1 - x0)
+    assert placed.scale == pytest.approx(aligned.scale, rel=0.2)
 
 
 @pytest.mark.parametrize("box", [[5, 5, 0, 9], [5, 5, 9, -1], [5, 5, float("nan"), 9], [500, 5, 90, 90]])
 def test_a_box_that_is_none_places_no_face(box: list[float]) -> None:
     with pytest.raises(NoFaceError, match=r"box|eyes"):
-        place.matrix_of_box(box, (230, 230), FACE, 64)
+        locate.align_by_box(box, (230, 230), FACE, 64)
 
 
 def test_other_templates_need_landmarks(tmp_path: Path) -> None:
     with pytest.raises(NoFaceError, match="--landmarks"):
-        place.matrix_of_eyes([10, 10, 20, 10], (230, 230), TEMPLATES["outer-eyes-nose"], 64)
+        locate.align_by_eyes([10, 10, 20, 10], (230, 230), TEMPLATES["outer-eyes-nose"], 64)
 
 
 def test_landmarks_of_a_file_place_the_faces_of_their_photo(
-    tmp_path: Path, landmarks: NDArray[np.float64], matrix: NDArray[np.float64]
+    tmp_path: Path, landmarks: NDArray[np.float64], aligned: Alignment
 ) -> None:
     path = tmp_path / "faces.jsonl"
     lines = [
@@ -113,14 +113,14 @@ def test_landmarks_of_a_file_place_the_faces_of_their_photo(
         {"source": "one.png", "landmarks": (landmarks + 9).tolist()},
     ]
     path.write_text("\n".join(map(json.dumps, lines)))
-    both = place.matrices_of_landmarks(path, Path("a/one.png"), FACE, 64)
-    assert len(both) == 2 and np.allclose(both[0], matrix)
-    [by_name] = place.matrices_of_landmarks(path, Path("b/one.png"), FACE, 64)
-    assert np.allclose(centre(by_name), centre(matrix) + 9)
+    both = locate.align_by_landmarks(path, Path("a/one.png"), FACE, 64)
+    assert len(both) == 2 and np.allclose(both[0].matrix, aligned.matrix)
+    [by_name] = locate.align_by_landmarks(path, Path("b/one.png"), FACE, 64)
+    assert np.allclose(centre(by_name), centre(aligned) + 9)
     with pytest.raises(NoFaceError, match="two.png"):
-        place.matrices_of_landmarks(path, Path("two.png"), FACE, 64)
+        locate.align_by_landmarks(path, Path("two.png"), FACE, 64)
     with pytest.raises(NoFaceError, match="68 points.* 5"):
-        place.matrices_of_landmarks(path, Path("one.png"), TEMPLATES["outer-eyes-nose"], 64)
+        locate.align_by_landmarks(path, Path("one.png"), TEMPLATES["outer-eyes-nose"], 64)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ def test_fault_33_a_broken_file_of_landmarks_is_named(tmp_path: Path, text: str)
     path = tmp_path / "faces.jsonl"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(NoFaceError, match="faces.jsonl"):
-        place.matrices_of_landmarks(path, Path("one.png"), FACE, 64)
+        locate.align_by_landmarks(path, Path("one.png"), FACE, 64)
     with pytest.raises(NoFaceError, match="cannot be read"):
-        place.matrices_of_landmarks(tmp_path / "absent", Path("one.png"), FACE, 64)
+        locate.align_by_landmarks(tmp_path / "absent", Path("one.png"), FACE, 64)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
-from PIL import Image
+from pictures import NO_FACE, PORTRAIT, save
 
 from align import folder as folder_module
 from align.__main__ import build_parser, main
@@ -21,15 +20,7 @@ from align.errors import LandmarkModelError, WorkerError
 from align.folder import RECORDS
 from align.photo import read_photo
 
-FACE = skimage.data.astronaut()[0:230, 110:340]
-NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
 PROJECT = Path(__file__).parents[1]
-
-
-def save(path, pixels=FACE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 @pytest.fixture
@@ -47,7 +38,7 @@ def align(*args):
 
 
 def test_done_is_0_and_stdout_names_the_records(raw, aligned, capsys):
-    save(raw / "sub" / "a.png")
+    save(raw / "sub" / "a.png", PORTRAIT)
     assert align(raw, aligned) == 0
     told = capsys.readouterr()
     assert told.out == f"{aligned / RECORDS}\n"
@@ -56,8 +47,8 @@ def test_done_is_0_and_stdout_names_the_records(raw, aligned, capsys):
 
 
 def test_failed_photos_are_3_and_named_with_the_reason(raw, aligned, capsys):
-    save(raw / "a.png")
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
     (raw / "c\nd.jpg").write_text("text")
     assert align(raw, aligned) == 3
     *lines, counts = capsys.readouterr().err.splitlines()
@@ -66,16 +57,16 @@ def test_failed_photos_are_3_and_named_with_the_reason(raw, aligned, capsys):
     assert counts == "3 photos: 1 aligned, 1 failed, 1 no face; 1 crops written"
 
 
-@pytest.mark.parametrize("broken", [NONE, None])
+@pytest.mark.parametrize("broken", [NO_FACE, None])
 def test_each_kind_of_failure_alone_is_3(raw, aligned, broken):
     raw.mkdir()
-    save(raw / "a.png", NONE) if broken is not None else (raw / "a.png").touch()
+    save(raw / "a.png", NO_FACE) if broken is not None else (raw / "a.png").touch()
     assert align(raw, aligned) == 3
 
 
 def test_photos_left_out_on_demand_are_no_failure(raw, aligned, capsys):
     photo = np.full((250, 500, 3), 128, dtype=np.uint8)
-    photo[10:240, 10:240] = photo[10:240, 260:490] = FACE
+    photo[10:240, 10:240] = photo[10:240, 260:490] = PORTRAIT
     save(raw / "two.png", photo)
     assert align(raw, aligned, "--faces", "single") == 0
     assert "two.png: several faces: 2 faces" in capsys.readouterr().err
@@ -85,8 +76,8 @@ def test_photos_left_out_on_demand_are_no_failure(raw, aligned, capsys):
 
 
 def test_verbose_names_all_and_quiet_none(raw, aligned, capsys):
-    save(raw / "a.png")
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
     assert align(raw, aligned, "-v") == 3
     assert f"{raw / 'a.png'}: aligned\n" in capsys.readouterr().err
     assert align(raw, aligned, "-v") == 3
@@ -96,8 +87,8 @@ def test_verbose_names_all_and_quiet_none(raw, aligned, capsys):
 
 
 def test_the_report_holds_one_record_per_photo(raw, aligned, tmp_path):
-    save(raw / "a.png")
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
     report = tmp_path / "reports" / "align.json"
     assert align(raw, aligned, "--report", report) == 3
     first, second = json.loads(report.read_text())
@@ -111,22 +102,22 @@ def test_the_report_holds_one_record_per_photo(raw, aligned, tmp_path):
 
 
 def test_one_photo_can_be_given(raw, aligned):
-    save(raw / "a.png")
-    save(raw / "b.png")
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", PORTRAIT)
     assert align(raw / "a.png", aligned) == 0
     assert sorted(path.name for path in aligned.iterdir()) == ["a.png", RECORDS]
 
 
 def test_fault_35_a_leading_dash_is_a_name_after_two_dashes(tmp_path, monkeypatch):
-    save(tmp_path / "-v.png")
+    save(tmp_path / "-v.png", PORTRAIT)
     monkeypatch.chdir(tmp_path)
     assert main(["--jobs", "1", "--", "-v.png", "-out"]) == 0
     assert (tmp_path / "-out" / "-v.png").exists()
 
 
 def test_missing_overwrite_size_and_template_do_what_they_say(raw, aligned, tmp_path):
-    save(raw / "a.png")
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
     assert align(raw, aligned, "--missing", tmp_path / "missing", "--size", 32) == 3
     assert (tmp_path / "missing" / "b.png").exists()
     assert align(raw, aligned, "--template", "outer-eyes-nose", "--size", 32) == 2
@@ -136,8 +127,8 @@ def test_missing_overwrite_size_and_template_do_what_they_say(raw, aligned, tmp_
 
 
 def test_fault_37_outputs_inside_the_input_are_not_taken_for_photos(raw, capsys):
-    save(raw / "a.png")
-    save(raw / "b.png", NONE)
+    save(raw / "a.png", PORTRAIT)
+    save(raw / "b.png", NO_FACE)
     for _ in range(2):
         assert align(raw, raw / "aligned", "--missing", raw / "missing") == 3
         assert capsys.readouterr().err.splitlines()[-1].startswith("2 photos: ")
@@ -148,7 +139,7 @@ def test_unusable_input_is_2_and_one_line(raw, aligned, capsys, tmp_path):
     for arguments, words in (
         ((tmp_path / "gone", aligned), "does not exist"),
         ((tmp_path / "empty", aligned), "holds no photos"),
-        ((save(raw / "a.png").parent, raw), "choose another folder"),
+        ((save(raw / "a.png", PORTRAIT).parent, raw), "choose another folder"),
         ((raw, raw / "a.png"), "cannot be written to"),
         ((raw, aligned, "--report", raw / "a.png" / "report.json"), "cannot be written to"),
     ):
@@ -188,7 +179,7 @@ def test_wrong_usage_is_2(arguments, capsys):
     ],
 )
 def test_fault_34_what_ends_a_run_is_one_line_and_its_code(raw, aligned, capsys, monkeypatch, error, code, words):
-    save(raw / "a.png")
+    save(raw / "a.png", PORTRAIT)
 
     def end(*_):
         raise error
@@ -219,7 +210,7 @@ def test_help_shows_defaults_and_an_example_without_heavy_imports():
 
 
 def test_options_can_come_from_a_file(raw, aligned, tmp_path):
-    save(raw / "a.png")
+    save(raw / "a.png", PORTRAIT)
     (tmp_path / "align.toml").write_text('size = 32\ntemplate = "outer-eyes-nose"\n')
     assert align(raw, aligned, "--config", tmp_path / "align.toml", "--size", 48) == 0
     [record] = map(json.loads, (aligned / RECORDS).read_text().splitlines())
@@ -252,7 +243,7 @@ def group_is_gone(group, seconds=20):
     ],
 )
 def test_signals_end_all_processes_and_leave_no_half_file(raw, aligned, number, whole_group, code):
-    first = save(raw / "0.png", np.tile(FACE, (2, 2, 1)))
+    first = save(raw / "0.png", np.tile(PORTRAIT, (2, 2, 1)))
     for name in range(1, 2000):
         os.link(first, raw / f"{name}.png")
     command = [sys.executable, "-W", "error", "-m", "align", str(raw), str(aligned), "--jobs", "2"]

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 
 from align.template import TEMPLATES
-from align.warp import fit, footprint, invert, paste, warp
+from align.warp import Alignment, fit, invert, transform
 
 
 def blob(height, width, x, y, sigma=6.0):
@@ -53,19 +53,20 @@ matrices = pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
 )
 @pytest.mark.parametrize("size", [64, 96])
 def test_the_affine_templates_meet_openface_s_targets(name, indices, targets, size):
-    matrix = fit(TEMPLATES[name], LANDMARKS, size)
+    alignment = fit(TEMPLATES[name], LANDMARKS, size)
+    assert alignment.size == size
     for index, target in zip(indices, targets, strict=True):
-        assert matrix @ [*LANDMARKS[index], 1] == pytest.approx(np.array(target) * size / 64)
+        assert alignment.apply(LANDMARKS[index]) == pytest.approx(np.array(target) * size / 64)
 
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_the_face_template_meets_the_eye_centres_and_keeps_proportions(size):
     # dlib's five: the person's left eye (outer, inner), right eye (outer, inner), nose.
     landmarks = np.array([[140.0, 90], [120, 92], [60, 100], [84, 98], [101, 130]])
-    matrix = fit(TEMPLATES["face"], landmarks, size)
-    assert matrix @ [72, 99, 1] == pytest.approx([0.345 * size, 0.41 * size])
-    assert matrix @ [130, 91, 1] == pytest.approx([0.655 * size, 0.41 * size])
-    linear = matrix[:, :2]
+    alignment = fit(TEMPLATES["face"], landmarks, size)
+    assert alignment.apply(np.array([72, 99])) == pytest.approx([0.345 * size, 0.41 * size])
+    assert alignment.apply(np.array([130, 91])) == pytest.approx([0.655 * size, 0.41 * size])
+    linear = alignment.matrix[:, :2]
     assert linear @ linear.T == pytest.approx(np.eye(2) * np.linalg.det(linear))  # no shear, no mirror image
 
 
@@ -74,8 +75,8 @@ def test_a_least_squares_fit_finds_the_similarity_again():
 
     template = Template("three", 3, ((0,), (1,), (2,)), ((0.1, 0.2), (0.8, 0.3), (0.4, 0.9)), "similarity")
     wanted = similarity(0.3, 20, 5, -7)
-    landmarks = np.array([invert(wanted) @ [x * 64, y * 64, 1] for x, y in template.targets])
-    assert fit(template, landmarks, 64) == pytest.approx(wanted)
+    landmarks = transform(invert(wanted), np.array(template.targets) * 64)
+    assert fit(template, landmarks, 64).matrix == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -94,52 +95,61 @@ def test_invert_is_the_opposite(matrix):
 
 
 @matrices
+def test_points_of_any_number_are_transformed_at_once(matrix):
+    points = np.random.default_rng(0).uniform(0, 100, (4, 3, 2))
+    moved = Alignment(matrix, 64).apply(points)
+    assert moved.shape == (4, 3, 2)
+    assert moved[2, 1] == pytest.approx(matrix @ [*points[2, 1], 1])
+    assert transform(Alignment(matrix, 64).inverse, moved) == pytest.approx(points)
+
+
+@matrices
 def test_a_point_goes_where_the_matrix_says(matrix):
     x, y = invert(matrix) @ [30, 36, 1]
-    crop = warp(blob(300, 300, x, y), matrix, 64)
+    crop = Alignment(matrix, 64).warp(blob(300, 300, x, y))
     assert crop.shape == (64, 64) and crop.dtype == np.uint8
     assert centre(crop) == pytest.approx([30, 36], abs=0.25)
 
 
 def test_the_identity_changes_nothing():
     photo = smooth(64, 64)
-    assert np.array_equal(warp(photo, similarity(1, 0, 0, 0), 64), photo)
+    assert np.array_equal(Alignment(similarity(1, 0, 0, 0), 64).warp(photo), photo)
 
 
 def test_shrinking_takes_means():
     stripes = np.zeros((256, 256), dtype=np.uint8)
     stripes[:, ::2] = 255
     for shift in (0, 0.25):  # plain interpolation would give 255 and 0
-        crop = warp(stripes, similarity(0.25, 0, shift, 0), 64)
+        crop = Alignment(similarity(0.25, 0, shift, 0), 64).warp(stripes)
         assert np.abs(crop[4:-4, 4:-4].astype(int) - 127).max() <= 20
 
 
 def test_beyond_the_edge_the_last_pixels_go_on():
     photo = np.zeros((80, 80, 3), dtype=np.uint8)
     photo[:, 0] = 200
-    crop = warp(photo, similarity(1, 0, 20, 0), 64)
+    crop = Alignment(similarity(1, 0, 20, 0), 64).warp(photo)
     assert (crop[:, :20] == 200).all() and crop.shape == (64, 64, 3)
 
 
 def test_a_crop_outside_of_the_photo_is_its_border():
     photo = np.full((40, 40, 3), 90, dtype=np.uint8)
     outside = similarity(1, 0, 500, 500)
-    assert (warp(photo, outside, 64) == 90).all()
-    assert not footprint((40, 40), outside, 64).any()
-    assert np.array_equal(paste(photo, np.zeros((64, 64, 3), dtype=np.uint8), outside), photo)
+    assert (Alignment(outside, 64).warp(photo) == 90).all()
+    assert not Alignment(outside, 64).footprint((40, 40)).any()
+    assert np.array_equal(Alignment(outside, 64).paste(photo, np.zeros((64, 64, 3), dtype=np.uint8)), photo)
 
 
 def test_fault_16_a_photo_longer_than_opencv_takes_can_be_warped():
     photo = np.full((60_000, 3, 3), 50, dtype=np.uint8)
     photo[50_000:] = 180
-    assert (warp(photo, similarity(1, 0, 0, -55_000), 64) == 180).all()
+    assert (Alignment(similarity(1, 0, 0, -55_000), 64).warp(photo) == 180).all()
 
 
 @matrices
 def test_paste_of_warp_is_the_photo_again(matrix):
     photo = smooth(220, 200)
-    again = paste(photo, warp(photo, matrix, 64), matrix)
-    inside = footprint(photo.shape[:2], matrix, 64)
+    again = Alignment(matrix, 64).paste(photo, Alignment(matrix, 64).warp(photo))
+    inside = Alignment(matrix, 64).footprint(photo.shape[:2])
     assert inside.sum() > 500
     assert np.array_equal(again[~inside], photo[~inside])
     assert np.abs(again.astype(int) - photo).max() <= 6
@@ -151,7 +161,7 @@ def test_paste_puts_a_point_where_the_matrix_says_and_spares_the_photo(matrix):
     photo = np.zeros((300, 300, 3), dtype=np.uint8)
     before = photo.copy()
     spot = np.repeat(blob(64, 64, 30, 36)[..., None], 3, axis=2)
-    pasted = paste(photo, spot, matrix)
+    pasted = Alignment(matrix, 64).paste(photo, spot)
     assert np.array_equal(photo, before)
     assert centre(pasted[..., 0]) == pytest.approx(invert(matrix) @ [30, 36, 1], abs=0.4)
 
@@ -161,24 +171,24 @@ def test_the_footprint_is_what_the_matrix_takes_into_the_crop(matrix):
     ys, xs = np.mgrid[0:90, 0:110]
     u, v = np.moveaxis(np.stack([xs, ys, np.ones_like(xs)], axis=2) @ matrix.T, 2, 0)
     expected = (u >= 0) & (u <= 63) & (v >= 0) & (v <= 63)
-    assert np.array_equal(footprint((90, 110), matrix, 64), expected)
+    assert np.array_equal(Alignment(matrix, 64).footprint((90, 110)), expected)
 
 
 @matrices
 def test_beyond_the_crop_its_last_pixels_go_on(matrix):
     crop = np.full((64, 64, 3), 200, dtype=np.uint8)
-    plain, wide = (footprint((300, 300), matrix, 64, beyond) for beyond in (0, 3))
+    plain, wide = (Alignment(matrix, 64).footprint((300, 300), beyond) for beyond in (0, 3))
     near = np.zeros_like(plain)  # within 3 px, but for corners and for the shorter axis of an affine fit
     for dy, dx in ((0, 2), (0, -2), (2, 0), (-2, 0)):
         near |= np.roll(plain, (dy, dx), (0, 1))
     assert (wide >= plain).all() and (wide & near).sum() > plain.sum() and wide[near].mean() > 0.99
-    pasted = paste(np.zeros((300, 300, 3), dtype=np.uint8), crop, matrix, 3)
+    pasted = Alignment(matrix, 64).paste(np.zeros((300, 300, 3), dtype=np.uint8), crop, 3)
     assert np.array_equal(pasted[..., 0] > 0, wide) and (pasted[wide] == 200).all()
 
 
 def test_a_face_goes_back_into_its_photo():
     photo = skimage.data.astronaut()
     matrix = similarity(0.5, 10, -60, -40)
-    crop = warp(photo, matrix, 64)
-    again = paste(photo, crop, matrix)
-    assert np.abs(warp(again, matrix, 64)[2:-2, 2:-2].astype(int) - crop[2:-2, 2:-2]).mean() < 4
+    crop = Alignment(matrix, 64).warp(photo)
+    again = Alignment(matrix, 64).paste(photo, crop)
+    assert np.abs(Alignment(matrix, 64).warp(again)[2:-2, 2:-2].astype(int) - crop[2:-2, 2:-2]).mean() < 4

@@ -15,7 +15,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from align import workers as spread_module
+from align import workers
 from align.errors import EngineError, WorkerError
 from align.workers import spread
 
@@ -104,7 +104,7 @@ def test_with_ray_a_killed_worker_loses_nothing(tmp_path, ray_of_two, capfd):
 
 
 def test_with_ray_a_task_that_kills_every_worker_is_given_up(tmp_path, ray_of_two, monkeypatch):
-    monkeypatch.setattr(spread_module, "_TRIES", 1)
+    monkeypatch.setattr(workers, "_TRIES", 1)
     results = spread(started(tmp_path, "task == 7 and os.kill(os.getpid(), 9)"), range(20), 2, "ray")
     assert [next(results)[0] for _ in range(7)] == list(range(7))
     with pytest.raises(WorkerError, match="workers died over the same tasks"):
@@ -120,7 +120,7 @@ def test_without_ray_its_package_is_named(monkeypatch):
 def test_ray_address_names_the_cluster_and_results_need_not_all_be_awaited(ray_of_two, tmp_path):
     """A cluster's workers have the environment that the cluster was started in, and the folder of who asks."""
     program = (
-        "import os; from align.spread import spread\n"
+        "import os; from align.workers import spread\n"
         "work = lambda name: (os.getenv(name), os.getcwd())\n"
         "results = spread(lambda: work, ['CLUSTER_OF_THE_TESTS'] * 99, 2, 'ray')\n"
         "print(next(results)); results.close(); print('closed')"
@@ -152,7 +152,7 @@ def test_a_few_tasks_only_are_handed_out_ahead(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(spread_module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     for number, result in enumerate(spread(lambda: print, range(1000), 2)):
         Pool.open -= 1
         assert result == number

@@ -13,33 +13,33 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import Progress
 from numpy.typing import NDArray
-from PIL import Image
+from pictures import save_all
 
 from align.photo import read_photo
-from align.warp import warp
+from align.warp import Alignment
 from completion.benchmark import compare as module
 from completion.benchmark.__main__ import main
 from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare, make_task, spread
 from completion.benchmark.report import Report
 from completion.complete import Completion, FaceCompleter
-from completion.config import HOLES, METHODS, SOLVERS, BenchmarkOptions
-from completion.config import SOLVERS as KNOWN_SOLVERS
+from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
 from completion.holes import needs_landmarks
 from dcgan.checkpoint import Weights
+from dcgan.sampling import Progress
 
 PROJECT = Path(__file__).parents[1]
 FACES = np.random.default_rng(0).integers(60, 190, (20, 32, 32, 3), dtype=np.uint8)
 TRAINING = np.random.default_rng(1).integers(60, 190, (24, 32, 32, 3), dtype=np.uint8)
+WITH_DCGAN = ("fast", *WITH_ENCODER, *SLOW)
 RIM = ("telea", "ns", "biharmonic")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short searches, no detector of dlib's, and for descriptors the mean colours of 3 x 4 x 4 blocks."""
-    for name, solver in KNOWN_SOLVERS.items():
-        monkeypatch.setitem(KNOWN_SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
+    for name, solver in SOLVERS.items():
+        monkeypatch.setitem(SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
 
     def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
         return crops.reshape(len(crops), 4, 8, 4, 8, 3).mean(axis=(2, 4)).reshape(len(crops), -1) / 255
@@ -48,16 +48,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "found", lambda crops: crops[:, 16, 16, 0] > 100)
 
 
-def write(folder: Path, faces: NDArray[np.uint8]) -> Path:
-    folder.mkdir()
-    for index, face in enumerate(faces):
-        Image.fromarray(face).save(folder / f"{index:03d}.png")
-    return folder
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "val", FACES)
+    return save_all(tmp_path / "val", FACES)
 
 
 @pytest.fixture
@@ -171,7 +164,7 @@ def test_faces_are_spread_evenly_and_the_first_few_are_too() -> None:
     assert sorted(spread(faces[:7], 100, 0)) == list(range(7))
 
 
-@pytest.mark.parametrize("hole", [name for name in HOLES if not needs_landmarks(HOLES[name])])
+@pytest.mark.parametrize("hole", [name for name in BENCHMARK_HOLES if not needs_landmarks(BENCHMARK_HOLES[name])])
 def test_a_hole_depends_on_seed_and_face_alone(hole: str) -> None:
     task = make_task(hole, FACES, 3)
     assert task.left_out == 0 and np.array_equal(task.faces, FACES)
@@ -194,8 +187,8 @@ def test_eyes_and_mouth_follow_the_true_face_and_faces_without_are_left_out(
     small_weights: Weights, astronaut: NDArray[np.uint8]
 ) -> None:
     photo = astronaut[0:230, 110:340]
-    [matrix] = FaceCompleter(small_weights, "search").locate(photo)
-    face = warp(photo, matrix * 2, 64)
+    [found] = FaceCompleter(small_weights, "search").locate(photo)
+    face = Alignment(found.matrix * 2, 64).warp(photo)
     faces = np.stack([np.full_like(face, 90), face, np.full_like(face, 20)])
     eyes, mouth = make_task("eyes", faces, 0), make_task("mouth", faces, 0)
     for task in (eyes, mouth):
@@ -206,7 +199,7 @@ def test_eyes_and_mouth_follow_the_true_face_and_faces_without_are_left_out(
 
 
 def test_a_hole_that_no_face_has_is_an_error(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.place, "features", lambda photo, matrix, size: None)
+    monkeypatch.setattr(module, "find_landmarks", lambda photo, alignment: None)
     with pytest.raises(CompareError, match="mouth covers was found in none of 20 faces"):
         rows_of(small_weights, holes=("mouth",), methods=("telea",))
 
@@ -259,9 +252,9 @@ def test_every_method_keeps_what_is_known_and_the_seed_decides_the_rest(encoder_
 
 
 def test_with_the_dcgan_it_is_what_the_completer_makes_of_an_aligned_face(encoder_weights: Weights) -> None:
-    made = shown(encoder_weights, FACES[:2], holes=("center",), methods=SOLVERS, seed=5)
+    made = shown(encoder_weights, FACES[:2], holes=("center",), methods=WITH_DCGAN, seed=5)
     holes = make_task("center", FACES[:2], 5).holes
-    for solver in SOLVERS:
+    for solver in WITH_DCGAN:
         *_, completion = FaceCompleter(encoder_weights, solver).complete(FACES[1], holes[1], seed=5)
         assert isinstance(completion, Completion)
         assert np.abs(made["center", solver][1].astype(int) - completion.pixels).max() <= 1
@@ -285,8 +278,8 @@ def test_what_lacks_something_is_left_out(small_weights: Weights) -> None:
 
 
 def test_names_are_known_to_those_who_are_asked() -> None:
-    assert set(SOLVERS) <= {"fast", *KNOWN_SOLVERS}
-    assert BenchmarkOptions().methods == METHODS and BenchmarkOptions().holes == tuple(HOLES)
+    assert set(WITH_DCGAN) <= {"fast", *SOLVERS} & set(METHODS)
+    assert BenchmarkOptions().methods == METHODS and BenchmarkOptions().holes == tuple(BENCHMARK_HOLES)
 
 
 # Reports
@@ -299,7 +292,7 @@ def test_the_command_writes_tables_figures_and_pictures(
     encoder_weights: Weights,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    train = write(tmp_path / "train", TRAINING)
+    train = save_all(tmp_path / "train", TRAINING)
     words = [folder, "--train", train, "--holes", "center", "half", "--slow-limit", 3, "--limit", 16]
     assert run(*words) == 0
     out, err = capsys.readouterr()
@@ -355,7 +348,7 @@ def test_the_picture_shows_truth_hole_and_methods(small_weights: Weights, tmp_pa
     made = [item for item in compare(small_weights, FACES, None, options) if isinstance(item, Task | Row)]
     for item in made:
         report.add(item)
-    report.write(tmp_path)
+    report.save_all(tmp_path)
     truth, hole, telea, paper = np.split(read_photo(tmp_path / "center.png").pixels, 4)
     task, first, second = made
     assert isinstance(task, Task) and isinstance(first, Row) and isinstance(second, Row)
@@ -434,7 +427,7 @@ def test_wrong_usage_ends_with_one_line_and_exit_2(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "small", FACES[:1, :16, :16])
+    save_all(tmp_path / "small", FACES[:1, :16, :16])
     assert run(*words) == 2
     err = capsys.readouterr().err
     assert said in err and err.splitlines()[-1].startswith("benchmark: ")
@@ -452,9 +445,9 @@ def test_unknown_names_and_numbers_end_with_exit_2(words: list[str], capsys: pyt
 def test_help_needs_no_torch_and_shows_defaults_and_an_example() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['cv2'] = None\n"
-        "from completion.benchmark import main; main(['--help'])"
+        "from completion.benchmark.__main__ import main; main(['--help'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "(500)" in done.stdout and "python -m completion.benchmark aligned_val/" in done.stdout
-    assert all(name in done.stdout for name in (*HOLES, *METHODS))
+    assert all(name in done.stdout for name in (*BENCHMARK_HOLES, *METHODS))

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from completion.masks import NAMES
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from align import locate
 from align.errors import NoFaceError
 from align.landmarks import find_faces
-from align.warp import footprint
+from align.warp import Alignment
 from completion import complete as complete_module
 from completion.blend import inpaint
-from completion.complete import Completion, FaceCompleter
-from completion.config import SOLVERS
+from completion.complete import Completion, FaceCompleter, SearchStep
+from completion.config import HOLES, SOLVERS
 from completion.holes import MaskError
 from dcgan.checkpoint import Weights, WeightsError
 
@@ -36,9 +36,9 @@ def face(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def matrix(completer: FaceCompleter, face: NDArray[np.uint8]) -> NDArray[np.float64]:
-    [found] = completer.locate(face)
-    return found
+def found(completer: FaceCompleter, face: NDArray[np.uint8]) -> Alignment:
+    [alignment] = completer.locate(face)
+    return alignment
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def aligned() -> NDArray[np.uint8]:
     return pixels
 
 
-def run(completer: FaceCompleter, *args: object, **kwargs: object) -> tuple[list[Progress], Completion]:
+def run(completer: FaceCompleter, *args: object, **kwargs: object) -> tuple[list[SearchStep], Completion]:
     *progress, completion = completer.complete(*args, **kwargs)  # type: ignore[arg-type]
     assert isinstance(completion, Completion)
     return progress, completion
@@ -113,7 +113,7 @@ def test_fault_25_a_hole_of_another_size_is_refused(completer: FaceCompleter, al
         run(completer, aligned, np.ones((31, 30), dtype=bool))
 
 
-HOLES = {
+SMALL = {
     "one pixel": (9, 10, 9, 10),
     "one row": (9, 10, 3, 17),
     "one border": (0, 8, 5, 14),
@@ -122,7 +122,7 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("hole", HOLES.values(), ids=HOLES.keys())
+@pytest.mark.parametrize("hole", SMALL.values(), ids=SMALL.keys())
 def test_fault_23_and_24_small_holes_and_holes_at_borders(
     completer: FaceCompleter, aligned: NDArray[np.uint8], hole: tuple[int, int, int, int]
 ) -> None:
@@ -135,47 +135,47 @@ def test_fault_23_and_24_small_holes_and_holes_at_borders(
 
 
 def test_fault_23_one_pixel_of_a_whole_photo_is_unknown_in_the_crop_too(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = box(face.shape, 150, 151, 115, 116)
     progress, completion = run(completer, face, hole)
     assert 1 <= progress[0].hole.sum() <= 4
     v, u = np.argwhere(progress[0].hole).mean(axis=0)
-    assert np.abs(matrix @ [115, 150, 1] - [u, v]).max() < 1
+    assert np.abs(found.apply(np.array([115, 150])) - [u, v]).max() < 1
     assert np.array_equal(completion.pixels[~hole], face[~hole])
 
 
 def test_at_the_border_of_the_crop_there_is_no_seam_either(
-    small_weights: Weights, completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    small_weights: Weights, completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    hole = completer.named_hole(face, "full", [matrix])
+    hole = completer.named_hole(face, "full", [found])
     rim = ndimage.binary_dilation(~hole) & hole
     steps = {}
     for blend in ("poisson", "none"):
-        completed = run(FaceCompleter(small_weights, QUICK, blend), face, hole, [matrix])[1].pixels
+        completed = run(FaceCompleter(small_weights, QUICK, blend), face, hole, [found])[1].pixels
         steps[blend] = np.abs(completed[rim].astype(float) - inpaint(face, hole)[rim]).mean()
     assert steps["poisson"] < 0.15 * steps["none"]
 
 
 def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    hole = completer.named_hole(face, "center", [matrix])
+    hole = completer.named_hole(face, "center", [found])
     ys, xs = np.nonzero(hole)
     mean = find_faces(face, 68)[0].mean(axis=0)
     assert np.linalg.norm(mean - [xs.mean(), ys.mean()]) < 20
-    _, completion = run(completer, face, hole, [matrix])
+    _, completion = run(completer, face, hole, [found])
     assert completion.pixels.shape == face.shape and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~hole], face[~hole])
     assert (completion.pixels[hole] != face[hole]).mean() > 0.9
 
 
-@pytest.mark.parametrize("mask", NAMES)
+@pytest.mark.parametrize("mask", HOLES)
 def test_every_name_makes_its_hole_inside_the_crop(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64], mask: str
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment, mask: str
 ) -> None:
-    hole = completer.named_hole(face, mask, [matrix])
-    covered = footprint(hole.shape, matrix, 32)
+    hole = completer.named_hole(face, mask, [found])
+    covered = found.footprint(hole.shape)
     assert hole.any() and not hole[~covered].any()
     shares = {"center": 0.25, "random": 0.2, "grid": 15 / 16, "pattern": 0.25, "full": 1, "lowres": 1}
     share = shares.get(mask, 0.5 if mask in ("left", "right", "top", "bottom", "half") else 0.12)
@@ -183,11 +183,11 @@ def test_every_name_makes_its_hole_inside_the_crop(
 
 
 def test_features_lie_where_the_landmarks_of_the_whole_photo_are(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     [landmarks] = find_faces(face, 68)
     for mask, part in (("eyes", slice(36, 48)), ("nose", slice(27, 36)), ("mouth", slice(48, 68))):
-        hole = completer.named_hole(face, mask, [matrix])
+        hole = completer.named_hole(face, mask, [found])
         xs, ys = landmarks.round().astype(int).T
         on = hole[ys, xs]
         assert on[part].mean() > 0.9 and on[:17].sum() == 0  # and never on the jaw
@@ -202,17 +202,17 @@ def test_fault_31_of_several_faces_those_under_the_hole_are_completed(
     completer: FaceCompleter, face: NDArray[np.uint8]
 ) -> None:
     pair = np.hstack([face, face])
-    matrices = completer.locate(pair)
-    assert len(matrices) == 2
-    both = completer.named_hole(pair, "center", matrices)
-    progress, completion = run(completer, pair, both, matrices)
+    faces = completer.locate(pair)
+    assert len(faces) == 2
+    both = completer.named_hole(pair, "center", faces)
+    progress, completion = run(completer, pair, both, faces)
     assert [item.face for item in progress] == [0, 0, 0, 1, 1, 1] and completion.sources.keys() == {"face 1", "face 2"}
     assert np.array_equal(completion.pixels[~both], pair[~both])
     for name, left in (("face 1", 0), ("face 2", 230)):
         half = both & box(both.shape, 0, 230, left, left + 230)
         assert any(np.array_equal(pixels, half) for pixels in completion.sources.values()), name
     one = both & box(both.shape, 0, 230, 0, 230)
-    progress, completion = run(completer, pair, one, matrices)
+    progress, completion = run(completer, pair, one, faces)
     assert {item.faces for item in progress} == {1} and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~one], pair[~one])
 
@@ -221,21 +221,21 @@ def test_fault_28_separate_holes_on_separate_faces_do_not_disturb_each_other(
     completer: FaceCompleter, face: NDArray[np.uint8]
 ) -> None:
     pair = np.hstack([face, face])
-    matrices = completer.locate(pair)
-    both = completer.named_hole(pair, "mouth", matrices)
+    faces = completer.locate(pair)
+    both = completer.named_hole(pair, "mouth", faces)
     halves = [both & box(both.shape, 0, 230, left, left + 230) for left in (0, 230)]
-    together = run(completer, pair, both, matrices)[1].pixels
+    together = run(completer, pair, both, faces)[1].pixels
     for half in halves:
         assert half.any()
-        assert np.array_equal(together[half], run(completer, pair, half, matrices)[1].pixels[half])
+        assert np.array_equal(together[half], run(completer, pair, half, faces)[1].pixels[half])
 
 
 def test_where_crops_overlap_the_hole_is_the_nearer_faces(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
-    matrices = completer.locate(face)
-    shifted = matrices[0] + [[0, 0, 10], [0, 0, 0]]
-    first, second = (footprint(face.shape[:2], matrix, 32) for matrix in (matrices[0], shifted))
+    faces = completer.locate(face)
+    shifted = Alignment(faces[0].matrix + [[0, 0, 10], [0, 0, 0]], 32)
+    first, second = (found.footprint(face.shape[:2]) for found in (faces[0], shifted))
     hole = first | second
-    _, completion = run(completer, face, hole, [matrices[0], shifted])
+    _, completion = run(completer, face, hole, [faces[0], shifted])
     sources = completion.sources
     assert sources.keys() == {"face 1", "face 2"}
     assert np.array_equal(sources["face 1"] ^ sources["face 2"], hole)
@@ -247,12 +247,12 @@ def test_where_crops_overlap_the_hole_is_the_nearer_faces(completer: FaceComplet
 
 
 def test_a_hole_partly_outside_every_face_is_filled_classically_there(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     far = box(face.shape, 205, 225, 0, 30)
-    covered = footprint(far.shape, matrix, 32)
+    covered = found.footprint(far.shape)
     assert not (far & covered).any()
-    hole = far | completer.named_hole(face, "mouth", [matrix])
+    hole = far | completer.named_hole(face, "mouth", [found])
     _, completion = run(completer, face, hole)
     assert np.array_equal(completion.sources["surroundings"], far)
     assert np.array_equal(completion.sources["face 1"], hole & ~far)
@@ -276,7 +276,7 @@ def test_fault_30_no_face_is_named(completer: FaceCompleter) -> None:
 def test_fault_32_landmarks_without_a_fit_are_no_face(
     completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "find_faces", lambda *_, **__: [np.full((5, 2), 50.0)])
+    monkeypatch.setattr(locate, "find_faces", lambda *_, **__: [np.full((5, 2), 50.0)])
     with pytest.raises(NoFaceError):
         completer.locate(np.full((100, 100, 3), 128, dtype=np.uint8))
 
@@ -289,14 +289,14 @@ def test_fault_16_tiny_photos_hold_no_face(completer: FaceCompleter, shape: tupl
 
 
 def test_fault_32_beyond_the_photos_edge_nothing_is_known(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    top = int(np.nonzero(footprint(face.shape[:2], matrix, 32))[0].min()) + 45
+    top = int(np.nonzero(found.footprint(face.shape[:2]))[0].min()) + 45
     cut = np.ascontiguousarray(face[top:])
-    moved = matrix @ np.array([[1, 0, 0], [0, 1, top], [0, 0, 1]])
-    hole = completer.named_hole(cut, "mouth", [matrix]) | completer.named_hole(cut, "bottom", [moved])
+    moved = Alignment(found.matrix @ np.array([[1, 0, 0], [0, 1, top], [0, 0, 1]]), 32)
+    hole = completer.named_hole(cut, "mouth", [found]) | completer.named_hole(cut, "bottom", [moved])
     progress, completion = run(completer, cut, hole, [moved])
-    beyond = round(45 * np.linalg.norm(matrix[:, 0]))
+    beyond = round(45 * found.scale)
     assert progress[0].hole[: beyond - 1].all() and not progress[0].hole[beyond + 2 : 14].any()
     assert np.array_equal(completion.pixels[~hole], cut[~hole])
 
@@ -305,17 +305,17 @@ def test_fault_32_a_face_cut_by_the_edge_is_found_and_completed(
     completer: FaceCompleter, face: NDArray[np.uint8]
 ) -> None:
     cut = np.ascontiguousarray(face[45:])
-    matrices = completer.locate(cut)
-    hole = completer.named_hole(cut, "full", matrices)
+    faces = completer.locate(cut)
+    hole = completer.named_hole(cut, "full", faces)
     assert hole[0].any()
-    _, completion = run(completer, cut, hole, matrices)
+    _, completion = run(completer, cut, hole, faces)
     assert completion.sources.keys() == {"face 1"} and np.array_equal(completion.pixels[~hole], cut[~hole])
 
 
 def test_fault_29_what_lies_under_the_hole_changes_no_byte(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    hole = completer.named_hole(face, "mouth", [matrix]) | box(face.shape, 205, 225, 0, 30)
+    hole = completer.named_hole(face, "mouth", [found]) | box(face.shape, 205, 225, 0, 30)
     other = overwritten(face, hole)
     (_, one), (_, two) = (run(completer, photo, hole) for photo in (face, other))
     assert np.array_equal(one.pixels, np.where(hole[..., None], two.pixels, face))
@@ -333,7 +333,7 @@ def test_fault_29_for_aligned_faces_and_every_blend(
 
 
 def test_lowres_of_a_whole_photo_keeps_the_means_of_the_crop(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     original = complete_module.solve
@@ -343,11 +343,11 @@ def test_lowres_of_a_whole_photo_keeps_the_means_of_the_crop(
         return original(weights, crops, *args)
 
     monkeypatch.setattr(complete_module, "solve", spy)
-    hole = completer.named_hole(face, "lowres", [matrix])
-    run(completer, face, hole, [matrix], lowres=True)
-    run(completer, face, hole, [matrix])
+    hole = completer.named_hole(face, "lowres", [found])
+    run(completer, face, hole, [found], lowres=True)
+    run(completer, face, hole, [found])
     assert not np.array_equal(seen[0], seen[1])
-    assert np.array_equal(seen[0], complete_module.warp(face, matrix, 32))
+    assert np.array_equal(seen[0], found.warp(face))
 
 
 def test_seeds_repeat_a_completion_and_others_differ(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
@@ -359,14 +359,14 @@ def test_seeds_repeat_a_completion_and_others_differ(completer: FaceCompleter, a
 
 
 def test_fault_27_photo_hole_and_matrices_are_never_written(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    hole = completer.named_hole(face, "center", [matrix])
-    before = face.copy(), hole.copy(), matrix.copy()
+    hole = completer.named_hole(face, "center", [found])
+    before = face.copy(), hole.copy(), found.matrix.copy()
     hole.flags.writeable = False
-    _, completion = run(completer, face, hole, [matrix])
+    _, completion = run(completer, face, hole, [found])
     assert not np.shares_memory(completion.pixels, face)
-    for was, now in zip(before, (face, hole, matrix), strict=True):
+    for was, now in zip(before, (face, hole, found.matrix), strict=True):
         assert np.array_equal(was, now)
 
 
@@ -378,32 +378,32 @@ def test_weights_for_faces_aligned_in_an_unknown_way_are_refused(small_weights: 
 def test_solvers_go_by_name_too(small_weights: Weights) -> None:
     crop, hole = np.full((32, 32, 3), 128, dtype=np.uint8), np.eye(32, dtype=bool)
     first = next(FaceCompleter(small_weights, "bamos").complete(crop, hole))
-    assert isinstance(first, Progress) and first.steps == SOLVERS["bamos"].steps
+    assert isinstance(first, SearchStep) and first.steps == SOLVERS["bamos"].steps
 
 
 # Faces that cannot be found in what is known
 
 
 def test_a_face_that_the_hole_hides_is_found_in_the_photo_as_it_is(
-    completer: FaceCompleter, face: NDArray[np.uint8], matrix: NDArray[np.float64]
+    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
-    hole = completer.named_hole(face, "full", [matrix])
+    hole = completer.named_hole(face, "full", [found])
     with pytest.raises(NoFaceError):
         completer.locate(inpaint(face, hole))
     _, completion = run(completer, face, hole)
     assert completion.hidden == 1 and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~hole], face[~hole])
-    told = run(completer, overwritten(face, hole), hole, [matrix])[1]
-    assert np.array_equal(completion.pixels, told.pixels)  # its place, and no colour, was taken from under the hole
+    told = run(completer, overwritten(face, hole), hole, [found])[1]
+    assert np.array_equal(completion.pixels, told.pixels)  # its locate, and no colour, was taken from under the hole
     with pytest.raises(NoFaceError, match="--box"):
         run(completer, inpaint(face, hole), hole)
 
 
 def test_beside_a_face_that_shows_a_hidden_one_is_found_too(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     pair = np.hstack([face, face])
-    matrices = completer.locate(pair)
+    faces = completer.locate(pair)
     right = box(pair.shape, 0, 230, 230, 460)
-    hole = completer.named_hole(pair, "full", matrices) & right | completer.named_hole(pair, "mouth", matrices) & ~right
+    hole = completer.named_hole(pair, "full", faces) & right | completer.named_hole(pair, "mouth", faces) & ~right
     _, completion = run(completer, pair, hole)
     assert completion.hidden == 1
     assert np.array_equal(completion.sources["face 1"], hole & ~right)
@@ -414,8 +414,8 @@ def test_beside_a_face_that_shows_a_hidden_one_is_found_too(completer: FaceCompl
 
 def test_candidates_differ_and_the_best_comes_first(encoder_weights: Weights, face: NDArray[np.uint8]) -> None:
     completer = FaceCompleter(encoder_weights, replace(SOLVERS["encoder"], prior_weight=1.0))
-    [matrix] = completer.locate(face)
-    hole = completer.named_hole(face, "center", [matrix])
+    [found] = completer.locate(face)
+    hole = completer.named_hole(face, "center", [found])
     progress, several = run(completer, face, hole, candidates=4)
     last = progress[-1].step
     assert last.total.shape == (1, 32) and last.best[0] == last.total[0].argmin()

@@ -7,25 +7,24 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import dcgan.encoder
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from align.photo import read_photo
+from completion import encoder
 from completion.encoder import train_encoder
 from completion.holes import draw_holes
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
-from dcgan.export import export_run
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import TrainingError, read_stats
+from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
 
 CPU = torch.device("cpu")
@@ -66,9 +65,13 @@ def finish(config: EncoderConfig, weights: Weights, faces: NDArray[np.uint8], fo
     return {f"{part}.{name}": value for part in ("ema", "E") for name, value in saved[part].items()}
 
 
+def holes(count: int) -> Tensor:
+    return torch.from_numpy(draw_holes(count, 16, np.random.default_rng(0)))[:, None]
+
+
 def z_error(weights: Weights, E: Encoder) -> float:
     generator = torch.Generator().manual_seed(123)
-    z, hole = sample_z(256, NETWORK, generator), draw_holes(256, 16, generator)
+    z, hole = sample_z(256, NETWORK, generator), holes(256)
     with torch.no_grad():
         return float((E.eval()(weights.generator(z), hole)[0] - z).square().mean())
 
@@ -96,8 +99,7 @@ def test_every_loss_alone_falls(tmp_path: Path, weights: Weights, faces: NDArray
 
 def test_e_never_sees_what_is_under_the_hole(weights: Weights) -> None:
     E = with_skips(Encoder(NETWORK, 8)).eval()
-    generator = torch.Generator().manual_seed(0)
-    images, hole = torch.randn(20, 3, 16, 16), draw_holes(20, 16, generator)
+    images, hole = torch.randn(20, 3, 16, 16), holes(20)
     made = weights.generator(*E(images, hole))
     for other in (torch.randn(20, 3, 16, 16), torch.full((20, 3, 16, 16), float("nan"))):
         assert torch.equal(made, weights.generator(*E(torch.where(hole, other, images), hole)))
@@ -117,7 +119,7 @@ def with_skips(E: Encoder) -> Encoder:
 def test_skips_begin_at_nothing_and_serve_every_z_of_their_image(weights: Weights) -> None:
     G, E = weights.generator, Encoder(NETWORK, 8).eval()
     generator = torch.Generator().manual_seed(0)
-    images, hole = torch.randn(2, 3, 16, 16), draw_holes(2, 16, generator)
+    images, hole = torch.randn(2, 3, 16, 16), holes(2)
     z, skips = E(images, hole)
     assert len(skips) == 2 and torch.equal(G(z, skips), G(z))
     z, skips = with_skips(E)(images, hole)
@@ -168,7 +170,7 @@ def test_of_faces_with_noise_only_what_is_known_is_compared(weights: Weights, fa
     def image_loss(noised: float, hole_weight: float) -> float:
         config = replace(alone, noised=noised, hole_weight=hole_weight)
         generator = torch.Generator().manual_seed(0)
-        losses, _ = dcgan.encoder._losses(config, E, weights.generator, weights.discriminator, real, generator)
+        losses, _ = encoder._losses(config, E, weights.generator, weights.discriminator, real, generator)
         assert losses.keys() == {"image", "z_square"}
         return float(losses["image"].detach())
 
@@ -181,7 +183,7 @@ def test_z_stays_inside_of_a_uniform_prior() -> None:
     with torch.no_grad():
         for weight in E.parameters():
             weight.mul_(10)
-    z, _ = E(torch.randn(20, 3, 16, 16), draw_holes(20, 16, torch.Generator()))
+    z, _ = E(torch.randn(20, 3, 16, 16), holes(20))
     assert z.shape == (20, 4) and 0.9 < z.abs().max() <= 1
 
 
@@ -263,7 +265,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = finish(replace(CONFIG, kimg=0.016), weights, faces, tmp_path)
-    monkeypatch.setattr(dcgan.encoder.loss, "relativistic_g", lambda real, fake: fake.mean() * float("nan"))
+    monkeypatch.setattr(encoder.loss, "relativistic_g", lambda real, fake: fake.mean() * float("nan"))
     with pytest.raises(TrainingError, match="adversarial"):
         finish(CONFIG, weights, faces, tmp_path)
     run = train_encoder(CONFIG, weights, faces, tmp_path, CPU)
@@ -328,19 +330,19 @@ def test_export_without_the_copy_of_the_weights_says_so(
     tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(replace(CONFIG, kimg=0.008), weights, faces, tmp_path)
-    (tmp_path / dcgan.encoder.START).unlink()
+    (tmp_path / encoder.START).unlink()
     assert main(["export", str(tmp_path), str(tmp_path / "e.safetensors")]) == 2
-    assert dcgan.encoder.START in capsys.readouterr().err
+    assert encoder.START in capsys.readouterr().err
 
 
 def test_an_encoder_is_carried_on(tmp_path: Path, faces: NDArray[np.uint8], weights: Weights) -> None:
     """At no learning rate to speak of, the exported E is the one that the weights came with."""
     finish(CONFIG, weights, faces, tmp_path / "first")
-    export_run(tmp_path / "first", tmp_path / "first.safetensors", "face")
+    encoder.export_encoder(tmp_path / "first", tmp_path / "first.safetensors")
     begun = load_weights(tmp_path / "first.safetensors")
     assert begun.encoder is not None
     after = finish(replace(CONFIG, kimg=0.016, lr=1e-9, lr_end=0), begun, faces, tmp_path / "second")
     for name, value in begun.encoder.named_parameters():
         assert torch.allclose(after[f"E.{name}"], value, atol=1e-6)
-    facts = export_run(tmp_path / "second", tmp_path / "second.safetensors", "face")
+    facts = encoder.export_encoder(tmp_path / "second", tmp_path / "second.safetensors")
     assert facts["images"] == 48 + 16

@@ -1,26 +1,33 @@
 """Holes by name, from files and from alpha."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from completion.masks import alpha_hole, find_mask_file
 from numpy.typing import NDArray
+from pictures import save
 from PIL import Image
 
 from align.errors import PhotoError
 from align.photo import read_photo, to_photo
-from completion.holes import MaskError, named_hole, needs_landmarks, read_hole, split_name
+from completion import config
+from completion.config import HOLES
+from completion.holes import (
+    TRAINING_KINDS,
+    MaskError,
+    alpha_hole,
+    draw_holes,
+    find_mask_file,
+    named_hole,
+    needs_landmarks,
+    read_hole,
+    split_name,
+)
 
 
 def hole_of(mask: str, size: int = 64, seed: int = 0) -> NDArray[np.bool_]:
     return named_hole(mask, size, np.random.default_rng(seed))
-
-
-def save(path: Path, pixels: NDArray[np.uint8], **settings: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **settings)
-    return path
 
 
 @pytest.fixture
@@ -112,10 +119,10 @@ def test_features_at_the_border_stay_in_the_crop(landmarks: NDArray[np.float64])
 
 
 def test_every_name_makes_a_hole_and_only_features_need_landmarks(landmarks: NDArray[np.float64]) -> None:
-    for name in masks.NAMES:
+    for name in config.HOLES:
         hole = named_hole(name, 64, np.random.default_rng(0), landmarks if needs_landmarks(name) else None)
         assert hole.shape == (64, 64) and hole.dtype == bool and hole.any()
-    assert [name for name in masks.NAMES if needs_landmarks(name)] == ["eyes", "nose", "mouth"]
+    assert [name for name in config.HOLES if needs_landmarks(name)] == ["eyes", "nose", "mouth"]
 
 
 def test_features_without_landmarks_say_so() -> None:
@@ -224,3 +231,99 @@ def test_a_transparent_mask_is_filled_only_where_it_is_painted_white(tmp_path: P
     Image.fromarray(painted).save(tmp_path / "mask.png")
     hole, _ = read_hole(tmp_path / "mask.png", (4, 4))
     assert np.argwhere(hole).tolist() == [[1, 2]]
+
+
+# Holes to train with
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def drawn(kind: str, count: int) -> NDArray[np.bool_]:
+    generator = rng()
+    return np.stack([TRAINING_KINDS[kind](64, generator) for _ in range(count)])
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_holes_are_never_empty_and_of_every_extent(size: int) -> None:
+    holes = draw_holes(2000, size, rng())
+    assert holes.shape == (2000, size, size) and holes.dtype == bool
+    shares = holes.mean(axis=(1, 2))
+    assert shares.min() > 0
+    assert shares.min() < 0.1 and shares.max() > 0.9
+    assert 0.2 < shares.mean() < 0.5
+    frequency = holes.mean(axis=0)
+    assert frequency.min() > 0.15  # there is no pixel that is always known
+
+
+def test_the_seed_repeats_holes() -> None:
+    one, again, other = (draw_holes(50, 32, rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        ("center", 0.03, 0.67),
+        ("rectangle", 0.01, 0.5),
+        ("half", 0.38, 0.62),
+        ("random", 0.17, 0.98),
+        ("grid", 1 - 1 / 16, 1 - 1 / 16),
+        ("pattern", 0.09, 0.5),
+        ("stroke", 0.003, 0.5),
+        ("features", 0.0, 0.4),
+    ],
+)
+def test_each_kind_covers_a_share_within_its_bounds(kind: str, low: float, high: float) -> None:
+    shares = drawn(kind, 500).mean(axis=(1, 2))
+    assert low <= shares.min() and shares.max() <= high
+    assert kind == "grid" or shares.std() > 0.03
+
+
+def test_every_kind_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = dict.fromkeys(TRAINING_KINDS, 0)
+    for kind, draw in list(TRAINING_KINDS.items()):
+
+        def count(size: int, rng: np.random.Generator, kind: str = kind, draw: Any = draw) -> Any:
+            counts[kind] += 1
+            return draw(size, rng)
+
+        monkeypatch.setitem(TRAINING_KINDS, kind, count)
+    draw_holes(1000, 16, rng())
+    assert min(counts.values()) > 100
+    assert 1100 < sum(counts.values()) < 1250  # some holes are of two kinds
+
+
+def test_a_kind_that_draws_nothing_gives_the_center(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in TRAINING_KINDS:
+        monkeypatch.setitem(TRAINING_KINDS, kind, lambda size, rng: np.zeros((size, size), dtype=bool))
+    assert (draw_holes(3, 32, rng()) == named_hole("center", 32, rng())).all()
+
+
+def test_kinds_with_the_name_of_a_hole_are_drawn_as_that_is() -> None:
+    """The same share of blobs or of single pixels from the same randomness is the same hole."""
+    share = np.random.default_rng(7).uniform(0.2, 0.95)
+    generator = np.random.default_rng(7)
+    generator.random()
+    assert np.array_equal(TRAINING_KINDS["random"](32, rng(7)), named_hole(f"random:{share}", 32, generator))
+    assert {"center", "half", "random", "grid", "pattern"} <= TRAINING_KINDS.keys() & HOLES.keys()
+
+
+def test_holes_lie_where_their_names_say() -> None:
+    halves = drawn("half", 200)
+    corners = halves[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert {tuple(corner) for corner in corners.astype(int).tolist()} == {
+        (1, 0, 1, 0),
+        (0, 1, 0, 1),
+        (1, 1, 0, 0),
+        (0, 0, 1, 1),
+    }
+    rectangles = drawn("rectangle", 300)
+    assert (
+        rectangles[:, 0].any() and rectangles[:, -1].any() and rectangles[:, :, 0].any() and rectangles[:, :, -1].any()
+    )
+    features = drawn("features", 400).mean(axis=0)
+    for x, y in ((0.345, 0.41), (0.655, 0.41), (0.5, 0.75)):
+        assert 0.4 < features[round(64 * y), round(64 * x)] < 0.65
+    assert features[:12].max() == features[:, :8].max() == 0

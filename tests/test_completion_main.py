@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,22 +17,19 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import CENTER, FACE, NO_FACE, pixels, save
 from PIL import ExifTags, Image, ImageCms
 
-from align import photo as photo_module
 from align.errors import LandmarkModelError, PhotoError
 from align.photo import read_photo
-from completion import batch
+from completion import batch, config, holes
+from completion import complete as complete_module
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
 
 PROJECT = Path(__file__).parents[1]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
-CENTER = np.zeros((32, 32), dtype=bool)
-CENTER[8:24, 8:24] = True
-NONE = np.full((100, 100, 3), 128, dtype=np.uint8)
 
 Complete = Callable[..., int]
 
@@ -56,19 +54,8 @@ def complete(small_weights_file: Path, done: Path) -> Complete:
     return run
 
 
-def save(path: Path, pixels: NDArray[np.uint8] | Image.Image = FACE, **settings: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(path, **settings)
-    return path
-
-
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def pixels(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path))
 
 
 # What comes out
@@ -84,14 +71,14 @@ def test_done_is_0_and_stdout_carries_the_path_alone(
     assert (completed[CENTER] != FACE[CENTER]).any()
 
 
-@pytest.mark.parametrize("mask", [*masks.NAMES, "center:0.3", "random:0.5"])
+@pytest.mark.parametrize("mask", [*config.HOLES, "center:0.3", "random:0.5"])
 def test_every_mask_by_its_name(
     complete: Complete, tmp_path: Path, done: Path, mask: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = np.stack([np.arange(68) % 8 + 12, np.arange(68) // 8 + 12], axis=1).astype(float)
-    monkeypatch.setattr(place, "features", lambda *_: around)
+    monkeypatch.setattr(complete_module, "find_landmarks", lambda *_: around)
     assert complete(save(tmp_path / "a.png"), mask=mask) == 0
-    hole = masks.named_hole(mask, 32, np.random.default_rng(0), around)
+    hole = holes.named_hole(mask, 32, np.random.default_rng(0), around)
     completed = pixels(done / "a.png")
     assert np.array_equal(completed[~hole], FACE[~hole]) and (completed[hole] != FACE[hole]).any()
 
@@ -403,12 +390,12 @@ def test_outputs_that_exist_are_replaced_only_on_demand(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = save(tmp_path / "a.png")
-    save(done / "a.strip.png", NONE)
+    save(done / "a.strip.png", NO_FACE)
     assert complete(photo, "--strip") == 2
     assert f"{done / 'a.strip.png'} exists; give --overwrite" in capsys.readouterr().err
-    assert files(done) == ["a.strip.png"] and np.array_equal(pixels(done / "a.strip.png"), NONE)
+    assert files(done) == ["a.strip.png"] and np.array_equal(pixels(done / "a.strip.png"), NO_FACE)
     assert complete(photo, "--strip", "--overwrite") == 0
-    assert not np.array_equal(pixels(done / "a.strip.png"), NONE)
+    assert not np.array_equal(pixels(done / "a.strip.png"), NO_FACE)
 
 
 def no_work(*_: object, **__: object) -> NoReturn:
@@ -418,7 +405,7 @@ def no_work(*_: object, **__: object) -> NoReturn:
 def test_fault_37_the_output_is_not_the_input(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "load_weights", no_work)
+    monkeypatch.setattr(batch, "load", no_work)
     photo = save(tmp_path / "raw" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "raw")
     data = photo.read_bytes()
@@ -437,7 +424,7 @@ def test_fault_37_the_output_is_not_the_input(
 def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "load_weights", no_work)
+    monkeypatch.setattr(batch, "load", no_work)
     photo = save(tmp_path / "a.png")
     for output in (photo / "done", photo / "done.png"):
         assert complete(photo, output=output) == 2
@@ -448,7 +435,7 @@ def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
     def read_only(**_: object) -> NoReturn:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(photo_module.tempfile, "TemporaryFile", read_only)
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     assert complete(photo) == 2
     assert "Read-only file system" in capsys.readouterr().err
 
@@ -474,7 +461,7 @@ def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
         if next(writes) == full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(photo_module.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     assert complete(raw, "--overwrite", "--strip", "--history") == 3
     assert f"{raw / 'a.png'}: cannot be written: No space left on device" in capsys.readouterr().err
     assert [(done / name).read_bytes() == old for name in outputs] == [index >= full_at for index in range(4)]
@@ -559,7 +546,7 @@ BROKEN = {
     "16-1x1.png": (encoded("PNG", FACE[:1, :1]), "no face"),
     "16-1xn.png": (encoded("PNG", FACE[:, :1]), "no face"),
     "16-wide.png": (encoded("PNG", np.zeros((1, 65500, 3), dtype=np.uint8)), "no face"),
-    "30-no-face.png": (encoded("PNG", NONE), "no face"),
+    "30-no-face.png": (encoded("PNG", NO_FACE), "no face"),
 }
 
 
@@ -607,7 +594,7 @@ def test_a_second_run_does_what_is_missing(
     assert complete(raw, "--strip") == 0
     first = {name: (done / name).read_bytes() for name in files(done)}
     (done / "1.png").unlink()  # as after a run that was killed before its last write
-    save(done / "1.strip.png", NONE)
+    save(done / "1.strip.png", NO_FACE)
     (done / "2.strip.png").unlink()
     capsys.readouterr()
     assert complete(raw, "--strip", "-v", "--report", tmp_path / "r.json") == 0
@@ -644,7 +631,7 @@ def test_the_completion_is_written_last(
         if next(writes) == full_at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(photo_module.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     raw = save(tmp_path / "raw" / "a.png").parent
     assert complete(raw, "--strip", "--history") == 130
     assert not (done / "a.png").exists() and len(files(done)) == full_at
@@ -686,7 +673,7 @@ def test_weights_that_a_worker_cannot_use_are_2(
         file.unlink()
         return loaded
 
-    monkeypatch.setattr(batch, "load_weights", load_and_remove)
+    monkeypatch.setattr(batch, "load", load_and_remove)
     assert complete(raw, "--jobs", 2, "--weights", file) == 2
 
 
@@ -835,7 +822,7 @@ def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     told = capsys.readouterr().out
-    assert ended.value.code == 0 and all(name in told for name in masks.NAMES) and "(poisson)" in told
+    assert ended.value.code == 0 and all(name in told for name in config.HOLES) and "(poisson)" in told
     defaults = vars(build_parser().parse_args(["a.png", "--mask", "center"]))
     for name, value in vars(batch.BatchOptions("center")).items():
         assert name == "measure" or defaults[name] == value
@@ -890,7 +877,7 @@ def test_candidates_are_files_and_a_sheet(complete: Complete, tmp_path: Path, do
 def test_a_face_that_cannot_be_found_is_told(
     complete: Complete, tmp_path: Path, done: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo, mask = save(tmp_path / "raw" / "a.png", NONE), np.zeros((100, 100), dtype=np.uint8)
+    photo, mask = save(tmp_path / "raw" / "a.png", NO_FACE), np.zeros((100, 100), dtype=np.uint8)
     mask[50:60, 45:55] = 255
     hole = save(tmp_path / "hole.png", Image.fromarray(mask))
     assert complete(photo, mask=hole) == 2
@@ -900,7 +887,7 @@ def test_a_face_that_cannot_be_found_is_told(
     where = {"--eyes": "38,40,58,40", "--box": "24,26,48,48", "--landmarks": tmp_path / "faces.jsonl"}[how]
     assert complete(photo, how, where, "--report", tmp_path / "r.json", mask=hole) == 0
     completed = pixels(done / "a.png")
-    assert np.array_equal(completed[mask == 0], NONE[mask == 0])
+    assert np.array_equal(completed[mask == 0], NO_FACE[mask == 0])
     [record] = json.loads((tmp_path / "r.json").read_text())["photos"]
     assert record["sources"] == {"face 1": 1.0}
 

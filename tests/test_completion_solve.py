@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator, Skip
+from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
 
 HOLE = np.zeros((32, 32), dtype=bool)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from align.errors import LandmarkModelError
 from align.landmarks import find_faces, model_path
 from align.template import TEMPLATES
-from align.warp import fit, warp
+from align.warp import fit
 from dcgan import descriptors
 from dcgan.descriptors import DescriptorError, describe
 
@@ -17,7 +17,7 @@ from dcgan.descriptors import DescriptorError, describe
 @pytest.fixture(scope="module")
 def crop(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     template = TEMPLATES["face"]
-    return warp(astronaut, fit(template, find_faces(astronaut, template.points)[0], 64), 64)
+    return fit(template, find_faces(astronaut, template.points)[0], 64).warp(astronaut)
 
 
 def test_the_numbers_are_dlibs_own(crop: NDArray[np.uint8]) -> None:
@@ -26,7 +26,7 @@ def test_the_numbers_are_dlibs_own(crop: NDArray[np.uint8]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
     crops = np.stack([crop, noise])
     network = dlib.face_recognition_model_v1(str(model_path(descriptors._FILE)))
-    expected = [network.compute_face_descriptor(warp(one, descriptors._to_chip(64), 150)) for one in crops]
+    expected = [network.compute_face_descriptor(descriptors._to_chip(64).warp(one)) for one in crops]
     found = describe(crops)
     assert found.shape == (2, 128)
     assert np.allclose(found, expected, atol=1e-5)
@@ -74,7 +74,7 @@ def test_photos_of_one_person_lie_nearer_than_those_of_two(shared: Path) -> None
         pixels = read_photo(path).pixels
         faces = find_faces(pixels, template.points, upsample=0)
         if faces:
-            crops.append(warp(pixels, fit(template, faces[0], 64), 64))
+            crops.append(fit(template, faces[0], 64).warp(pixels))
             people.append(path.name.partition("_")[0])
     found, who = describe(np.stack(crops)), np.array(people)
     distances = np.linalg.norm(found[:, None] - found, axis=2)

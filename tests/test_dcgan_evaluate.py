@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import Progress, sample_z
 from numpy.typing import NDArray
-from PIL import Image
+from pictures import save_all
 from torch import Tensor
 
 from align.photo import read_photo
@@ -22,6 +21,7 @@ from dcgan.checkpoint import Weights
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import DescriptorError
 from dcgan.evaluate import Evaluation, EvaluationError, evaluate, reconstruct
+from dcgan.sampling import Progress, sample_z
 from dcgan.tensors import to_image
 
 FEW = ["--samples", "16", "--mre-faces", "4", "--mre-steps", "3", "--device", "cpu"]
@@ -32,13 +32,6 @@ def generated(weights: Weights, count: int, seed: int) -> NDArray[np.uint8]:
     z = sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return to_image(weights.generator(z))
-
-
-def write(folder: Path, faces: NDArray[np.uint8]) -> Path:
-    folder.mkdir()
-    for index, face in enumerate(faces):
-        Image.fromarray(face).save(folder / f"{index:03d}.png")
-    return folder
 
 
 def last(weights: Weights, *faces: Any, options: EvaluateOptions = OPTIONS) -> Evaluation:
@@ -69,7 +62,7 @@ def test_the_command_writes_table_report_and_pictures(
     tmp_path: Path, small_weights_file: Path, small_weights: Weights, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces = generated(small_weights, 52, 1)
-    val, train, out = write(tmp_path / "val", faces[:20]), write(tmp_path / "train", faces[20:]), tmp_path / "out"
+    val, train, out = save_all(tmp_path / "val", faces[:20]), save_all(tmp_path / "train", faces[20:]), tmp_path / "out"
     words = ["evaluate", str(small_weights_file), str(val), "--train", str(train), "--out", str(out), *FEW]
     assert main(words) == 0
     said = capsys.readouterr()
@@ -140,7 +133,7 @@ def test_a_generator_of_one_face_collapses(small_weights: Weights, monkeypatch: 
 
 @pytest.mark.usefixtures("quick")
 def test_a_report_is_replaced_when_told_so(tmp_path: Path, small_weights_file: Path) -> None:
-    val, out = write(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
+    val, out = save_all(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
     out.mkdir()
     (out / "evaluation.md").write_text("old")
     words = ["evaluate", str(small_weights_file), str(val), "--out", str(out), *FEW]
@@ -281,7 +274,7 @@ def test_wrong_usage_ends_with_one_line_and_exit_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "_installed", lambda name: True)
     if count:
-        write(tmp_path / "val", np.zeros((count, size, size, 3), dtype=np.uint8))
+        save_all(tmp_path / "val", np.zeros((count, size, size, 3), dtype=np.uint8))
     assert main(["evaluate", str(small_weights_file), "val", *words, "--device", "cpu"]) == 2
     *left_out, error = capsys.readouterr().err.splitlines()
     assert said in error and error.startswith("dcgan: ")

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import sample_z
 from numpy.typing import NDArray
 
 from align.landmarks import find_faces
 from align.photo import read_photo
 from align.template import TEMPLATES
-from align.warp import fit, warp
+from align.warp import fit
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore import arithmetic as module
 from dcgan.explore.arithmetic import LABELS, direction, directions, measure
+from dcgan.sampling import sample_z
 
 
 def brightness(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -39,7 +39,7 @@ def test_a_planted_label_is_recovered() -> None:
 
 def test_labels_of_a_face(astronaut: NDArray[np.uint8]) -> None:
     template = TEMPLATES["face"]
-    crop = warp(astronaut, fit(template, find_faces(astronaut, template.points)[0], 64), 64)
+    crop = fit(template, find_faces(astronaut, template.points)[0], 64).warp(astronaut)
     turned = crop[:, ::-1]
     dark_hair = crop.copy()
     dark_hair[:8] = 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import generate, sample_z
 from numpy.typing import NDArray
 
 from align.photo import read_photo
@@ -15,6 +14,7 @@ from dcgan.checkpoint import Weights
 from dcgan.explore import forget as module
 from dcgan.explore.arithmetic import LABELS
 from dcgan.explore.forget import feature_maps, generate_without, hidden_layers, tied_maps
+from dcgan.sampling import generate, sample_z
 from dcgan.tensors import to_image
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dcgan.sampling import generate, sample_z
 from PIL import Image
 
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights
 from dcgan.metrics import nearest, nearest_few
+from dcgan.sampling import generate, sample_z
 
 
 def test_the_nearest_few_are_those_of_the_whole_table() -> None:

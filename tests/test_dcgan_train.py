@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import dcgan.engine
 import numpy as np
 import pytest
 import torch
@@ -17,11 +16,12 @@ from PIL import Image
 
 import dcgan.dataset
 import dcgan.loss
+import dcgan.step
 import dcgan.train
 from align.photo import read_photo
 from dcgan.benchmark import benchmark_train
 from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights
-from dcgan.config import LOSSES, ConfigError, NetworkConfig, TrainConfig
+from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Generator
 from dcgan.parallel import Group
@@ -70,7 +70,7 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", dcgan.loss.LOSSES)
 def test_a_run_folder_has_everything(tmp_path: Path, faces: NDArray[np.uint8], loss: str) -> None:
     config = replace(CONFIG, loss=loss)
     progress = list(train(config, faces, tmp_path, CPU))
@@ -146,7 +146,7 @@ def test_fault_46_nan_stops_and_keeps_the_last_good_checkpoint(
     for _ in train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU):
         pass
     good = states(tmp_path)
-    monkeypatch.setattr(dcgan.engine.loss, "LOSSES", NAN)
+    monkeypatch.setattr(dcgan.step.loss, "LOSSES", NAN)
     with pytest.raises(TrainingError, match="loss_g"):
         for _ in train(CONFIG, faces, tmp_path, CPU):
             pass
@@ -156,7 +156,7 @@ def test_fault_46_nan_stops_and_keeps_the_last_good_checkpoint(
 def test_fault_46_stopping_after_nan_saves_nothing(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dcgan.engine.loss, "LOSSES", NAN)
+    monkeypatch.setattr(dcgan.step.loss, "LOSSES", NAN)
     run = train(CONFIG, faces, tmp_path, CPU)
     next(run), next(run)
     with pytest.raises(TrainingError):
@@ -338,7 +338,7 @@ WORKER = """
 import sys, torch
 from dcgan import parallel
 from dcgan.config import NetworkConfig, TrainConfig
-from dcgan.engine import Engine, update_average
+from dcgan.step import Engine, update_average
 
 torch.set_num_threads(1)
 out = sys.argv[1]

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import pixels, save
 from PIL import Image
 
 from completion.__main__ import main
 from dcgan.checkpoint import Weights
-from ui.service import Limits
+from ui.service import Limits, Service
 
 DEBIANS = "/usr/bin/chromium"
 WAIT_MS = 120_000  # on a busy machine, where the canvas is drawn without a GPU
@@ -39,7 +40,7 @@ def skip(reason: str) -> None:
 
 @pytest.fixture(scope="module")
 def served(serve: Callable[..., AbstractContextManager[Any]], encoder_weights: Weights) -> Iterator[Any]:
-    with serve(Desk(encoder_weights, Limits(max_pixels=1_000_000))) as page:
+    with serve(Service(encoder_weights, Limits(max_pixels=1_000_000))) as page:
         yield page
 
 
@@ -85,15 +86,6 @@ def visit(browser: Any, served: Any) -> Iterator[Callable[[], Any]]:
 @pytest.fixture
 def face(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return astronaut[0:256, 100:356]
-
-
-def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def pixels(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path))
 
 
 def hole_of(path: Path) -> NDArray[np.bool_]:
@@ -275,7 +267,7 @@ def test_a_hole_by_name_is_that_of_the_desk(
     changes(page, before)
     complete(page)
     hole = hole_of(files(page, tmp_path)["a-hole.png"])
-    assert np.array_equal(hole, Desk(encoder_weights, Limits()).hole(photo, named="mouth"))
+    assert np.array_equal(hole, Service(encoder_weights, Limits()).hole(photo, named="mouth"))
 
 
 def test_a_file_that_is_no_photo_and_one_that_is_too_large_are_told_and_the_page_goes_on(

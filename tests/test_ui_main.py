@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from pictures import FACE
 from PIL import Image
 
 from ui.__main__ import build_parser, main
 from ui.service import Limits
 
-FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 WAIT_S = 300  # for a busy machine
 
 

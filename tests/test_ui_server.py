@@ -23,17 +23,15 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from numpy.typing import NDArray
+from pictures import CENTER, FACE, pixels, save
 from PIL import Image
 
 from completion import complete as complete_module
 from completion.solve import Step
 from dcgan.checkpoint import Weights
 from ui.server import Guard, sweep
-from ui.service import Limits
+from ui.service import Limits, Service
 
-FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
-CENTER = np.zeros((32, 32), dtype=bool)
-CENTER[8:24, 8:24] = True
 LIMITS = Limits(max_pixels=512 * 512, photos=3)
 API = "/gradio_api"
 META = {"_type": "gradio.FileData"}
@@ -43,7 +41,7 @@ Serve = Callable[..., AbstractContextManager[Any]]
 
 @pytest.fixture(scope="module")
 def page(serve: Serve, encoder_weights: Weights) -> Iterator[Any]:
-    with serve(Desk(encoder_weights, LIMITS)) as page:
+    with serve(Service(encoder_weights, LIMITS)) as page:
         yield page
 
 
@@ -88,17 +86,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(complete_module, "solve", waiting)
     yield gate
     gate.set()
-
-
-def save(path: Path, pixels: NDArray[Any] = FACE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return path
-
-
-def pixels(path: str | Path | io.BytesIO) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def upload(http: httpx.Client, path: Path) -> dict[str, Any]:
@@ -560,7 +547,7 @@ def test_fault_58_a_full_queue_is_told_and_all_that_waited_are_served(
     serve: Serve, encoder_weights: Weights, photo: Path, gate: Any
 ) -> None:
     with (
-        serve(Desk(encoder_weights, Limits(waiting=1))) as small,
+        serve(Service(encoder_weights, Limits(waiting=1))) as small,
         httpx.Client(base_url=small.url, timeout=300) as http,
         ThreadPoolExecutor(2) as pool,
     ):
@@ -672,7 +659,7 @@ def test_an_error_says_which_setting_is_wrong(
 def test_nothing_is_to_be_had_without_the_password(
     serve: Serve, encoder_weights: Weights, photo: Path, connect: Callable[..., Client]
 ) -> None:
-    with serve(Desk(encoder_weights, LIMITS), auth=("anna", "secret")) as locked:
+    with serve(Service(encoder_weights, LIMITS), auth=("anna", "secret")) as locked:
         with httpx.Client(base_url=locked.url, timeout=120) as http:
             for method, path in (
                 ("GET", "/config"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pictures import CENTER, FACE, pixels, save
 from PIL import Image
 
 from align.errors import PhotoError
@@ -25,18 +26,15 @@ from completion.solve import Step
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
-from ui import service as desk_module
-from ui.service import Filled, Limits, Settings
+from ui import service as service_module
+from ui.service import Filled, Limits, Service, ServiceError, Settings
 
-FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
 Command = Callable[..., None]
-CENTER = np.zeros((32, 32), dtype=bool)
-CENTER[8:24, 8:24] = True
 
 
 @pytest.fixture
-def desk(encoder_weights: Weights) -> Desk:
-    return Desk(encoder_weights, Limits(max_pixels=3_000_000, photos=3))
+def service(encoder_weights: Weights) -> Service:
+    return Service(encoder_weights, Limits(max_pixels=3_000_000, photos=3))
 
 
 @pytest.fixture
@@ -54,16 +52,6 @@ def command(encoder_weights_file: Path) -> Command:
         assert main([str(word) for word in ["--weights", encoder_weights_file, "--device", "cpu", *words]]) == 0
 
     return run
-
-
-def save(path: Path, pixels: NDArray[Any] = FACE, **settings: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **settings)
-    return path
-
-
-def pixels(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path))
 
 
 def white(hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -120,7 +108,7 @@ def finished(items: Iterator[str | Path]) -> tuple[list[str], dict[str, bytes], 
     ids=str,
 )
 def test_a_setting_of_a_wrong_value_or_type_is_told(wrong: dict[str, Any]) -> None:
-    with pytest.raises(DeskError, match="choose one of|give a"):
+    with pytest.raises(ServiceError, match="choose one of|give a"):
         Settings(**wrong)
 
 
@@ -132,31 +120,33 @@ def test_every_setting_that_the_page_offers_is_taken() -> None:
 # Loading
 
 
-def test_faces_are_outlined_and_the_rest_is_left(desk: Desk, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
-    shown, faces = desk.load(save(tmp_path / "a.png", astronaut))
+def test_faces_are_outlined_and_the_rest_is_left(
+    service: Service, astronaut: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    shown, faces = service.load(save(tmp_path / "a.png", astronaut))
     changed = (shown != astronaut).any(axis=2)
     assert faces == 1 and 0 < changed.mean() < 0.03
     y, x = np.nonzero(changed)
     assert x.min() < 224 < x.max() and y.min() < 110 < y.max()  # around the nose
 
 
-def test_a_photo_without_a_face_is_shown_as_it_is(desk: Desk, tmp_path: Path) -> None:
+def test_a_photo_without_a_face_is_shown_as_it_is(service: Service, tmp_path: Path) -> None:
     grey = np.full((512, 520, 3), 128, dtype=np.uint8)
-    shown, faces = desk.load(save(tmp_path / "a.png", grey))
+    shown, faces = service.load(save(tmp_path / "a.png", grey))
     assert faces == 0 and np.array_equal(shown, grey)
 
 
 def test_a_photo_over_the_cap_is_refused(encoder_weights: Weights, tmp_path: Path) -> None:
-    desk = Desk(encoder_weights, Limits(max_pixels=100 * 100))
-    desk.load(save(tmp_path / "a.png", np.zeros((100, 100, 3), dtype=np.uint8)))
+    service = Service(encoder_weights, Limits(max_pixels=100 * 100))
+    service.load(save(tmp_path / "a.png", np.zeros((100, 100, 3), dtype=np.uint8)))
     larger = save(tmp_path / "b.png", np.zeros((100, 101, 3), dtype=np.uint8))
-    for use in (desk.load, desk.hole):
+    for use in (service.load, service.hole):
         with pytest.raises(PhotoError, match="pixels"):
             use(larger)
     with pytest.raises(PhotoError, match="pixels"):
-        desk.hole(save(tmp_path / "c.png"), mask=larger)
+        service.hole(save(tmp_path / "c.png"), mask=larger)
     with pytest.raises(PhotoError, match="pixels"):
-        desk.hole(save(tmp_path / "c.png"), drawn=[larger])
+        service.hole(save(tmp_path / "c.png"), drawn=[larger])
 
 
 # Holes
@@ -166,37 +156,39 @@ def test_a_photo_over_the_cap_is_refused(encoder_weights: Weights, tmp_path: Pat
 def test_what_is_drawn_in_the_size_of_the_page_is_the_hole_in_that_of_the_photo(
     encoder_weights: Weights, tmp_path: Path, shape: tuple[int, int]
 ) -> None:
-    desk = Desk(encoder_weights, Limits())
+    service = Service(encoder_weights, Limits())
     photo = save(tmp_path / "a.png", np.full((*shape, 3), 128, dtype=np.uint8))
-    height, width = desk.drawing(np.zeros(shape, dtype=bool)).shape[:2]
+    height, width = service.drawing(np.zeros(shape, dtype=bool)).shape[:2]
     layers = [
         save(tmp_path / "1.png", layer((height, width), slice(0, height // 4), slice(0, width // 2))),
         save(tmp_path / "2.png", layer((height, width), slice(height // 2, height), slice(width // 2, width))),
     ]
     expected = np.zeros(shape, dtype=bool)
     expected[: shape[0] // 4, : shape[1] // 2] = expected[shape[0] // 2 :, shape[1] // 2 :] = True
-    hole = desk.hole(photo, layers)
+    hole = service.hole(photo, layers)
     assert np.array_equal(hole, expected)
-    again = desk.hole(photo, [save(tmp_path / "3.png", desk.drawing(hole))])
+    again = service.hole(photo, [save(tmp_path / "3.png", service.drawing(hole))])
     assert np.array_equal(again, expected)  # what is shown of a hole means the same hole
 
 
-def test_nothing_drawn_is_no_hole_and_a_picture_without_transparency_draws_nothing(desk: Desk, tmp_path: Path) -> None:
+def test_nothing_drawn_is_no_hole_and_a_picture_without_transparency_draws_nothing(
+    service: Service, tmp_path: Path
+) -> None:
     photo = save(tmp_path / "a.png")
-    assert not desk.hole(photo).any()
-    assert not desk.hole(photo, [save(tmp_path / "b.png", white(CENTER))]).any()
+    assert not service.hole(photo).any()
+    assert not service.hole(photo, [save(tmp_path / "b.png", white(CENTER))]).any()
 
 
-def test_so_many_layers_that_they_would_keep_the_page_busy_are_refused(desk: Desk, tmp_path: Path) -> None:
+def test_so_many_layers_that_they_would_keep_the_page_busy_are_refused(service: Service, tmp_path: Path) -> None:
     drawn = save(tmp_path / "b.png", layer(FACE.shape, slice(4), slice(4)))
-    with pytest.raises(DeskError, match="layers"):
-        desk.hole(save(tmp_path / "a.png"), [drawn] * 1000)
+    with pytest.raises(ServiceError, match="layers"):
+        service.hole(save(tmp_path / "a.png"), [drawn] * 1000)
 
 
 @pytest.mark.parametrize("faces", ["largest", "all"])
 @pytest.mark.parametrize("name", ["center", "random", "mouth"])
 def test_a_hole_by_name_is_that_of_the_command_line(
-    desk: Desk,
+    service: Service,
     command: Command,
     astronaut: NDArray[np.uint8],
     tmp_path: Path,
@@ -215,41 +207,41 @@ def test_a_hole_by_name_is_that_of_the_command_line(
     face = astronaut[0:230, 110:340]
     photo = save(tmp_path / "a.png", np.hstack([face, face]))
     command("--mask", name, "--faces", faces, "--output", tmp_path / "b.png", photo)
-    hole = desk.hole(photo, named=name, every=faces == "all")
+    hole = service.hole(photo, named=name, every=faces == "all")
     assert np.array_equal(hole, holes[0])
     assert sorted([hole[:, :230].any(), hole[:, 230:].any()]) == [faces == "all", True]
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../x", "alpha", "lower", "."])
 def test_a_name_that_is_none_is_never_taken_for_a_file_of_the_server(
-    desk: Desk, tmp_path: Path, folder: Path, name: str
+    service: Service, tmp_path: Path, folder: Path, name: str
 ) -> None:
     photo = save(tmp_path / "a.png")
     for use in (
-        lambda: desk.hole(photo, named=name),
-        lambda: list(desk.complete(photo, name, Settings(), folder)),
-        lambda: list(desk.batch([photo], name, [], Settings(), folder)),
+        lambda: service.hole(photo, named=name),
+        lambda: list(service.complete(photo, name, Settings(), folder)),
+        lambda: list(service.batch([photo], name, [], Settings(), folder)),
     ):
-        with pytest.raises(DeskError, match="no hole named"):
+        with pytest.raises(ServiceError, match="no hole named"):
             use()
     assert not list(folder.iterdir())
 
 
-def test_a_file_beside_the_photo_is_no_name_either(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_a_file_beside_the_photo_is_no_name_either(service: Service, tmp_path: Path, folder: Path) -> None:
     mask = save(tmp_path / "mask.png", white(CENTER))
-    with pytest.raises(DeskError, match="no hole named"):
-        list(desk.complete(save(tmp_path / "a.png"), str(mask), Settings(), folder))
+    with pytest.raises(ServiceError, match="no hole named"):
+        list(service.complete(save(tmp_path / "a.png"), str(mask), Settings(), folder))
 
 
-def test_a_number_that_a_name_does_not_take_is_told(desk: Desk, tmp_path: Path) -> None:
+def test_a_number_that_a_name_does_not_take_is_told(service: Service, tmp_path: Path) -> None:
     with pytest.raises(MaskError, match="center takes"):
-        desk.hole(save(tmp_path / "a.png"), named="center:2")
+        service.hole(save(tmp_path / "a.png"), named="center:2")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)], ids=["its size", "another"])
-def test_a_mask_is_white_where_the_hole_is(desk: Desk, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_mask_is_white_where_the_hole_is(service: Service, tmp_path: Path, size: tuple[int, int]) -> None:
     mask = np.asarray(Image.fromarray(CENTER).resize(size[::-1], Image.Resampling.NEAREST))
-    assert np.array_equal(desk.hole(save(tmp_path / "a.png"), mask=save(tmp_path / "b.png", white(mask))), CENTER)
+    assert np.array_equal(service.hole(save(tmp_path / "a.png"), mask=save(tmp_path / "b.png", white(mask))), CENTER)
 
 
 # Completing
@@ -262,7 +254,7 @@ def test_a_mask_is_white_where_the_hole_is(desk: Desk, tmp_path: Path, size: tup
     ids=lambda settings: settings.solver,
 )
 def test_the_files_are_those_of_the_command_line_byte_for_byte(
-    desk: Desk,
+    service: Service,
     command: Command,
     tmp_path: Path,
     folder: Path,
@@ -273,7 +265,7 @@ def test_the_files_are_those_of_the_command_line_byte_for_byte(
     for name, solver in SOLVERS.items():
         monkeypatch.setitem(SOLVERS, name, replace(solver, steps=3))
     photo, mask = save(tmp_path / f"a{suffix}"), save(tmp_path / "mask.png", white(CENTER))
-    result = filled(desk.complete(photo, desk.hole(photo, mask=mask), settings, folder))
+    result = filled(service.complete(photo, service.hole(photo, mask=mask), settings, folder))
     words = ["--solver", settings.solver, "--candidates", settings.candidates, "--blend", settings.blend]
     words += [] if settings.prior_weight is None else ["--prior-weight", settings.prior_weight]
     output = tmp_path / f"b{suffix}"
@@ -283,20 +275,20 @@ def test_the_files_are_those_of_the_command_line_byte_for_byte(
 
 
 def test_the_same_on_a_face_in_a_photo(
-    desk: Desk, command: Command, astronaut: NDArray[np.uint8], tmp_path: Path, folder: Path
+    service: Service, command: Command, astronaut: NDArray[np.uint8], tmp_path: Path, folder: Path
 ) -> None:
     hole = np.zeros((230, 230), dtype=bool)
     hole[120:160, 90:150] = True
     photo, mask = save(tmp_path / "a.png", astronaut[0:230, 110:340]), save(tmp_path / "mask.png", white(hole))
-    result = filled(desk.complete(photo, hole, Settings(), folder))
+    result = filled(service.complete(photo, hole, Settings(), folder))
     command("--mask", mask, "--output", tmp_path / "b.png", photo)
     assert result.completions[0].read_bytes() == (tmp_path / "b.png").read_bytes()
     changed = (pixels(result.completions[0]) != pixels(photo)).any(axis=2)
     assert changed.any() and not changed[~hole].any()
 
 
-def test_what_is_shown_grows_inside_the_hole_and_nowhere_else(desk: Desk, tmp_path: Path, folder: Path) -> None:
-    items = list(desk.complete(save(tmp_path / "a.png"), CENTER, Settings("search"), folder))
+def test_what_is_shown_grows_inside_the_hole_and_nowhere_else(service: Service, tmp_path: Path, folder: Path) -> None:
+    items = list(service.complete(save(tmp_path / "a.png"), CENTER, Settings("search"), folder))
     result = filled(iter(items))
     assert len(items) > 1
     outside = np.repeat(np.repeat(~CENTER, 16, axis=0), 16, axis=1)
@@ -307,24 +299,24 @@ def test_what_is_shown_grows_inside_the_hole_and_nowhere_else(desk: Desk, tmp_pa
         assert (picture[inside] != (255, 0, 255)).any(axis=2).all()
 
 
-def test_every_file_has_the_name_of_its_photo(desk: Desk, tmp_path: Path, folder: Path) -> None:
-    result = filled(desk.complete(save(tmp_path / "a.png"), CENTER, Settings(candidates=2), folder, "anna"))
+def test_every_file_has_the_name_of_its_photo(service: Service, tmp_path: Path, folder: Path) -> None:
+    result = filled(service.complete(save(tmp_path / "a.png"), CENTER, Settings(candidates=2), folder, "anna"))
     assert [path.name for path in result.completions] == ["anna-completed.png", "anna-completed.2.png"]
     assert [path.name for path in result.files] == ["anna-completed.candidates.png", "anna-hole.png"]
     assert np.array_equal(pixels(folder / "anna-hole.png")[..., 0] > 0, CENTER)
     assert len(result.cuts) == 2 and (result.cuts[0] != result.cuts[1]).any()
 
 
-def test_as_png_a_jpeg_keeps_every_known_pixel(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_as_png_a_jpeg_keeps_every_known_pixel(service: Service, tmp_path: Path, folder: Path) -> None:
     photo = save(tmp_path / "a.jpg")
-    [path] = filled(desk.complete(photo, CENTER, Settings(as_png=True), folder)).completions
+    [path] = filled(service.complete(photo, CENTER, Settings(as_png=True), folder)).completions
     assert path.suffix == ".png" and np.array_equal(pixels(path)[~CENTER], pixels(photo)[~CENTER])
 
 
-def test_a_photo_without_a_face_is_told(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_a_photo_without_a_face_is_told(service: Service, tmp_path: Path, folder: Path) -> None:
     photo = save(tmp_path / "a.png", np.full((100, 100, 3), 128, dtype=np.uint8))
-    with pytest.raises(DeskError, match="no face"):
-        list(desk.complete(photo, np.eye(100) > 0, Settings(), folder))
+    with pytest.raises(ServiceError, match="no face"):
+        list(service.complete(photo, np.eye(100) > 0, Settings(), folder))
 
 
 @pytest.fixture
@@ -345,8 +337,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_fault_59_a_search_past_its_deadline_ends_with_the_best_so_far_and_says_so(
     encoder_weights: Weights, tmp_path: Path, folder: Path, steps: list[int]
 ) -> None:
-    desk, photo = Desk(encoder_weights, Limits(seconds=1e-9)), save(tmp_path / "a.png")
-    result = filled(desk.complete(photo, CENTER, Settings("paper"), folder))
+    service, photo = Service(encoder_weights, Limits(seconds=1e-9)), save(tmp_path / "a.png")
+    result = filled(service.complete(photo, CENTER, Settings("paper"), folder))
     assert steps == [0] and SOLVERS["paper"].steps > 1000
     assert any("the search was stopped after" in note for note in result.notes)
     assert np.array_equal(pixels(result.completions[0])[~CENTER], FACE[~CENTER])
@@ -355,18 +347,18 @@ def test_fault_59_a_search_past_its_deadline_ends_with_the_best_so_far_and_says_
 def test_fault_59_holds_for_each_photo_of_a_batch(
     encoder_weights: Weights, tmp_path: Path, folder: Path, steps: list[int]
 ) -> None:
-    desk = Desk(encoder_weights, Limits(seconds=1e-9))
+    service = Service(encoder_weights, Limits(seconds=1e-9))
     photos = [save(tmp_path / "a.png"), save(tmp_path / "b.png", 255 - FACE)]
-    told, _, _ = finished(desk.batch(photos, "center", [], Settings("paper"), folder))
+    told, _, _ = finished(service.batch(photos, "center", [], Settings("paper"), folder))
     assert steps == [0, 0] and all("the search was stopped after" in line for line in told)
 
 
 # Batches
 
 
-def test_a_batch_by_name_holds_a_completion_of_each_photo(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_a_batch_by_name_holds_a_completion_of_each_photo(service: Service, tmp_path: Path, folder: Path) -> None:
     photos = [save(tmp_path / "a.png"), save(tmp_path / "b.png", 255 - FACE)]
-    told, files, report = finished(desk.batch(photos, "center", [], Settings(), folder))
+    told, files, report = finished(service.batch(photos, "center", [], Settings(), folder))
     assert told == ["a.png: completed", "b.png: completed"]
     assert [record["photo"] for record in report["photos"]] == ["a.png", "b.png"]
     for photo, data in zip(photos, files.values(), strict=True):
@@ -374,22 +366,22 @@ def test_a_batch_by_name_holds_a_completion_of_each_photo(desk: Desk, tmp_path: 
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["one for all", "one each"])
-def test_a_batch_by_masks(desk: Desk, tmp_path: Path, folder: Path, each: bool) -> None:
+def test_a_batch_by_masks(service: Service, tmp_path: Path, folder: Path, each: bool) -> None:
     photos = [save(tmp_path / "a.png"), save(tmp_path / "b.png", 255 - FACE)]
     holes = [CENTER, np.roll(CENTER, 8, axis=0)] if each else [CENTER]
     masks = [save(tmp_path / "m" / f"{name}.png", white(hole)) for name, hole in zip("ab", holes, strict=False)]
-    _, files, _ = finished(desk.batch(photos, "", masks, Settings(), folder))
+    _, files, _ = finished(service.batch(photos, "", masks, Settings(), folder))
     for photo, data, hole in zip(photos, files.values(), holes if each else holes * 2, strict=True):
         assert same_outside(photo, data, hole)
 
 
 def test_a_broken_photo_among_others_is_told_and_nothing_says_where_files_lie(
-    desk: Desk, tmp_path: Path, folder: Path
+    service: Service, tmp_path: Path, folder: Path
 ) -> None:
     text = tmp_path / "b.png"
     text.write_text("text")
     photos = [save(tmp_path / "a.png"), text, save(tmp_path / "c.png", np.full((100, 100, 3), 9, dtype=np.uint8))]
-    told, files, report = finished(desk.batch(photos, "center", [], Settings(), folder))
+    told, files, report = finished(service.batch(photos, "center", [], Settings(), folder))
     assert list(files) == ["a.png"] and same_outside(photos[0], files["a.png"], CENTER)
     statuses = {record["photo"]: (record["status"], record["reason"]) for record in report["photos"]}
     assert {name: status for name, (status, _) in statuses.items()} == {
@@ -401,48 +393,50 @@ def test_a_broken_photo_among_others_is_told_and_nothing_says_where_files_lie(
     assert len(told) == 3 and str(tmp_path) not in json.dumps([told, report])
 
 
-def test_a_photo_without_its_mask_is_told_without_where_masks_lie(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_a_photo_without_its_mask_is_told_without_where_masks_lie(
+    service: Service, tmp_path: Path, folder: Path
+) -> None:
     photos = [save(tmp_path / "a.png"), save(tmp_path / "b.png")]
     masks = [save(tmp_path / "m" / f"{name}.png", white(CENTER)) for name in "ac"]
-    told, files, report = finished(desk.batch(photos, "", masks, Settings(), folder))
+    told, files, report = finished(service.batch(photos, "", masks, Settings(), folder))
     assert list(files) == ["a.png"] and "no mask" in told[1]
     assert str(tmp_path) not in json.dumps([told, report])
 
 
 @pytest.mark.parametrize("names", [["a.png"] * 3, ["a-3.png", "a.png", "a.png"]], ids=" ".join)
-def test_photos_of_one_name_all_come_out(desk: Desk, tmp_path: Path, folder: Path, names: list[str]) -> None:
+def test_photos_of_one_name_all_come_out(service: Service, tmp_path: Path, folder: Path, names: list[str]) -> None:
     photos = [save(tmp_path / str(number) / name, FACE + number) for number, name in enumerate(names)]
-    _, files, _ = finished(desk.batch(photos, "center", [], Settings(), folder))
+    _, files, _ = finished(service.batch(photos, "center", [], Settings(), folder))
     assert len(files) == 3 and all(
         any(same_outside(photo, data, CENTER) for data in files.values()) for photo in photos
     )
 
 
-def test_broken_photos_of_one_name_are_both_told(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_broken_photos_of_one_name_are_both_told(service: Service, tmp_path: Path, folder: Path) -> None:
     broken = [tmp_path / name / "b.png" for name in ("1", "2")]
     for path in broken:
         path.parent.mkdir()
         path.write_text("text")
-    told, _, report = finished(desk.batch([save(tmp_path / "a.png"), *broken], "center", [], Settings(), folder))
+    told, _, report = finished(service.batch([save(tmp_path / "a.png"), *broken], "center", [], Settings(), folder))
     assert sum("b.png" in line for line in told) == 2
     assert [record["status"] for record in report["photos"]].count("failed") == 2
 
 
 def test_more_photos_or_masks_than_allowed_are_refused_before_any_is_copied(
-    desk: Desk, tmp_path: Path, folder: Path
+    service: Service, tmp_path: Path, folder: Path
 ) -> None:
     photo = save(tmp_path / "a.png")
     for photos, masks in (([photo] * 4, []), ([], []), ([photo], [photo] * 4)):
-        with pytest.raises(DeskError, match="give from 1 to 3|at most 3"):
-            list(desk.batch(photos, "center", masks, Settings(), folder))
+        with pytest.raises(ServiceError, match="give from 1 to 3|at most 3"):
+            list(service.batch(photos, "center", masks, Settings(), folder))
     assert not list(folder.iterdir())
 
 
-def test_a_batch_of_which_nothing_comes_out_is_told(desk: Desk, tmp_path: Path, folder: Path) -> None:
+def test_a_batch_of_which_nothing_comes_out_is_told(service: Service, tmp_path: Path, folder: Path) -> None:
     text = tmp_path / "b.png"
     text.write_text("text")
-    with pytest.raises(DeskError, match="none of the photos"):
-        list(desk.batch([text], "center", [], Settings(), folder))
+    with pytest.raises(ServiceError, match="none of the photos"):
+        list(service.batch([text], "center", [], Settings(), folder))
 
 
 def same_outside(photo: Path, data: bytes, hole: NDArray[np.bool_]) -> bool:
@@ -454,22 +448,22 @@ def same_outside(photo: Path, data: bytes, hole: NDArray[np.bool_]) -> bool:
 # Exploring
 
 
-def test_a_seed_repeats_its_faces_and_another_has_others(desk: Desk) -> None:
-    first, again, other = desk.sample(1, 2), desk.sample(1, 2), desk.sample(2, 2)
+def test_a_seed_repeats_its_faces_and_another_has_others(service: Service) -> None:
+    first, again, other = service.sample(1, 2), service.sample(1, 2), service.sample(2, 2)
     assert [face.shape for face in first] == [(96, 96, 3)] * 2
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert not np.array_equal(first[0], first[1])
 
 
-def test_a_face_has_its_number_however_many_are_drawn(desk: Desk) -> None:
-    sixteen = desk.sample(1, 16)
+def test_a_face_has_its_number_however_many_are_drawn(service: Service) -> None:
+    sixteen = service.sample(1, 16)
     for count in (1, 3, 15):
-        assert np.array_equal(desk.sample(1, count), sixteen[:count])
+        assert np.array_equal(service.sample(1, count), sixteen[:count])
 
 
-def test_a_walk_goes_from_the_one_face_of_the_sheet_to_the_other(desk: Desk, folder: Path) -> None:
-    faces = desk.sample(1, 16)
-    steps, film = desk.walk(1, 4, 2, folder)
+def test_a_walk_goes_from_the_one_face_of_the_sheet_to_the_other(service: Service, folder: Path) -> None:
+    faces = service.sample(1, 16)
+    steps, film = service.walk(1, 4, 2, folder)
     first, *between, last = np.split(steps, steps.shape[1] // 96, axis=1)
     for end, number in ((first, 4), (last, 2)):
         assert np.abs(end.astype(int) - faces[number]).max() <= 1  # the arc ends within rounding
@@ -479,42 +473,42 @@ def test_a_walk_goes_from_the_one_face_of_the_sheet_to_the_other(desk: Desk, fol
         assert getattr(animation, "n_frames", 1) > 2 * len(between)  # there and back
 
 
-def test_a_walk_to_the_face_itself_stands_still(desk: Desk, folder: Path) -> None:
-    steps, _ = desk.walk(1, 2, 2, folder)
-    face = desk.sample(1, 3)[2]
+def test_a_walk_to_the_face_itself_stands_still(service: Service, folder: Path) -> None:
+    steps, _ = service.walk(1, 2, 2, folder)
+    face = service.sample(1, 3)[2]
     for step in np.split(steps, steps.shape[1] // 96, axis=1):
         assert np.abs(step.astype(int) - face).max() <= 1
 
 
-def test_a_move_has_the_face_of_the_sheet_in_its_middle(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_move_has_the_face_of_the_sheet_in_its_middle(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def learnt(weights: Weights) -> dict[str, torch.Tensor]:
         asked.append(weights)
         return {label: torch.eye(8)[number] for number, label in enumerate(LABELS)}
 
-    monkeypatch.setattr(desk_module, "directions", learnt)
-    rows = [np.split(desk.move(1, 4, label), 7, axis=1) for label in LABELS]
+    monkeypatch.setattr(service_module, "directions", learnt)
+    rows = [np.split(service.move(1, 4, label), 7, axis=1) for label in LABELS]
     assert len(asked) == 1  # learnt once
-    face = desk.sample(1, 5)[4]
+    face = service.sample(1, 5)[4]
     for row in rows:
         assert np.abs(row[3].astype(int) - face).max() <= 1
         assert (row[0] != row[6]).any()
     assert any((rows[0][0] != row[0]).any() for row in rows[1:])
 
 
-def test_a_direction_that_is_none_is_told(desk: Desk) -> None:
-    with pytest.raises(DeskError, match="choose one of"):
-        desk.move(0, 0, "up")
+def test_a_direction_that_is_none_is_told(service: Service) -> None:
+    with pytest.raises(ServiceError, match="choose one of"):
+        service.move(0, 0, "up")
 
 
-def test_networks_that_make_no_faces_have_no_directions(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "directions", partial(directions, count=20))
+def test_networks_that_make_no_faces_have_no_directions(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "directions", partial(directions, count=20))
     with pytest.raises(DatasetError):
-        desk.move(0, 0, next(iter(LABELS)))
+        service.move(0, 0, next(iter(LABELS)))
 
 
-def test_an_example_is_a_photo_to_complete(desk: Desk, tmp_path: Path) -> None:
-    example = desk.example(0)
-    assert example.shape == (192, 192, 3) and np.array_equal(example, desk.example(0))
-    assert not np.array_equal(example, desk.example(1))
+def test_an_example_is_a_photo_to_complete(service: Service, tmp_path: Path) -> None:
+    example = service.example(0)
+    assert example.shape == (192, 192, 3) and np.array_equal(example, service.example(0))
+    assert not np.array_equal(example, service.example(1))

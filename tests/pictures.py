@@ -1,0 +1,36 @@
+"""Pictures that several tests use, and ways to write and read them."""
+
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+PORTRAIT = skimage.data.astronaut()[0:230, 110:340]  # one face, small, so that the detector is quick
+FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  # aligned, to untrained networks
+CENTER = np.zeros((32, 32), dtype=bool)
+CENTER[8:24, 8:24] = True
+NO_FACE = np.full((100, 100, 3), 128, dtype=np.uint8)
+
+
+def save(path: Path, pixels: NDArray[Any] | Image.Image = FACE, **settings: Any) -> Path:
+    """Write a picture; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels.astype(np.uint8))
+    image.save(path, **settings)
+    return path
+
+
+def save_all(folder: Path, faces: NDArray[np.uint8]) -> Path:
+    """Write faces (N, S, S, 3) as 000.png, 001.png and so on."""
+    for index, face in enumerate(faces):
+        save(folder / f"{index:03d}.png", face)
+    return folder
+
+
+def pixels(path: str | Path | IO[bytes]) -> NDArray[np.uint8]:
+    """Read a picture in its own mode."""
+    with Image.open(path) as image:
+        return np.asarray(image)
