@@ -86,7 +86,7 @@ def align_folder(
     records = _tidy_records(output)
     kinds = {(record["template"], record["size"]) for record in records.values()}
     if not options.overwrite and not kinds <= {(options.template, options.size)}:
-        raise PhotoError(f"{output} holds crops of another template or size; choose another folder, or --overwrite")
+        raise PhotoError(f"{output} holds crops of another template or size; choose another folder, or overwrite them")
 
     done, mine = set(), defaultdict(set)
     for crop, record in records.items():
@@ -135,7 +135,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
             if options.missing and (options.overwrite or not (options.missing / task.name).exists()):
                 nothing = np.zeros(photo.pixels.shape[:2], dtype=bool)
                 write_photo(options.missing / task.name, photo.pixels, photo, nothing)
-            return Result(task.photo, "no face", reason="no face found; a greater --upsample finds smaller ones")
+            return Result(task.photo, "no face", reason="no face found; more upsampling finds smaller ones")
         if options.faces == "single" and len(faces) > 1:
             return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, one wanted")
         crops = []
@@ -160,7 +160,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
                 and not options.overwrite
                 and read_records(output).get(record["crop"], {}).get("source") != task.source
             ):
-                raise PhotoError(f"{path} exists and is not this photo's crop; move it, or pass --overwrite")
+                raise PhotoError(f"{path} exists and is not this photo's crop; move it, or overwrite it")
             _write_crop(path, pixels, output / RECORDS, record)
         for stale in task.mine - {record["crop"] for _, _, record in crops}:
             (output / stale).unlink(missing_ok=True)

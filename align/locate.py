@@ -86,7 +86,7 @@ def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Templ
         NoFaceError: the eyes lie on one point or outside the photo, or the template has more than eyes.
     """
     if template != TEMPLATES["face"]:
-        raise NoFaceError(f"two eyes do not place a face of the template {template.name}; give its --landmarks")
+        raise NoFaceError(f"two eyes do not place a face of the template {template.name}; give its landmarks")
     left, right = np.reshape(eyes, (2, 2))
     height, width = shape
     if not all(0 <= x < width and 0 <= y < height for x, y in (left, right)):

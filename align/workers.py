@@ -107,7 +107,7 @@ def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) 
                 worker.kill()
         raise WorkerError(
             "a worker process died, perhaps for want of memory; what was done so far is kept: "
-            "run the same command again, or with fewer --jobs"
+            "run the same command again, or with fewer jobs"
         ) from error
     finally:
         ended.set()
@@ -189,7 +189,7 @@ def _ray(jobs: int) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise EngineError('--engine ray needs Ray; run: pip install "dcgan-completion[cluster]"') from error
+        raise EngineError('the engine ray needs Ray; run: pip install "dcgan-completion[cluster]"') from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # which tells the time that every run took, and more
     if ray.is_initialized():
         yield ray

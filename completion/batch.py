@@ -190,7 +190,7 @@ def _complete(
     outputs = _files(output, options)
     existing = [str(item) for item in outputs if item.exists()]
     if existing and not options.overwrite:
-        raise PhotoError(f"the output {existing[0]} exists; give --overwrite or another --output")
+        raise PhotoError(f"the output {existing[0]} exists; overwrite it or choose another output")
     photo = read_photo(path)
     named = holes.split_name(options.mask) is not None
     faces = _given_faces(completer, photo, path, root, options)

@@ -123,7 +123,7 @@ class FaceCompleter:
         faces = locate.locate(pixels, self.template, self.size, every)
         if not faces:
             raise NoFaceError(
-                "no face was found; say where it is (--landmarks, --box or --eyes), "
+                "no face was found; say where it is (landmarks, box or eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
         return faces
@@ -192,7 +192,7 @@ class FaceCompleter:
         owner = self._owners(hole, faces)
         if (owner < 0).all():
             raise NoFaceError(
-                "no face was found under the hole; mark part of one, say where it is (--landmarks, --box or --eyes), "
+                "no face was found under the hole; mark part of one, say where it is (landmarks, box or eyes), "
                 f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
             )
         touched = [face for index, face in enumerate(faces) if (owner == index).any()]

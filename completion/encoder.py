@@ -89,7 +89,7 @@ def train_encoder(
     if saved is not None:
         check_same_run(saved, asdict(config), data_sha256, folder)
         if saved["weights_sha256"] != weights.sha256:
-            raise CheckpointError(f"{folder} was begun with other weights; give the same ones or another --out")
+            raise CheckpointError(f"{folder} was begun with other weights; give the same ones or another run folder")
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         step, seconds = saved["step"], saved["seconds"]
@@ -285,4 +285,4 @@ def _check_finite(sums: dict[str, Tensor], E: Encoder) -> None:
     odd = [name for name, value in sums.items() if not torch.isfinite(value)]
     odd += [name for name, value in E.named_parameters() if not torch.isfinite(value).all()]
     if odd:
-        raise TrainingError(f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower --lr")
+        raise TrainingError(f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower lr")

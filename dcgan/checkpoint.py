@@ -113,7 +113,7 @@ def pick_device(name: str) -> torch.device:
         raise DeviceError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"{name} was asked for, but {torch.cuda.device_count()} CUDA devices are here; use --device cpu"
+            f"{name} was asked for, but {torch.cuda.device_count()} CUDA devices are here; use the device cpu"
         )
     return device
 

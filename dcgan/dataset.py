@@ -101,7 +101,7 @@ class Batches:
     ) -> None:
         if len(faces) < batch:
             raise DatasetError(
-                f"the data set has {len(faces)} images, fewer than a batch of {batch}; add images or lower --batch"
+                f"the data set has {len(faces)} images, fewer than a batch of {batch}; add images or lower the batch"
             )
         self._faces = torch.from_numpy(faces).to(device)
         self._order: tuple[int, Tensor] | None = None  # of the newest epoch

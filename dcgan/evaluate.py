@@ -234,7 +234,7 @@ def _compare_reconstruction(faces: _Faces, weights: Weights, result: Evaluation)
 
 def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
     percents = {"median": 50, "1st percentile": 1}
-    training, note = faces.training, "needs --train"
+    training, note = faces.training, "needs training faces"
     if training is None:
         names = [f"nearest training face, {by}, {name}" for by in ("descriptor", "pixels") for name in percents]
         result.figures += [Figure(name, None, None, "as real", note) for name in names]
@@ -263,7 +263,7 @@ def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> 
 def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
     path = result.options.fid_weights
     if path is None:
-        result.figures.append(Figure("FID", None, None, "less", "needs --fid-weights"))
+        result.figures.append(Figure("FID", None, None, "less", "needs the Inception weights"))
         return
     from torchmetrics.image.fid import FrechetInceptionDistance
 

@@ -34,7 +34,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     """
     saved = load_checkpoint(folder)
     if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; expected the --out folder of python -m dcgan train")
+        raise CheckpointError(f"{folder} has no checkpoint; expected the run folder of python -m dcgan train")
     config = saved["config"]
     network = network_config(config["network"])
     G, D = Generator(network), Discriminator(network)

@@ -121,11 +121,11 @@ def check_same_run(saved: dict[str, Any], config: dict[str, Any], data_sha256: s
         CheckpointError: it is another run.
     """
     if saved["data_sha256"] != data_sha256:
-        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another --out")
+        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another run folder")
     ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
     odd = [name for name in ours if ours[name] != theirs.get(name)]
     if odd or ours.keys() != theirs.keys():
         raise CheckpointError(
             f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
-            "(config.json has them) or another --out"
+            "(config.json has them) or another run folder"
         )

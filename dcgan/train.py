@@ -61,7 +61,7 @@ def train(
     # Load the data.
     group = group or Group()
     if config.batch % group.size:
-        raise ConfigError(f"a batch of {config.batch} cannot be shared among {group.size} processes; change --batch")
+        raise ConfigError(f"a batch of {config.batch} cannot be shared among {group.size} processes; change the batch")
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
     data_sha256 = digest(faces)
     a_step = config.batch * config.d_steps
@@ -131,8 +131,8 @@ def train(
                 if varied and apart < _COLLAPSED * real_apart - 1e-6:  # real faces may be all one, too
                     raise TrainingError(
                         f"the samples have become one and the same (MS-SSIM of pairs {watched['alike']:.2f}, of real "
-                        f"faces {alike_real:.2f}); the checkpoints from before are kept. Raise --r1 and "
-                        "--r2, lower --lr, or try another --loss"
+                        f"faces {alike_real:.2f}); the checkpoints from before are kept. Raise r1 and "
+                        "r2, lower lr, or try another loss"
                     )
                 stats = (stats or {"kimg": images / 1000}) | watched
                 # Where steps are fast, a picture is left out rather than that training waits for it.
@@ -189,7 +189,7 @@ def _check_finite(sums: dict[str, list[Tensor]], engine: Engine) -> None:
     odd += engine.not_finite()
     if odd:
         raise TrainingError(
-            f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower --lr or raise --r1 and --r2"
+            f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower lr or raise r1 and r2"
         )
 
 

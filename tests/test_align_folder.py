@@ -372,7 +372,7 @@ def test_a_file_that_is_not_ours_is_not_overwritten_unasked(raw, aligned):
     save(aligned / "a.png", NO_FACE)
     before = (aligned / "a.png").read_bytes()
     [result] = run(raw, aligned).values()
-    assert result.status == "failed" and "--overwrite" in result.reason
+    assert result.status == "failed" and "overwrite it" in result.reason
     assert (aligned / "a.png").read_bytes() == before
     assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned"}
     check_records(aligned)

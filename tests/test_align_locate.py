@@ -99,7 +99,7 @@ def test_a_box_that_is_none_places_no_face(box: list[float]) -> None:
 
 
 def test_other_templates_need_landmarks(tmp_path: Path) -> None:
-    with pytest.raises(NoFaceError, match="--landmarks"):
+    with pytest.raises(NoFaceError, match="give its landmarks"):
         locate.align_by_eyes([10, 10, 20, 10], (230, 230), TEMPLATES["outer-eyes-nose"], 64)
 
 

@@ -271,7 +271,7 @@ def test_what_lacks_something_is_left_out(small_weights: Weights) -> None:
     assert small_weights.encoder is None
     rows = rows_of(small_weights, FACES[:2], None, holes=("center",), slow_limit=1)
     assert [method for _, method in rows] == ["fast", "paper", "bamos", *RIM]
-    with pytest.raises(CompareError, match="none of linear, mean can be used; give --train"):
+    with pytest.raises(CompareError, match="none of linear, mean can be used; give training faces"):
         rows_of(small_weights, FACES[:2], None, methods=("linear", "mean"))
     with pytest.raises(CompareError, match="3 training faces are too few"):
         rows_of(small_weights, FACES[:2], TRAINING[:3], methods=("mean",))
@@ -395,7 +395,7 @@ def test_notes_tell_what_is_left_out(
     words = ["--weights", small_weights_file, "--methods", "fast", "linear", "telea"]
     assert run(folder, *words) == 0
     notes = [
-        "linear is left out: it needs --train",
+        "linear is left out: it needs training faces",
         "fast is the solver search: the weights have no encoder",
     ]
     assert capsys.readouterr().err.splitlines()[:2] == notes

@@ -392,7 +392,7 @@ def test_outputs_that_exist_are_replaced_only_on_demand(
     photo = save(tmp_path / "a.png")
     save(done / "a.strip.png", NO_FACE)
     assert complete(photo, "--strip") == 2
-    assert f"{done / 'a.strip.png'} exists; give --overwrite" in capsys.readouterr().err
+    assert f"{done / 'a.strip.png'} exists; overwrite it" in capsys.readouterr().err
     assert files(done) == ["a.strip.png"] and np.array_equal(pixels(done / "a.strip.png"), NO_FACE)
     assert complete(photo, "--strip", "--overwrite") == 0
     assert not np.array_equal(pixels(done / "a.strip.png"), NO_FACE)
@@ -608,7 +608,7 @@ def test_a_second_run_does_what_is_missing(
     assert [record["status"] for record in records] == ["skipped", "skipped", "completed"]
     assert complete(raw) == 0 and capsys.readouterr().err == "0 completed, 0 failed, 3 skipped\n"
     assert complete(raw / "1.png") == 2  # where a person waits for this very photo
-    assert "exists; give --overwrite" in capsys.readouterr().err
+    assert "exists; overwrite it" in capsys.readouterr().err
 
 
 def test_no_file_lands_on_another_photo_s_completion(

@@ -100,7 +100,7 @@ def test_without_training_faces_the_halves_are_the_floor(small_weights: Weights)
     assert found["precision"][1] == found["recall"][1] == 0
     assert found["face found"][1] == 0  # the detector's floor is the first half
     absent = [figure for figure in result.figures if figure.fake is None]
-    assert [figure.note for figure in absent] == ["needs --train"] * 4 + ["needs --fid-weights"]
+    assert [figure.note for figure in absent] == ["needs training faces"] * 4 + ["needs the Inception weights"]
     assert "neighbours.png" not in result.pictures
 
 

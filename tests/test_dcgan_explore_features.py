@@ -118,7 +118,7 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--data", "cifar10"], "cifar10 needs --root"),
+        (["--data", "cifar10"], "cifar10 needs a root"),
         (["--data", "cifar10", "--root", "."], "does not hold the files of cifar10"),
         (["--data", "svhn", "--root", "."], "does not hold the files of svhn"),
         (["--data", "absent"], "absent has 0 sub-folders"),

@@ -85,9 +85,7 @@ def launch(
             css=_CSS,
         )
     except OSError as error:
-        raise OSError(
-            f"port {port} at {host} is taken, or not this machine's; give another --port or --host"
-        ) from error
+        raise OSError(f"port {port} at {host} is taken, or not this machine's; choose another port or host") from error
     except ServerFailedToStartError as error:  # Gradio waits for five seconds
         raise OSError("the page did not start in time: the machine is too busy; try again") from error
     return state

@@ -54,7 +54,7 @@ def refusal(error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    words = re.sub(r"say where it is \(--.*?\), ", "", str(error))  # which only the command line can be told
+    words = re.sub(r"say where it is \(.*?\), ", "", str(error))  # the page has no such fields
     return plain(words[:1].upper() + words[1:])
 
 

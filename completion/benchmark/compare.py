@@ -154,7 +154,7 @@ def spread(faces: NDArray[np.uint8], limit: int, seed: int) -> NDArray[np.uint8]
 def lacking(names: tuple[str, ...], encoder: bool, training: bool) -> dict[str, str]:
     """The methods that do not have what they need, and what that is."""
     needs = {} if encoder else dict.fromkeys(WITH_ENCODER, "weights with an encoder")
-    needs |= {} if training else dict.fromkeys(LEARNING, "--train")
+    needs |= {} if training else dict.fromkeys(LEARNING, "training faces")
     return {name: needs[name] for name in sorted(names) if name in needs}
 
 

@@ -346,7 +346,7 @@ def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | 
             raise ValueError("a label is no object")
     except (OSError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f'--labels {arguments.labels} cannot be read ({error}); expected {{"name": {{"with": [...], '
+            f'the labels {arguments.labels} cannot be read ({error}); expected {{"name": {{"with": [...], '
             '"without": [...]}} in JSON'
         ) from error
     return arithmetic(weights, labels, lists, arguments.count, arguments.seed)

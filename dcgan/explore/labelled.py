@@ -88,7 +88,7 @@ def _torchvision(data: str, root: Path | None) -> tuple[list[NDArray[np.uint8]],
     from torchvision import datasets
 
     if root is None:
-        raise DatasetError(f"{data} needs --root, the folder with its files")
+        raise DatasetError(f"{data} needs a root, the folder with its files")
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     counts = []
