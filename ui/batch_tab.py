@@ -38,7 +38,7 @@ def batch_tab(service: Service) -> None:
 
     def completed(
         photos: Sequence[str] | None, named: str, masks: Sequence[str] | None, solver: str, seed: float
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[dict[Any, Any]]:
         """Complete several photos: a ZIP with the completions and a report."""
         lines: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
@@ -46,10 +46,10 @@ def batch_tab(service: Service) -> None:
             holes = [Path(file) for file in masks or []]
             for item in service.batch(files, named, holes, Settings(solver, seed=to_seed(seed)), Path(folder)):
                 if isinstance(item, Path):
-                    yield ["\n".join(["Done.", *lines]), str(item)]
+                    yield {told: "\n".join(["Done.", *lines]), archive: str(item)}
                 else:
                     lines.append(f"* {plain(item)}")
-                    yield ["\n".join([f"{len(lines)} of {len(files)}:", *lines]), None]
+                    yield {told: "\n".join([f"{len(lines)} of {len(files)}:", *lines]), archive: None}
 
     event = run.click(
         calmly_each(completed),

@@ -127,13 +127,13 @@ def complete_tab(service: Service) -> None:
 
     def opened(path: dict[str, Any] | None) -> Any:
         if path is None:
-            return [gr.skip()] * 6
+            return {status: gr.skip()}
         try:
             return show(Path(path["path"]))
         except PhotoError as error:
-            return [*closed()[:-1], refusal(error)]
+            return closed() | {status: refusal(error)}
 
-    def show(path: Path) -> list[Any]:
+    def show(path: Path) -> dict[Any, Any]:
         shown, faces = service.load(path)
         found = "No face was found" if not faces else "1 face was found" if faces == 1 else f"{faces} faces were found"
         what = (
@@ -141,24 +141,30 @@ def complete_tab(service: Service) -> None:
             if faces
             else f"{found}. Paint over what is missing of the face: perhaps it is found once it is not in the way."
         )
-        return [
-            gr.update(value=str(path), visible=False),
-            gr.update(value=_on_editor(shown), canvas_size=shown.shape[1::-1], visible=True),
-            gr.update(visible=True),
-            gr.update(visible=True),
-            "",
-            what,
-        ]
+        return {
+            photo: gr.update(value=str(path), visible=False),
+            editor: gr.update(value=_on_editor(shown), canvas_size=shown.shape[1::-1], visible=True),
+            another: gr.update(visible=True),
+            tools: gr.update(visible=True),
+            named: "",
+            status: what,
+        }
 
-    def shown_example(seed: int) -> Iterator[list[Any]]:
+    def shown_example(seed: int) -> Iterator[dict[Any, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "example.png")
             write_photo(path, service.example(seed))
-            yield [*show(path), seed + 1]
+            yield show(path) | {next_example: seed + 1}
 
-    def closed() -> list[Any]:
-        hidden = [gr.update(visible=False)] * 2
-        return [gr.update(value=None, visible=True), gr.update(value=None, visible=False), *hidden, "", _FIRST]
+    def closed() -> dict[Any, Any]:
+        return {
+            photo: gr.update(value=None, visible=True),
+            editor: gr.update(value=None, visible=False),
+            another: gr.update(visible=False),
+            tools: gr.update(visible=False),
+            named: "",
+            status: _FIRST,
+        }
 
     def drawn(path: dict[str, Any] | None, value: dict[str, Any] | None, **hole: Any) -> dict[str, Any]:
         """The editor with another hole on the same background."""
@@ -175,41 +181,45 @@ def complete_tab(service: Service) -> None:
         hole = service.hole(loaded(path), drawn=_layers(value))
         return _on_editor(_background(value), service.drawing(~hole))
 
-    def fill(*inputs: Any) -> Iterator[list[Any]]:
+    def fill(*inputs: Any) -> Iterator[dict[Any, Any]]:
         try:
             yield from filling(*inputs)
         except InputError as error:
-            yield [*[gr.skip()] * 5, refusal(error)]
+            yield {status: refusal(error)}
 
-    def filling(path: Any, value: Any, *chosen: Any) -> Iterator[list[Any]]:
-        photo = loaded(path)
+    def filling(path: Any, value: Any, *chosen: Any) -> Iterator[dict[Any, Any]]:
+        file = loaded(path)
         solver, candidates, blend, seed, weight, as_png = chosen
         settings = Settings(solver, whole(candidates), blend, whole(seed), weight, bool(as_png))
-        hole = service.hole(photo, drawn=_layers(value))
+        hole = service.hole(file, drawn=_layers(value))
         if not hole.any():
             raise ServiceError("Nothing is painted over yet: take the brush and paint over what is missing.")
-        hidden = gr.update(visible=False)
-        yield [gr.update(visible=True), hidden, hidden, hidden, hidden, "Looking for the face ..."]
+        yield {
+            growing: gr.update(visible=True),
+            **{component: gr.update(visible=False) for component in (slider, gallery, download, files)},
+            status: "Looking for the face ...",
+        }
         with tempfile.TemporaryDirectory() as folder:
-            for item in service.complete(photo, hole, settings, Path(folder), _stem(path)):
+            for item in service.complete(file, hole, settings, Path(folder), _stem(path)):
                 if not isinstance(item, Filled):
-                    yield [item, *[gr.skip()] * 4, "Filling ..."]
+                    yield {growing: item, status: "Filling ..."}
                     continue
                 several = len(item.cuts) > 1
                 after = service.shown(item.completions[0])
-                yield [
-                    gr.update(value=after, visible=False),
-                    gr.update(value=(item.before, after), visible=True),
-                    gr.update(value=item.cuts, visible=several, selected_index=0),
-                    gr.update(value=str(item.completions[0]), visible=True),
-                    gr.update(value=[str(file) for file in [*item.completions, *item.files]], visible=True),
-                    _told(item, several),
-                ]
+                written = [str(path) for path in [*item.completions, *item.files]]
+                yield {
+                    growing: gr.update(value=after, visible=False),
+                    slider: gr.update(value=(item.before, after), visible=True),
+                    gallery: gr.update(value=item.cuts, visible=several, selected_index=0),
+                    download: gr.update(value=str(item.completions[0]), visible=True),
+                    files: gr.update(value=written, visible=True),
+                    status: _told(item, several),
+                }
 
-    def chosen(event: gr.SelectData, pair: Any, files: Any) -> list[Any]:
+    def chosen(event: gr.SelectData, pair: Any, written: Any) -> dict[Any, Any]:
         """Show a candidate, and let it be downloaded."""
-        file = files[event.index]["path"]
-        return [(pair[0]["path"], service.shown(Path(file))), file]
+        file = written[event.index]["path"]
+        return {slider: (pair[0]["path"], service.shown(Path(file))), download: file}
 
     shown = [photo, editor, another, tools, named, status]
     photo.input(opened, photo, shown, preprocess=False, **QUIET, **ALONE)

@@ -52,18 +52,18 @@ def explore_tab(service: Service) -> None:
         """Sixteen generated faces of a seed."""
         return [(face, str(number)) for number, face in enumerate(service.sample(to_seed(seed), _FACES), start=1)]
 
-    def walked(seed: float, start: float, end: float) -> Iterator[list[Any]]:
+    def walked(seed: float, start: float, end: float) -> Iterator[dict[Any, Any]]:
         """From one face of a seed to another: a film and its steps."""
         with tempfile.TemporaryDirectory() as folder:
             side_by_side, path = service.walk(to_seed(seed), _number(start), _number(end), Path(folder))
-            yield [str(path), side_by_side]
+            yield {film: str(path), steps: side_by_side}
 
     def moving(seed: float, number: float, direction: str) -> NDArray[np.uint8]:
         """A face of a seed with less and more of a feature."""
         return service.move(to_seed(seed), _number(number), direction)
 
-    def clicked(end: float, event: gr.SelectData) -> list[float]:
-        return [end, event.index + 1]
+    def clicked(last: float, event: gr.SelectData) -> dict[Any, Any]:
+        return {start: last, end: event.index + 1}
 
     sample.click(calmly(sampled), seed, sheet, api_name="sample", **ALONE)
     walk.click(calmly_each(walked), [seed, start, end], [film, steps], api_name="walk", **ALONE)
