@@ -14,9 +14,11 @@ import weights
 from align.files import atomic_write
 from dcgan.checkpoint import (
     CheckpointError,
+    DeviceError,
     Weights,
     WeightsError,
     _digest,
+    load,
     load_checkpoint,
     load_weights,
     save_checkpoint,
@@ -249,6 +251,20 @@ def test_changed_absent_and_unknown_embedded_weights(tmp_path: Path, monkeypatch
     with pytest.raises(weights.WeightsFileError, match="no weights named 'dogs'"):
         weights.path("dogs")
     assert weights.resolve("mine.safetensors") == Path("mine.safetensors")
+
+
+def test_weights_are_loaded_by_name_or_from_a_file(
+    tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(weights.DEFAULT, "cpu").sha256 == load_weights(weights.path()).sha256
+    assert load(str(small_weights_file), torch.device("cpu")).generator.config.size == 32
+    with pytest.raises(WeightsError, match="no weights named 'dogs'"):
+        load("dogs", "cpu")
+    with pytest.raises(DeviceError, match="tpu"):
+        load(weights.DEFAULT, "tpu")
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(WeightsError, match="install again"):
+        load(weights.DEFAULT, "cpu")
 
 
 def test_what_a_killed_save_left_is_removed_when_the_run_goes_on(tmp_path: Path) -> None:
