@@ -348,7 +348,7 @@ def test_the_picture_shows_truth_hole_and_methods(small_weights: Weights, tmp_pa
     made = [item for item in compare(small_weights, FACES, None, options) if isinstance(item, Task | Row)]
     for item in made:
         report.add(item)
-    report.save_all(tmp_path)
+    report.write(tmp_path)
     truth, hole, telea, paper = np.split(read_photo(tmp_path / "center.png").pixels, 4)
     task, first, second = made
     assert isinstance(task, Task) and isinstance(first, Row) and isinstance(second, Row)
@@ -413,7 +413,7 @@ def test_notes_tell_what_is_left_out(
         (["val", "--weights", "absent.safetensors"], "absent.safetensors"),
         (["val", "--device", "abacus"], "abacus"),
         (["val", "--out", "val"], "choose another folder"),
-        (["val", "--methods", "mean"], "give --train"),
+        (["val", "--methods", "mean"], "give training faces"),
         (["small"], "is 16x16, expected 32x32"),
     ],
 )
