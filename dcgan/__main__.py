@@ -362,11 +362,14 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
     """The preset, the networks of the weights to start from, and the flags that were given, which win."""
     preset = PRESETS[arguments.preset]
     network = preset.network
-    if arguments.start:  # weights bring their networks along
+    if arguments.start:  # weights bring their networks along, and grow where they are too small
         import weights
         from dcgan.checkpoint import load_weights
+        from dcgan.grow import grown_config
 
         network = load_weights(weights.resolve(arguments.start)).generator.config
+        if arguments.size is not None and arguments.size > network.size:
+            network = grown_config(network, arguments.size)
     network = replace(network, **_given(arguments, NetworkConfig))
     return replace(preset, network=network, **_given(arguments, TrainConfig))
 

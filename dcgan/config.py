@@ -25,7 +25,7 @@ class NetworkConfig:
     """The shape of G and D, stored with every checkpoint and every weights file.
 
     Attributes:
-        size: side of the images in pixels, 16, 32, 64 or 128.
+        size: side of the images in pixels: 16, 32, 64, 128 or 256.
         nz: length of z.
         z_prior: "normal" for N(0, 1), "uniform" for U(-1, 1), per dimension of z.
         ngf: channels of G's last hidden layer; each layer before it has twice as many.
@@ -33,7 +33,9 @@ class NetworkConfig:
         kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
         d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
         init: of D: "dcgan" for N(0, 0.02), as G always has it, "he" to keep the variance without batch norm.
-        upsample: "nearest" neighbours and then a 3x3 convolution in G, or the paper's "transposed" convolutions.
+        upsample: how G doubles its side: "nearest" neighbours and a 3x3 convolution, or the paper's "transposed"
+            convolutions; or the kind of each doubling from 4x4 on, separated by commas. A third kind, "grown", is
+            nearest without batch norm in the hidden layer before it (see dcgan.grow).
         network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
     """
 
@@ -49,15 +51,32 @@ class NetworkConfig:
     network: str = "dcgan"
 
     def __post_init__(self) -> None:
-        _one_of("size", self.size, (16, 32, 64, 128))
+        _one_of("size", self.size, (16, 32, 64, 128, 256))
         _one_of("z_prior", self.z_prior, ("normal", "uniform"))
         _one_of("kernel", self.kernel, (4, 5))
         _one_of("d_norm", self.d_norm, ("none", "batch", "spectral"))
         _one_of("init", self.init, ("he", "dcgan"))
-        _one_of("upsample", self.upsample, ("nearest", "transposed"))
+        kinds = self.upsample.split(",")
+        for kind in kinds:
+            _one_of("upsample", kind, ("nearest", "transposed", "grown"))
+        if len(kinds) not in (1, self.doublings):
+            raise ConfigError(
+                f"upsample has {len(kinds)} kinds, expected one for all or one for each of the {self.doublings} doublings"
+            )
         _one_of("network", self.network, ("dcgan", "mlp"))
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
+
+    @property
+    def doublings(self) -> int:
+        """How often G doubles its side, from 4x4 to the full size; D halves it as often."""
+        return self.size.bit_length() - 3
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each doubling, from 4x4 on."""
+        kinds = tuple(self.upsample.split(","))
+        return kinds if len(kinds) > 1 else kinds * self.doublings
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,8 @@ class TrainConfig:
 
     Attributes:
         network: the two networks.
-        start: weights to begin from, a name or a file, instead of random ones; empty for these.
+        start: weights to begin from, a name or a file, instead of random ones; empty for these. Networks of a smaller
+            size grow.
         kimg: length of the run in thousands of real images shown to D.
         batch: real images in a step of D; over all processes where there are several.
         loss: the game: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.

@@ -16,6 +16,7 @@ from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, sav
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
 from dcgan.engine import Engine, learning_rate, seeded
+from dcgan.grow import grow
 from dcgan.metrics import ms_ssim
 from dcgan.networks import Generator, sample_z
 from dcgan.parallel import Group
@@ -215,6 +216,8 @@ def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     if not config.start:
         return {}
     found = load_weights(weights.resolve(config.start))
+    if found.generator.config.size < config.network.size:
+        found = grow(found, config.network.size, config.seed)
     if found.generator.config != config.network:
         raise CheckpointError(
             f"the weights {config.start} are of other networks: {found.generator.config}; give the run their settings"
