@@ -156,12 +156,19 @@ def _encode(arguments: argparse.Namespace) -> int:
     from dcgan.dataset import load_faces
     from dcgan.device import pick_device
     from dcgan.encoder import train_encoder
+    from dcgan.grow import grow
     from dcgan.parallel import Group
 
     config = EncoderConfig(**_given(arguments, EncoderConfig))
     device = pick_device(arguments.device)
     trained = load_weights(weights.resolve(arguments.weights), device)
-    size = trained.generator.config.size
+    if config.start:
+        start = load_weights(weights.resolve(config.start), device)
+        trained = replace(trained, encoder=grow(start, trained.generator.config.size).encoder)
+    size = config.size or trained.generator.config.size
+    trained = grow(trained, size)
+    if arguments.nef is None and trained.encoder is not None:
+        config = replace(config, nef=trained.encoder.settings["nef"])
     faces = load_faces(arguments.faces, size, say)
     val = load_faces(arguments.val, size, say) if arguments.val else None
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")

@@ -61,7 +61,7 @@ class NetworkConfig:
             _one_of("upsample", kind, ("nearest", "transposed", "grown"))
         if len(kinds) not in (1, self.doublings):
             raise ConfigError(
-                f"upsample has {len(kinds)} kinds, expected one for all or one for each of the {self.doublings} doublings"
+                f"upsample has {len(kinds)} kinds, expected one, or one for each of the {self.doublings} doublings"
             )
         _one_of("network", self.network, ("dcgan", "mlp"))
         for name in ("nz", "ngf", "ndf"):
@@ -178,7 +178,10 @@ class EncoderConfig:
     """A training run of the encoder.
 
     Attributes:
-        nef: channels of E's first layer; each layer after it has twice as many.
+        size: side of the images in pixels; smaller networks grow to it. 0 for the size of the weights.
+        start: weights whose encoder E begins as, a name or a file; empty for the weights that it is trained for.
+        nef: channels of E's first layer; each layer after it has twice as many. Another than that of the E
+            among the weights begins a new E.
         skips: let E amend G's hidden layers, not only guess z.
         kimg: length of the run in thousands of real images shown to E.
         batch: real images in a step.
@@ -194,8 +197,12 @@ class EncoderConfig:
             as D, learns to tell the two apart; without, it stays as it is.
         penalty: weight of the critic's squared gradient on real images and on completed ones, halved.
         lr_critic: the critic's learning rate.
+        warm_kimg: thousands of images at the start that the critic alone learns from; over as many again the other
+            learning rates rise.
         lr: Adam's learning rate at the start.
         lr_end: the learning rate at the end of the run, on a cosine from `lr`.
+        lr_old: learning rate of grown networks' older layers, as a multiple of that of the new ones.
+        lr_generator: G's learning rate as a multiple of E's; 0 leaves G as it is.
         ema_kimg: half-life of E's moving average, in thousands of images; 0 for E itself.
         flip: mirror half of the images.
         precision: "bf16" computes convolutions in bfloat16, "fp32" everything in float32.
@@ -205,6 +212,8 @@ class EncoderConfig:
         save_minutes: wall-clock between two checkpoints.
     """
 
+    size: int = 0
+    start: str = ""
     nef: int = 64
     skips: bool = True
     kimg: float = 300
@@ -219,8 +228,11 @@ class EncoderConfig:
     adversarial_weight: float = 0.05
     penalty: float = 1
     lr_critic: float = 1e-4
+    warm_kimg: float = 0
     lr: float = 1e-3
     lr_end: float = 2e-5
+    lr_old: float = 0.25
+    lr_generator: float = 0
     ema_kimg: float = 10
     flip: bool = True
     precision: str = "bf16"

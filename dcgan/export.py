@@ -64,14 +64,18 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
 
 def _export_encoder(folder: Path, path: Path, saved: dict[str, Any]) -> dict[str, Any]:
     start = load_weights(folder / START)
-    E = Encoder(start.generator.config, saved["config"]["nef"], saved["config"].get("skips", False))
+    config = saved["config"]
+    G = start.generator
+    E = Encoder(G.config, config["nef"], config.get("skips", False))
     E.load_state_dict(saved["ema"])
+    if "ema_g" in saved:
+        G.load_state_dict(saved["ema_g"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
-    facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
+    facts["images"] = saved["step"] * config["batch"] + begun.get("images", 0)
     facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
-    facts["training"] = saved["config"]
-    save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    facts["training"] = config
+    save_weights(path, G, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
     return facts
 
 

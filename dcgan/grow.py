@@ -23,11 +23,11 @@ def grown_config(config: NetworkConfig, size: int) -> NetworkConfig:
     Raises:
         ConfigError: the networks cannot grow, or not to that size.
     """
-    if config.network != "dcgan" or config.d_norm != "none":
-        raise ConfigError(
-            f"networks of kind {config.network} with {config.d_norm} norm in D cannot grow; expected dcgan with none"
-        )
     while config.size < size:
+        if config.network != "dcgan" or config.d_norm != "none":
+            raise ConfigError(
+                f"networks of kind {config.network} with {config.d_norm} norm in D cannot grow; expected dcgan, none"
+            )
         least = min(config.ngf, config.ndf) // 2
         if least < 6:
             raise ConfigError(f"networks of width {2 * least} cannot grow: two channels for each colour are needed")
@@ -65,6 +65,21 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
                 _grow_encoder(weights.encoder, E)
         weights = replace(weights, generator=G, discriminator=D, encoder=E)
     return weights
+
+
+def new_and_old(network: Generator | Encoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters of the layers that growing made or widened, and all others."""
+    grown = network.config.kinds.count("grown")
+    new: list[nn.Module] = []
+    if grown:
+        convolutions = [layer for layer in network.layers if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        if isinstance(network, Encoder):
+            new = convolutions[: grown + 1] + list(network.skips[-grown:] if len(network.skips) else [])
+        else:
+            new = convolutions[-grown - 1 :]
+    found = [parameter for module in new for parameter in module.parameters()]
+    known = {id(parameter) for parameter in found}
+    return found, [parameter for parameter in network.parameters() if id(parameter) not in known]
 
 
 def _grow_generator(old: Generator, new: Generator) -> None:
