@@ -178,6 +178,10 @@ BENCHMARK_HOLES = {
 SLOW, LEARNING, WITH_ENCODER = ("paper", "bamos"), ("mean", "linear"), ("thorough",)
 METHODS = ("fast", *WITH_ENCODER, *SLOW, "telea", "ns", "biharmonic", *LEARNING)
 
+# On whole photos: holes, see completion.benchmark.whole.draw_hole; and methods, the default ones.
+WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")
+WHOLE_METHODS = ("fast", "thorough", "fast+alpha", "telea", "ns")
+
 
 @dataclass(frozen=True)
 class BenchmarkOptions:

@@ -18,6 +18,7 @@ from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_checkpoint, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
+from dcgan.grow import new_and_old
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
@@ -41,15 +42,16 @@ def train_encoder(
     device: torch.device,
     val: NDArray[np.uint8] | None = None,
 ) -> Steps[TrainingStep]:
-    """Train E for a G that stays as it is, or carry on where the folder's newest checkpoint stands.
+    """Train E, or resume where the folder's newest checkpoint stands.
 
-    With an adversarial loss a critic, which begins as D, learns to tell completed faces from real ones.
+    With an adversarial loss a critic, which begins as D, learns to tell completed faces from real ones. G stays as it
+    is unless it has a learning rate of its own. An E that begins as another, and G, keep their batch norms' statistics.
 
     As `train`: what is random is a function of the seed and the step, and closing the iterator saves a checkpoint.
 
     Args:
         config: the run's settings; only `kimg` may differ from those that the folder was begun with.
-        weights: G and D, on any device; an E of the same width among them is carried on.
+        weights: G and D, on any device, of the size of the faces; an E among them is trained on.
         faces: uint8 (N, S, S, 3).
         folder: the run folder; gets what `train` writes, and a copy of the weights.
         device: where to compute; the faces go there, too.
@@ -68,16 +70,21 @@ def train_encoder(
 
     # Build E and its average beside G and the critic.
     torch.manual_seed(config.seed)
-    G, critic = weights.generator, deepcopy(weights.discriminator)
+    G, critic, begun = deepcopy(weights.generator), deepcopy(weights.discriminator), weights.encoder
     E = Encoder(G.config, config.nef, config.skips)
     for network in (G, critic, E):
         network.to(device).to(memory_format=torch.channels_last)
-    begun = weights.encoder
     if begun is not None and carries_on(begun, E):
         E.load_state_dict(begun.state_dict(), strict=False)  # skips that it has not begin at nothing
-    ema = deepcopy(E).eval().requires_grad_(False)
-    optimiser = torch.optim.Adam(E.parameters(), config.lr, (0.9, 0.99), fused=True)
+        E.eval()
+    ema, ema_g = deepcopy(E).eval().requires_grad_(False), deepcopy(G).requires_grad_(False)
+    optimiser = torch.optim.Adam(_rates(config, E, 1), config.lr, (0.9, 0.99), fused=True)
     parts: dict[str, Any] = {"E": E, "ema": ema, "optimiser": optimiser}
+    if config.lr_generator > 0:
+        G.requires_grad_(True)
+        for group in _rates(config, G, config.lr_generator):
+            optimiser.add_param_group(group)
+        parts |= {"G": G, "ema_g": ema_g}
     if config.adversarial_weight > 0:
         opt_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
         parts |= {"critic": critic, "opt_critic": opt_critic}
@@ -107,7 +114,10 @@ def train_encoder(
         save_checkpoint(folder, step * config.batch, state)
 
     def rate() -> float:
-        return cosine(config.lr, config.lr_end, step * config.batch / (config.kimg * 1000))
+        """0 while the critic warms up, then a rise to the cosine."""
+        warm_ups = step * config.batch / (config.warm_kimg * 1000) if config.warm_kimg else 2.0
+        rise = min(1.0, max(0.0, warm_ups - 1))
+        return rise * cosine(config.lr, config.lr_end, step * config.batch / (config.kimg * 1000))
 
     sums: dict[str, Tensor] = {}
     ticked = step, seconds
@@ -115,14 +125,17 @@ def train_encoder(
     try:
         while step * config.batch < config.kimg * 1000:
             began = time.monotonic()
-            optimiser.param_groups[0]["lr"] = rate()
+            for group in optimiser.param_groups:
+                group["lr"] = rate() * group["share"]
             real = to_tensor(batches.at(step))
             critic.requires_grad_(False)
             optimiser.zero_grad(set_to_none=True)
             with autocast:
                 losses, completed = _losses(config, E, G, critic, real, seeded(config.seed, 3, step))
-            torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()
-            optimiser.step()
+            if rate() > 0:
+                weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
+                torch.stack(weighted).sum().backward()
+                optimiser.step()
             if config.adversarial_weight > 0:
                 critic.requires_grad_(True)
                 opt_critic.zero_grad(set_to_none=True)
@@ -134,6 +147,8 @@ def train_encoder(
             step += 1
             images = step * config.batch
             update_average(ema, E, config.ema_kimg, images, config.batch)
+            if config.lr_generator > 0:
+                update_average(ema_g, G, config.ema_kimg, images, config.batch)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach()
             last = images >= config.kimg * 1000
@@ -153,9 +168,9 @@ def train_encoder(
             if last or crosses(images, config.batch, config.sample_kimg):
                 with torch.no_grad(), autocast:
                     shown = _spread(seen, _SHOWN)
-                    run.grid(_pictures(ema, G, shown.to(device)), images, columns=len(shown))
+                    run.grid(_pictures(ema, ema_g, shown.to(device)), images, columns=len(shown))
                     if val is not None:
-                        stats |= {"kimg": images / 1000} | _measure(ema, G, seen, device)
+                        stats |= {"kimg": images / 1000} | _measure(ema, ema_g, seen, device)
             if stats:
                 run.tick(stats)
             if time.monotonic() - last_save > config.save_minutes * 60:
@@ -191,15 +206,26 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; run python -m dcgan encode to the first one")
     start = load_weights(folder / START)
-    E = Encoder(start.generator.config, saved["config"]["nef"], saved["config"].get("skips", False))
+    config = saved["config"]
+    G = start.generator
+    E = Encoder(G.config, config["nef"], config.get("skips", False))
     E.load_state_dict(saved["ema"])
+    if "ema_g" in saved:
+        G.load_state_dict(saved["ema_g"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
-    facts["images"] = saved["step"] * saved["config"]["batch"] + begun.get("images", 0)
+    facts["images"] = saved["step"] * config["batch"] + begun.get("images", 0)
     facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
-    facts["training"] = saved["config"]
-    save_weights(path, start.generator, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    facts["training"] = config
+    save_weights(path, G, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
     return facts
+
+
+def _rates(config: EncoderConfig, network: Encoder | Generator, share: float) -> list[dict[str, Any]]:
+    """Parameter groups for Adam, each with its share of the learning rate."""
+    new, old = new_and_old(network)
+    rate = config.lr_old if new else 1
+    return [{"params": part, "share": times} for part, times in ((new, share), (old, share * rate)) if part]
 
 
 def _losses(

@@ -115,15 +115,21 @@ def _add_encode(commands: Any) -> None:
 
 def _encode(arguments: argparse.Namespace) -> int:
     from completion.encoder import train_encoder
-    from dcgan.checkpoint import load
+    from dcgan.checkpoint import load, pick_device
     from dcgan.dataset import load_faces
+    from dcgan.grow import grow
     from dcgan.parallel import Group
-    from dcgan.sampling import device_of
 
     config = EncoderConfig(**_given(arguments, EncoderConfig))
-    trained = load(arguments.weights, arguments.device)
-    device = device_of(trained.generator)
-    size = trained.generator.config.size
+    device = pick_device(arguments.device)
+    trained = load(arguments.weights, device)
+    if config.start:
+        start = load(config.start, device)
+        trained = replace(trained, encoder=grow(start, trained.generator.config.size).encoder)
+    size = config.size or trained.generator.config.size
+    trained = grow(trained, size)
+    if arguments.nef is None and trained.encoder is not None:
+        config = replace(config, nef=trained.encoder.settings["nef"])
     faces = load_faces(arguments.faces, size, say)
     val = load_faces(arguments.val, size, say) if arguments.val else None
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
@@ -314,10 +320,13 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
     """The preset, the networks of the weights to start from, and the flags that were given, which win."""
     preset = PRESETS[arguments.preset]
     network = preset.network
-    if arguments.start:  # weights bring their networks along
+    if arguments.start:  # weights bring their networks along, and grow where they are too small
         from dcgan.checkpoint import load
+        from dcgan.grow import grown_config
 
         network = load(arguments.start, "cpu").generator.config
+        if arguments.size is not None and arguments.size > network.size:
+            network = grown_config(network, arguments.size)
     network = replace(network, **_given(arguments, NetworkConfig))
     return replace(preset, network=network, **_given(arguments, TrainConfig))
 

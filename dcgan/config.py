@@ -8,6 +8,7 @@ from align.errors import InputError
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
 Precision = Literal["bf16", "fp32"]
+Upsample = Literal["nearest", "transposed", "grown"]
 
 
 class ConfigError(InputError):
@@ -36,7 +37,7 @@ class NetworkConfig:
     """The shape of G and D, stored with every checkpoint and every weights file.
 
     Attributes:
-        size: side of the images in pixels, 16, 32, 64 or 128.
+        size: side of the images in pixels: 16, 32, 64, 128 or 256.
         nz: length of z.
         z_prior: "normal" for N(0, 1), "uniform" for U(-1, 1), per dimension of z.
         ngf: channels of G's last hidden layer; each layer before it has twice as many.
@@ -44,7 +45,9 @@ class NetworkConfig:
         kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
         d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
         init: of D: "dcgan" for N(0, 0.02), as G always has it, "he" to keep the variance without batch norm.
-        upsample: "nearest" neighbours and then a 3x3 convolution in G, or the paper's "transposed" convolutions.
+        upsample: how G doubles its side: "nearest" neighbours and a 3x3 convolution, or the paper's "transposed"
+            convolutions; or the kind of each doubling from 4x4 on, separated by commas. A third kind, "grown", is
+            nearest without batch norm in the hidden layer before it (see dcgan.grow).
         network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
     """
 
@@ -56,14 +59,32 @@ class NetworkConfig:
     kernel: Literal[4, 5] = 4
     d_norm: Literal["none", "batch", "spectral"] = "none"
     init: Literal["he", "dcgan"] = "he"
-    upsample: Literal["nearest", "transposed"] = "nearest"
+    upsample: str = "nearest"
     network: Literal["dcgan", "mlp"] = "dcgan"
 
     def __post_init__(self) -> None:
-        _one_of("size", self.size, (16, 32, 64, 128))
+        _one_of("size", self.size, (16, 32, 64, 128, 256))
         _check_choices(self)
+        kinds = self.upsample.split(",")
+        for kind in kinds:
+            _one_of("upsample", kind, get_args(Upsample))
+        if len(kinds) not in (1, self.doublings):
+            raise ConfigError(
+                f"upsample has {len(kinds)} kinds, expected one, or one for each of the {self.doublings} doublings"
+            )
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
+
+    @property
+    def doublings(self) -> int:
+        """How often G doubles its side, from 4x4 to the full size; D halves it as often."""
+        return self.size.bit_length() - 3
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each doubling, from 4x4 on."""
+        kinds = tuple(self.upsample.split(","))
+        return kinds if len(kinds) > 1 else kinds * self.doublings
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,8 @@ class TrainConfig:
 
     Attributes:
         network: the two networks.
-        start: weights to begin from, a name or a file, instead of random ones; empty for these.
+        start: weights to begin from, a name or a file, instead of random ones; empty for these. Networks of a smaller
+            size grow.
         kimg: length of the run in thousands of real images shown to D.
         batch: real images in a step of D; over all processes where there are several.
         loss: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
@@ -163,7 +185,10 @@ class EncoderConfig:
     """A training run of the encoder.
 
     Attributes:
-        nef: channels of E's first layer; each layer after it has twice as many.
+        size: side of the images in pixels; smaller networks grow to it. 0 for the size of the weights.
+        start: weights whose encoder E begins as, a name or a file; empty for the weights that it is trained for.
+        nef: channels of E's first layer; each layer after it has twice as many. Another than that of the E
+            among the weights begins a new E.
         skips: let E amend G's hidden layers, not only guess z.
         kimg: length of the run in thousands of real images shown to E.
         batch: real images in a step.
@@ -179,8 +204,12 @@ class EncoderConfig:
             as D, learns to tell the two apart; without, it stays as it is.
         penalty: weight of the critic's squared gradient on real images and on completed ones, halved.
         lr_critic: the critic's learning rate.
+        warm_kimg: thousands of images at the start that the critic alone learns from; over as many again the other
+            learning rates rise.
         lr: Adam's learning rate at the start.
         lr_end: the learning rate at the end of the run, on a cosine from `lr`.
+        lr_old: learning rate of grown networks' older layers, as a multiple of that of the new ones.
+        lr_generator: G's learning rate as a multiple of E's; 0 leaves G as it is.
         ema_kimg: half-life of E's moving average, in thousands of images; 0 for E itself.
         flip: mirror half of the images.
         precision: "bf16" computes convolutions in bfloat16, "fp32" everything in float32.
@@ -190,6 +219,8 @@ class EncoderConfig:
         save_minutes: wall-clock between two checkpoints.
     """
 
+    size: int = 0
+    start: str = ""
     nef: int = 64
     skips: bool = True
     kimg: float = 300
@@ -204,8 +235,11 @@ class EncoderConfig:
     adversarial_weight: float = 0.05
     penalty: float = 1
     lr_critic: float = 1e-4
+    warm_kimg: float = 0
     lr: float = 1e-3
     lr_end: float = 2e-5
+    lr_old: float = 0.25
+    lr_generator: float = 0
     ema_kimg: float = 10
     flip: bool = True
     precision: Precision = "bf16"

@@ -1,6 +1,5 @@
 """G and D of the DCGAN (Radford, Metz and Chintala, ICLR 2016, section 3), and the encoder E of known pixels."""
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
@@ -13,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dcgan.config import NetworkConfig
 
 _MLP_UNITS = (256, 512)  # of G; D has them in reverse
+SLOPE = 0.2  # of every LeakyReLU
 
 Skip = Callable[[Tensor], Tensor]  # a hidden layer of G to what is added to it
 
@@ -29,18 +29,20 @@ class Generator(nn.Module):
         self.config = config
         layers: list[nn.Module] = []
         if config.network == "mlp":
-            widths = (config.nz, *_MLP_UNITS)
-            for inside, outside in pairwise(widths):
+            units = (config.nz, *_MLP_UNITS)
+            for inside, outside in pairwise(units):
                 layers += [nn.Linear(inside, outside), nn.ReLU()]
-            layers += [nn.Linear(widths[-1], 3 * config.size**2), nn.Unflatten(1, (3, config.size, config.size))]
+            layers += [nn.Linear(units[-1], 3 * config.size**2), nn.Unflatten(1, (3, config.size, config.size))]
         else:
-            doublings = int(math.log2(config.size)) - 2  # from 4x4 to the full size
-            channels = config.ngf * 2 ** (doublings - 1)
-            layers.append(nn.ConvTranspose2d(config.nz, channels, 4, bias=False))  # (N, 8 ngf, 4, 4) at size 64
-            for _ in range(doublings - 1):
-                layers += [nn.BatchNorm2d(channels), nn.ReLU(), *_doubled(config, channels, channels // 2, bias=False)]
-                channels //= 2
-            layers += [nn.BatchNorm2d(channels), nn.ReLU(), *_doubled(config, channels, 3)]
+            widths = [config.ngf * 2**index for index in reversed(range(config.doublings))] + [3]
+            first, *others = config.kinds
+            layers.append(nn.ConvTranspose2d(config.nz, widths[0], 4, bias=first == "grown"))  # (N, 8 ngf, 4, 4) at 64
+            for (inside, outside), kind, following in zip(
+                pairwise(widths), config.kinds, [*others, "output"], strict=True
+            ):
+                layers += [nn.ReLU()] if kind == "grown" else [nn.BatchNorm2d(inside), nn.ReLU()]
+                bias = following in ("grown", "output")  # where no batch norm follows, which has its own
+                layers += _doubled(kind, config.kernel, inside, outside, bias)
         self.layers = nn.Sequential(*layers, nn.Tanh())
         _initialise(self, "dcgan")
 
@@ -67,19 +69,18 @@ class Discriminator(nn.Module):
         if config.network == "mlp":
             widths = (3 * config.size**2, *reversed(_MLP_UNITS))
             self.blocks = nn.ModuleList(
-                nn.Sequential(nn.Flatten(), nn.Linear(inside, outside), nn.LeakyReLU(0.2))
+                nn.Sequential(nn.Flatten(), nn.Linear(inside, outside), nn.LeakyReLU(SLOPE))
                 for inside, outside in pairwise(widths)
             )
             self.head: nn.Module = nn.Linear(widths[-1], 1)
         else:
-            halvings = int(math.log2(config.size)) - 2
-            widths = (3, *(config.ndf * 2**index for index in range(halvings)))
+            widths = (3, *(config.ndf * 2**index for index in range(config.doublings)))
             self.blocks = nn.ModuleList()
             for index, (inside, outside) in enumerate(pairwise(widths)):
                 norm = config.d_norm == "batch" and index > 0  # never on D's input
                 convolution = nn.Conv2d(inside, outside, config.kernel, 2, (config.kernel - 1) // 2, bias=not norm)
                 norms = [nn.BatchNorm2d(outside)] if norm else []
-                self.blocks.append(nn.Sequential(convolution, *norms, nn.LeakyReLU(0.2)))
+                self.blocks.append(nn.Sequential(convolution, *norms, nn.LeakyReLU(SLOPE)))
             self.head = nn.Conv2d(widths[-1], 1, 4)
         _initialise(self, config.init)
         if config.d_norm == "spectral":
@@ -111,18 +112,19 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.settings = {"nef": nef, "skips": skips}
-        halvings = int(math.log2(config.size)) - 2
-        widths = (4, *(nef * 2**index for index in range(halvings)))
+        widths = (4, *(nef * 2**index for index in range(config.doublings)))
         hidden = widths[-1] // 2
         layers: list[nn.Module] = []
-        for inside, outside in pairwise(widths):
-            layers += [nn.Conv2d(inside, outside, 4, 2, 1, bias=False), nn.BatchNorm2d(outside), nn.LeakyReLU(0.2)]
-        layers += [nn.Conv2d(widths[-1], hidden, 4, bias=False), nn.BatchNorm2d(hidden), nn.LeakyReLU(0.2)]
+        for (inside, outside), kind in zip(pairwise(widths), reversed(config.kinds), strict=True):
+            norm = kind != "grown"
+            layers.append(nn.Conv2d(inside, outside, 4, 2, 1, bias=not norm))
+            layers += [nn.BatchNorm2d(outside), nn.LeakyReLU(SLOPE)] if norm else [nn.LeakyReLU(SLOPE)]
+        layers += [nn.Conv2d(widths[-1], hidden, 4, bias=False), nn.BatchNorm2d(hidden), nn.LeakyReLU(SLOPE)]
         layers += [nn.Conv2d(hidden, config.nz, 1), nn.Flatten()]
         self.layers = nn.Sequential(*layers, nn.Tanh() if config.z_prior == "uniform" else nn.Identity())
         self.skips = nn.ModuleList(
             _Skip(nef * 2**index, config.ngf * 2**index)
-            for index in reversed(range(halvings))
+            for index in reversed(range(config.doublings))
             if skips and config.network == "dcgan"
         )
 
@@ -155,7 +157,7 @@ class _Skip(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(seen + channels, channels // 2, 1, bias=False),
             nn.BatchNorm2d(channels // 2),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(SLOPE),
             nn.Conv2d(channels // 2, channels, 3, padding=1),
         )
         for value in self.layers[-1].parameters():
@@ -178,18 +180,18 @@ def _near_known(hole: Tensor, level: Tensor) -> Tensor:
     return (4 * share).clamp(max=1)
 
 
-def _doubled(config: NetworkConfig, inside: int, outside: int, bias: bool = True) -> list[nn.Module]:
+def _doubled(kind: str, kernel: int, inside: int, outside: int, bias: bool) -> list[nn.Module]:
     """Layers from (N, inside, S, S) to (N, outside, 2S, 2S)."""
-    if config.upsample == "nearest":
+    if kind != "transposed":
         return [nn.Upsample(scale_factor=2), nn.Conv2d(inside, outside, 3, padding=1, bias=bias)]
-    padding = (1, 0) if config.kernel == 4 else (2, 1)  # with which the side is doubled exactly
-    return [nn.ConvTranspose2d(inside, outside, config.kernel, 2, *padding, bias=bias)]
+    padding = (1, 0) if kernel == 4 else (2, 1)  # with which the side is doubled exactly
+    return [nn.ConvTranspose2d(inside, outside, kernel, 2, *padding, bias=bias)]
 
 
 def _initialise(network: nn.Module, rule: str) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and rule == "he":
-            nn.init.kaiming_normal_(module.weight, a=0.2)
+            nn.init.kaiming_normal_(module.weight, a=SLOPE)
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dcgan.checkpoint import CheckpointError, load, load_checkpoint, save_checkpoint
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
+from dcgan.grow import grow
 from dcgan.metrics import ms_ssim
 from dcgan.networks import Generator
 from dcgan.parallel import Group
@@ -197,7 +198,9 @@ def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     """Copy the weights that the run begins from into its networks; returns what is known of them."""
     if not config.start:
         return {}
-    found = load(config.start, engine.device)
+    found = load(config.start, "cpu")
+    if found.generator.config.size < config.network.size:
+        found = grow(found, config.network.size, config.seed)
     if found.generator.config != config.network:
         raise CheckpointError(
             f"the weights {config.start} are of other networks: {found.generator.config}; give the run their settings"
