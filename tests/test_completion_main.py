@@ -666,10 +666,10 @@ def test_weights_that_a_worker_cannot_use_are_2(
     save(raw / "b.png")
     file = tmp_path / "once.safetensors"
     file.write_bytes(small_weights_file.read_bytes())
-    load = batch.load_weights
+    load = batch.load
 
-    def load_and_remove(path: Path, device: object) -> object:
-        loaded = load(path, str(device))
+    def load_and_remove(name: str, device: str) -> object:
+        loaded = load(name, device)
         file.unlink()
         return loaded
 

@@ -255,7 +255,7 @@ def changes(page: Any, before: NDArray[np.uint8]) -> None:
     raise AssertionError("the editor shows no other hole")
 
 
-def test_a_hole_by_name_is_that_of_the_desk(
+def test_a_hole_by_name_is_that_of_the_service(
     visit: Callable[[], Any], face: NDArray[np.uint8], tmp_path: Path, encoder_weights: Weights
 ) -> None:
     photo = save(tmp_path / "a.png", face)

@@ -93,7 +93,7 @@ def test_help_has_every_option_with_its_default(capsys: pytest.CaptureFixture[st
     assert "(7860)" in told and "143 stopped by SIGTERM" in told
 
 
-def test_the_limits_are_those_of_the_desk_unless_others_are_given() -> None:
+def test_the_limits_are_those_of_the_service_unless_others_are_given() -> None:
     arguments = build_parser().parse_args([])
     given = (arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
     assert Limits(*given) == Limits()
