@@ -195,7 +195,9 @@ def _tell(result: Result, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed" or (verbose and result.reason):
-        tqdm.write(f"{shown(result.photo)}: {result.reason}", file=sys.stderr)
+        # The library names options, the command line its flags for them.
+        reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
+        tqdm.write(f"{shown(result.photo)}: {reason}", file=sys.stderr)
     for output in result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
