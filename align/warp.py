@@ -39,6 +39,13 @@ class Alignment:
         """Pixels of the crop per pixel of the photo, along the longer axis of an affine fit."""
         return float(np.linalg.norm(self.matrix[:, :2], ord=2))
 
+    def resized(self, size: int) -> "Alignment":
+        """The same part of the photo as a crop of another size."""
+        times = size / self.size
+        matrix = self.matrix * times
+        matrix[:, 2] += (times - 1) / 2  # pixel centres lie half a pixel inside of the border
+        return Alignment(matrix, size)
+
     def apply(self, points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
         """Points (..., 2) of the photo to points of the crop."""
         return transform(self.matrix, points)

@@ -24,6 +24,7 @@ from dcgan.tensors import to_image
 
 _POOL = 8  # candidates for each one that is shown; of these the better quarter takes part
 _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
+_FINEST_PX = 2048  # largest side at which a named hole is drawn
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
@@ -131,7 +132,7 @@ class FaceCompleter:
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, faces: Sequence[Alignment], seed: int = 0
     ) -> NDArray[np.bool_]:
-        """The hole that a mask's name means on a photo's faces.
+        """The hole that a mask's name means on a photo's faces, its outline as fine as the photo.
 
         Args:
             pixels: uint8 (H, W, 3).
@@ -146,10 +147,15 @@ class FaceCompleter:
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
         for face in faces:
+            drawn = face  # holes made of the crop's pixels keep their size, the others are drawn as fine as the photo
+            if not holes.is_lattice(mask):
+                drawn = face.resized(min(_FINEST_PX, max(self.size, round(self.size / face.scale))))
             landmarks = find_landmarks(pixels, face) if holes.needs_landmarks(mask) else None
-            in_crop = holes.named_hole(mask, self.size, np.random.default_rng(seed), landmarks)
+            if landmarks is not None:
+                landmarks = drawn.apply(transform(face.inverse, landmarks))
+            in_crop = holes.named_hole(mask, drawn.size, np.random.default_rng(seed), landmarks)
             ys, xs = np.nonzero(face.footprint((height, width)))
-            u, v = np.round(face.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
+            u, v = np.round(drawn.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
             hole[ys, xs] |= in_crop[v, u]
         return hole
 
