@@ -38,6 +38,7 @@ REGISTRY = {
     ),
 }
 DEFAULT = "faces-64"
+AUTO = "auto"  # every file of the registry; each face gets the one that fits its size
 VERSION = "0.1.0"
 
 
