@@ -17,6 +17,7 @@ from align.warp import Alignment, fit, invert, transform
 _COARSE_PX = 1200
 # dlib's detector knows faces up to 30 degrees or so from upright.
 _TURNS = (45, -45, 90, -90, 135, -135, 180)
+_FAINT_PX, _FAINT = 800, -0.5  # size and least score for faces of which little is visible
 _CLEAR = 0.5  # least score of a face in a turned photo, where there are eight times as many chances to err
 # The eyes in the detector's boxes, x and y as shares of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
@@ -42,7 +43,7 @@ def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool 
 def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
     """The faces that are found in a tenth of a second; of a large photo, in a smaller copy of it."""
     scale = _scale(photo)
-    faces = find_faces(_shrunk(photo), template.points, upsample=int(scale == 1))
+    faces = find_faces(_shrunk(photo, scale), template.points, upsample=int(scale == 1))
     return _fits(template, [transform(invert(_shrinking(scale)), points) for points in faces], size)
 
 
@@ -53,7 +54,7 @@ def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[A
         found = _fits(template, find_faces(photo, template.points, upsample=0), size)
         if found:
             return found
-    small = _shrunk(photo)
+    small = _shrunk(photo, scale)
     side = sum(small.shape[:2])
     for degrees in _TURNS:
         turn = _turn(small.shape[:2], degrees)
@@ -65,6 +66,13 @@ def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[A
         if back:
             return _fits(template, back, size)
     return []
+
+
+def find_faint(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
+    """What may be a face, the likeliest first: for photos that must hold one, though little of it is visible."""
+    scale = min(1.0, _FAINT_PX / max(photo.shape[:2]))
+    faces = find_faces(_shrunk(photo, scale), template.points, upsample=int(scale == 1), least=_FAINT)
+    return _fits(template, [transform(invert(_shrinking(scale)), points) for points in faces], size)
 
 
 def is_among(face: Alignment, others: Sequence[Alignment]) -> bool:
@@ -169,8 +177,7 @@ def _scale(photo: NDArray[np.uint8]) -> float:
     return min(1.0, _COARSE_PX / max(photo.shape[:2]))
 
 
-def _shrunk(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = _scale(photo)
+def _shrunk(photo: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     if scale == 1:
         return photo
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from align.landmarks import find_landmarks
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion import holes
-from completion.blend import blend, grain, inpaint, match_means
+from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import Solver
 from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
@@ -26,6 +27,7 @@ _POOL = 8  # candidates for each one that is shown; of these the better quarter 
 _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
 _ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
 _FINEST_PX = 2048  # largest side at which a named hole is drawn
+_WIDE_PX = 20  # parts of a hole beside the faces that are wider get structure, not only colour
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
@@ -213,8 +215,14 @@ class FaceCompleter:
         owner = self._owners(hole, touched)
         block = holes.LOWRES_SCALE if lowres else 1
         ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
-        fills, contexts = [known] * candidates, []
         sources = {}
+        if (owner < 0).any():
+            outside = np.zeros_like(hole)
+            outside[hole] = owner < 0
+            sources["surroundings"] = outside
+            if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
+                known = grain(surroundings(known, hole, outside), outside, hole, _WIDE_PX, seed)
+        fills, contexts = [known] * candidates, []
         for number, alignment in enumerate(touched):
             part = np.zeros_like(hole)
             part[hole] = owner == number
@@ -240,9 +248,6 @@ class FaceCompleter:
                 fills[index] = blend(fills[index], generated, part, self.blend)
                 if scale > 1 and self.blend != "none":
                     fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
-        if (owner < 0).any():
-            sources["surroundings"] = np.zeros_like(hole)
-            sources["surroundings"][hole] = owner < 0
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
         yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)), stopped)
 
@@ -302,6 +307,9 @@ class FaceCompleter:
                 if new and (self._owners(rest, [face]) >= 0).any():
                     found.append(face)
                     hidden += photo is pixels
+        if not found:  # a face of which little is visible, rather than none
+            faint = locate.find_faint(known, self.template, self.size)
+            found = [face for face in faint if (self._owners(hole, [face]) >= 0).any()][:1]
         return found, hidden
 
     def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
