@@ -244,7 +244,7 @@ def fill(
         each SearchStep, then the Filling.
     """
     began = time.monotonic()
-    pure = False  # a generation, of a face of which nothing is known
+    pure, search_seconds = False, 0.0  # a generation, of a face of which nothing is visible
     for item in completer.complete(pixels, hole, faces, seed, lowres, candidates, seconds):
         if isinstance(item, Completion):
             completion = item

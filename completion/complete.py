@@ -28,6 +28,7 @@ _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain 
 _ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
 _FINEST_PX = 2048  # largest side at which a named hole is drawn
 _WIDE_PX = 20  # parts of a hole beside the faces that are wider get structure, not only colour
+_THIN, _SCRATCHED = 0.015, 0.3  # half the width of a scratch by the crop's side; most of a crop that scratches cover
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
@@ -213,19 +214,25 @@ class FaceCompleter:
             )
         touched = [face for index, face in enumerate(faces) if (owner == index).any()]
         owner = self._owners(hole, touched)
+        sides = [face.size / face.scale for face in touched]
+        # Of scratches their surroundings say more than a network does, unless little else of the face is visible.
+        scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
+        classical = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
+        outside = np.zeros_like(hole)
+        outside[hole] = owner < 0
+        known = _continued(known, hole, classical, outside, seed)
+        classical |= outside
+        sources = {"surroundings": classical} if classical.any() else {}
+        left = hole & ~classical
         block = holes.LOWRES_SCALE if lowres else 1
         ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
-        sources = {}
-        if (owner < 0).any():
-            outside = np.zeros_like(hole)
-            outside[hole] = owner < 0
-            sources["surroundings"] = outside
-            if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
-                known = grain(surroundings(known, hole, outside), outside, hole, _WIDE_PX, seed)
         fills, contexts = [known] * candidates, []
         for number, alignment in enumerate(touched):
             part = np.zeros_like(hole)
             part[hole] = owner == number
+            part &= left
+            if not part.any():
+                continue
             sources[f"face {number + 1}"] = part
             weights = self.weights[alignment.size]
             solver = self._settings(weights, block)
@@ -234,7 +241,7 @@ class FaceCompleter:
                 solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
             scale = 1 / alignment.scale  # a pixel of the crop in the photo's
             crop = alignment.warp(known)
-            in_crop = self._hole_in_crop(hole, alignment)
+            in_crop = self._hole_in_crop(left, alignment)
             source = alignment.warp(pixels) if lowres else crop
             for step in solve(weights, source[None], in_crop[None], solver, seed, block):
                 yield SearchStep(number, len(touched), step, solver.steps, alignment, crop, in_crop)
@@ -249,7 +256,7 @@ class FaceCompleter:
                 if scale > 1 and self.blend != "none":
                     fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
-        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)), stopped)
+        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts or [0])), stopped)
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
         """Fill holes in many aligned faces at once, as `complete` does in one.
@@ -332,6 +339,34 @@ class FaceCompleter:
         x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
         beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
         return (share > 0) | beyond
+
+
+def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
+    """The parts of a hole that are thin, such as scratches, for a face whose crop has the given side: bool (H, W)."""
+    thin = np.zeros_like(hole)
+    radius = int(_THIN * side_px)
+    ys, xs = np.nonzero(hole)
+    box = tuple(slice(max(0, axis.min() - 2 * radius), axis.max() + 1 + 2 * radius) for axis in (ys, xs))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    # Wide parts get back the corners that the opening takes.
+    wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
+    thin[box] = hole[box] & (wide == 0)
+    return thin
+
+
+def _continued(
+    known: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    thin: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.uint8]:
+    """Continue the surroundings into the thin parts of a hole, and into those beside the faces where they are wide."""
+    if thin.any():
+        known = surroundings(known, hole, thin)
+    if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
+        known = grain(surroundings(known, hole, outside), outside, hole, _WIDE_PX, seed)
+    return known
 
 
 def _size(weights: Weights) -> int:
