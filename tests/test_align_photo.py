@@ -44,6 +44,12 @@ def png(width, height, *chunks, bits=8, colour=2, pixels=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def reread(file, *args, **settings):
+    """The photo that is read back from an encoded image."""
+    file.write_bytes(encode(*args, **settings))
+    return read_photo(file)
+
+
 def refusal(path, data=None):
     """The message of the PhotoError that reading raises."""
     if data is not None:
@@ -201,8 +207,7 @@ def test_every_orientation_is_read_upright(file, kind, orientation):
     exif[ExifTags.Base.Orientation] = orientation
     image = Image.fromarray(np.ascontiguousarray(stored))
     settings = {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}[kind]
-    file.write_bytes(encode(image, kind, exif=exif, **settings))
-    photo = read_photo(file)
+    photo = reread(file, image, kind, exif=exif, **settings)
     difference = photo.pixels.astype(int) - gradient()
     assert np.abs(difference).max() <= (6 if kind == "JPEG" else 0)
     assert np.array_equal(np.asarray(photo.image), photo.pixels)
@@ -220,8 +225,7 @@ def test_every_orientation_is_read_upright(file, kind, orientation):
     ],
 )
 def test_corrupt_exif_is_ignored(file, exif):
-    file.write_bytes(encode(Image.fromarray(gradient()), "JPEG", exif=exif, quality=100))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(gradient()), "JPEG", exif=exif, quality=100)
     assert photo.pixels.shape == (24, 32, 3)
     write_photo(file, photo.pixels, photo)
     assert read_photo(file).pixels.shape == (24, 32, 3)
@@ -265,8 +269,7 @@ def test_a_cmyk_profile_is_applied_and_dropped(file):
     header = struct.pack(">I4sI4s4s4s", at + len(body), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ")
     header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     profile = header + bytes(128 - len(header)) + table + body
-    file.write_bytes(encode(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=profile))
-    photo = read_photo(file)
+    photo = reread(file, Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG", icc_profile=profile)
     assert photo.icc_profile is None
     assert np.ptp(photo.pixels) <= 4 and 100 < photo.pixels.mean() < 140  # L* 50 is 119
 
@@ -281,8 +284,7 @@ def test_an_invalid_profile_of_a_cmyk_photo_is_ignored(file, profile):
 
 def test_16_bit_grey_is_scaled(file):
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16).reshape(16, 16)
-    file.write_bytes(encode(Image.fromarray(ramp), "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(ramp), "PNG")
     assert photo.image.mode == "L"
     assert np.array_equal(np.asarray(photo.image).ravel(), np.arange(256))
     assert np.array_equal(photo.pixels[..., 1].ravel(), np.arange(256))
@@ -302,8 +304,7 @@ def test_transparent_pixels_are_composited_on_white(file, mode):
     colours = gradient() if mode == "RGBA" else gradient(channels=1)
     alpha = gradient()[..., 1:2]
     stored = np.dstack([colours, alpha])
-    file.write_bytes(encode(Image.fromarray(stored), "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(stored), "PNG")
     assert photo.image.mode == mode and np.array_equal(np.asarray(photo.image), stored)
     assert np.abs(photo.pixels - (colours * (alpha / 255) + 255 * (1 - alpha / 255))).max() <= 1
     assert (photo.pixels[:, 0] == 255).all()
@@ -312,11 +313,9 @@ def test_transparent_pixels_are_composited_on_white(file, mode):
 def test_palettes_become_colours(file):
     colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
     image = Image.fromarray(colours).quantize(4)
-    file.write_bytes(encode(image, "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, image, "PNG")
     assert photo.image.mode == "RGB" and np.array_equal(photo.pixels, colours)
-    file.write_bytes(encode(image, "PNG", transparency=image.getpixel((1, 0))))
-    photo = read_photo(file)
+    photo = reread(file, image, "PNG", transparency=image.getpixel((1, 0)))
     assert photo.image.mode == "RGBA" and np.asarray(photo.image)[0, :, 3].tolist() == [255, 0, 255, 255]
     assert photo.pixels[0, 1].tolist() == [255, 255, 255] and photo.pixels[0, 0].tolist() == [255, 0, 0]
 
@@ -325,8 +324,7 @@ def test_palettes_become_colours(file):
 def test_a_transparent_colour_becomes_alpha(file, mode, key, kept):
     image = Image.new(mode, (4, 4), "white")
     image.putpixel((0, 0), key)
-    file.write_bytes(encode(image, "PNG", transparency=key))
-    photo = read_photo(file)
+    photo = reread(file, image, "PNG", transparency=key)
     assert photo.image.mode == kept
     assert np.asarray(photo.image)[..., -1].min() == 0 and (photo.pixels == 255).all()
 
@@ -334,15 +332,13 @@ def test_a_transparent_colour_becomes_alpha(file, mode, key, kept):
 def test_1_bit_becomes_black_and_white(file):
     image = Image.new("1", (4, 4), 0)
     image.putpixel((2, 1), 1)
-    file.write_bytes(encode(image, "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, image, "PNG")
     assert photo.image.mode == "L"
     assert photo.pixels[1, 2].tolist() == [255] * 3 and photo.pixels.sum() == 3 * 255
 
 
 def test_grey_stays_grey(file):
-    file.write_bytes(encode(Image.fromarray(gradient()[..., 0]), "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(gradient()[..., 0]), "PNG")
     assert photo.image.mode == "L"
     assert np.array_equal(photo.pixels, np.repeat(gradient(channels=1), 3, axis=2))
 
@@ -358,8 +354,7 @@ def test_integers_and_floats_are_scaled_and_not_clipped():
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (65_500, 1)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_thin_photos_are_read_and_written(file, size, kind):
-    file.write_bytes(encode(Image.new("RGB", size, (10, 200, 30)), kind))
-    photo = read_photo(file)
+    photo = reread(file, Image.new("RGB", size, (10, 200, 30)), kind)
     assert photo.pixels.shape == (size[1], size[0], 3)
     write_photo(file.with_suffix(".jpg"), photo.pixels, photo)
     assert read_photo(file.with_suffix(".jpg")).image.size == size
@@ -382,8 +377,7 @@ def exif_with_location():
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
 def test_exif_is_kept_without_location_and_orientation(file, suffix):
-    file.write_bytes(encode(Image.fromarray(gradient()), "JPEG", exif=exif_with_location()))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(gradient()), "JPEG", exif=exif_with_location())
     assert photo.image.size == (24, 32) and b"1999:09:09" not in photo.exif
     output = file.with_suffix(suffix)
     write_photo(output, photo.pixels, photo)
@@ -416,27 +410,23 @@ def test_thumbnail_xmp_and_comment_are_dropped(file):
 def test_exif_too_long_for_a_jpeg_is_dropped(file):
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "x" * 70_000
-    file.write_bytes(encode(Image.fromarray(gradient()), "PNG", exif=exif))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(gradient()), "PNG", exif=exif)
     write_photo(file.with_suffix(".jpg"), photo.pixels, photo)
     assert read_photo(file.with_suffix(".jpg")).exif is None
 
 
 def test_a_valid_profile_is_kept_and_a_broken_one_dropped(file):
     for profile, kept in ((SRGB, SRGB), (b"broken", None), (SRGB[:200], None)):
-        file.write_bytes(encode(Image.fromarray(gradient()), "PNG", icc_profile=profile))
-        assert read_photo(file).icc_profile == kept
+        assert reread(file, Image.fromarray(gradient()), "PNG", icc_profile=profile).icc_profile == kept
 
 
 def test_a_colour_profile_of_a_grey_photo_is_dropped(file):
-    file.write_bytes(encode(Image.fromarray(gradient()[..., 0]), "PNG", icc_profile=SRGB))
-    assert read_photo(file).icc_profile is None
+    assert reread(file, Image.fromarray(gradient()[..., 0]), "PNG", icc_profile=SRGB).icc_profile is None
 
 
 def test_a_jpeg_with_a_preview_is_not_an_animation(file):
     frames = [Image.fromarray(gradient()), Image.fromarray(gradient(12, 16))]
-    file.write_bytes(encode(frames[0], "MPO", save_all=True, append_images=frames[1:]))
-    assert read_photo(file).pixels.shape == (24, 32, 3)
+    assert reread(file, frames[0], "MPO", save_all=True, append_images=frames[1:]).pixels.shape == (24, 32, 3)
 
 
 def test_broken_links_are_refused_but_listed(tmp_path):
@@ -499,8 +489,7 @@ def test_pixels_outside_the_hole_are_identical(file, mode, suffix):
     stored = np.random.default_rng(1).integers(0, 256, (24, 32, channels), dtype=np.uint8)
     if "A" in mode:
         stored[:, :20, -1] = 0  # the colours of transparent pixels must be kept too
-    file.write_bytes(encode(Image.fromarray(stored.squeeze()), "PNG"))
-    photo = read_photo(file)
+    photo = reread(file, Image.fromarray(stored.squeeze()), "PNG")
     hole = np.zeros((24, 32), dtype=bool)
     hole[5:15, 10:30] = True
     before = np.asarray(photo.image).copy()
