@@ -19,6 +19,8 @@ _COARSE_PX = 1200
 # Rotations to try, in degrees: dlib's detector finds faces up to about 30 degrees from upright.
 _ANGLES = (45, -45, 90, -90, 135, -135, 180)
 _MIN_SCORE = 0.5  # in rotated photos: more views give more false detections
+# Longest side of the photo, and minimum score, for faces that are mostly hidden.
+_FAINT_PX, _FAINT_SCORE = 800, -0.5
 # (x, y) of the eyes in the detector's boxes, as fractions of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
 
@@ -42,9 +44,7 @@ def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool 
 
 def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
     """Locate upright faces within 0.1 s; a large photo is reduced first. See `locate`."""
-    scale = _scale(photo)
-    faces = find_faces(_reduced(photo), template.points, upsample=int(scale == 1))
-    return _fits(template, [transform(invert(_reduction(scale)), points) for points in faces], size)
+    return _find_reduced(photo, template, size, _COARSE_PX)
 
 
 def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
@@ -54,7 +54,7 @@ def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[A
         found = _fits(template, find_faces(photo, template.points, upsample=0), size)
         if found:
             return found
-    small = _reduced(photo)
+    small = _reduced(photo, scale)
     side = sum(small.shape[:2])
     for degrees in _ANGLES:
         rotation = _rotation(small.shape[:2], degrees)
@@ -66,6 +66,11 @@ def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[A
         if back:
             return _fits(template, back, size)
     return []
+
+
+def find_faint(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
+    """Locate possible faces, in a photo that is known to contain one although little of it is visible."""
+    return _find_reduced(photo, template, size, _FAINT_PX, _FAINT_SCORE)
 
 
 def is_among(face: Alignment, others: Sequence[Alignment]) -> bool:
@@ -167,12 +172,20 @@ def _rotation(shape: tuple[int, int], degrees: float) -> NDArray[np.float64]:
     return matrix
 
 
-def _scale(photo: NDArray[np.uint8]) -> float:
-    return min(1.0, _COARSE_PX / max(photo.shape[:2]))
+def _find_reduced(
+    photo: NDArray[np.uint8], template: Template, size: int, limit_px: int, least: float = 0.0
+) -> list[Alignment]:
+    """Locate the faces in a copy of the photo whose sides are at most `limit_px` long."""
+    scale = _scale(photo, limit_px)
+    faces = find_faces(_reduced(photo, scale), template.points, upsample=int(scale == 1), least=least)
+    return _fits(template, [transform(invert(_reduction(scale)), points) for points in faces], size)
 
 
-def _reduced(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = _scale(photo)
+def _scale(photo: NDArray[np.uint8], limit_px: int = _COARSE_PX) -> float:
+    return min(1.0, limit_px / max(photo.shape[:2]))
+
+
+def _reduced(photo: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     if scale == 1:
         return photo
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))

@@ -39,6 +39,13 @@ class Alignment:
         """Pixels of the crop per pixel of the photo; for an affine matrix, along the axis that is enlarged most."""
         return float(np.linalg.norm(self.matrix[:, :2], ord=2))
 
+    def resized(self, size: int) -> "Alignment":
+        """Return the alignment of the same part of the photo for a crop of another size."""
+        times = size / self.size
+        matrix = self.matrix * times
+        matrix[:, 2] += (times - 1) / 2  # pixel centres lie half a pixel inside the border
+        return Alignment(matrix, size)
+
     def apply(self, points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
         """Map points (..., 2) from the photo to the crop."""
         return transform(self.matrix, points)

@@ -28,6 +28,7 @@ from completion.config import HOLES, BatchOptions
 from completion.picture import contact_sheet, painted, strip, write_animation
 from dcgan.checkpoint import load
 from dcgan.metrics import psnr
+from weights import AUTO, REGISTRY
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ class Result:
         figures = {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
         outputs = [str(path) for path in self.outputs]
         return asdict(self) | {"photo": str(self.photo), "outputs": outputs, "figures": figures}
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A photo whose hole was filled in memory.
+
+    Attributes:
+        completion: the pixels.
+        notes: what a person should know of them.
+        sources: as in Result.
+        figures: as in Result, without seconds and the figures of `measure`.
+    """
+
+    completion: Completion
+    notes: tuple[str, ...]
+    sources: dict[str, float]
+    figures: dict[str, float]
 
 
 def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path, Path]]:
@@ -106,7 +124,8 @@ def load_completer(name: str, device: str, solver: str, blend: str, prior_weight
     Raises:
         WeightsError, DeviceError: the weights or the device cannot be used.
     """
-    return FaceCompleter(load(name, device), solver, blend, prior_weight)
+    names = REGISTRY if name == AUTO else [name]
+    return FaceCompleter([load(each, device) for each in names], solver, blend, prior_weight)
 
 
 def complete_folder(
@@ -183,6 +202,101 @@ def complete_photo(
         yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
 
 
+def name_hole(
+    completer: FaceCompleter,
+    pixels: NDArray[np.uint8],
+    mask: str,
+    every: bool = False,
+    seed: int = 0,
+    faces: Sequence[Alignment] | None = None,
+) -> tuple[NDArray[np.bool_], Sequence[Alignment]]:
+    """The hole that a mask name means in a photo: bool (H, W), and the faces that it lies on.
+
+    Args:
+        completer: finds the faces.
+        pixels: uint8 (H, W, 3).
+        mask: a name, see completion.holes.named_hole.
+        every: use all faces, not only the first.
+        seed: for random masks.
+        faces: the faces to choose from; None to detect them.
+    Raises:
+        MaskError: there is no such mask.
+        NoFaceError: the photo shows no face.
+    """
+    faces = faces or completer.locate(pixels, every)
+    faces = faces if every else faces[:1]
+    return completer.named_hole(pixels, mask, faces, seed), faces
+
+
+def fill(
+    completer: FaceCompleter,
+    pixels: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    faces: Sequence[Alignment] | None = None,
+    seed: int = 0,
+    lowres: bool = False,
+    candidates: int = 1,
+    seconds: float | None = None,
+) -> Iterator[SearchStep | Filling]:
+    """Fill a hole in memory and describe the result; arguments and errors as in FaceCompleter.complete.
+
+    Yields:
+        each SearchStep, then the Filling.
+    """
+    began = time.monotonic()
+    pure = False  # a generation, of a face of which nothing is known
+    for item in completer.complete(pixels, hole, faces, seed, lowres, candidates, seconds):
+        if isinstance(item, Completion):
+            completion = item
+        else:
+            yield item
+            search_seconds = time.monotonic() - began
+            pure |= bool(item.hole.all()) and not lowres
+    notes = []
+    if pure:
+        notes.append("nothing of the face is known: the result is a pure generation")
+    if completion.stopped:
+        notes.append(f"the search was stopped after {seconds:g} s: this is the best it had found")
+    if completion.hidden:
+        show = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
+        notes.append(f"{show} only under the hole; from there the place was taken, and no colour")
+    sources = {name: float(source.sum() / hole.sum()) for name, source in completion.sources.items()}
+    outside = sources.get("surroundings", 0.0)
+    if outside:
+        notes.append(f"{outside:.0%} of the hole lie outside every face and are filled from their surroundings")
+    figures = {
+        "hole_share": float(hole.mean()),
+        "faces": len(sources) - ("surroundings" in sources),
+        "outside_share": outside,
+        "context_loss": completion.context,
+        "search_seconds": search_seconds,
+    }
+    yield Filling(completion, tuple(notes), sources, figures)
+
+
+def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], completion: Completion) -> list[Path]:
+    """Write a completion, its further candidates, and a contact sheet if there are any; `output` last.
+
+    Args:
+        output: file for the best completion; the others are named after it.
+        photo: lends its mode, metadata and the pixels outside the hole.
+        hole: bool (H, W).
+        completion: of `photo`.
+    Returns:
+        the completions, the best first, without the sheet.
+    Raises:
+        PhotoError: a file cannot be written.
+    """
+    completions = [output, *_candidate_files(output, 1 + len(completion.others))]
+    for path, other in zip(completions[1:], completion.others, strict=True):
+        write_photo(path, other, photo, hole)
+    if completion.others:
+        sheet = contact_sheet(painted(photo.pixels, hole), hole, [completion.pixels, *completion.others])
+        write_photo(output.with_suffix(".candidates.png"), sheet)
+    write_photo(output, completion.pixels, photo, hole)  # last: where it is, everything is
+    return completions
+
+
 def _complete(
     completer: FaceCompleter, path: Path, output: Path, root: Path, options: BatchOptions
 ) -> Iterator[SearchStep | Result]:
@@ -193,75 +307,47 @@ def _complete(
         raise PhotoError(f"the output {existing[0]} exists; overwrite it or choose another output")
     photo = read_photo(path)
     named = holes.split_name(options.mask) is not None
-    faces = _given_faces(completer, photo, path, root, options)
-    notes = []
+    faces: Sequence[Alignment] | None = _given_faces(completer, photo, path, root, options)
+    note = None
     if named and options.invert_mask:
         raise holes.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
     if named:
-        faces = faces or completer.locate(photo.pixels, every=options.faces == "all")
-        faces = faces if options.faces == "all" else faces[:1]
-        hole = completer.named_hole(photo.pixels, options.mask, faces, options.seed)
+        every = options.faces == "all"
+        hole, faces = name_hole(completer, photo.pixels, options.mask, every, options.seed, faces)
     else:
         hole, note = _given_hole(photo, path, root, options)
-        notes += [note] if note else []
-
-    lowres = options.mask == "lowres"
-    pure = False  # a generation, of a face of which nothing is known
-    search_began = time.monotonic()
     progress: list[SearchStep] = []
-    for item in completer.complete(
-        photo.pixels, hole, faces, options.seed, lowres, options.candidates, options.seconds
-    ):
-        if isinstance(item, Completion):
-            completion = item
+    lowres = options.mask == "lowres"
+    for item in fill(completer, photo.pixels, hole, faces, options.seed, lowres, options.candidates, options.seconds):
+        if isinstance(item, Filling):
+            filling = item
         else:
             progress += [item] if options.history else []
             yield item
-            search_seconds = time.monotonic() - search_began
-            pure |= bool(item.hole.all()) and not lowres
-    if pure:
-        notes.append("nothing of the face is known: the result is a pure generation")
-    if completion.stopped:
-        notes.append(f"the search was stopped after {options.seconds:g} s: this is the best it had found")
-    if completion.hidden:
-        show = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
-        notes.append(f"{show} only under the hole; from there the place was taken, and no colour")
-    sources = {name: float(pixels.sum() / hole.sum()) for name, pixels in completion.sources.items()}
-    outside = sources.get("surroundings", 0.0)
-    if outside:
-        notes.append(f"{outside:.0%} of the hole lie outside every face and are filled from their surroundings")
-
-    for number, other in enumerate(completion.others, start=2):
-        write_photo(output.with_suffix(f".{number}{output.suffix}"), other, photo, hole)
-    if completion.others:
-        sheet = contact_sheet(painted(photo.pixels, hole), hole, [completion.pixels, *completion.others])
-        write_photo(output.with_suffix(".candidates.png"), sheet)
     if options.strip:
-        write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
+        write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, filling.completion.pixels))
     if options.history:
         _write_history(output, progress)
-    write_photo(output, completion.pixels, photo, hole)  # last: where it is, everything is
-    figures = {
-        "hole_share": float(hole.mean()),
-        "faces": len(sources) - ("surroundings" in sources),
-        "outside_share": outside,
-        "context_loss": completion.context,
-        "search_seconds": search_seconds,
-        "seconds": time.monotonic() - began,
-    }
+    write_completions(output, photo, hole, filling.completion)
+    figures = filling.figures | {"seconds": time.monotonic() - began}
     if options.measure and named:
-        figures |= _measure(photo.pixels, completion.pixels, hole)
-    yield Result(path, "completed", tuple(outputs), notes=tuple(notes), sources=sources, figures=figures)
+        figures |= _measure(photo.pixels, filling.completion.pixels, hole)
+    notes = (note, *filling.notes) if note else filling.notes
+    yield Result(path, "completed", tuple(outputs), notes=notes, sources=filling.sources, figures=figures)
 
 
 def _files(output: Path, options: BatchOptions) -> list[Path]:
     """What is written for one photo, the completion first."""
-    files = [output]
-    files += [output.with_suffix(f".{number}{output.suffix}") for number in range(2, options.candidates + 1)]
+    files = [output, *_candidate_files(output, options.candidates)]
     files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
     files += [output.with_suffix(".strip.png")] if options.strip else []
     files += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
     return files
+
+
+def _candidate_files(output: Path, candidates: int) -> list[Path]:
+    """Files of the candidates after the first."""
+    return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
 
 
 def _given_faces(

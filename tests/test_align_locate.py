@@ -13,6 +13,7 @@ from align.errors import NoFaceError
 from align.landmarks import find_faces
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
+from completion.blend import inpaint
 
 FACE = TEMPLATES["face"]
 
@@ -134,3 +135,20 @@ def test_the_error_names_a_broken_or_missing_landmarks_file(tmp_path: Path, text
         locate.align_by_landmarks(path, Path("one.png"), FACE, 64)
     with pytest.raises(NoFaceError, match="cannot be read"):
         locate.align_by_landmarks(tmp_path / "absent", Path("one.png"), FACE, 64)
+
+
+def test_a_mostly_hidden_face_is_found_as_a_faint_one(face: NDArray[np.uint8]) -> None:
+    [true] = locate.locate(face, FACE, 64)
+    eyes = transform(true.inverse, np.array(FACE.targets) * 64)
+    middle, strokes = eyes.mean(axis=0), np.random.default_rng(8)
+    hole = np.zeros(face.shape[:2], dtype=np.uint8)  # three scratches across the face
+    for _ in range(3):
+        angle, centre = strokes.uniform(0, np.pi), middle + strokes.normal(0, 15, 2)
+        way = 120 * np.array([np.cos(angle), np.sin(angle)])
+        first, last = (np.round(end).astype(int).tolist() for end in (centre - way, centre + way))
+        cv2.line(hole, first, last, 255, 22)
+    crossed = inpaint(face, hole > 0)
+    assert locate.locate(crossed, FACE, 64) == []
+    [faint, *_] = locate.find_faint(crossed, FACE, 64)
+    away = transform(faint.inverse, np.array(FACE.targets) * 64) - eyes
+    assert np.linalg.norm(away, axis=1).max() < 0.15 * np.linalg.norm(eyes[1] - eyes[0])

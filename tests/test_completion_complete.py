@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import HOLES, SOLVERS
 from completion.holes import MaskError
 from dcgan.checkpoint import Weights, WeightsError
+from dcgan.networks import Discriminator, Generator
 
 QUICK = replace(SOLVERS["search"], steps=2, draws=4, restarts=2)
 
@@ -180,6 +182,34 @@ def test_every_name_makes_its_hole_inside_the_crop(
     shares = {"center": 0.25, "random": 0.2, "grid": 15 / 16, "pattern": 0.25, "full": 1, "lowres": 1}
     share = shares.get(mask, 0.5 if mask in ("left", "right", "top", "bottom", "half") else 0.12)
     assert hole.sum() / covered.sum() == pytest.approx(share, abs=0.08)
+
+
+def test_a_named_hole_has_the_outline_of_the_photo_not_of_the_crop(completer: FaceCompleter) -> None:
+    turned = Alignment(np.array([[0.1, 0.02, 1], [-0.02, 0.1, 8]]), 32)  # a crop's pixel is ten of the photo
+    hole = completer.named_hole(np.zeros((320, 320, 3), dtype=np.uint8), "center", [turned])
+    columns = np.arange(110, 200)
+    top = hole[:, columns].argmax(axis=0)
+    straight = np.polyval(np.polyfit(columns, top, 1), columns)
+    assert np.abs(top - straight).max() < 1 and abs(top[-1] - top[0]) > 10
+
+
+def test_each_face_gets_the_weights_that_fit_its_size(small_weights: Weights, face: NDArray[np.uint8]) -> None:
+    config = replace(small_weights.generator.config, size=64)
+    G, D = (network(config).eval().requires_grad_(False) for network in (Generator, Discriminator))
+    larger = replace(small_weights, generator=G, discriminator=D)
+    both = FaceCompleter([larger, small_weights], QUICK)
+    [found] = both.locate(face)
+    side = found.size / found.scale
+    for times, expected in ((0.25, small_weights), (2.0, larger)):
+        photo = cv2.resize(face, None, fx=times, fy=times, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        size = expected.generator.config.size
+        assert (times * side <= 1.25 * 32) == (size == 32)
+        scaled = Alignment(np.hstack([found.matrix[:, :2] / times, found.matrix[:, 2:]]), found.size)
+        hole = box(photo.shape, *(round(times * at) for at in (90, 140, 90, 140)))
+        _, completion = run(both, photo, hole, [scaled])
+        _, alone = run(FaceCompleter(expected, QUICK), photo, hole, [scaled])
+        assert np.array_equal(completion.pixels, alone.pixels)
+        assert both.locate(np.zeros((size, size, 3), dtype=np.uint8))[0].size == size
 
 
 def test_features_lie_where_the_landmarks_of_the_whole_photo_are(
@@ -371,7 +401,7 @@ def test_fault_27_photo_hole_and_matrices_are_never_written(
 
 
 def test_weights_for_faces_aligned_in_an_unknown_way_are_refused(small_weights: Weights) -> None:
-    with pytest.raises(WeightsError, match="aligned as 'mine', not one of face, "):
+    with pytest.raises(WeightsError, match="aligned as 'mine', expected one of face, "):
         FaceCompleter(replace(small_weights, template="mine"))
 
 

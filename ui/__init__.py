@@ -1,1 +1,1 @@
-"""The page: draw a hole on a photo in the browser, see it filled."""
+"""The page: paint a hole on a photo in the browser and have it filled."""

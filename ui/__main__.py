@@ -1,4 +1,4 @@
-"""python -m ui: the page, in the browser."""
+"""python -m ui: serve the page."""
 
 from __future__ import annotations
 
@@ -24,32 +24,38 @@ exit codes: 0 stopped by Ctrl+C, 1 failed, 2 wrong usage or unusable weights, 14
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m ui",
-        description="Serve a page on which one paints over what a photo lacks of a face, and sees it filled.",
+        description="Serve a web page to paint over the missing part of a face and have it filled in.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for the whole network (%(default)s)")
-    add("--port", type=int, default=7860, help="port to listen on (%(default)s)")
-    add_flags(parser, "--weights", "--device")
-    add("--auth", type=_user, metavar="USER:PASS", help="ask for name and password (unseen in a --config FILE)")
-    add("--max-pixels", type=at_least(4096), default=16_000_000, metavar="N", help="of a photo (%(default)s)")
     add(
-        "--max-seconds",
-        type=at_least(1),
-        default=60,
-        metavar="S",
-        help="of a search, then the best yet (%(default)s)",
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 opens the page to the network (default: %(default)s)",
     )
-    add("--max-photos", type=at_least(1), default=50, metavar="N", help="in a batch (%(default)s)")
-    add("--max-waiting", type=at_least(1), default=16, metavar="N", help="requests in the queue (%(default)s)")
-    add("--root-path", default="", metavar="PATH", help="where a reverse proxy shows the page, such as /faces")
+    add("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    add_flags(parser, "--weights", "--device")
+    add(
+        "--auth",
+        type=_user,
+        metavar="USER:PASS",
+        help="require this user name and password; put it into a --config FILE to hide it from process lists",
+    )
+    for flag, least, default, metavar, words in (
+        ("--max-pixels", 4096, 16_000_000, "N", "most pixels of a photo"),
+        ("--max-seconds", 1, 60, "S", "longest search for a photo, in seconds; then the best result so far is used"),
+        ("--max-photos", 1, 50, "N", "most photos in a batch"),
+        ("--max-waiting", 1, 16, "N", "most requests in the queue"),
+    ):
+        add(flag, type=at_least(least), default=default, metavar=metavar, help=f"{words} (default: %(default)s)")
+    add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy serves the page, as /faces")
     add("--open", action="store_true", help="open the page in the browser")
     add_flags(parser, "--config")
-    add("-q", "--quiet", action="store_true", help="say nothing but errors")
+    add("-q", "--quiet", action="store_true", help="print errors only")
     add_flags(parser, "--version")
     return parser
 
@@ -57,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _user(text: str) -> tuple[str, str]:
     name, colon, password = text.partition(":")
     if not (name and password):
-        raise argparse.ArgumentTypeError("expected USER:PASS, neither of them empty")
+        raise argparse.ArgumentTypeError("expected USER:PASS with a user name and a password")
     return name, password
 
 
@@ -78,11 +84,11 @@ def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
-    # Before Gradio is imported, which reads them once.
+    # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     from dcgan.checkpoint import load
     from ui.app import build_app, launch
-    from ui.server import drained, sweep
+    from ui.server import drain, sweep
     from ui.service import Limits, Service
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
@@ -98,13 +104,15 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     app = build_app(service)
     state = launch(app, limits, arguments.host, arguments.port, arguments.auth, arguments.root_path, arguments.open)
     if not arguments.quiet:
-        print(f"The page is at {app.local_url} ; Ctrl+C ends it.", file=sys.stderr)
+        print(f"The page is at {app.local_url} (press Ctrl+C to stop)", file=sys.stderr)
         if arguments.host not in ("127.0.0.1", "::1", "localhost") and arguments.auth is None:
-            print("Anybody who reaches this machine can use it: think of --auth and of HTTPS.", file=sys.stderr)
+            print(
+                "Anyone on the network can use it. Consider --auth, and HTTPS through a reverse proxy.", file=sys.stderr
+            )
     while not stop.wait(timeout=300):
         sweep(Path(folder), seconds=3300)
-    if not drained(state, limits.seconds + 10):
-        print("ui: some work was not finished", file=sys.stderr)
+    if not drain(state, limits.seconds + 10):
+        print("ui: stopped before all requests were answered", file=sys.stderr)
     app.close(verbose=False)
     return 0 if received[0] == signal.SIGINT else 143
 

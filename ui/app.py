@@ -1,4 +1,4 @@
-"""The page: its tabs, and how it is served."""
+"""The page: builds its tabs and serves it."""
 
 from typing import Any
 
@@ -21,10 +21,11 @@ _CSS = """
 
 
 def build_app(service: Service) -> gr.Blocks:
-    """The page; give it to `launch`."""
+    """Build the page, for `launch`."""
     with gr.Blocks(title="Fill in a face", analytics_enabled=False) as app:
         gr.Markdown(
-            "# Fill in a face\nWhat a photo lacks of a face, made up by a network. Photos are kept for an hour at most."
+            "# Fill in a face\nPaint over the missing part of a face and let a neural network fill it in. "
+            "Photos and results are deleted within an hour."
         )
         with gr.Tab("Complete"):
             complete_tab(service)
@@ -45,20 +46,20 @@ def launch(
     root_path: str = "",
     in_browser: bool = False,
 ) -> dict[str, Any]:
-    """Serve the page from a thread of its own.
+    """Serve the page from a background thread.
 
     Args:
-        app: of build_app.
-        limits: of uploads.
+        app: the page, from `build_app`.
+        limits: limits on uploads.
         host: address to listen on.
-        port: to listen on; None for one that is free.
-        auth: name and password to ask for.
-        root_path: where a reverse proxy shows the page.
-        in_browser: open it.
+        port: port to listen on; None for a free one.
+        auth: user name and password that visitors must enter; None for no login.
+        root_path: path under which a reverse proxy serves the page.
+        in_browser: open the page in the browser.
     Returns:
-        the state of the Guard, for ui.server.drained.
+        the state of the Guard, for ui.server.drain.
     Raises:
-        OSError: the port is taken.
+        OSError: the address cannot be used, or the page did not start in time.
     """
     state: dict[str, Any] = {"requests": 0, "closing": False}
     guard = Middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state)
@@ -85,7 +86,9 @@ def launch(
             css=_CSS,
         )
     except OSError as error:
-        raise OSError(f"port {port} at {host} is taken, or not this machine's; choose another port or host") from error
-    except ServerFailedToStartError as error:  # Gradio waits for five seconds
-        raise OSError("the page did not start in time: the machine is too busy; try again") from error
+        raise OSError(
+            f"cannot listen on {host}, port {port}: it is in use or not available here; choose another port or host"
+        ) from error
+    except ServerFailedToStartError as error:  # Gradio waits for 5 s
+        raise OSError("the page did not start within 5 s because the machine is busy; try again") from error
     return state

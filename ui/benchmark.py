@@ -1,4 +1,4 @@
-"""python -m ui.benchmark: many people at the page at once, and whether each gets the own photo back, and how soon."""
+"""Load test: latency under concurrent visitors, and that nobody receives another's photo."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import at_least
-from weights import DEFAULT, REGISTRY
+from align.cli import add_flags, at_least, run_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,17 +25,28 @@ if TYPE_CHECKING:
     from gradio_client import Client
     from numpy.typing import NDArray
 
-_START_S = 300  # a busy machine takes its time to import torch
-_PAUSE_S = 0.5  # after a full queue, as people wait too
+_START_S = 300  # importing torch takes long on a busy machine
+_PAUSE_S = 0.5  # between a refusal and the next try
 _EXAMPLE = """example:
   python -m ui.benchmark --users 16 --seconds 60
 
-exit codes: 0 done, 1 somebody got an error or the photo of another, 2 wrong usage, 130 stopped by Ctrl+C"""
+exit codes: 0 done, 1 a visitor got an error, another's photo or no answer at all, 2 wrong usage,
+130 stopped by Ctrl+C"""
 
 
 @dataclass
-class _User:
-    """One of the people: what they send, and what became of it."""
+class Visitor:
+    """A visitor who has the same photo completed again and again.
+
+    Attributes:
+        photo: the file.
+        pixels: uint8 (H, W, 3), the same photo.
+        client: connection to the page.
+        seconds: latency of each answer.
+        refused: requests refused because the queue was full.
+        errors: messages of requests that failed.
+        mixed: answers whose pixels outside the hole are not those of the photo.
+    """
 
     photo: Path
     pixels: NDArray[np.uint8]
@@ -46,22 +56,52 @@ class _User:
     errors: list[str] = field(default_factory=list)
     mixed: int = 0
 
+    def complete(self, mask: Path, hole: NDArray[np.bool_]) -> None:
+        """Complete the photo once and record the outcome.
+
+        Args:
+            mask: mask file of the hole.
+            hole: bool (H, W), the same hole.
+        """
+        import numpy as np
+        from gradio_client import handle_file
+
+        from align.photo import read_photo
+
+        began = time.monotonic()
+        try:
+            [path] = self.client.predict(
+                handle_file(self.photo), "", handle_file(mask), weight=None, as_png=True, api_name="/complete"
+            )
+        except Exception as error:  # every kind counts
+            if "queue is full" in str(error).lower():
+                self.refused += 1
+                time.sleep(_PAUSE_S)
+            else:
+                self.errors.append(f"{type(error).__name__}: {error}")
+            return
+        self.seconds.append(time.monotonic() - began)
+        self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], self.pixels[~hole])
+
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m ui.benchmark",
-        description="Start the page on a free port and let many people use it at once, each with a photo of another "
-        "colour. The figures go to stdout.",
+        description="Start the page on a free port and let several visitors use it at once, each with a photo of "
+        "another tint. Prints a table of the results.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--users", type=at_least(1), default=16, metavar="N", help="at once (%(default)s)")
-    add("--seconds", type=at_least(1), default=60, metavar="S", help="how long (%(default)s)")
-    add("--max-waiting", type=at_least(1), default=16, metavar="N", help="requests in the queue (%(default)s)")
-    add("--weights", default=DEFAULT, help=f"file or name: {', '.join(REGISTRY)} (%(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto: a GPU if there is one)")
+    for flag, default, metavar, words in (
+        ("--users", 16, "N", "number of concurrent visitors"),
+        ("--seconds", 60, "S", "duration of the test in seconds"),
+        ("--max-waiting", 16, "N", "most requests in the queue of the page"),
+    ):
+        parser.add_argument(
+            flag, type=at_least(1), default=default, metavar=metavar, help=f"{words} (default: %(default)s)"
+        )
+    add_flags(parser, "--weights", "--device")
     return parser
 
 
@@ -72,75 +112,91 @@ def main(argv: list[str] | None = None) -> int:
         The exit code, see --help.
     """
     arguments = build_parser().parse_args(argv)
-    try:
-        with tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder:
-            return _benchmark(arguments, Path(folder))
-    except ChildProcessError as error:
+    return run_main("benchmark", lambda: _benchmark(arguments))
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from dcgan.report import markdown
+
+    with tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder, _page(arguments) as (url, process):
+        visitors, seconds, memory = _visit(url, process.pid, Path(folder), arguments.users, arguments.seconds)
+    print(markdown([("measure", "value"), *_rows(visitors, seconds, memory)]))
+    errors = sorted({error for visitor in visitors for error in visitor.errors})
+    for error in errors:
         print(f"benchmark: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("benchmark: stopped", file=sys.stderr)
-        return 130
+    answered = any(visitor.seconds for visitor in visitors)
+    return 1 if errors or any(visitor.mixed for visitor in visitors) or not answered else 0
 
 
-def _benchmark(arguments: argparse.Namespace, folder: Path) -> int:
+def _visit(
+    url: str, pid: int, folder: Path, users: int, seconds: float
+) -> tuple[list[Visitor], float, tuple[int, int]]:
+    """Let visitors use the page at once; also the duration in seconds, and the page's memory in bytes before and after.
+
+    Args:
+        url: address of the page.
+        pid: process of the page.
+        folder: where to keep photos and results.
+        users: number of visitors.
+        seconds: no visitor starts a request after this time.
+    """
     import numpy as np
     from gradio_client import Client
 
     from align.photo import write_photo
-    from dcgan.report import markdown
 
-    photos = _photos(arguments.users)
+    photos = tinted_photos(users)
     hole = np.zeros(photos[0].shape[:2], dtype=bool)
     hole[110:150, 90:140] = True
-    write_photo(folder / "hole.png", np.where(hole[..., None], np.uint8(255), np.zeros(3, dtype=np.uint8)))
-    with _page(arguments) as (url, process):
-        users = []
-        for number, pixels in enumerate(photos):
-            photo, results = folder / f"{number}" / "photo.png", folder / f"{number}" / "results"
-            write_photo(photo, pixels)
-            users.append(_User(photo, pixels, Client(url, verbose=False, download_files=results)))
-            _complete(users[-1], folder / "hole.png", hole)
-        for user in users:  # what is loaded and cached once is so by now
-            user.seconds.clear()
-        memory = [_memory_bytes(process.pid)]
-        began = time.monotonic()
-        threads = [
-            threading.Thread(target=_work, args=(user, folder / "hole.png", hole, began + arguments.seconds))
-            for user in users
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took = time.monotonic() - began
-        memory.append(_memory_bytes(process.pid))
-        for user in users:
-            user.client.close()
-    seconds = [second for user in users for second in user.seconds]
-    errors = [error for user in users for error in user.errors]
-    mixed = sum(user.mixed for user in users)
-    rows = [
-        ("people at once", f"{len(users)}"),
-        ("seconds", f"{took:.1f}"),
-        ("answered", f"{len(seconds)}"),
-        ("refused, the queue being full", f"{sum(user.refused for user in users)}"),
-        ("errors", f"{len(errors)}"),
-        ("photos of others", f"{mixed}"),
-        ("answered a second", f"{len(seconds) / took:.2f}"),
-        ("median seconds to an answer", f"{np.median(seconds):.2f}" if seconds else ""),
-        ("95 % within seconds", f"{np.quantile(seconds, 0.95):.2f}" if seconds else ""),
-        ("MiB at the beginning", f"{memory[0] / 2**20:.0f}"),
-        ("MiB at the end", f"{memory[1] / 2**20:.0f}"),
+    mask = folder / "hole.png"
+    write_photo(mask, np.where(hole[..., None], np.uint8(255), np.zeros(3, dtype=np.uint8)))
+    visitors = []
+    for number, pixels in enumerate(photos):
+        photo, results = folder / f"{number}" / "photo.png", folder / f"{number}" / "results"
+        write_photo(photo, pixels)
+        visitor = Visitor(photo, pixels, Client(url, verbose=False, download_files=results))
+        visitor.complete(mask, hole)  # fills the caches of the page
+        visitor.seconds.clear()
+        visitors.append(visitor)
+    memory = _memory_bytes(pid)
+    began = time.monotonic()
+
+    def work(visitor: Visitor) -> None:
+        while time.monotonic() < began + seconds:
+            visitor.complete(mask, hole)
+
+    threads = [threading.Thread(target=work, args=(visitor,)) for visitor in visitors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - began
+    for visitor in visitors:
+        visitor.client.close()
+    return visitors, took, (memory, _memory_bytes(pid))
+
+
+def _rows(visitors: Sequence[Visitor], took: float, memory: tuple[int, int]) -> list[tuple[str, str]]:
+    import numpy as np
+
+    seconds = [second for visitor in visitors for second in visitor.seconds]
+    return [
+        ("concurrent visitors", f"{len(visitors)}"),
+        ("duration (s)", f"{took:.1f}"),
+        ("answers", f"{len(seconds)}"),
+        ("refused because the queue was full", f"{sum(visitor.refused for visitor in visitors)}"),
+        ("errors", f"{sum(len(visitor.errors) for visitor in visitors)}"),
+        ("answers with another visitor's photo", f"{sum(visitor.mixed for visitor in visitors)}"),
+        ("answers per second", f"{len(seconds) / took:.2f}"),
+        ("median latency (s)", f"{np.median(seconds):.2f}" if seconds else ""),
+        ("95th percentile of the latency (s)", f"{np.quantile(seconds, 0.95):.2f}" if seconds else ""),
+        ("memory before (MiB)", f"{memory[0] / 2**20:.0f}"),
+        ("memory after (MiB)", f"{memory[1] / 2**20:.0f}"),
     ]
-    print(markdown([("measure", "value"), *rows]))
-    for error in sorted(set(errors)):
-        print(f"benchmark: {error}", file=sys.stderr)
-    return 1 if errors or mixed or not seconds else 0
 
 
-def _photos(count: int) -> Sequence[NDArray[np.uint8]]:
-    """The astronaut, who is in the public domain, in that many colours: uint8 (256, 256, 3) each."""
+def tinted_photos(count: int) -> list[NDArray[np.uint8]]:
+    """The public-domain astronaut photo in `count` tints: uint8 (256, 256, 3) each."""
     from colorsys import hsv_to_rgb
 
     import numpy as np
@@ -152,7 +208,7 @@ def _photos(count: int) -> Sequence[NDArray[np.uint8]]:
 
 @contextmanager
 def _page(arguments: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The page as a process of its own, so that its memory is not that of its visitors."""
+    """Serve the page from its own process, so that its memory can be measured apart from the visitors'."""
     import httpx
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -176,36 +232,8 @@ def _page(arguments: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen
             process.send_signal(signal.SIGTERM)
 
 
-def _work(user: _User, mask: Path, hole: NDArray[np.bool_], ends: float) -> None:
-    while time.monotonic() < ends:
-        _complete(user, mask, hole)
-
-
-def _complete(user: _User, mask: Path, hole: NDArray[np.bool_]) -> None:
-    """Send the photo, and see whether it comes back."""
-    import numpy as np
-    from gradio_client import handle_file
-
-    from align.photo import read_photo
-
-    began = time.monotonic()
-    try:
-        [path] = user.client.predict(
-            handle_file(user.photo), "", handle_file(mask), weight=None, as_png=True, api_name="/complete"
-        )
-    except Exception as error:  # of every kind; each is counted
-        if "queue is full" in str(error).lower():
-            user.refused += 1
-            time.sleep(_PAUSE_S)
-        else:
-            user.errors.append(f"{type(error).__name__}: {error}")
-        return
-    user.seconds.append(time.monotonic() - began)
-    user.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], user.pixels[~hole])
-
-
 def _memory_bytes(pid: int) -> int:
-    """What a process holds in memory; 0 where the system does not tell."""
+    """Resident memory of a process; 0 on systems without /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -1,78 +1,77 @@
-"""Event handlers of all tabs: which run alone, and how errors and numbers pass between page and service."""
+"""Event handlers of all tabs: options of events, errors as messages on the page, and values as the page sends them."""
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from align.errors import InputError
-from ui.service import ServiceError, Settings
+from ui.service import ServiceError, Settings, explain
 
 _FAILED = "That did not work"
-# Options of an event: one at a time of those that need the networks; no part of the API.
-ALONE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-QUIET: dict[str, Any] = {"api_visibility": "private"}
+# Options of events: work with the networks runs one at a time, and steps of the page are no part of the API.
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
-def calmly(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Show an InputError on the page; every other error stays in the log."""
+def show_errors(work: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler, or a generator of updates, whose InputErrors appear on the page; other errors stay in the log."""
+    if isgeneratorfunction(work):
+
+        @wraps(work)
+        def updates(*arguments: Any, **named: Any) -> Iterator[Any]:
+            with _errors_on_page():
+                yield from work(*arguments, **named)
+
+        return updates
 
     @wraps(work)
-    def calm(*arguments: Any, **named: Any) -> Any:
-        try:
+    def update(*arguments: Any, **named: Any) -> Any:
+        with _errors_on_page():
             return work(*arguments, **named)
-        except InputError as error:
-            raise _told_error(error) from error
 
-    return calm
+    return update
 
 
-def calmly_each(work: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The same for generators."""
-
-    @wraps(work)
-    def calm(*arguments: Any, **named: Any) -> Iterator[Any]:
-        try:
-            yield from work(*arguments, **named)
-        except InputError as error:
-            raise _told_error(error) from error
-
-    return calm
+@contextmanager
+def _errors_on_page() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise gr.Error(_message(error), title=_FAILED, print_exception=False) from error
 
 
-def _told_error(error: Exception) -> gr.Error:
-    return gr.Error(_words(error), title=_FAILED, print_exception=False)
+def warn(error: InputError) -> str:
+    """Show an error in the corner of the page for a while, and return it for a place where it stays."""
+    gr.Warning(_message(error), title=_FAILED)
+    return f"**{_FAILED}.** {_message(error)}"
 
 
-def refusal(error: Exception) -> str:
-    """What went wrong: in the corner of the page for a while, and where the next step is told until it is mended."""
-    gr.Warning(_words(error), title=_FAILED)
-    return f"**{_FAILED}.** {_words(error)}"
+def _message(error: InputError) -> str:
+    return escape(explain(error))
 
 
-def _words(error: Exception) -> str:
-    words = re.sub(r"say where it is \(.*?\), ", "", str(error))  # the page has no such fields
-    return plain(words[:1].upper() + words[1:])
-
-
-def plain(text: str) -> str:
-    """Names of files are other people's words: nothing in them is markup."""
+def escape(text: str) -> str:
+    """Text without Markdown: names of files come from strangers."""
     return re.sub(r"([\\`*_{}\[\]<>()#+|~&])", r"\\\1", text)
 
 
-def whole(value: Any) -> Any:
-    """A number as pages send it; whether it will do, Settings tells."""
+def to_int(value: Any) -> Any:
+    """A whole number from JSON, where it may be a float; anything else as it is, for Settings to refuse."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_seed(value: Any) -> int:
-    return Settings(seed=whole(value)).seed
+    return Settings(seed=to_int(value)).seed
 
 
-def loaded(photo: dict[str, Any] | str | None) -> Path:
+def photo_path(photo: dict[str, Any] | str | None) -> Path:
+    """Where the uploaded photo is."""
     if not photo:
-        raise ServiceError("There is no photo yet: load one, or try an example face.")
+        raise ServiceError("There is no photo yet. Load one, or try an example face.")
     return Path(photo if isinstance(photo, str) else photo["path"])

@@ -1,4 +1,4 @@
-"""What stands between the page and a network: closed doors, limits, headers, and a calm end."""
+"""ASGI middleware around the page: allow-list, upload limits, security headers, graceful shutdown."""
 
 import json
 import math
@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Everything the page and its clients use. The rest of what Gradio offers is closed: among it /component_server, whose
-# accept_blobs takes gigabytes for a small request, and /proxy=, which fetches from elsewhere.
+# The paths that the page and its API clients use. Gradio's others are closed, such as /component_server, whose
+# accept_blobs allocates gigabytes for a small request, and /proxy=, which fetches from other hosts.
 _GET = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon.*|logout|(static|assets|svelte)/.*)/?"
     r"|/gradio_api/(info|app_id|user|login_check|theme\.css|startup-events|upload_progress|queue/(data|status)"
@@ -23,7 +23,7 @@ _GET = re.compile(
 )
 _POST = re.compile(r"/login/?|/gradio_api/(upload|cancel|reset|queue/join|run/predict|call/\w+)/?")
 _HEADERS = {
-    # Gradio's page has scripts and styles of its own inside, and its drawing canvas compiles shaders with eval.
+    # Gradio uses inline scripts and styles, and its drawing canvas compiles shaders with eval.
     b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
     b"font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
@@ -34,8 +34,8 @@ _HEADERS = {
     b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
 }
 _JSON_BYTES = 2**20
-_SPARE_BYTES = 2**30  # of the disk, which uploads leave to others
-_FETCH_S = 2  # in which a page begins to fetch the files that an answer names
+_SPARE_BYTES = 2**30  # free disk space that uploads must leave
+_FETCH_S = 2  # after a response, the page starts to fetch its files within this time
 
 
 class _TooLargeError(Exception):
@@ -47,10 +47,10 @@ class Guard:
 
     Args:
         app: the application.
-        upload_bytes: most bytes of an upload, all of its files together.
+        upload_bytes: largest upload, all files of a request together.
     Attributes:
-        state: shared with whoever made the middleware: "requests" counts those that are being answered, "closing" says
-            that no new work is taken.
+        state: shared with the creator of the middleware. "requests" is the number of requests in progress, "closing"
+            is True while the server shuts down and refuses new work.
     """
 
     def __init__(self, app: ASGIApp, upload_bytes: int, state: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
             return
-        # A page that is merely open has a heartbeat, which never ends.
+        # The heartbeat of an open page never ends.
         counts = "/heartbeat/" not in scope["path"]
         self.state["requests"] += counts
         try:
@@ -78,7 +78,7 @@ class Guard:
             self.state["requests"] -= counts
 
     async def _refusal(self, scope: Scope, receive: Receive) -> tuple[PlainTextResponse | None, Receive]:
-        """Why a request is not passed on, if so; and its body, to be read again."""
+        """The response to a request that is refused, else None; and a `receive` that still has the body."""
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path == "/healthz":
             closing = self.state["closing"]
@@ -89,9 +89,9 @@ class Guard:
         if method != "POST":
             return None, receive
         if Headers(scope=scope).get("sec-fetch-site") == "cross-site":
-            return PlainTextResponse("work is taken from this page alone, not from other sites", 403), receive
+            return PlainTextResponse("requests from other sites are refused; use the page itself", 403), receive
         if self.state["closing"]:
-            return PlainTextResponse("the server is closing; try again in a minute", 503), receive
+            return PlainTextResponse("the server is shutting down; try again in a minute", 503), receive
         if path.startswith("/gradio_api/upload"):
             if (
                 shutil.disk_usage(os.environ.get("GRADIO_TEMP_DIR", gettempdir())).free
@@ -104,11 +104,11 @@ class Guard:
             message = await receive()
             body += message.get("body", b"")
             if len(body) > _JSON_BYTES:
-                return PlainTextResponse(f"the request is larger than {_JSON_BYTES:,} bytes", 413), receive
+                return PlainTextResponse(f"the request is larger than {_JSON_BYTES:,} bytes; send less", 413), receive
             if not message.get("more_body"):
                 break
         if _forges_file(body):
-            return PlainTextResponse("only files that were uploaded are taken; upload the file", 400), receive
+            return PlainTextResponse("the request names a file that was not uploaded; upload it first", 400), receive
         read = False
 
         async def again() -> Message:
@@ -145,28 +145,28 @@ class Guard:
 
 
 def sweep(folder: Path, seconds: float) -> None:
-    """Delete all that Gradio keeps of photos; its own `delete_cache` passes over results, and uploads that broke off.
+    """Delete old uploads and results. Gradio's own `delete_cache` misses results and broken uploads.
 
     Args:
-        folder: where it keeps them; each file that it hands out again it touches.
-        seconds: since a file was last touched.
+        folder: Gradio's cache. Gradio touches each file that it serves again.
+        seconds: age since the last touch from which files are deleted.
     """
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before the folder
+    for path in sorted(folder.rglob("*"), reverse=True):  # the files of a folder before the folder
         try:
             if time.time() - path.lstat().st_ctime > seconds:
                 path.rmdir() if path.is_dir() else path.unlink()
         except OSError:
-            continue  # has gone, or is not empty
+            continue  # gone already, or a folder that is not empty
 
 
-def drained(state: dict[str, Any], seconds: float) -> bool:
-    """Take no new work, and wait until all that runs is answered, and its files have been fetched.
+def drain(state: dict[str, Any], seconds: float) -> bool:
+    """Refuse new work and wait until all requests are answered and their files fetched.
 
     Args:
-        state: of a Guard.
-        seconds: to wait at most.
+        state: the state of a Guard.
+        seconds: longest time to wait.
     Returns:
-        whether all was answered.
+        True if no request is left.
     """
     state["closing"] = True
     ends = time.monotonic() + seconds
@@ -189,16 +189,16 @@ def _with_headers(send: Send) -> Send:
 
 
 def _forges_file(body: bytes) -> bool:
-    """Whether a request for work has a file that Gradio would fetch from elsewhere, or hides what it has.
+    """Whether a request names a file by URL, or without the "meta" entry of an upload.
 
-    Of files without the mark of "meta" Gradio does not look where they lie, and gr.Image takes them all the same.
+    Gradio fetches URLs, and it does not check the location of files without "meta", though gr.Image accepts them.
     """
     try:
         pending = [json.loads(body)]
     except RecursionError:
         return True
     except ValueError:
-        return False  # a form, or nothing that Gradio could read either
+        return False  # not JSON: Gradio cannot read it either
     while pending:
         item = pending.pop()
         if isinstance(item, dict):

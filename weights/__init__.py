@@ -38,6 +38,7 @@ REGISTRY = {
     ),
 }
 DEFAULT = "faces-64"
+AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
 VERSION = "0.1.0"
 
 
