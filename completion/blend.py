@@ -24,7 +24,11 @@ _GRAIN_WINDOW_PX = 7  # side of the squares in which its strength is measured
 
 
 def blend(
-    photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_], how: str = "poisson"
+    photo: NDArray[np.uint8],
+    fill: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    how: str = "poisson",
+    ignored: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """Fill a hole.
 
@@ -34,6 +38,7 @@ def blend(
         hole: bool (H, W), True = fill this.
         how: "poisson" keeps the fill's gradients and meets the photo's colours at the rim, "alpha" fades from the
             nearest known colour into the fill over a few pixels, "none" copies.
+        ignored: bool (H, W), pixels beside the hole whose colours it need not meet; None for no such pixels.
     Returns:
         uint8 (H, W, 3), equal to `photo` outside the hole.
     """
@@ -45,20 +50,24 @@ def blend(
         return blended
     # Only the hole and one pixel around it matter.
     box = tuple(slice(max(0, axis.min() - 1), axis.max() + 2) for axis in (ys, xs))
-    method = {"poisson": _poisson, "alpha": _alpha, "none": lambda photo, fill, hole: fill[hole]}[how]
-    inside = method(photo[box], fill[box], hole[box])  # (pixels in the hole, 3)
+    part = hole[box]
+    known = ~part if ignored is None else ~(part | ignored[box])
+    method = {"poisson": _poisson, "alpha": _alpha, "none": lambda photo, fill, hole, known: fill[hole]}[how]
+    inside = method(photo[box], fill[box], part, known)  # (pixels in the hole, 3)
     blended[hole] = np.clip(np.round(inside), 0, 255).astype(np.uint8)
     return blended
 
 
-def _poisson(photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _poisson(
+    photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Add to the fill what makes it meet the photo at the rim, spread smoothly over the hole (Laplace's equation).
 
     With x = fill + c, c the correction, this is argmin || grad x - grad fill ||^2 with x = photo on the known pixels.
     At the border of the photo there is no neighbour to meet.
     Source: Yeh et al. 2017, eq. 8; Perez, Gangnet and Blake 2003, "Poisson image editing", eq. 7.
     """
-    rim = ndimage.binary_dilation(hole) & ~hole
+    rim = ndimage.binary_dilation(hole) & known
     regions, _ = ndimage.label(hole)
     # A region without a rim has nothing to meet.
     meets = hole & np.isin(regions, np.unique(regions[hole & ndimage.binary_dilation(rim)]))
@@ -171,11 +180,13 @@ def _fours(values: NDArray[Any]) -> NDArray[np.float32]:
     return even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
 
 
-def _alpha(photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _alpha(
+    photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     inside = fill[hole].astype(np.float64)
-    if hole.all():
+    if not known.any():
         return inside
-    distance, (y, x) = ndimage.distance_transform_edt(hole, return_indices=True)
+    distance, (y, x) = ndimage.distance_transform_edt(~known, return_indices=True)
     width = max(2.0, 0.05 * float(np.sqrt(hole.sum())))
     share = np.clip(distance[hole] / width, 0, 1)[:, None]
     return share * inside + (1 - share) * photo[y[hole], x[hole]]

@@ -217,13 +217,15 @@ class FaceCompleter:
         sides = [face.size / face.scale for face in touched]
         # Of scratches their surroundings say more than a network does, unless little else of the face is visible.
         scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
-        classical = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
+        thin = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
         outside = np.zeros_like(hole)
         outside[hole] = owner < 0
-        known = _continued(known, hole, classical, outside, seed)
-        classical |= outside
-        sources = {"surroundings": classical} if classical.any() else {}
-        left = hole & ~classical
+        outside &= ~thin
+        empty = hole & ~thin  # what is still to be filled
+        sources = {"surroundings": thin | outside} if (thin | outside).any() else {}
+        if thin.any():
+            known = surroundings(known, hole, thin)
+        left = hole & ~thin
         block = holes.LOWRES_SCALE if lowres else 1
         ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
         fills, contexts = [known] * candidates, []
@@ -231,6 +233,7 @@ class FaceCompleter:
             part = np.zeros_like(hole)
             part[hole] = owner == number
             part &= left
+            empty = empty & ~part
             if not part.any():
                 continue
             sources[f"face {number + 1}"] = part
@@ -252,9 +255,11 @@ class FaceCompleter:
             for index, face in enumerate(_different(step, torch.from_numpy(in_crop), candidates)):
                 face = match_means(face, source, block) if lowres else face
                 generated = alignment.paste(known, face, beyond_px=2)  # blending looks one pixel past the hole
-                fills[index] = blend(fills[index], generated, part, self.blend)
+                fills[index] = blend(fills[index], generated, part, self.blend, empty)
                 if scale > 1 and self.blend != "none":
                     fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
+        if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
+            fills = [surroundings(fill, outside, outside) for fill in fills]
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
         yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts or [0])), stopped)
 
@@ -352,21 +357,6 @@ def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
     wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
     thin[box] = hole[box] & (wide == 0)
     return thin
-
-
-def _continued(
-    known: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
-    thin: NDArray[np.bool_],
-    outside: NDArray[np.bool_],
-    seed: int,
-) -> NDArray[np.uint8]:
-    """Continue the surroundings into the thin parts of a hole, and into those beside the faces where they are wide."""
-    if thin.any():
-        known = surroundings(known, hole, thin)
-    if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
-        known = grain(surroundings(known, hole, outside), outside, hole, _WIDE_PX, seed)
-    return known
 
 
 def _size(weights: Weights) -> int:
