@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -37,10 +38,10 @@ Start = Callable[..., Served]
 
 
 @pytest.fixture(autouse=True)
-def environment(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(uploads: Path) -> Iterator[None]:
     """Restores the variables that main sets for its process."""
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
