@@ -1,1 +1,1 @@
-"""Find faces in photos and cut them out upright, centred and all of one size; needs dlib, not torch."""
+"""Face alignment: find the faces in photos and cut them out upright and at one size. Needs dlib but not torch."""

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from align.cli import add_flags, at_least, parse, run_main, shown
-from align.config import AlignOptions
+from align.cli import add_flags, at_least, parse, run_main, say, shown
+from align.config import AlignOptions, Faces
 from align.errors import PhotoError
 from align.template import TEMPLATES
 
@@ -21,63 +21,66 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 example:
-  python -m align raw/ aligned/ --faces all --missing unseen/
+  python -m align raw/ aligned/ --faces all --missing no-face/
 
-Every crop's matrix, landmarks, source and the source's sha256 go to aligned/faces.jsonl.
-Exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed or have no face,
-130 and 143 stopped by a signal; run the same command again to go on.
+aligned/faces.jsonl gets a record of every crop: source and its SHA-256, landmarks, matrix.
+
+exit codes:
+  0 success, 1 failure, 2 wrong usage or unusable input, 3 some photos failed or have no face,
+  130 and 143 stopped by SIGINT or SIGTERM; run the same command again to resume
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; the defaults are those of AlignOptions."""
+    """Return the parser; defaults come from AlignOptions."""
     defaults = AlignOptions()
     parser = argparse.ArgumentParser(
         prog="python -m align",
-        description="Cut the faces out of photos, upright, centred and all of one size.",
+        description="Find the faces in photos and cut them out upright and at one size.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("input", type=Path, help="a folder of photos, sub-folders included, or one photo")
-    add("output", type=Path, help="the folder for the crops")
+    add("input", type=Path, help="a photo, or a folder of photos with its sub-folders")
+    add("output", type=Path, help="folder for the crops")
     add(
         "--template",
         choices=sorted(TEMPLATES),
         default=defaults.template,
-        help="where the landmarks come to lie (default: %(default)s)",
+        help="alignment template: the target positions of the landmarks (default: %(default)s)",
     )
     add("--size", type=at_least(1), default=defaults.size, help="side of the crops in pixels (default: %(default)s)")
     add(
         "--faces",
-        choices=("largest", "all", "single"),
+        choices=get_args(Faces),
         default=defaults.faces,
-        help="of several faces in a photo take the largest, or all, or skip the photo (default: %(default)s)",
+        help="which faces to cut out: the largest of each photo, all of them, or the only one; single skips photos "
+        "with several faces (default: %(default)s)",
     )
     add(
         "--upsample",
         type=at_least(0),
         default=defaults.upsample,
         metavar="N",
-        help="double a photo up to N times while no face is found clearly (default: %(default)s)",
+        help="how often to double a photo's size while no face is found with confidence (default: %(default)s)",
     )
-    add("--missing", type=Path, metavar="FOLDER", help="copy the photos without a face there (default: no copies)")
-    add("--overwrite", action="store_true", help="do photos again that have their crop (default: skip them)")
-    add("--jobs", type=at_least(1), default=defaults.jobs, help="workers (default: all cores, %(default)s)")
+    add("--missing", type=Path, metavar="FOLDER", help="folder for copies of the photos without a face (default: none)")
+    add("--overwrite", action="store_true", help="align photos again whose crops exist (default: skip them)")
+    add("--jobs", type=at_least(1), default=defaults.jobs, help="number of workers (default: all cores, %(default)s)")
     add_flags(parser, "--engine")
-    add("--report", type=Path, metavar="FILE.json", help="write one record per photo there (default: no report)")
+    add("--report", type=Path, metavar="FILE.json", help="JSON file for one record per photo (default: none)")
     add_flags(parser, "--config")
     volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="name every photo (default: those without a crop)")
-    volume.add_argument("-q", "--quiet", action="store_true", help="name no photo, count nothing, show no progress")
+    volume.add_argument("-v", "--verbose", action="store_true", help="list all photos (default: those without a crop)")
+    volume.add_argument("-q", "--quiet", action="store_true", help="show only errors: no photos, progress or summary")
     add_flags(parser, "--version")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command and return its exit code, see --help."""
     arguments = parse(build_parser(), argv)
-    return run_main("align", lambda: _align(arguments), "stopped; run the same command again to go on")
+    return run_main("align", lambda: _align(arguments), "stopped; run the same command again to resume")
 
 
 def _align(arguments: argparse.Namespace) -> int:
@@ -87,15 +90,13 @@ def _align(arguments: argparse.Namespace) -> int:
     from align.folder import RECORDS, align_folder
 
     if not arguments.input.exists():
-        raise PhotoError(f"{arguments.input} does not exist; give a folder of photos or one photo")
+        raise PhotoError(f"{arguments.input} does not exist; expected a photo or a folder of photos")
     root, photos = arguments.input.parent, [arguments.input]
     if arguments.input.is_dir():
-        root, photos = (
-            arguments.input,
-            list_photos(arguments.input, skip=[arguments.output, *filter(None, [arguments.missing])]),
-        )
+        outputs = [arguments.output, *filter(None, [arguments.missing])]
+        root, photos = arguments.input, list_photos(arguments.input, skip=outputs)
     if not photos:
-        raise PhotoError(f"{arguments.input} holds no photos")
+        raise PhotoError(f"{arguments.input} contains no photos")
     if arguments.report:
         prepare_folder(arguments.report.parent)
 
@@ -114,22 +115,17 @@ def _align(arguments: argparse.Namespace) -> int:
     count = Counter(result.status for result in results)
     if not arguments.quiet:
         crops = sum(len(result.crops) for result in results)
-        told = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
-        print(f"{len(results)} photos: {told}; {crops} crops written", file=sys.stderr)
+        statuses = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
+        say(f"{len(results)} photos: {statuses}; {crops} crops written")
     print(arguments.output / RECORDS)
     return 3 if count["failed"] or count["no face"] else 0
 
 
 def _record(result: Result) -> dict[str, object]:
-    return {
-        "photo": str(result.photo),
-        "status": result.status,
-        "reason": result.reason,
-        "crops": [str(crop) for crop in result.crops],
-    }
+    return vars(result) | {"photo": str(result.photo), "crops": [str(crop) for crop in result.crops]}
 
 
 if __name__ == "__main__":
-    # As an exception SIGTERM runs every clean-up on its way out.
+    # Raise SystemExit on SIGTERM, so that clean-up code runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What all command lines share: flags, settings from a file, errors as one line on stderr."""
+"""Shared command-line code: common flags, options from a TOML file, errors as one line on stderr."""
 
 from __future__ import annotations
 
@@ -15,42 +15,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FLAGS: dict[str, dict[str, Any]] = {
-    "--weights": {"default": DEFAULT, "help": f"file or name: {', '.join(REGISTRY)} (%(default)s)"},
-    "--device": {"default": "auto", "help": "auto, cpu, cuda or cuda:N (auto: a GPU if there is one)"},
+    "--weights": {"default": DEFAULT, "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)"},
+    "--device": {"default": "auto", "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)"},
     "--engine": {
         "choices": ("processes", "ray"),
         "default": "processes",
-        "help": "where the workers are: processes of this machine; or ray, the cluster of RAY_ADDRESS, without that "
-        "address Ray on this machine; paths must mean the same on every machine (%(default)s)",
+        "help": "where the workers run: processes on this machine, or ray for the cluster at RAY_ADDRESS (if unset, "
+        "Ray on this machine); all machines need the same files under the same paths (default: %(default)s)",
     },
-    "--config": {
-        "metavar": "FILE",
-        "help": "TOML file of options, such as seed = 1; options on the command line win",
-    },
+    "--config": {"metavar": "FILE", "help": "TOML file of options, such as seed = 1; typed options take precedence"},
     "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
 }
 
 
 def add_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Add flags that mean the same in every command: --weights, --device, --engine, --config, --version."""
+    """Add some of the flags that all commands share: --weights, --device, --engine, --config, --version."""
     for flag in flags:
         parser.add_argument(flag, **_FLAGS[flag])
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
-    """Parse a command line with the options of its --config file; `at` as for `expand_config`."""
+    """Parse a command line and the options of its --config file; `at` as in `expand_config`."""
     return parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser, at))
 
 
 def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int = 0) -> list[str]:
-    """Put the options of `--config FILE` into the command line, before those that were typed, so that these win.
+    """Replace `--config FILE` by the options in the file.
 
     Args:
         argv: the command line.
-        parser: tells of a file that cannot be used, and exits with 2.
-        at: where the options go; 1 for after a sub-command.
+        parser: reports an unusable file and exits with 2.
+        at: where to insert the options, 1 for after a sub-command; typed options follow and take precedence.
     Returns:
-        The command line without --config; `seed = 1` in the file becomes --seed=1, `flip = false` becomes --no-flip.
+        The new command line; `seed = 1` in the file becomes --seed=1, `flip = false` becomes --no-flip.
     """
     kept, given = [], []
     words = iter(argv)
@@ -67,7 +64,7 @@ def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int 
         for key, value in options.items():
             flag = f"--{key.replace('_', '-')}"
             if not isinstance(value, str | int | float):
-                parser.error(f"--config {file}: {key} is {value!r}, expected a text, a number, true or false")
+                parser.error(f"--config {file}: {key} is {value!r}; expected a string, a number, true or false")
             if isinstance(value, bool):
                 given.append(flag if value else f"--no-{flag[2:]}")
             else:
@@ -76,7 +73,7 @@ def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int 
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A type for argparse: whole numbers from `least` on."""
+    """Return an argparse type for integers not below `least`."""
 
     def number(text: str) -> int:
         if int(text) < least:
@@ -87,54 +84,51 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def shown(path: Path) -> str:
-    """A path on one line, whatever its name holds."""
+    """Return a path as printable text on one line, even if its name contains a newline."""
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def run_main(
-    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "take --device cpu"
+    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
 ) -> int:
-    """Run a command; an error that a person can mend becomes one line on stderr and an exit code.
+    """Run a command and turn expected errors into one line on stderr and an exit code.
 
     Args:
-        name: of the command, before each line.
-        work: the command.
-        stopped: what to say after Ctrl-C.
-        out_of_memory: what to do where the GPU's memory is full.
+        name: name of the command, printed before each message.
+        work: the command; returns its exit code.
+        stopped: message after Ctrl-C.
+        out_of_memory: advice when the GPU runs out of memory.
     Returns:
-        What `work` returned; 1 after OSError or a GPU out of memory, 130 after Ctrl-C, or the error's exit code.
+        The exit code: from `work` or the InputError; 1 after OSError or GPU out of memory, 130 after Ctrl-C.
     """
     try:
         return work()
-    except InputError as error:
+    except (InputError, OSError) as error:
         say(f"{name}: {error}")
-        return error.exit_code
-    except OSError as error:
-        say(f"{name}: {error}")
-        return 1
+        return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         say(f"{name}: {stopped}")
         return 130
     except RuntimeError as error:
-        torch = sys.modules.get("torch")  # never imported for this alone
+        torch = sys.modules.get("torch")  # importing torch here would slow down commands without it
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
-        say(f"{name}: the GPU's memory is full; {out_of_memory}")
+        say(f"{name}: the GPU is out of memory; {out_of_memory}")
         return 1
 
 
 def say(text: str) -> None:
-    """To people; results go to stdout."""
+    """Print a message for people to stderr; stdout is for results."""
     print(text, file=sys.stderr)
 
 
 def show_progress(steps: Iterable[Any], kind: type, quiet: bool = False) -> Iterator[Any]:
-    """Show some work's progress in a bar and pass all its other results on.
+    """Show a progress bar for a stream of progress reports and results, and yield only the results.
 
     Args:
-        steps: of the work.
-        kind: of the steps that tell the progress, by `part`, `done` and `total`.
-        quiet: show nothing.
+        steps: the stream.
+        kind: type of the progress reports, with attributes `part`, `done` and `total`.
+        quiet: show no bar.
     """
     from tqdm import tqdm
 
@@ -148,11 +142,11 @@ def show_progress(steps: Iterable[Any], kind: type, quiet: bool = False) -> Iter
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """See that nothing is replaced unasked, before any work is done.
+    """Check before any work that no output file exists, unless `overwrite` is set.
 
     Raises:
-        PhotoError: one of the paths exists, and `overwrite` is not set.
+        PhotoError: one of the paths exists.
     """
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
-        raise PhotoError(f"{existing[0]} exists; give --overwrite or another place")
+        raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")

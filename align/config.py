@@ -1,34 +1,36 @@
-"""Options of the aligner; imports nothing heavy, since `--help` reads the defaults."""
+"""Settings of the aligner. Imports nothing heavy, because `--help` reads the defaults."""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+Faces = Literal["largest", "all", "single"]
+
 
 def cores() -> int:
-    """Those that this process may run on."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class AlignOptions:
-    """How `align.folder.align_folder` works.
+    """Settings of `align.folder.align_folder`.
 
     Attributes:
-        template: a name in align.template.TEMPLATES.
+        template: alignment template, a name in `align.template.TEMPLATES`.
         size: side of the crops in pixels.
-        faces: of a photo with several faces take the largest, or all, or none ("single").
-        upsample: how often a photo may be doubled in size, tried only while no face is found clearly.
-        overwrite: do photos again whose crops exist.
-        missing: folder for copies of the photos without a face.
-        jobs: workers.
-        engine: where they work, see align.workers.
+        faces: "largest" face of each photo, "all" of them, or "single" to skip photos with several.
+        upsample: how often to double the photo's size, while no face is found with confidence.
+        overwrite: align photos again whose crops exist.
+        missing: folder for copies of the photos without a face; None for no copies.
+        jobs: number of workers.
+        engine: where the workers run, see `align.workers.spread`.
     """
 
     template: str = "face"
     size: int = 64
-    faces: Literal["largest", "all", "single"] = "largest"
+    faces: Faces = "largest"
     upsample: int = 1
     overwrite: bool = False
     missing: Path | None = None

@@ -1,26 +1,26 @@
-"""The errors of all packages derive from InputError; those of align are defined here.
+"""The base class of every public error, and the errors of this package.
 
 InputError
 ├── PhotoError            a photo or a folder cannot be used
-├── NoFaceError           no face in a photo
-├── EngineError           an engine for parallel work is not installed
-├── LandmarkModelError    exit code 1
-└── WorkerError           exit code 1
+├── NoFaceError           a photo has no face
+├── EngineError           the requested engine is not installed
+├── LandmarkModelError    dlib or its landmark file is missing or broken (exit code 1)
+└── WorkerError           a worker process died (exit code 1)
 """
 
 
 class InputError(Exception):
-    """Something the program was given, or needs, cannot be used: says what was found, what was expected, what to do.
+    """An input or a dependency cannot be used; the message says what was found, what was expected and what to do.
 
     Attributes:
-        exit_code: of a command that ends with this error.
+        exit_code: exit code of a command that fails with this error.
     """
 
     exit_code = 2
 
 
 class PhotoError(InputError):
-    """A photo cannot be read or written, or a folder not be used; says why, without the photo's path."""
+    """A photo cannot be read or written, or a folder cannot be used. The photo's own path is not in the message."""
 
 
 class NoFaceError(InputError):
@@ -28,7 +28,7 @@ class NoFaceError(InputError):
 
 
 class LandmarkModelError(InputError):
-    """dlib, or one of the files that it needs, is absent or broken."""
+    """dlib or one of its landmark files is missing or broken."""
 
     exit_code = 1
 
@@ -40,4 +40,4 @@ class WorkerError(InputError):
 
 
 class EngineError(InputError):
-    """Ray was asked for and is not installed."""
+    """The engine for parallel work is not installed."""

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, listed, and named for the output."""
+"""Files and folders: atomic writes, lists of photos, output names."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 
 from align.errors import PhotoError
 
-# Kinds that read_photo refuses are listed too, so that they are named with their reason instead of passed over.
+# Includes formats that read_photo refuses: the user gets an error for them, not silence.
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the place of `path` when the block ends well, and vanishes otherwise."""
+    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
@@ -34,26 +34,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, in UTF-8."""
+    """Write a UTF-8 text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        ValueError: it holds a number that is not finite.
+        ValueError: the value contains NaN or infinity.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
-    """Every file below a folder that claims by its suffix to be a picture, sorted; nothing hidden.
+    """List all files with an image suffix in a folder and its sub-folders, sorted, without hidden ones.
 
     Args:
-        folder: links to folders are followed, each real folder once.
-        skip: folders below it to stay out of, such as an output folder.
+        folder: the folder; links are followed, but each real folder is listed only once.
+        skip: sub-folders to leave out, such as an output folder.
     Raises:
         PhotoError: a folder cannot be listed.
     """
@@ -75,39 +75,39 @@ def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
 
 
 def output_names(photos: Sequence[Path], root: Path, numbered: bool = False) -> dict[Path, Path]:
-    """Where each photo's output goes, relative to the output folder: `sub/a.jpg` to `sub/a.png`.
+    """Map each photo to its output path, relative to the output folder: `sub/a.jpg` to `sub/a.png`.
 
-    Photos that would meet keep their suffix: `a.jpg` and `a.png` go to `a.jpg.png` and `a.png.png`.
+    Photos whose outputs would collide keep their suffix: `a.jpg` and `a.png` map to `a.jpg.png` and `a.png.png`.
 
     Args:
         photos: distinct files below `root`.
         root: the input folder.
-        numbered: outputs may also be called `a_1.png`, `a_2.png`, ..., so a photo `a_1.jpg` meets `a.jpg`.
+        numbered: a photo can also have outputs `a_1.png`, `a_2.png`, ..., so `a_1.jpg` collides with `a.jpg`.
     """
     bases = {photo: photo.relative_to(root).with_suffix("") for photo in photos}
     while True:
         taken = set(bases.values())
         claims = {photo: _claim(base, taken, numbered) for photo, base in bases.items()}
         count = Counter(claims.values())
-        meeting = {photo: photo.relative_to(root) for photo in photos if count[claims[photo]] > 1}
-        if all(bases[photo] == name for photo, name in meeting.items()):
+        colliding = {photo: photo.relative_to(root) for photo in photos if count[claims[photo]] > 1}
+        if all(bases[photo] == name for photo, name in colliding.items()):
             return {photo: base.with_name(base.name + ".png") for photo, base in bases.items()}
-        bases |= meeting
+        bases |= colliding
 
 
 def prepare_folder(folder: Path, *taken: Path) -> None:
-    """Make an output folder and see that it can be written to, before any work is done.
+    """Create an output folder and check that it is writable.
 
     Args:
         folder: the output folder.
-        taken: folders that it must not be, such as the input's.
+        taken: folders that it must differ from, such as the input folder.
     Raises:
-        PhotoError: it is one of `taken`, or cannot be made or written to.
+        PhotoError: the folder is one of `taken`, or cannot be created or written to.
     """
     try:
         for other in taken:
             if folder.exists() and other.exists() and folder.samefile(other):
-                raise PhotoError(f"{folder} cannot take the output, being {other} itself; choose another folder")
+                raise PhotoError(f"the output folder {folder} is the same as {other}; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -116,6 +116,7 @@ def prepare_folder(folder: Path, *taken: Path) -> None:
 
 
 def _claim(base: Path, bases: set[Path], numbered: bool) -> Path:
+    """The name for which photos compete: that of `a` for `a_1` if outputs are numbered."""
     if numbered and (first := base.with_name(re.sub(r"_\d+$", "", base.name) or base.name)) in bases:
         return first
     return base

@@ -1,16 +1,16 @@
-"""Align every photo of a folder: many workers, one record for every crop."""
+"""Align all photos in a folder with several workers, and record every crop."""
 
 import fcntl
 import json
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,13 @@ RECORDS = "faces.jsonl"
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one photo.
+    """Result for one photo.
 
     Attributes:
         photo: the file.
-        status: "skipped" for a photo whose crop exists, "several faces" where only photos with one were wanted.
+        status: "skipped" if the crop existed, "several faces" if only photos with one face were requested.
         crops: the files written, the largest face first.
-        reason: why there is no crop, for people.
+        reason: why no crop was written; a message for people.
     """
 
     photo: Path
@@ -45,36 +45,36 @@ class Result:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One photo's work; `name` is where its crop goes below the output folder, `mine` the crops that it has there."""
+class _Task(NamedTuple):
+    """A photo to align; its source is relative to the input folder, its crops to the output folder."""
 
     photo: Path
     source: str
-    name: Path
-    mine: frozenset[str]
+    name: Path  # of the crop
+    old_crops: frozenset[str]
 
 
 def align_folder(
     photos: Sequence[Path], root: Path, output: Path, options: AlignOptions | None = None
 ) -> Iterator[Result]:
-    """Cut the faces out of photos, one PNG each, and record each in `output`/faces.jsonl.
+    """Cut the faces out of photos as PNG files, and record each in `output`/faces.jsonl.
 
-    A record holds the crop and its source relative to the two folders, the source's sha256, the face's number (0 is
-    the photo's largest), the template and size, the 2x3 matrix photo -> crop, and the landmarks in the photo's pixels.
-    It is written before its crop, so that no crop is ever without one; the file is tidied at the start and the end.
+    A record has the paths of the crop and of its source relative to the two folders, the SHA-256 of the source, the
+    number of the face (0 is the largest), the template, the size, the 2x3 matrix from photo to crop, and the landmarks
+    in the photo's pixels. It is written before its crop, so that every crop has one; the file is cleaned up at the
+    start and at the end of a run.
 
     Args:
         photos: distinct files below `root`.
-        root: the input folder, whose sub-folders are kept.
-        output: the folder for the crops.
-        options: the defaults if None.
+        root: the input folder; the output folder gets the same sub-folders.
+        output: folder for the crops.
+        options: the settings; None for the defaults.
     Yields:
-        one result per photo, those that are skipped first.
+        One result per photo, skipped photos first.
     Raises:
-        PhotoError: a folder cannot be used, or holds crops of another template or size.
-        LandmarkModelError: dlib or its landmark file is absent or broken.
-        WorkerError, EngineError: see align.workers.
+        PhotoError: a folder cannot be used, or contains crops of another template or size.
+        LandmarkModelError: dlib or its landmark file is missing or broken.
+        WorkerError, EngineError: see `align.workers.spread`.
     """
     options = options or AlignOptions()
     names = output_names(photos, root, numbered=options.faces == "all")
@@ -86,44 +86,43 @@ def align_folder(
     records = _tidy_records(output)
     kinds = {(record["template"], record["size"]) for record in records.values()}
     if not options.overwrite and not kinds <= {(options.template, options.size)}:
-        raise PhotoError(f"{output} holds crops of another template or size; choose another folder, or overwrite them")
+        raise PhotoError(
+            f"{output} contains crops of another template or size; choose another folder, or overwrite them"
+        )
 
-    done, mine = set(), defaultdict(set)
+    done, old_crops = set(), defaultdict(set)
     for crop, record in records.items():
-        mine[record["source"]].add(crop)
-        if record["face"] == 0:  # is written last, so the others are there too
+        old_crops[record["source"]].add(crop)
+        if record["face"] == 0:  # written last: the photo's other crops exist too
             done.add(record["source"])
     tasks = []
     for photo in photos:
         source = photo.relative_to(root).as_posix()
         if source in done and not options.overwrite:
-            yield Result(photo, "skipped", reason="has its crop already")
+            yield Result(photo, "skipped", reason="its crop exists")
         else:
-            tasks.append(_Task(photo, source, names[photo], frozenset(mine[source])))
+            tasks.append(_Task(photo, source, names[photo], frozenset(old_crops[source])))
+    start = partial(partial, _align_photo, output=output, options=options)
     try:
-        yield from spread(partial(_aligner, output, options), tasks, options.jobs, options.engine)
+        yield from spread(start, tasks, options.jobs, options.engine)
     finally:
         _tidy_records(output)
 
 
 def read_records(output: Path) -> dict[str, dict[str, Any]]:
-    """The records of a folder of crops by the crop's name; the last one counts, and broken lines do not."""
+    """Return the records of a folder by the crop's name; later lines replace earlier ones, invalid ones are ignored."""
     records = {}
     path = output / RECORDS
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
             inside = PurePosixPath(record["crop"])
-            known = {record["source"], record["face"], record["template"], record["size"]}
+            keys = {record["source"], record["face"], record["template"], record["size"]}
         except (ValueError, TypeError, KeyError):
             continue
-        if known and not inside.is_absolute() and ".." not in inside.parts:
+        if keys and not inside.is_absolute() and ".." not in inside.parts:
             records[record["crop"]] = record
     return records
-
-
-def _aligner(output: Path, options: AlignOptions) -> Callable[[_Task], Result]:
-    return partial(_align_photo, output=output, options=options)
 
 
 def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
@@ -133,11 +132,11 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
         faces = find_faces(photo.pixels, template.points, options.upsample)
         if not faces:
             if options.missing and (options.overwrite or not (options.missing / task.name).exists()):
-                nothing = np.zeros(photo.pixels.shape[:2], dtype=bool)
-                write_photo(options.missing / task.name, photo.pixels, photo, nothing)
-            return Result(task.photo, "no face", reason="no face found; more upsampling finds smaller ones")
+                unchanged = np.zeros(photo.pixels.shape[:2], dtype=bool)
+                write_photo(options.missing / task.name, photo.pixels, photo, unchanged)
+            return Result(task.photo, "no face", reason="no face found; upsample more to find smaller faces")
         if options.faces == "single" and len(faces) > 1:
-            return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, one wanted")
+            return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, expected one")
         crops = []
         for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
             name = task.name.with_name(f"{task.name.stem}_{number}.png") if number else task.name
@@ -154,61 +153,61 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
             }
             crops.append((output / name, alignment.warp(photo.pixels), record))
         for path, pixels, record in reversed(crops):
-            # Its record is looked up now, since a worker that was killed may have made the crop a moment ago.
+            # Read the records again: this photo's first worker may have been killed after it wrote the crop.
             if (
                 path.exists()
                 and not options.overwrite
                 and read_records(output).get(record["crop"], {}).get("source") != task.source
             ):
-                raise PhotoError(f"{path} exists and is not this photo's crop; move it, or overwrite it")
+                raise PhotoError(f"{path} exists and is not a crop of this photo; move it or overwrite it")
             _write_crop(path, pixels, output / RECORDS, record)
-        for stale in task.mine - {record["crop"] for _, _, record in crops}:
+        for stale in task.old_crops - {record["crop"] for _, _, record in crops}:
             (output / stale).unlink(missing_ok=True)
         return Result(task.photo, "aligned", tuple(path for path, _, _ in crops))
     except LandmarkModelError:
         raise
     except PhotoError as error:
         return Result(task.photo, "failed", reason=str(error))
-    except Exception as error:  # one photo never ends the batch
+    except Exception as error:  # one photo must not stop the others
         return Result(task.photo, "failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: dict[str, Any]) -> None:
-    """Write a crop and its record: both or, with a full disk or a signal in between, neither."""
+    """Write a crop and its record: both or, if the disk is full or a signal arrives, neither."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _signals_later(), atomic_write(path) as file:
+    with _delayed_signals(), atomic_write(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
         with records.open("ab") as lines:
-            fcntl.lockf(lines, fcntl.LOCK_EX)  # without it two machines may append at the same place
+            fcntl.lockf(lines, fcntl.LOCK_EX)  # two machines could write to the same place
             lines.write(json.dumps(record).encode() + b"\n")
 
 
 def _refuse_overlap(root: Path, output: Path, names: dict[Path, Path]) -> None:
-    """No output may land among the photos, which can happen where the output folder holds the input folder."""
+    """Raise PhotoError if an output would be written among the photos, in an output folder above the input folder."""
     here, there = root.resolve(), output.resolve()
     if here.is_relative_to(there) and any((there / name).is_relative_to(here) for name in names.values()):
-        raise PhotoError(f"output would land in {output} among the photos in {root}; choose another folder")
+        raise PhotoError(f"the output in {output} would be among the photos in {root}; choose another folder")
 
 
 def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
-    """Write faces.jsonl anew: sorted, one record per crop, none without its crop."""
+    """Rewrite faces.jsonl: sorted, one record for each crop that exists. Return the records."""
     records = {crop: record for crop, record in sorted(read_records(output).items()) if (output / crop).is_file()}
     write_text(output / RECORDS, "".join(json.dumps(record) + "\n" for record in records.values()))
     return records
 
 
 @contextmanager
-def _signals_later() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait until the block has ended.
+def _delayed_signals() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM until the end of the block.
 
-    Not by a mask, which is one thread's own: the process would die of a signal that another thread takes.
+    A signal mask would not do: it belongs to one thread, and another thread would receive the signal.
     """
-    if threading.current_thread() is not threading.main_thread():  # where no signal raises anything
+    if threading.current_thread() is not threading.main_thread():  # only the main thread runs signal handlers
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     before = {
-        number: signal.signal(number, lambda number, _: came.append(number))
+        number: signal.signal(number, lambda number, _: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
@@ -216,5 +215,5 @@ def _signals_later() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for last in came:
+        for last in received:
             signal.raise_signal(last)

@@ -1,4 +1,4 @@
-"""dlib's face detector and shape predictors: the landmarks of the faces in a photo, and of an aligned crop."""
+"""Facial landmarks by dlib, for all faces in a photo or for the face in a crop."""
 
 import importlib.util
 from functools import cache
@@ -13,10 +13,10 @@ from align.warp import Alignment
 
 _INSTALL = "pip install dlib-bin face_recognition_models"
 _REPAIR = "pip install --force-reinstall face_recognition_models"
-# The detector's scores start at 0. Boxes over two neighbouring faces or a round badge were seen at 0.1 to 0.3; nearly
-# every face lies above 0.5.
-_CLEAR = 0.5
-# A doubled photo of this size takes the detector 500 MB.
+# Detector score above which a face is confident. False detections, such as a box over two neighbouring faces or a round
+# badge, scored 0.1 to 0.3; nearly all faces score above 0.5.
+_CONFIDENT = 0.5
+# Limit for doubled photos: the detector needs 500 MB for one of this size.
 _MAX_PIXELS = 40_000_000
 _PREDICTORS = {5: "shape_predictor_5_face_landmarks.dat", 68: "shape_predictor_68_face_landmarks.dat"}
 
@@ -29,29 +29,27 @@ def find_faces(
     Args:
         photo: uint8 (H, W, 3) RGB, upright.
         points: landmarks per face, 5 or 68.
-        upsample: how often the photo may be doubled in size, tried only while no face is found clearly and the
-            doubled photo stays below 40 megapixels.
-        least: score below which nothing is a face; 0 is doubtful, 1 is sure.
+        upsample: how often to double the photo's size, while no face is found with confidence and the doubled photo
+            stays below 40 megapixels.
+        least: minimum detector score; 0 accepts doubtful faces, 1 only certain ones.
     Returns:
-        float64 (points, 2) per face, (x, y) in the photo's pixels; the largest first, doubtful faces last.
+        float64 (points, 2) per face, (x, y) in the photo's pixels. Confident faces come first, then larger ones.
     Raises:
-        LandmarkModelError: dlib or its landmark file is absent or broken.
+        LandmarkModelError: dlib or its landmark file is missing or broken.
     Source: King, "Dlib-ml", JMLR 2009; Kazemi and Sullivan, CVPR 2014.
     """
-    predictor = _predictor(points)
+    predict = predictor(points)
     photo = np.ascontiguousarray(photo)
-    found: list[tuple[float, Any]] = []  # score and box
-    clearest = -1.0
+    found: list[tuple[float, Any]] = []  # (score, box)
+    best = -1.0
     for doublings in range(upsample + 1):
-        if clearest >= _CLEAR or doublings and photo.shape[0] * photo.shape[1] * 4**doublings > _MAX_PIXELS:
+        if best >= _CONFIDENT or doublings and photo.shape[0] * photo.shape[1] * 4**doublings > _MAX_PIXELS:
             break
-        boxes, scores, _ = _detector().run(photo, doublings, least)
-        if max(scores, default=-1.0) > clearest:
-            found, clearest = list(zip(scores, boxes, strict=True)), max(scores)
-    found.sort(key=lambda face: (face[0] >= _CLEAR, face[1].area()), reverse=True)
-    return [
-        np.array([(part.x, part.y) for part in predictor(photo, box).parts()], dtype=np.float64) for _, box in found
-    ]
+        boxes, scores, _ = detector().run(photo, doublings, least)
+        if max(scores, default=-1.0) > best:
+            found, best = list(zip(scores, boxes, strict=True)), max(scores)
+    found.sort(key=lambda face: (face[0] >= _CONFIDENT, face[1].area()), reverse=True)
+    return [np.array([(part.x, part.y) for part in predict(photo, box).parts()], dtype=np.float64) for _, box in found]
 
 
 def find_landmarks(
@@ -62,21 +60,21 @@ def find_landmarks(
     air: float = 0.5,
     upsample: int = 1,
 ) -> NDArray[np.float64] | None:
-    """Find the landmarks of the face that a crop is centred on.
+    """Find the landmarks of the face at the centre of a crop.
 
-    The detector looks at an enlarged view of the crop with some of the photo around it: it needs faces of 80 px.
+    The detector needs faces of 80 px, so it gets an enlarged view of the crop with a border of the photo around it.
 
     Args:
         photo: uint8 (H, W, 3).
-        alignment: where the crop lies in the photo; the identity if the photo is the crop.
-        points: landmarks, 5 or 68.
+        alignment: position of the crop in the photo; the identity if the photo is the crop.
+        points: number of landmarks, 5 or 68.
         zoom: pixels of the view per pixel of the crop.
-        air: width of the border around the crop in the view, as a share of the crop's side.
+        air: width of the border, as a fraction of the crop's side.
         upsample: see `find_faces`.
     Returns:
         float64 (points, 2), (x, y) in the crop's pixels; None if no face is found.
     Raises:
-        LandmarkModelError: dlib or its landmark file is absent or broken.
+        LandmarkModelError: dlib or its landmark file is missing or broken.
     """
     air_px = round(alignment.size * air)
     matrix = (alignment.matrix + np.array([[0, 0, air_px], [0, 0, air_px]])) * zoom
@@ -89,12 +87,12 @@ def find_landmarks(
 
 
 def model_path(name: str) -> Path:
-    """A file of the face_recognition_models package.
+    """Return the path of a file in the face_recognition_models package.
 
-    The package itself cannot be imported: it asks for pkg_resources, which setuptools has dropped.
+    The package itself cannot be imported, because it needs pkg_resources, which setuptools has dropped.
 
     Raises:
-        LandmarkModelError: the package or the file is absent.
+        LandmarkModelError: the package or the file is missing.
     """
     spec = importlib.util.find_spec("face_recognition_models")
     if spec is None or not spec.submodule_search_locations:
@@ -114,12 +112,14 @@ def _dlib() -> Any:
 
 
 @cache
-def _detector() -> Any:
+def detector() -> Any:
+    """Return dlib's frontal face detector; see `find_faces` for errors."""
     return _dlib().get_frontal_face_detector()
 
 
 @cache
-def _predictor(points: int) -> Any:
+def predictor(points: int) -> Any:
+    """Return dlib's shape predictor for 5 or 68 landmarks; see `find_faces` for errors."""
     path = model_path(_PREDICTORS[points])
     try:
         return _dlib().shape_predictor(str(path))

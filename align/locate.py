@@ -1,7 +1,8 @@
-"""Locate the faces of a photo: by dlib, by given eyes or a box, or by landmarks from a file."""
+"""Locate the faces in a photo: by dlib, by given eyes or a given box, or by landmarks from a file."""
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,25 +14,27 @@ from align.landmarks import find_faces
 from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, invert, transform
 
-# A larger photo is searched at this size first, in a tenth of a second instead of seconds.
+# Larger photos are first searched at this size, which takes 0.1 s instead of seconds.
 _COARSE_PX = 1200
-# dlib's detector knows faces up to 30 degrees or so from upright.
-_TURNS = (45, -45, 90, -90, 135, -135, 180)
-_CLEAR = 0.5  # least score of a face in a turned photo, where there are eight times as many chances to err
-# The eyes in the detector's boxes, x and y as shares of the sides: means over 158 CelebA photos.
+# Rotations to try, in degrees: dlib's detector finds faces up to about 30 degrees from upright.
+_ANGLES = (45, -45, 90, -90, 135, -135, 180)
+_MIN_SCORE = 0.5  # in rotated photos: more views give more false detections
+# Longest side of the photo, and minimum score, for faces that are mostly hidden.
+_FAINT_PX, _FAINT_SCORE = 800, -0.5
+# (x, y) of the eyes in the detector's boxes, as fractions of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
 
 
 def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool = False) -> list[Alignment]:
-    """Find the faces of a photo.
+    """Locate the faces in a photo.
 
     Args:
         photo: uint8 (H, W, 3).
-        template: how crops are aligned.
+        template: alignment template.
         size: side of the crops in pixels.
-        every: look for small faces of a large photo, too, even where there is a large one.
+        every: search a large photo for small faces even after a large one is found.
     Returns:
-        one alignment per face, the largest first, doubtful ones last.
+        One alignment per face, in the order of `align.landmarks.find_faces`.
     """
     found = find_upright(photo, template, size)
     if found and not (every and _scale(photo) < 1):
@@ -40,85 +43,90 @@ def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool 
 
 
 def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
-    """The faces that are found in a tenth of a second; of a large photo, in a smaller copy of it."""
-    scale = _scale(photo)
-    faces = find_faces(_shrunk(photo), template.points, upsample=int(scale == 1))
-    return _fits(template, [transform(invert(_shrinking(scale)), points) for points in faces], size)
+    """Locate upright faces within 0.1 s; a large photo is reduced first. See `locate`."""
+    return _find_reduced(photo, template, size, _COARSE_PX)
 
 
 def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
-    """The faces that are found in seconds: the small ones of a large photo, and where there is none, turned ones."""
+    """Locate faces that take seconds: the small ones in a large photo or, if there are none, rotated ones."""
     scale = _scale(photo)
     if scale < 1:
         found = _fits(template, find_faces(photo, template.points, upsample=0), size)
         if found:
             return found
-    small = _shrunk(photo)
+    small = _reduced(photo, scale)
     side = sum(small.shape[:2])
-    for degrees in _TURNS:
-        turn = _turn(small.shape[:2], degrees)
-        view = cv2.warpAffine(small, turn, (side, side)).astype(np.uint8, copy=False)
+    for degrees in _ANGLES:
+        rotation = _rotation(small.shape[:2], degrees)
+        view = cv2.warpAffine(small, rotation, (side, side)).astype(np.uint8, copy=False)
         back = [
-            transform(invert(_shrinking(scale)), transform(invert(turn), points))
-            for points in find_faces(view, template.points, upsample=0, least=_CLEAR)
+            transform(invert(_reduction(scale)), transform(invert(rotation), points))
+            for points in find_faces(view, template.points, upsample=0, least=_MIN_SCORE)
         ]
         if back:
             return _fits(template, back, size)
     return []
 
 
+def find_faint(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
+    """Locate possible faces, in a photo that is known to contain one although little of it is visible."""
+    return _find_reduced(photo, template, size, _FAINT_PX, _FAINT_SCORE)
+
+
 def is_among(face: Alignment, others: Sequence[Alignment]) -> bool:
-    """Whether the centre of a crop lies in the middle half of another's: then both are of one face."""
+    """Whether two crops show the same face: the centre of one lies in the middle half of another."""
     middle = np.full(2, (face.size - 1) / 2)
     offsets = [other.apply(transform(face.inverse, middle)) - middle for other in others]
     return any(np.abs(offset).max() < face.size / 4 for offset in offsets)
 
 
 def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> Alignment:
-    """Place a face by the centres of its eyes, at whatever angle.
+    """Align a face at any angle by the centres of its eyes.
 
     Args:
-        eyes: (x, y, x, y) in the photo's pixels, of an upright face the left one in the photo first.
+        eyes: (x, y, x, y) in the photo's pixels; first the eye that is left in the photo when the face is upright.
         shape: (H, W) of the photo.
-        template: how crops are aligned; only that with two eyes will do.
+        template: alignment template; must be "face", the only one that uses just the eyes.
         size: side of the crop in pixels.
     Raises:
-        NoFaceError: the eyes lie on one point or outside the photo, or the template has more than eyes.
+        NoFaceError: the eyes coincide or lie outside the photo, or the template is another.
     """
     if template != TEMPLATES["face"]:
-        raise NoFaceError(f"two eyes do not place a face of the template {template.name}; give its landmarks")
+        raise NoFaceError(f"the template {template.name} needs more than two eyes; give landmarks")
     left, right = np.reshape(eyes, (2, 2))
     height, width = shape
     if not all(0 <= x < width and 0 <= y < height for x, y in (left, right)):
-        raise NoFaceError(f"the eyes are at {left.tolist()} and {right.tolist()}, outside the {width}x{height} photo")
+        raise NoFaceError(
+            f"the eyes {left.tolist()} and {right.tolist()} are not both inside the {width}x{height} photo"
+        )
     try:
         return fit(template, np.array([right, right, left, left, left]), size)
     except ValueError as error:
-        raise NoFaceError(f"the eyes are both at {left.tolist()}, so no face can be placed") from error
+        raise NoFaceError(f"the eyes are both at {left.tolist()}; expected two different points") from error
 
 
 def align_by_box(box: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> Alignment:
-    """Place an upright face by its box (x, y, w, h), from the brows to the chin as detectors draw it.
+    """Align an upright face by its box (x, y, width, height) from the brows to the chin; else as `align_by_eyes`.
 
     Raises:
-        NoFaceError: as `align_by_eyes`, or the box is empty.
+        NoFaceError: the box is empty, its eyes lie outside the photo, or the template is not "face".
     """
     x, y, width, height = box
     if not (width > 0 and height > 0):
-        raise NoFaceError(f"the box is {width:g}x{height:g}; expected x,y,w,h in pixels with w and h above 0")
+        raise NoFaceError(f"the box is {width:g}x{height:g}; expected a width and height above 0")
     return align_by_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
 
 
 def align_by_landmarks(path: Path, source: Path, template: Template, size: int) -> list[Alignment]:
-    """Place faces by landmarks from a file of JSON lines, such as the faces.jsonl of python -m align.
+    """Align faces by landmarks from a JSON Lines file, such as the faces.jsonl of python -m align.
 
     Args:
-        path: each line has "source", a photo, and "landmarks", [x, y] for each of the 5 or 68 in dlib's order.
-        source: the photo, relative to the folder of all photos; a line that has the mere name will do, too.
-        template: how crops are aligned.
+        path: the file; each line has "source", a photo, and "landmarks", 5 or 68 [x, y] in dlib's order.
+        source: the photo's path relative to the input folder; if no line has it, lines with the file name are used.
+        template: alignment template.
         size: side of the crops in pixels.
     Raises:
-        NoFaceError: the file cannot be read, or holds no landmarks of this photo that fit the template.
+        NoFaceError: the file cannot be read, or has no landmarks for this photo and template.
     """
     by_source: dict[str, list[NDArray[np.float64]]] = {}
     try:
@@ -129,10 +137,10 @@ def align_by_landmarks(path: Path, source: Path, template: Template, size: int) 
                 raise ValueError(f"landmarks of shape {landmarks.shape}")
             by_source.setdefault(str(record["source"]), []).append(landmarks)
     except OSError as error:
-        raise NoFaceError(f"the landmarks {path} cannot be read: {error.strerror}") from error
+        raise NoFaceError(f"the landmarks file {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise NoFaceError(
-            f"the landmarks {path} hold a line that is none ({type(error).__name__}: {error}); "
+            f"the landmarks file {path} has an invalid line ({type(error).__name__}: {error}); "
             'expected {"source": PHOTO, "landmarks": [[x, y], ...]}, as in the faces.jsonl of python -m align'
         ) from error
     found = by_source.get(source.as_posix(), by_source.get(source.name, []))
@@ -141,42 +149,49 @@ def align_by_landmarks(path: Path, source: Path, template: Template, size: int) 
     if not faces:
         counts = ", ".join(str(len(landmarks)) for landmarks in found) or "none"
         raise NoFaceError(
-            f"{path} holds no landmarks that place {source.as_posix()}: the template {template.name} "
-            f"takes {template.points} points, the file has {counts} for this photo"
+            f"{path} has no usable landmarks for {source.as_posix()}: found {counts}, "
+            f"the template {template.name} needs {template.points}"
         )
     return faces
 
 
 def _fits(template: Template, faces: Sequence[NDArray[np.float64]], size: int) -> list[Alignment]:
+    """The alignments of faces, without those whose landmarks lie on one point or line."""
     found = []
     for landmarks in faces:
-        try:
+        with suppress(ValueError):
             found.append(fit(template, landmarks, size))
-        except ValueError:  # landmarks on one point or line are no face
-            continue
     return found
 
 
-def _turn(shape: tuple[int, int], degrees: float) -> NDArray[np.float64]:
-    """The (2, 3) matrix that turns an image about its centre and moves that to the middle of a square that holds it."""
+def _rotation(shape: tuple[int, int], degrees: float) -> NDArray[np.float64]:
+    """The (2, 3) matrix that rotates an image about its centre, into a square that contains it."""
     height, width = shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0).astype(np.float64)
     matrix[:, 2] += (height + width - np.array([width, height])) / 2
     return matrix
 
 
-def _scale(photo: NDArray[np.uint8]) -> float:
-    return min(1.0, _COARSE_PX / max(photo.shape[:2]))
+def _find_reduced(
+    photo: NDArray[np.uint8], template: Template, size: int, limit_px: int, least: float = 0.0
+) -> list[Alignment]:
+    """Locate the faces in a copy of the photo whose sides are at most `limit_px` long."""
+    scale = _scale(photo, limit_px)
+    faces = find_faces(_reduced(photo, scale), template.points, upsample=int(scale == 1), least=least)
+    return _fits(template, [transform(invert(_reduction(scale)), points) for points in faces], size)
 
 
-def _shrunk(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = _scale(photo)
+def _scale(photo: NDArray[np.uint8], limit_px: int = _COARSE_PX) -> float:
+    return min(1.0, limit_px / max(photo.shape[:2]))
+
+
+def _reduced(photo: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
     if scale == 1:
         return photo
     size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     return cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
-def _shrinking(scale: float) -> NDArray[np.float64]:
-    """The (2, 3) matrix from a photo to its smaller copy."""
+def _reduction(scale: float) -> NDArray[np.float64]:
+    """The (2, 3) matrix from a photo to its reduced copy."""
     return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])

@@ -1,4 +1,4 @@
-"""Photos in and out: read by content within limits, written whole or not at all."""
+"""Read and write photos: format by content, size limits, metadata, atomic writes."""
 
 import hashlib
 import io
@@ -19,9 +19,9 @@ from align.errors import PhotoError
 from align.files import atomic_write
 
 MAX_PIXELS = 40_000_000
-_MAX_BYTES = 8 * MAX_PIXELS + 2**20  # 16-bit RGBA, not compressed at all
+_MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
 _READ = ("JPEG", "PNG", "WEBP", "BMP")
-# How each suffix is written; WebP without loss, since known pixels are to stay as they are.
+# Format and settings for each suffix. WebP is lossless, so that pixels outside a hole keep their values.
 WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -30,20 +30,20 @@ WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".bmp": ("BMP", {}),
 }
 _JPEG_SEGMENT_BYTES = 65_533
-# catch_warnings swaps a global list: two threads inside of it may leave the wrong one behind.
-_one_at_a_time = threading.Lock()
+# catch_warnings replaces global state and is not safe in two threads at once.
+_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo, upright.
+    """An upright photo.
 
     Attributes:
-        pixels: uint8 (H, W, 3) RGB; what is transparent lies on white.
-        image: the same photo in a mode like its file's own: L, LA, RGB or RGBA.
-        icc_profile: the file's colour profile, if it is sound and fits `image`.
-        exif: the file's EXIF block without place, orientation and thumbnail.
-        sha256: hex digest of the file that was read; empty for an image from elsewhere.
+        pixels: uint8 (H, W, 3) RGB; transparent pixels are composited on white.
+        image: the same photo in L, LA, RGB or RGBA, whichever is closest to the mode of the file.
+        icc_profile: the colour profile, if it is valid for the mode of `image`.
+        exif: the EXIF block without location, orientation and thumbnail.
+        sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
     """
 
     pixels: NDArray[np.uint8]
@@ -54,24 +54,22 @@ class Photo:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Read a JPEG, PNG, WebP or BMP file, whatever its suffix says.
+    """Read a JPEG, PNG, WebP or BMP file, whatever its suffix.
 
     Args:
         path: the file.
-        max_pixels: most pixels to read, up to MAX_PIXELS.
-    Returns:
-        the photo, upright.
+        max_pixels: size limit, up to MAX_PIXELS.
     Raises:
-        PhotoError: not a regular file, not one of the four kinds, damaged, animated, or over `max_pixels`.
+        PhotoError: not a regular file, another format, damaged, animated, or larger than `max_pixels`.
     """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise PhotoError("not a regular file; give a photo")
         if found.st_size > _MAX_BYTES:
-            raise PhotoError(f"too large: {found.st_size:,} bytes, at most {_MAX_BYTES:,} are read; make it smaller")
+            raise PhotoError(f"too large: {found.st_size:,} bytes, the limit is {_MAX_BYTES:,}; reduce the photo")
         with path.open("rb") as file, _quiet():
-            # The header alone tells the size, and decoding skips the check sums of a PNG that verify looks at.
+            # The header has the size; verify checks the checksums of a PNG, which decoding ignores.
             with _damage_named():
                 _open(file, max_pixels).verify()
             file.seek(0)
@@ -82,19 +80,19 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
         image = _open(io.BytesIO(data), max_pixels)
         image.load()
     if image.mode == "CMYK" and "adobe" not in image.info:
-        # Pillow takes every CMYK JPEG for one by Adobe, which stores ink inverted.
+        # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
         return to_photo(ImageChops.invert(image), hashlib.sha256(data).hexdigest())
     return to_photo(image, hashlib.sha256(data).hexdigest())
 
 
 def to_photo(image: Image.Image, sha256: str = "") -> Photo:
-    """Make a photo of a Pillow image of any mode.
+    """Convert a Pillow image of any mode to a Photo.
 
-    Integer grey is taken for 16-bit; of floats 0 is black and the greatest finite value white.
+    Integer modes are read as 16-bit grey; in float modes 0 is black and the largest finite value is white.
 
     Args:
-        image: may carry `exif` and `icc_profile` in its info; left as it is.
-        sha256: hex digest of the file that it came from.
+        image: the image, with EXIF and colour profile in its `info`; not modified.
+        sha256: SHA-256 of the image's file, in hex.
     """
     upright = image.copy()
     exif = None
@@ -102,7 +100,7 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
         try:
             ImageOps.exif_transpose(upright, in_place=True)
             exif = _without_place(upright.getexif())
-        except Exception:  # Pillow raises nearly every kind on corrupt EXIF, which says nothing about the pixels
+        except Exception:  # corrupt EXIF raises almost anything in Pillow; the pixels are still good
             pass
         icc_profile = upright.info.get("icc_profile")
         plain = _reduce_mode(upright, icc_profile)
@@ -114,18 +112,18 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
 def write_photo(
     path: Path, pixels: NDArray[np.uint8], like: Photo | None = None, hole: NDArray[np.bool_] | None = None
 ) -> None:
-    """Write a photo whole or not at all; missing folders are made.
+    """Write a photo atomically; missing folders are created.
 
     Args:
-        path: .png, .jpg, .jpeg, .webp or .bmp; only JPEG loses anything but transparency, which BMP loses too.
+        path: .png, .jpg, .jpeg, .webp or .bmp. JPEG is lossy; JPEG and BMP drop transparency.
         pixels: uint8 (H, W, 3) RGB.
-        like: a photo of the same size that lends its mode, ICC profile and EXIF.
-        hole: bool (H, W), True = take `pixels`, opaque; all other pixels are those of `like`. Default: all True.
+        like: photo of the same size from which to take the mode, colour profile and EXIF.
+        hole: bool (H, W), True = write `pixels`, opaque; elsewhere write the pixels of `like`. None: True everywhere.
     Raises:
-        PhotoError: the suffix is unknown, the format cannot hold the photo, or the file cannot be written.
+        PhotoError: the suffix is unknown, the format cannot store the photo, or the file cannot be written.
     """
     if path.suffix.lower() not in WRITABLE:
-        raise PhotoError(f"the suffix {path.suffix!r} names no format written here; use one of {', '.join(WRITABLE)}")
+        raise PhotoError(f"the suffix {path.suffix!r} is not supported; use one of {', '.join(WRITABLE)}")
     kind, settings = WRITABLE[path.suffix.lower()]
     image = Image.fromarray(pixels)
     metadata = {}
@@ -152,47 +150,48 @@ def write_photo(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings on sizes and corrupt metadata from the user; what matters of them is an error here."""
-    with _one_at_a_time, warnings.catch_warnings():
+    """Silence Pillow's warnings about size and metadata; this module raises errors for those that matter."""
+    with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
+    """Turn errors of Pillow's decoders into PhotoError."""
     try:
         yield
     except (PhotoError, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
-        raise PhotoError(f"truncated or damaged ({error}); get a whole copy") from error
+    except Exception as error:  # damaged files raise almost anything
+        raise PhotoError(f"truncated or damaged ({error}); use an intact copy") from error
 
 
 def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
-    """Read a file's header; no pixel is decoded yet."""
+    """Read a file's header, without decoding pixels."""
     try:
         image = Image.open(file, formats=_READ)
     except UnidentifiedImageError as error:
-        raise PhotoError("not an image of a kind read here: JPEG, PNG, WebP, BMP; convert it to one of them") from error
+        raise PhotoError("not an image in a supported format; expected JPEG, PNG, WebP or BMP") from error
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"too large: {error}; at most {max_pixels:,} pixels are read; make it smaller") from error
+        raise PhotoError(f"too large: {error}; the limit is {max_pixels:,} pixels; reduce the photo") from error
     width, height = image.size
     if width * height > max_pixels:
-        raise PhotoError(f"too large: {width}x{height} are over {max_pixels:,} pixels; make it smaller")
-    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a JPEG with a preview behind it
-        raise PhotoError("an animation; save one of its frames as a photo")
+        raise PhotoError(f"too large: {width}x{height}, the limit is {max_pixels:,} pixels; reduce the photo")
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO file is a JPEG followed by a preview
+        raise PhotoError("an animation; expected a still image: save one of its frames")
     return image
 
 
 def _without_place(exif: Image.Exif) -> bytes | None:
     exif.pop(ExifTags.Base.GPSInfo, None)
     exif.pop(ExifTags.Base.Orientation, None)
-    data = exif.tobytes() if len(exif) else b""  # never holds the thumbnail
+    data = exif.tobytes() if len(exif) else b""  # without the thumbnail
     return data if 0 < len(data) <= _JPEG_SEGMENT_BYTES else None
 
 
 def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
-    """The image in L, LA, RGB or RGBA."""
+    """Convert an image to L, LA, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
         white = 65_535 if image.mode.startswith("I") else values.max(initial=1e-9, where=np.isfinite(values))
@@ -205,7 +204,7 @@ def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
             if converted is not None:
                 return converted
         except ImageCms.PyCMSError:
-            pass  # a broken profile, or one for another mode, is ignored
+            pass  # an invalid profile is ignored
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
         return image.convert("LA" if grey else "RGBA")
@@ -220,7 +219,7 @@ def _on_white(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _fitting(icc_profile: bytes | None, mode: str) -> bytes | None:
-    """The colour profile, if it is sound and made for the mode."""
+    """Return the colour profile if it is valid for the mode."""
     if not icc_profile:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Landmark templates: where the landmarks of a face come to lie in its crop."""
+"""Alignment templates: target positions of facial landmarks in a crop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Template:
-    """Where groups of landmarks go in a crop.
+    """Target positions for groups of landmarks.
 
     Attributes:
-        name: what people type.
-        points: landmarks that the predictor must find, 5 or 68.
-        groups: landmark indices; the mean of each group is one point of the fit.
-        targets: one (x, y) per group, in units of the crop's side.
-        fit: "similarity" keeps the face's proportions; "affine" meets three targets exactly.
+        name: name of the template.
+        points: number of landmarks per face, 5 or 68.
+        groups: indices of landmarks; the mean of each group is one point of the fit.
+        targets: (x, y) for each group, as fractions of the crop's side.
+        fit: "similarity" preserves the face's proportions; "affine" maps three points exactly onto their targets.
     """
 
     name: str
@@ -29,20 +29,20 @@ class Template:
     fit: str
 
     def sources(self, landmarks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The points of one face that the fit moves, float64 (len(groups), 2) in the photo's pixels."""
-        import numpy as np  # here, since command lines read the names above and shall start at once
+        """Return the mean of each group, float64 (len(groups), 2), for landmarks (points, 2)."""
+        import numpy as np  # imported late: command lines need only the names above and should start quickly
 
         return np.array([landmarks[list(group)].mean(axis=0) for group in self.groups])
 
 
-# The targets of the two 68-point templates are openface's (align_dlib.py), there given in pixels of a 64x64 crop.
+# The targets of the two 68-point templates are those of OpenFace (align_dlib.py), in pixels of a 64x64 crop.
 TEMPLATES = {
     template.name: template
     for template in (
         Template(
             name="face",
             points=5,
-            groups=((2, 3), (0, 1)),  # dlib counts from the person's left eye, which is on the photo's right
+            groups=((2, 3), (0, 1)),  # dlib starts with the person's left eye, which is on the right of the photo
             targets=((0.345, 0.41), (0.655, 0.41)),
             fit="similarity",
         ),

@@ -1,4 +1,4 @@
-"""Spread tasks over this process, several processes or Ray: one result for each task, in the order of the tasks."""
+"""Run tasks in this process, in several processes or on a Ray cluster, with results in the order of the tasks."""
 
 import logging
 import math
@@ -25,32 +25,31 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Start = Callable[[], Callable[[Task], Result]]
 
-# Tasks handed out ahead of the one whose result is awaited, for each process.
+# Tasks per process that are submitted ahead of the next result.
 _AHEAD = 16
-# Rows of tasks for each of Ray's workers. Results come row by row, a killed worker's row is done again, and each costs
-# Ray some 20 ms.
+# Rows of tasks per Ray worker. Ray returns results and retries by the row, and a row costs about 20 ms.
 _ROWS = 32
-# How often Ray begins a row whose workers get killed.
-_TRIES = 4
+# How often Ray starts a row before it is given up because its workers die.
+TRIES = 4
 
 
 def spread(
     start: Start[Task, Result], tasks: Sequence[Task], jobs: int = 1, engine: str = "processes", gpu: bool = False
 ) -> Iterator[Result]:
-    """Do tasks side by side.
+    """Run tasks in parallel.
 
     Args:
-        start: runs once in each worker, before its first task, and returns the function that does one task. With
-            several processes, and with Ray, it is pickled, and so are tasks and results.
-        tasks: each may be done more than once by Ray, when its worker was killed.
-        jobs: workers; a single process is this one.
-        engine: "processes"; or "ray", which is the cluster of RAY_ADDRESS, or without it the cores of this machine. All
-            machines of a cluster need the same packages, and the same files under the same paths.
-        gpu: each worker of Ray's gets a GPU of its own instead of a core.
+        start: called once per worker, before its first task; returns the function that runs a task. It is pickled,
+            like tasks and results, unless there is only this process.
+        tasks: the tasks. Ray may run one more than once, if its worker is killed.
+        jobs: number of workers; 1 runs everything in this process, unless the engine is Ray.
+        engine: "processes" on this machine, or "ray": the cluster at RAY_ADDRESS or, without that, a local Ray. All
+            machines of a cluster need the same packages and the same files under the same paths.
+        gpu: reserve a GPU instead of a core for each Ray worker.
     Yields:
-        one result per task, in their order. A task's exception, or that of `start`, is raised here.
+        One result per task, in order. Exceptions of `start` and of tasks are raised here.
     Raises:
-        WorkerError: a process died; or, with Ray, those with the same tasks died time after time.
+        WorkerError: a process died; with Ray, workers died repeatedly over the same tasks.
         EngineError: Ray is not installed.
     """
     jobs = min(jobs, len(tasks))
@@ -65,7 +64,7 @@ def spread(
 
 
 class _Worker(Generic[Task, Result]):
-    """What a worker keeps from task to task; it starts with its first, so that an exception finds its way back."""
+    """The state of a worker. `start` runs with the first task, so that its exception is raised like that of a task."""
 
     def __init__(self, start: Start[Task, Result]) -> None:
         self._start = start
@@ -80,7 +79,7 @@ class _Worker(Generic[Task, Result]):
 
 
 def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) -> Iterator[Result]:
-    # Forked workers would inherit the state of OpenCV's and other threads; spawned ones start clean.
+    # Forked workers would inherit the state of other threads, such as OpenCV's.
     context = multiprocessing.get_context("spawn")
     ended = context.Event()
     others = multiprocessing.active_children()
@@ -88,8 +87,8 @@ def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) 
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            # Ctrl-C reaches every process of a terminal, SIGTERM every one of a service; the workers inherit that both
-            # are blocked, and leave them to us.
+            # Terminals and service managers send SIGINT and SIGTERM to the workers too. Workers inherit this mask, so
+            # that only this process handles the signals.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
             try:
                 waiting.append(pool.submit(_do_in_process, task))
@@ -100,14 +99,14 @@ def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) 
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        # The pool asks the other workers to terminate, a signal that they block, and waits for them, who wait for a
-        # lock of the dead one's.
+        # The pool would send SIGTERM, which the workers block, and wait for them while they wait for a lock that the
+        # dead worker holds.
         for worker in multiprocessing.active_children():
             if worker not in others:
                 worker.kill()
         raise WorkerError(
-            "a worker process died, perhaps for want of memory; what was done so far is kept: "
-            "run the same command again, or with fewer jobs"
+            "a worker process died, possibly out of memory; finished results are kept: "
+            "run the same command again, perhaps with fewer jobs"
         ) from error
     finally:
         ended.set()
@@ -125,12 +124,12 @@ def _begin_process(start: Start[Any, Any], ended: Event) -> None:
 
 
 def _do_in_process(task: Any) -> Any:
-    # The pool's queue holds a few tasks that it cannot cancel any more.
+    # The pool cannot cancel the few tasks that are already in its queue.
     return None if _ended.is_set() else _worker.do(task)
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
+    """Exit when the parent process is killed; otherwise the worker would wait forever for its next task."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -145,14 +144,14 @@ def _on_ray(start: Start[Task, Result], tasks: Sequence[Task], jobs: int, gpu: b
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = context.print_on_execution_start = False
-        # Pickled, since a path that is no UTF-8 is no text to Arrow.
+        # Pickled, because Arrow rejects paths that are not valid UTF-8.
         size = math.ceil(len(tasks) / (jobs * _ROWS))
         rows = [{"first": at, "tasks": pickle.dumps(tasks[at : at + size])} for at in range(0, len(tasks), size)]
         tries = ray.remote(num_cpus=0)(_Tries).remote()
-        # Ray starts killed actors again, and gives them their rows again, without end.
+        # Ray itself would restart killed actors and retry their rows without limit.
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
-            fn_constructor_args=(start, os.getcwd(), tries, _TRIES),
+            fn_constructor_args=(start, os.getcwd(), tries, TRIES),
             compute=ray.data.ActorPoolStrategy(size=jobs),
             **({"num_gpus": 1} if gpu else {"num_cpus": 1}),
         )
@@ -168,15 +167,14 @@ def _on_ray(start: Start[Task, Result], tasks: Sequence[Task], jobs: int, gpu: b
 
 
 def _to_stderr(do: Callable[..., Any], *args: Any) -> Any:
-    """Do it while what Ray says of workers that died goes to stderr, since stdout is for a command's data."""
+    """Call a function with stdout redirected to stderr: Ray prints to stdout, which is for a command's results."""
     with redirect_stdout(sys.stderr):
         return do(*args)
 
 
 def _close(results: Any) -> None:
     results.close()
-    # Ray Data waits two seconds for one of its threads and not at all for others, and a thread that asks something of
-    # Ray when that has been shut down ends the process.
+    # Ray Data barely waits for its threads, and a thread that calls Ray after the shutdown kills the process.
     for thread in threading.enumerate():
         if thread.name.startswith(("StreamingExecutor", "iter_threaded", "ray-data")):
             thread.join(timeout=30)
@@ -184,13 +182,13 @@ def _close(results: Any) -> None:
 
 @contextmanager
 def _ray(jobs: int) -> Iterator[Any]:
-    """Ray as the caller has started it, or the cluster of RAY_ADDRESS, or one on this machine until the block ends."""
+    """The running Ray, else the cluster at RAY_ADDRESS, else a local Ray that is shut down at the end of the block."""
     try:
         import ray
         import ray.data
     except ImportError as error:
-        raise EngineError('the engine ray needs Ray; run: pip install "dcgan-completion[cluster]"') from error
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # which tells the time that every run took, and more
+        raise EngineError('Ray is not installed; run: pip install "dcgan-completion[cluster]"') from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs statistics of every run
     if ray.is_initialized():
         yield ray
         return
@@ -201,14 +199,14 @@ def _ray(jobs: int) -> Iterator[Any]:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray sets its own, with another exit code
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces it by one with another exit code
         yield ray
     finally:
         _to_stderr(ray.shutdown)
 
 
 class _Tries:
-    """Counts how often each row was begun; an actor, since it outlives the workers."""
+    """An actor that counts how often each row was started; it outlives the workers."""
 
     def __init__(self) -> None:
         self._count: Counter[int] = Counter()
@@ -219,12 +217,12 @@ class _Tries:
 
 
 class _Actor(_Worker[Any, Any]):
-    """A worker for Ray Data, which maps rows to rows."""
+    """A worker for Ray Data, which maps a row of tasks to a row of results or exceptions."""
 
     def __init__(self, start: Start[Any, Any], folder: str, tries: Any, most: int) -> None:
         super().__init__(start)
         self._tries, self._most = tries, most
-        os.chdir(folder)  # relative paths mean here what they mean to the caller
+        os.chdir(folder)  # relative paths are relative to the caller's folder
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         import ray
@@ -233,11 +231,11 @@ class _Actor(_Worker[Any, Any]):
         try:
             if ray.get(self._tries.add.remote(row["first"])) > self._most:
                 raise WorkerError(
-                    f"{self._most} workers died over the same tasks, perhaps for want of memory; "
-                    "what was done so far is kept"
+                    f"{self._most} workers died over the same tasks, possibly out of memory; "
+                    "finished results are kept: run the same command again, perhaps with fewer jobs"
                 )
             for task in pickle.loads(row["tasks"]):
                 outcomes.append(self.do(task))
-        except Exception as error:  # raised where the result is awaited, as itself and not in Ray's wrapping
+        except Exception as error:  # raised by the caller, without Ray's wrapper
             outcomes.append(error)
         return {"outcomes": pickle.dumps(outcomes)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from align.cli import add_flags, at_least, parse, run_main, shown
 from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
-from weights import VERSION
+from weights import AUTO, REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seconds", type=_amount, metavar="S", help="search a photo for so long, then take the best yet (no limit)")
     add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
     add("--blend", choices=BLENDS, default=BLENDS[0], help="how to fit it in (%(default)s)")
-    add_flags(parser, "--weights", "--device")
+    names = ", ".join(REGISTRY)
+    add("--weights", default=AUTO, help=f"file or name: {names}; auto takes what fits the face's size (%(default)s)")
+    add_flags(parser, "--device")
     add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
@@ -149,7 +151,7 @@ def _complete(arguments: argparse.Namespace) -> int:
         items = complete_photo(completer, photo, output, root, options)
     else:
         here = arguments.jobs == 1 and arguments.engine == "processes"
-        gpu = next(completer.weights.generator.parameters()).is_cuda
+        gpu = next(completer.weights[completer.size].generator.parameters()).is_cuda
         start = (lambda: completer) if here else load
         items = complete_folder(start, outputs, root, options, arguments.jobs, arguments.engine, gpu)
     bar = tqdm(
@@ -168,7 +170,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     finally:
         if arguments.report and results:
             report = {
-                "settings": _settings(arguments, completer.weights.sha256),
+                "settings": _settings(arguments, [weights.sha256 for weights in completer.weights.values()]),
                 "summary": summary(results),
                 "photos": [result.record() for result in results],
             }
@@ -195,7 +197,9 @@ def _tell(result: Result, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed" or (verbose and result.reason):
-        tqdm.write(f"{shown(result.photo)}: {result.reason}", file=sys.stderr)
+        # The library names options, the command line its flags for them.
+        reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
+        tqdm.write(f"{shown(result.photo)}: {reason}", file=sys.stderr)
     for output in result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
@@ -205,7 +209,7 @@ def _tell(result: Result, verbose: bool, quiet: bool) -> None:
         tqdm.write(f"{shown(result.photo)}: {words}", file=sys.stderr)
 
 
-def _settings(arguments: argparse.Namespace, sha256: str) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, sha256: list[str]) -> dict[str, Any]:
     kept = (
         "mask",
         "invert_mask",

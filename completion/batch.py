@@ -28,6 +28,7 @@ from completion.config import HOLES, BatchOptions
 from completion.picture import contact_sheet, painted, strip, write_animation
 from dcgan.checkpoint import load
 from dcgan.metrics import psnr
+from weights import AUTO, REGISTRY
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def load_completer(name: str, device: str, solver: str, blend: str, prior_weight
     Raises:
         WeightsError, DeviceError: the weights or the device cannot be used.
     """
-    return FaceCompleter(load(name, device), solver, blend, prior_weight)
+    names = REGISTRY if name == AUTO else [name]
+    return FaceCompleter([load(each, device) for each in names], solver, blend, prior_weight)
 
 
 def complete_folder(
@@ -242,7 +244,7 @@ def fill(
         each SearchStep, then the Filling.
     """
     began = time.monotonic()
-    pure = False  # a generation, of a face of which nothing is known
+    pure, search_seconds = False, 0.0  # a generation, of a face of which nothing is visible
     for item in completer.complete(pixels, hole, faces, seed, lowres, candidates, seconds):
         if isinstance(item, Completion):
             completion = item

@@ -18,6 +18,7 @@ _STEPS, _SMOOTHINGS, _DAMPING = 7, 2, 0.8
 _TINY = 1e-20  # instead of a division by 0 where nothing is missing
 _INPAINT_SIDE_PX = 512
 _INPAINT_RIM_PX = 16  # around a hole, of what it is filled from
+_STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 10_000  # bounds on the picture and on the hole that structure is found for
 _GRAIN_PX = 1.0  # standard deviation of the blur that tells grain from shape
 _GRAIN_WINDOW_PX = 7  # side of the squares in which its strength is measured
 
@@ -213,6 +214,39 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     full = cv2.resize(np.dstack(channels), under.shape[::-1], interpolation=cv2.INTER_LINEAR)[under]
     part[under] = np.clip(np.round(full), 0, 255).astype(np.uint8)
     return filled
+
+
+def surroundings(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Continue the structures around a hole into it: better than `inpaint` where the hole is wide, and slower.
+
+    Computed at a size that bounds the time to about a second.
+
+    Args:
+        photo: uint8 (H, W, 3); not written to.
+        hole: bool (H, W); the values under it are never read.
+        part: bool (H, W), the pixels of the hole to fill.
+    Returns:
+        uint8 (H, W, 3), changed in the part alone.
+    Source: Genser et al. 2018, "Demonstration of rapid frequency selective reconstruction for image resolution
+        enhancement"; OpenCV's xphoto module.
+    """
+    rim_px = 2 * _INPAINT_RIM_PX
+    ys, xs = np.nonzero(part)
+    box = tuple(slice(max(0, axis.min() - rim_px), axis.max() + 1 + rim_px) for axis in (ys, xs))
+    under = hole[box]
+    scale = min(1.0, _STRUCTURE_SIDE_PX / max(under.shape), (_STRUCTURE_PX / under.sum()) ** 0.5)
+    size = max(1, round(under.shape[1] * scale)), max(1, round(under.shape[0] * scale))
+    # Pixels at the rim count as known only if nothing of the hole is mixed into them.
+    small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    if small_hole.all():
+        return photo
+    small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
+    filled = np.zeros_like(small)
+    cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
+    result = photo.copy()
+    inside = part[box]
+    result[box][inside] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside]
+    return result
 
 
 def grain(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from align.landmarks import find_landmarks
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion import holes
-from completion.blend import blend, grain, inpaint, match_means
+from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import Solver
 from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
@@ -24,6 +25,10 @@ from dcgan.tensors import to_image
 
 _POOL = 8  # candidates for each one that is shown; of these the better quarter takes part
 _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
+_ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
+_FINEST_PX = 2048  # largest side at which a named hole is drawn
+_WIDE_PX = 20  # parts of a hole beside the faces that are wider get structure, not only colour
+_THIN, _SCRATCHED = 0.015, 0.3  # half the width of a scratch by the crop's side; most of a crop that scratches cover
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
@@ -78,37 +83,43 @@ class SearchStep:
 
 
 class FaceCompleter:
-    """Completes photos with one set of weights; numpy in, numpy out.
+    """Completes photos; numpy in, numpy out.
 
     Args:
-        weights: trained networks.
+        weights: trained networks; of several, each face gets those that fit its size in the photo.
         solver: "fast", a name in completion.config.SOLVERS, or a Solver.
         blend: a name in completion.config.BLENDS.
         prior_weight: of the prior loss, in place of the solver's own.
     Raises:
-        WeightsError: the weights want faces aligned in a way that is unknown here, or lack the solver's encoder.
+        WeightsError: the weights want faces aligned in a way that is unknown here, or in different ways, or lack the
+            solver's encoder.
     """
 
     def __init__(
         self,
-        weights: Weights,
+        weights: Weights | Sequence[Weights],
         solver: str | Solver = "fast",
         blend: str = "poisson",
         prior_weight: float | None = None,
     ) -> None:
-        if weights.template not in TEMPLATES:
-            known = ", ".join(TEMPLATES)
-            raise WeightsError(f"the weights are for faces aligned as {weights.template!r}, not one of {known}")
-        self.weights = weights
-        resolve(solver, weights)  # an encoder that is absent is told of now, not after a batch of failures
+        several = [weights] if isinstance(weights, Weights) else weights
+        self.weights = {each.generator.config.size: each for each in sorted(several, key=_size)}
+        templates = sorted({each.template for each in several})
+        if len(templates) > 1 or templates[0] not in TEMPLATES:
+            raise WeightsError(
+                f"the weights are for faces aligned as {' and '.join(map(repr, templates))}, "
+                f"expected one of {', '.join(TEMPLATES)}"
+            )
+        for each in several:
+            resolve(solver, each)  # a missing encoder is reported now, not after a batch of failures
         self.solver = solver
         self.blend = blend
         self.prior_weight = prior_weight
-        self.size = weights.generator.config.size
-        self.template = TEMPLATES[weights.template]
+        self.size = max(self.weights)
+        self.template = TEMPLATES[templates[0]]
 
     def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
-        """The faces of a photo, the largest first.
+        """The faces of a photo, the largest first, each as a crop of the size of the weights that fit it.
 
         A photo of just the weights' size is an aligned face itself.
 
@@ -118,9 +129,9 @@ class FaceCompleter:
         Raises:
             NoFaceError: none is found.
         """
-        if pixels.shape[:2] == (self.size, self.size):
-            return [Alignment.identity(self.size)]
-        faces = locate.locate(pixels, self.template, self.size, every)
+        if aligned := self._aligned(pixels):
+            return aligned
+        faces = [self._fitted(face) for face in locate.locate(pixels, self.template, self.size, every)]
         if not faces:
             raise NoFaceError(
                 "no face was found; say where it is (landmarks, box or eyes), "
@@ -131,7 +142,7 @@ class FaceCompleter:
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, faces: Sequence[Alignment], seed: int = 0
     ) -> NDArray[np.bool_]:
-        """The hole that a mask's name means on a photo's faces.
+        """The hole that a mask's name means on a photo's faces, its outline as fine as the photo.
 
         Args:
             pixels: uint8 (H, W, 3).
@@ -146,10 +157,15 @@ class FaceCompleter:
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
         for face in faces:
+            drawn = face  # holes made of the crop's pixels keep their size, the others are drawn as fine as the photo
+            if not holes.is_lattice(mask):
+                drawn = face.resized(min(_FINEST_PX, max(face.size, round(face.size / face.scale))))
             landmarks = find_landmarks(pixels, face) if holes.needs_landmarks(mask) else None
-            in_crop = holes.named_hole(mask, self.size, np.random.default_rng(seed), landmarks)
+            if landmarks is not None:
+                landmarks = drawn.apply(transform(face.inverse, landmarks))
+            in_crop = holes.named_hole(mask, drawn.size, np.random.default_rng(seed), landmarks)
             ys, xs = np.nonzero(face.footprint((height, width)))
-            u, v = np.round(face.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
+            u, v = np.round(drawn.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
             hole[ys, xs] |= in_crop[v, u]
         return hole
 
@@ -189,6 +205,7 @@ class FaceCompleter:
         hidden = 0
         if faces is None:
             faces, hidden = self._under(hole, known, pixels)
+        faces = [self._fitted(face) for face in faces]
         owner = self._owners(hole, faces)
         if (owner < 0).all():
             raise NoFaceError(
@@ -197,23 +214,36 @@ class FaceCompleter:
             )
         touched = [face for index, face in enumerate(faces) if (owner == index).any()]
         owner = self._owners(hole, touched)
+        sides = [face.size / face.scale for face in touched]
+        # Of scratches their surroundings say more than a network does, unless little else of the face is visible.
+        scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
+        classical = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
+        outside = np.zeros_like(hole)
+        outside[hole] = owner < 0
+        known = _continued(known, hole, classical, outside, seed)
+        classical |= outside
+        sources = {"surroundings": classical} if classical.any() else {}
+        left = hole & ~classical
         block = holes.LOWRES_SCALE if lowres else 1
-        solver = self._settings(block)
-        if candidates > 1:
-            pool = _POOL * candidates
-            solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
         ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
         fills, contexts = [known] * candidates, []
-        sources = {}
         for number, alignment in enumerate(touched):
             part = np.zeros_like(hole)
             part[hole] = owner == number
+            part &= left
+            if not part.any():
+                continue
             sources[f"face {number + 1}"] = part
+            weights = self.weights[alignment.size]
+            solver = self._settings(weights, block)
+            if candidates > 1:
+                pool = _POOL * candidates
+                solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
             scale = 1 / alignment.scale  # a pixel of the crop in the photo's
             crop = alignment.warp(known)
-            in_crop = self._hole_in_crop(hole, alignment)
+            in_crop = self._hole_in_crop(left, alignment)
             source = alignment.warp(pixels) if lowres else crop
-            for step in solve(self.weights, source[None], in_crop[None], solver, seed, block):
+            for step in solve(weights, source[None], in_crop[None], solver, seed, block):
                 yield SearchStep(number, len(touched), step, solver.steps, alignment, crop, in_crop)
                 if time.monotonic() > ends:
                     break
@@ -225,37 +255,46 @@ class FaceCompleter:
                 fills[index] = blend(fills[index], generated, part, self.blend)
                 if scale > 1 and self.blend != "none":
                     fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
-        if (owner < 0).any():
-            sources["surroundings"] = np.zeros_like(hole)
-            sources["surroundings"][hole] = owner < 0
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
-        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts)), stopped)
+        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts or [0])), stopped)
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
         """Fill holes in many aligned faces at once, as `complete` does in one.
 
         Args:
-            crops: uint8 (N, S, S, 3).
+            crops: uint8 (N, S, S, 3), S the size of one of the weights.
             holes: bool (N, S, S).
             seed: of the search.
         Returns:
             uint8 (N, S, S, 3).
         """
         known = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
-        *_, step = solve(self.weights, known, holes, self._settings(), seed)
+        weights = self.weights[crops.shape[1]]
+        *_, step = solve(weights, known, holes, self._settings(weights), seed)
         made = zip(known, step.previews, holes, strict=True)
         return np.stack([blend(crop, face, hole, self.blend) for crop, face, hole in made])
 
-    def _settings(self, block: int = 1) -> Solver:
-        solver = resolve(self.solver, self.weights, block)
+    def _aligned(self, pixels: NDArray[np.uint8]) -> list[Alignment]:
+        """The whole photo as the one face, if it has the size of one of the weights."""
+        height, width = pixels.shape[:2]
+        return [Alignment.identity(width)] if height == width and width in self.weights else []
+
+    def _fitted(self, face: Alignment) -> Alignment:
+        """A face as a crop of the smallest weights that enlarge it by a quarter at most, or of the largest."""
+        side_px = face.size / face.scale
+        sizes = [size for size in self.weights if side_px <= _ENLARGED * size]
+        return face.resized(sizes[0] if sizes else self.size)
+
+    def _settings(self, weights: Weights, block: int = 1) -> Solver:
+        solver = resolve(self.solver, weights, block)
         return solver if self.prior_weight is None else replace(solver, prior_weight=self.prior_weight)
 
     def _under(
         self, hole: NDArray[np.bool_], known: NDArray[np.uint8], pixels: NDArray[np.uint8]
     ) -> tuple[list[Alignment], int]:
         """The faces of a photo that a hole may lie on, and how many of them show only in the photo as it is."""
-        if pixels.shape[:2] == (self.size, self.size):
-            return [Alignment.identity(self.size)], 0
+        if aligned := self._aligned(pixels):
+            return aligned, 0
         found: list[Alignment] = []
         hidden = 0
         # A face that the hole covers cannot be found in what is left. Of what lies under the hole only this is used,
@@ -275,15 +314,18 @@ class FaceCompleter:
                 if new and (self._owners(rest, [face]) >= 0).any():
                     found.append(face)
                     hidden += photo is pixels
+        if not found:  # a face of which little is visible, rather than none
+            faint = locate.find_faint(known, self.template, self.size)
+            found = [face for face in faint if (self._owners(hole, [face]) >= 0).any()][:1]
         return found, hidden
 
     def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
         """The face that each pixel of a hole lies on, by the nearest crop; -1 outside all crops: (pixels,)."""
         points = np.argwhere(hole)[:, ::-1]  # (x, y)
-        middle = (self.size - 1) / 2
-        nearest, owner = np.full(len(points), middle + 1e-6), np.full(len(points), -1)  # slack for what rounding takes
+        nearest, owner = np.full(len(points), 1 + 1e-6), np.full(len(points), -1)  # slack for what rounding takes
         for index, face in enumerate(faces):
-            distance = np.abs(face.apply(points) - middle).max(axis=1)
+            middle = (face.size - 1) / 2
+            distance = np.abs(face.apply(points) / middle - 1).max(axis=1)
             owner[distance < nearest] = index
             nearest = np.minimum(nearest, distance)
         return owner
@@ -293,10 +335,42 @@ class FaceCompleter:
         if np.array_equal(face.matrix, np.eye(2, 3)):
             return hole
         share = face.warp(np.where(hole, 255, 0).astype(np.uint8))
-        v, u = np.mgrid[: self.size, : self.size]
+        v, u = np.mgrid[: face.size, : face.size]
         x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
         beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
         return (share > 0) | beyond
+
+
+def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
+    """The parts of a hole that are thin, such as scratches, for a face whose crop has the given side: bool (H, W)."""
+    thin = np.zeros_like(hole)
+    radius = int(_THIN * side_px)
+    ys, xs = np.nonzero(hole)
+    box = tuple(slice(max(0, axis.min() - 2 * radius), axis.max() + 1 + 2 * radius) for axis in (ys, xs))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    # Wide parts get back the corners that the opening takes.
+    wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
+    thin[box] = hole[box] & (wide == 0)
+    return thin
+
+
+def _continued(
+    known: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    thin: NDArray[np.bool_],
+    outside: NDArray[np.bool_],
+    seed: int,
+) -> NDArray[np.uint8]:
+    """Continue the surroundings into the thin parts of a hole, and into those beside the faces where they are wide."""
+    if thin.any():
+        known = surroundings(known, hole, thin)
+    if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
+        known = grain(surroundings(known, hole, outside), outside, hole, _WIDE_PX, seed)
+    return known
+
+
+def _size(weights: Weights) -> int:
+    return weights.generator.config.size
 
 
 def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:

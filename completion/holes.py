@@ -16,6 +16,7 @@ from completion.config import HOLES
 
 # The parts of a face by dlib's 68 landmarks (iBUG 300-W); the eyes are two parts.
 _PARTS = {"eyes": ((36, 42), (42, 48)), "nose": ((27, 36),), "mouth": ((48, 68),)}
+_LATTICES = ("random", "grid", "lowres")
 LOWRES_SCALE = 4
 _SIDES = ("left", "right", "top", "bottom")
 _LATTICE = 4  # of a grid, the pixels from one known one to the next
@@ -58,6 +59,11 @@ def split_name(mask: str) -> tuple[str, float | None] | None:
 def needs_landmarks(mask: str) -> bool:
     """Whether a hole of this name follows the features of the face."""
     return mask in _PARTS
+
+
+def is_lattice(mask: str) -> bool:
+    """Whether a hole of this name is made of single pixels of the crop."""
+    return mask.partition(":")[0] in _LATTICES
 
 
 def named_hole(

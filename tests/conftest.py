@@ -76,6 +76,18 @@ def engine(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Folder of photos for align, not yet created."""
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def aligned(tmp_path: Path) -> Path:
+    """Folder of crops, not yet created."""
+    return tmp_path / "aligned"
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """uint8 (512, 512, 3): a photo of a face in the public domain."""

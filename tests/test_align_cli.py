@@ -1,4 +1,4 @@
-"""What all command lines share."""
+"""Shared command-line code: options from a file, types, errors, progress."""
 
 import argparse
 from pathlib import Path
@@ -21,8 +21,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def test_options_from_a_file_lose_against_typed_ones(tmp_path: Path, parser: argparse.ArgumentParser) -> None:
-    file = tmp_path / "settings.toml"
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.toml"
+
+
+def test_typed_options_take_precedence_over_those_of_a_file(file: Path, parser: argparse.ArgumentParser) -> None:
     file.write_text('seed = -3\nout_folder = "a b"\nflip = false\n')
     for words in (["--config", str(file), "x"], ["x", f"--config={file}"]):
         parsed = parser.parse_args(expand_config(words, parser))
@@ -31,17 +35,15 @@ def test_options_from_a_file_lose_against_typed_ones(tmp_path: Path, parser: arg
     assert parsed.seed == 5
 
 
-def test_options_go_after_a_sub_command(tmp_path: Path, parser: argparse.ArgumentParser) -> None:
-    file = tmp_path / "settings.toml"
+def test_options_are_inserted_after_a_sub_command(file: Path, parser: argparse.ArgumentParser) -> None:
     file.write_text("seed = 1")
     assert expand_config(["train", "x", "--config", str(file)], parser, at=1) == ["train", "--seed=1", "x"]
 
 
 @pytest.mark.parametrize("content", [None, "no toml", "seed = [1]"])
-def test_a_file_that_cannot_be_used(
-    tmp_path: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], content: str | None
+def test_an_unusable_config_file_is_a_usage_error(
+    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], content: str | None
 ) -> None:
-    file = tmp_path / "settings.toml"
     if content is not None:
         file.write_text(content)
     with pytest.raises(SystemExit) as ended:
@@ -50,53 +52,53 @@ def test_a_file_that_cannot_be_used(
     assert str(file) in capsys.readouterr().err
 
 
-def test_at_least() -> None:
+def test_at_least_accepts_its_bound_and_nothing_below() -> None:
     assert at_least(1)("1") == 1
     with pytest.raises(argparse.ArgumentTypeError, match="0 is less than 1"):
         at_least(1)("0")
 
 
-def test_fault_35_a_name_with_a_newline_stays_on_one_line() -> None:
+def test_a_name_with_a_newline_is_shown_on_one_line() -> None:
     assert shown(Path("ä b.png")) == "ä b.png"
     assert "\n" not in shown(Path("a\nb.png"))
 
 
-class _OddError(InputError):
+class OddError(InputError):
     exit_code = 7
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (PhotoError("no photo; give one"), 2, "command: no photo; give one"),
         (WorkerError("died"), 1, "command: died"),
-        (_OddError("odd"), 7, "command: odd"),
+        (OddError("odd"), 7, "command: odd"),
         (OSError(28, "No space left on device"), 1, "command: [Errno 28] No space left on device"),
-        (KeyboardInterrupt(), 130, "command: stopped; go on"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "command: the GPU's memory is full; lower it"),
+        (KeyboardInterrupt(), 130, "command: stopped; resume"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "command: the GPU is out of memory; use less"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
-def test_an_error_is_one_line_and_an_exit_code(
-    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+def test_an_expected_error_becomes_one_line_and_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
 ) -> None:
     def work() -> int:
         raise error
 
-    assert run_main("command", work, "stopped; go on", "lower it") == code
-    assert capsys.readouterr() == ("", f"{said}\n")
+    assert run_main("command", work, "stopped; resume", "use less") == code
+    assert capsys.readouterr() == ("", f"{message}\n")
 
 
-def test_a_command_that_ends_well_keeps_its_exit_code_and_a_fault_of_the_program_is_raised() -> None:
+def test_run_main_passes_on_the_exit_code_and_unexpected_errors() -> None:
     assert run_main("command", lambda: 3) == 3
 
     def work() -> int:
-        raise RuntimeError("a fault")
+        raise RuntimeError("a bug")
 
-    with pytest.raises(RuntimeError, match="a fault"):
+    with pytest.raises(RuntimeError, match="a bug"):
         run_main("command", work)
 
 
-def test_progress_is_shown_and_the_results_are_passed_on() -> None:
+def test_show_progress_yields_only_the_results() -> None:
     steps = [SimpleNamespace(part="a", done=0, total=2), 5, SimpleNamespace(part="a", done=2, total=2), 6]
     assert list(show_progress(steps, SimpleNamespace, quiet=True)) == [5, 6]

@@ -1,4 +1,4 @@
-"""Where faces are: found at any angle and size, or told by eyes, a box or a file of landmarks."""
+"""Faces are located at any angle and size, or by eyes, a box or a landmarks file."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ from align.errors import NoFaceError
 from align.landmarks import find_faces
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
+from completion.blend import inpaint
 
 FACE = TEMPLATES["face"]
 
@@ -35,29 +36,31 @@ def aligned(landmarks: NDArray[np.float64]) -> Alignment:
 
 
 def centre(face: Alignment) -> NDArray[np.float64]:
-    """Where the middle of the crop lies in the photo."""
+    """The centre of the crop in the photo."""
     return transform(face.inverse, np.array([31.5, 31.5]))
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 45, 90, 135, 180, -60, -100])
 def test_a_face_is_found_at_any_angle(face: NDArray[np.uint8], aligned: Alignment, degrees: float) -> None:
-    turn = cv2.getRotationMatrix2D((115, 115), degrees, 1)
-    turned = cv2.warpAffine(face, turn, (230, 230), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
-    [found] = locate.locate(turned, FACE, 64)
-    assert np.linalg.norm(centre(found) - turn @ [*centre(aligned), 1]) < 8
+    rotation = cv2.getRotationMatrix2D((115, 115), degrees, 1)
+    rotated = cv2.warpAffine(face, rotation, (230, 230), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+    [found] = locate.locate(rotated, FACE, 64)
+    assert np.linalg.norm(centre(found) - transform(rotation, centre(aligned))) < 8
     angle = np.degrees(np.subtract(*(np.arctan2(*face.matrix[::-1, 0]) for face in (found, aligned))))
     assert abs((angle - degrees + 180) % 360 - 180) < 10
 
 
-def test_what_is_no_face_is_none_at_any_angle(astronaut: NDArray[np.uint8]) -> None:
+def test_no_face_is_found_at_any_angle_where_there_is_none(astronaut: NDArray[np.uint8]) -> None:
     assert locate.locate(astronaut[300:, 300:], FACE, 64) == []
 
 
-def test_the_small_faces_of_a_large_photo_are_found_on_demand(face: NDArray[np.uint8]) -> None:
+def test_small_faces_in_a_large_photo_are_found_on_request(face: NDArray[np.uint8]) -> None:
     large = np.full((1400, 2400, 3), 128, dtype=np.uint8)
     large[200:1120, 100:1020] = cv2.resize(face, (920, 920))
     large[100:330, 2000:2230] = face
-    large[900:1060, 2000:2160] = cv2.resize(face, (160, 160), interpolation=cv2.INTER_AREA)  # too small when halved
+    large[900:1060, 2000:2160] = cv2.resize(
+        face, (160, 160), interpolation=cv2.INTER_AREA
+    )  # too small in the reduced copy
     assert len(locate.locate(large, FACE, 64)) == 1
     found = locate.locate(large, FACE, 64, every=True)
     assert len(found) == 3
@@ -67,7 +70,7 @@ def test_the_small_faces_of_a_large_photo_are_found_on_demand(face: NDArray[np.u
         assert np.linalg.norm(centre(nearest) - centre(one)) < 2 / nearest.scale  # pixels of the crop
 
 
-def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
+def test_eyes_give_the_same_alignment_as_landmarks(
     face: NDArray[np.uint8], landmarks: NDArray[np.float64], aligned: Alignment
 ) -> None:
     left, right = landmarks[2:4].mean(axis=0), landmarks[0:2].mean(axis=0)
@@ -76,15 +79,12 @@ def test_a_face_is_placed_by_its_eyes_as_by_its_landmarks(
 
 
 @pytest.mark.parametrize("eyes", [[5, 5, 5, 5], [5, 5, float("inf"), 5], [5, 5, 10_000, 5], [-1, 5, 9, 5]])
-def test_eyes_on_one_point_or_outside_the_photo_place_no_face(eyes: list[float]) -> None:
+def test_eyes_that_coincide_or_lie_outside_the_photo_are_refused(eyes: list[float]) -> None:
     with pytest.raises(NoFaceError, match="eyes"):
         locate.align_by_eyes(eyes, (230, 230), FACE, 64)
 
 
-def test_a_face_is_placed_by_its_box(
-    face: NDArray[np.uint8], landmarks: NDArray[np.float64], aligned: Alignment
-) -> None:
-    """The box as people draw it: from the brows to the chin and from ear to ear."""
+def test_a_box_from_brows_to_chin_gives_nearly_the_same_alignment(face: NDArray[np.uint8], aligned: Alignment) -> None:
     points = find_faces(face, 68)[0]
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     placed = locate.align_by_box([x0, y0, x1 - x0, y1 - y0], face.shape[:2], FACE, 64)
@@ -93,17 +93,17 @@ def test_a_face_is_placed_by_its_box(
 
 
 @pytest.mark.parametrize("box", [[5, 5, 0, 9], [5, 5, 9, -1], [5, 5, float("nan"), 9], [500, 5, 90, 90]])
-def test_a_box_that_is_none_places_no_face(box: list[float]) -> None:
+def test_an_empty_box_and_one_outside_the_photo_are_refused(box: list[float]) -> None:
     with pytest.raises(NoFaceError, match=r"box|eyes"):
         locate.align_by_box(box, (230, 230), FACE, 64)
 
 
-def test_other_templates_need_landmarks(tmp_path: Path) -> None:
-    with pytest.raises(NoFaceError, match="give its landmarks"):
+def test_other_templates_need_landmarks() -> None:
+    with pytest.raises(NoFaceError, match="give landmarks"):
         locate.align_by_eyes([10, 10, 20, 10], (230, 230), TEMPLATES["outer-eyes-nose"], 64)
 
 
-def test_landmarks_of_a_file_place_the_faces_of_their_photo(
+def test_landmarks_from_a_file_align_the_faces_of_their_photo(
     tmp_path: Path, landmarks: NDArray[np.float64], aligned: Alignment
 ) -> None:
     path = tmp_path / "faces.jsonl"
@@ -119,7 +119,7 @@ def test_landmarks_of_a_file_place_the_faces_of_their_photo(
     assert np.allclose(centre(by_name), centre(aligned) + 9)
     with pytest.raises(NoFaceError, match="two.png"):
         locate.align_by_landmarks(path, Path("two.png"), FACE, 64)
-    with pytest.raises(NoFaceError, match="68 points.* 5"):
+    with pytest.raises(NoFaceError, match="found 5, .* needs 68"):
         locate.align_by_landmarks(path, Path("one.png"), TEMPLATES["outer-eyes-nose"], 64)
 
 
@@ -128,10 +128,27 @@ def test_landmarks_of_a_file_place_the_faces_of_their_photo(
     ["no json", "[]", '{"source": "one.png"}', '{"source": "one.png", "landmarks": [[1, 2, 3]]}',
      '{"source": "one.png", "landmarks": [["a", "b"]]}', '{"source": "one.png", "landmarks": [[NaN, 1]]}', "\udcff"],
 )  # fmt: skip
-def test_fault_33_a_broken_file_of_landmarks_is_named(tmp_path: Path, text: str) -> None:
+def test_the_error_names_a_broken_or_missing_landmarks_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "faces.jsonl"
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(NoFaceError, match="faces.jsonl"):
         locate.align_by_landmarks(path, Path("one.png"), FACE, 64)
     with pytest.raises(NoFaceError, match="cannot be read"):
         locate.align_by_landmarks(tmp_path / "absent", Path("one.png"), FACE, 64)
+
+
+def test_a_mostly_hidden_face_is_found_as_a_faint_one(face: NDArray[np.uint8]) -> None:
+    [true] = locate.locate(face, FACE, 64)
+    eyes = transform(true.inverse, np.array(FACE.targets) * 64)
+    middle, strokes = eyes.mean(axis=0), np.random.default_rng(8)
+    hole = np.zeros(face.shape[:2], dtype=np.uint8)  # three scratches across the face
+    for _ in range(3):
+        angle, centre = strokes.uniform(0, np.pi), middle + strokes.normal(0, 15, 2)
+        way = 120 * np.array([np.cos(angle), np.sin(angle)])
+        first, last = (np.round(end).astype(int).tolist() for end in (centre - way, centre + way))
+        cv2.line(hole, first, last, 255, 22)
+    crossed = inpaint(face, hole > 0)
+    assert locate.locate(crossed, FACE, 64) == []
+    [faint, *_] = locate.find_faint(crossed, FACE, 64)
+    away = transform(faint.inverse, np.array(FACE.targets) * 64) - eyes
+    assert np.linalg.norm(away, axis=1).max() < 0.15 * np.linalg.norm(eyes[1] - eyes[0])

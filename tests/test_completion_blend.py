@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from completion import blend as blend_module
-from completion.blend import blend, grain, inpaint, match_means
+from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import BLENDS
 
 SIDE = 20
@@ -256,3 +256,28 @@ def test_grain_is_as_strong_as_around_the_hole_and_in_the_part_alone() -> None:
 def test_grain_has_nothing_to_go_by_where_everything_is_hole() -> None:
     photo, hole = np.full((20, 20, 3), 9, dtype=np.uint8), np.ones((20, 20), dtype=bool)
     assert np.array_equal(grain(photo, hole, hole, 5), photo)
+
+
+def striped(angle: float = 0.5) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:160, :160]
+    wave = 128 + 100 * np.sin((x * np.cos(angle) + y * np.sin(angle)) / 4)
+    return np.repeat(wave[..., None], 3, axis=2).round().astype(np.uint8)
+
+
+def test_structures_go_on_into_a_wide_hole() -> None:
+    photo, hole = striped(), np.zeros((160, 160), dtype=bool)
+    hole[60:100, 60:100] = True
+    part = hole.copy()
+    part[:, 90:] = False
+    filled = surroundings(photo, hole, part)
+    assert np.array_equal(filled[~part], photo[~part])
+    error, classical = (np.abs(fill.astype(float) - photo)[part].mean() for fill in (filled, inpaint(photo, hole)))
+    assert error < classical / 2
+    noise = np.random.default_rng(0).integers(0, 256, photo.shape, dtype=np.uint8)
+    hidden = surroundings(np.where(hole[..., None], noise, photo), hole, part)
+    assert np.array_equal(filled[part], hidden[part])  # nothing under the hole is read
+
+
+def test_structures_of_a_photo_that_is_all_hole_do_not_exist() -> None:
+    photo, hole = striped(), np.ones((160, 160), dtype=bool)
+    assert np.array_equal(surroundings(photo, hole, hole), photo)

@@ -263,7 +263,7 @@ def test_weights_are_loaded_by_name_or_from_a_file(
     with pytest.raises(DeviceError, match="tpu"):
         load(weights.DEFAULT, "tpu")
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(WeightsError, match="install again"):
+    with pytest.raises(WeightsError, match="reinstall dcgan-completion"):
         load(weights.DEFAULT, "cpu")
 
 

@@ -1,4 +1,4 @@
-"""The weights that come with the program: which file is which, and whether it is still what it was."""
+"""Registry of the bundled weights, verified by SHA-256."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from pathlib import Path
 
 
 class WeightsFileError(Exception):
-    """An embedded weights file that is absent or not what was published."""
+    """A bundled weights file is unknown, missing or altered."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One embedded file.
+    """A bundled weights file.
 
     Attributes:
         file: its name in this folder.
-        sha256: of the whole file.
+        sha256: SHA-256 of the file, in hex.
         size: side of the images in pixels.
-        template: alignment template of the faces that it was trained on.
-        licence: what it may be used for.
+        template: alignment template of the training faces, see `align.template`.
+        licence: permitted use.
     """
 
     file: str
@@ -38,28 +38,29 @@ REGISTRY = {
     ),
 }
 DEFAULT = "faces-64"
+AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
 VERSION = "0.1.0"
 
 
 def resolve(name_or_file: str) -> Path:
-    """What people give as --weights: a name in the registry, or the path of a file of their own."""
+    """Return the path of a weights file, given by path or, if without a suffix, by name; see `path` for errors."""
     return path(name_or_file) if name_or_file in REGISTRY or not Path(name_or_file).suffix else Path(name_or_file)
 
 
 def path(name: str = DEFAULT) -> Path:
-    """The file of embedded weights, its sha256 checked.
+    """Return the file of bundled weights after checking its SHA-256.
 
     Raises:
-        WeightsFileError: the name is unknown, or the file is absent or changed.
+        WeightsFileError: the name is not in the registry, or the file is missing or altered.
     """
     if name not in REGISTRY:
-        raise WeightsFileError(f"there are no weights named {name!r}, only: {', '.join(REGISTRY)}; or give a file")
+        raise WeightsFileError(f"no weights named {name!r}; expected {', '.join(REGISTRY)} or a weights file")
     entry = REGISTRY[name]
     file = Path(__file__).parent / entry.file
     try:
         found = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsFileError(f"the weights {file} cannot be read ({error.strerror}); install again") from error
+        raise WeightsFileError(f"{file} cannot be read ({error.strerror}); reinstall dcgan-completion") from error
     if found != entry.sha256:
-        raise WeightsFileError(f"the weights {file} have sha256 {found}, expected {entry.sha256}; install again")
+        raise WeightsFileError(f"{file} has sha256 {found}, expected {entry.sha256}; reinstall dcgan-completion")
     return file

@@ -350,7 +350,7 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> Any:
 
 def _view(subject: Subject, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The face's crop for a sheet: uint8 (_VIEW_PX, _VIEW_PX, 3)."""
-    return Alignment(subject.face.matrix * (_VIEW_PX / subject.face.size), _VIEW_PX).warp(photo)
+    return subject.face.resized(_VIEW_PX).warp(photo)
 
 
 def _detail(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> float:
