@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -26,7 +27,7 @@ WAIT_S = 300  # for a busy machine
 
 @dataclass(frozen=True)
 class Served:
-    """`python -m ui` as a process of its own, and the folder of its temporary files."""
+    """A running `python -m ui` and the folder of its temporary files."""
 
     url: str
     process: subprocess.Popen[str]
@@ -37,10 +38,10 @@ Start = Callable[..., Served]
 
 
 @pytest.fixture(autouse=True)
-def environment(uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What main sets for good, for its process is its own; that of the tests is not."""
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+def environment(uploads: Path) -> Iterator[None]:
+    """Restores the variables that main sets for its process."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
@@ -83,17 +84,17 @@ def reached(url: str) -> bool:
         return False
 
 
-def test_help_has_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     assert caught.value.code == 0
-    for action in build_parser()._actions:
-        assert all(name in told for name in action.option_strings)
-    assert "(7860)" in told and "143 stopped by SIGTERM" in told
+    for name in vars(build_parser().parse_args([])):
+        assert f"--{name.replace('_', '-')}" in text
+    assert "7860" in text and "143 stopped by SIGTERM" in text
 
 
-def test_the_limits_are_those_of_the_service_unless_others_are_given() -> None:
+def test_default_limits_are_those_of_the_service() -> None:
     arguments = build_parser().parse_args([])
     given = (arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
     assert Limits(*given) == Limits()
@@ -115,18 +116,18 @@ def test_the_limits_are_those_of_the_service_unless_others_are_given() -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_2_with_a_line_that_says_why(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2_and_a_reason(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(wrong)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_password_may_have_colons() -> None:
+def test_a_password_may_contain_colons() -> None:
     assert build_parser().parse_args(["--auth", "anna:a:b"]).auth == ("anna", "a:b")
 
 
-def test_a_config_file_gives_what_the_command_line_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_file_sets_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "ui.toml"
     config.write_text(f'weights = "{tmp_path}/absent"\nmax_pixels = 5000\n')
     assert main(["--config", str(config)]) == 2
@@ -134,7 +135,7 @@ def test_a_config_file_gives_what_the_command_line_does_not(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text"], ids=["absent", "empty", "text"])
-def test_weights_that_cannot_be_used_are_2_in_one_line(
+def test_unusable_weights_exit_with_2_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
 ) -> None:
     path = tmp_path / "weights.safetensors"
@@ -145,7 +146,7 @@ def test_weights_that_cannot_be_used_are_2_in_one_line(
     assert line.startswith("ui: ")
 
 
-def test_a_port_that_is_taken_is_1_in_one_line(encoder_weights_file: Path) -> None:
+def test_a_port_in_use_exits_with_1_and_one_line(encoder_weights_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ["--port", str(taken.getsockname()[1]), "--weights", str(encoder_weights_file)]
         ended = subprocess.run([sys.executable, "-m", "ui", *words], capture_output=True, text=True, timeout=WAIT_S)
@@ -154,19 +155,19 @@ def test_a_port_that_is_taken_is_1_in_one_line(encoder_weights_file: Path) -> No
     assert line.startswith("ui: ") and str(taken) not in line
 
 
-def test_ctrl_c_ends_it_with_0_and_nothing_is_left_behind(start: Start) -> None:
+def test_ctrl_c_exits_with_0_and_leaves_no_files(start: Start) -> None:
     served = start()
     with httpx.Client(base_url=served.url, timeout=WAIT_S) as http:
         http.post("/gradio_api/upload", files={"files": b"a photo"}).raise_for_status()
     assert [path for path in served.temporary.rglob("*") if path.is_file()]
     served.process.send_signal(signal.SIGINT)
-    _, told = served.process.communicate(timeout=WAIT_S)
+    _, stderr = served.process.communicate(timeout=WAIT_S)
     assert served.process.returncode == 0
-    assert served.url in told and "Traceback" not in told
+    assert served.url in stderr and "Traceback" not in stderr
     assert not list(served.temporary.iterdir())
 
 
-def test_sigterm_lets_what_runs_be_finished_and_fetched(start: Start) -> None:
+def test_sigterm_finishes_running_work_and_lets_it_be_fetched(start: Start) -> None:
     served = start("--quiet", "--max-seconds", "5")
     photo = io.BytesIO()
     Image.fromarray(FACE).save(photo, "PNG")
@@ -184,6 +185,6 @@ def test_sigterm_lets_what_runs_be_finished_and_fetched(start: Start) -> None:
         [[completed]] = json.loads(answer.rpartition("data: ")[2])
         picture = np.asarray(Image.open(io.BytesIO(http.get(f"/file={completed['path']}").content)))
     assert np.array_equal(picture[:8], FACE[:8]) and (picture[8:24, 8:24] != FACE[8:24, 8:24]).any()
-    _, told = served.process.communicate(timeout=WAIT_S)
-    assert (served.process.returncode, told) == (143, "")
+    _, stderr = served.process.communicate(timeout=WAIT_S)
+    assert (served.process.returncode, stderr) == (143, "")
     assert not list(served.temporary.iterdir())

@@ -39,12 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     add_flags(parser, "--weights", "--device")
-    add(
-        "--auth",
-        type=_user,
-        metavar="USER:PASS",
-        help="require this user name and password; put it into a --config FILE to hide it from process lists",
-    )
+    add("--auth", type=_user, metavar="USER:PASS", help="require a login; --config FILE hides it from process lists")
     for flag, least, default, metavar, words in (
         ("--max-pixels", 4096, 16_000_000, "N", "most pixels of a photo"),
         ("--max-seconds", 1, 60, "S", "longest search for a photo, in seconds; then the best result so far is used"),

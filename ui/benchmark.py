@@ -93,14 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for flag, default, metavar, words in (
-        ("--users", 16, "N", "number of concurrent visitors"),
-        ("--seconds", 60, "S", "duration of the test in seconds"),
-        ("--max-waiting", 16, "N", "most requests in the queue of the page"),
+    for flag, default, words in (
+        ("--users", 16, "number of concurrent visitors"),
+        ("--seconds", 60, "duration of the test in seconds"),
+        ("--max-waiting", 16, "most requests in the queue of the page"),
     ):
-        parser.add_argument(
-            flag, type=at_least(1), default=default, metavar=metavar, help=f"{words} (default: %(default)s)"
-        )
+        words = f"{words} (default: {default})"
+        parser.add_argument(flag, type=at_least(1), default=default, metavar="N", help=words)
     add_flags(parser, "--weights", "--device")
     return parser
 
@@ -131,15 +130,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 def _visit(
     url: str, pid: int, folder: Path, users: int, seconds: float
 ) -> tuple[list[Visitor], float, tuple[int, int]]:
-    """Let visitors use the page at once; also the duration in seconds, and the page's memory in bytes before and after.
-
-    Args:
-        url: address of the page.
-        pid: process of the page.
-        folder: where to keep photos and results.
-        users: number of visitors.
-        seconds: no visitor starts a request after this time.
-    """
+    """Let visitors use the page; also the duration in seconds, and the page's memory in bytes before and after."""
     import numpy as np
     from gradio_client import Client
 

@@ -47,7 +47,9 @@ class ServiceError(InputError):
 def explain(error: InputError) -> str:
     """An error as a sentence for the page."""
     if isinstance(error, NoFaceError):  # the library's advice is for programs
-        return "No face was found there. Paint over part of a face, or choose a photo that shows the face larger."
+        return (
+            "No face was found for this hole. Place the hole on a face, or choose a photo that shows the face larger."
+        )
     text = str(error)
     return text[:1].upper() + text[1:]
 
