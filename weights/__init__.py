@@ -38,7 +38,7 @@ REGISTRY = {
     ),
 }
 DEFAULT = "faces-64"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def resolve(name_or_file: str) -> Path:
