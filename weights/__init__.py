@@ -39,7 +39,7 @@ REGISTRY = {
 }
 DEFAULT = "faces-64"
 AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 
 
 def resolve(name_or_file: str) -> Path:
