@@ -23,7 +23,8 @@ from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.tensors import to_image
 
-_POOL = 8  # candidates for each one that is shown; of these the better quarter takes part
+_POOL = 16  # candidates drawn for each one that is shown
+_AGREES = 1.1  # context loss of a candidate that is shown, as a multiple of the best one's
 _GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
 _ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
 _FINEST_PX = 2048  # largest side at which a named hole is drawn
@@ -366,6 +367,8 @@ def _size(weights: Weights) -> int:
 def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
     """The best candidate for one face, and then always the one that is farthest from those taken already.
 
+    All agree with the visible pixels about as well as the best, as far as there are enough of them.
+
     Args:
         step: the last one of a search.
         hole: bool (S, S), where they are compared.
@@ -374,7 +377,9 @@ def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
         uint8 (S, S, 3) each.
     """
     order = step.total[0].argsort(stable=True)
-    order = order[: max(count, len(order) // 4)]
+    context = step.context[0, order]
+    enough = context.sort().values[min(count, len(order)) - 1]
+    order = order[context <= torch.maximum(_AGREES * context[0], enough)]
     images = step.images[0, order]
     inside = images[..., hole.to(images.device)].flatten(1)
     distances = (inside[:, None] - inside[None]).abs().mean(dim=2)

@@ -471,7 +471,7 @@ def test_candidates_differ_and_the_best_comes_first(encoder_weights: Weights, fa
     hole = completer.named_hole(face, "center", [found])
     progress, several = run(completer, face, hole, candidates=4)
     last = progress[-1].step
-    assert last.total.shape == (1, 32) and last.best[0] == last.total[0].argmin()
+    assert last.total.shape == (1, 64) and last.best[0] == last.total[0].argmin()
     found = [several.pixels, *several.others]
     assert len(found) == 4
     for index, pixels in enumerate(found):
