@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import InputError, PhotoError
-from weights import DEFAULT, REGISTRY, VERSION
+from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {"default": DEFAULT, "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)"},
+    "--weights=auto": {
+        "default": AUTO,
+        "help": f"weights file or name: {', '.join(REGISTRY)}; auto picks by face size (default: %(default)s)",
+    },
     "--device": {"default": "auto", "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)"},
     "--engine": {
         "choices": ("processes", "ray"),
@@ -29,9 +33,9 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 
 def add_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Add some of the flags that all commands share: --weights, --device, --engine, --config, --version."""
+    """Add some of the flags that commands share: --weights[=auto], --device, --engine, --config, --version."""
     for flag in flags:
-        parser.add_argument(flag, **_FLAGS[flag])
+        parser.add_argument(flag.partition("=")[0], **_FLAGS[flag])
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:

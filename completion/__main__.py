@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from align.cli import add_flags, at_least, parse, run_main, shown
 from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
-from weights import AUTO, REGISTRY, VERSION
+from weights import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seconds", type=_amount, metavar="S", help="search a photo for so long, then take the best yet (no limit)")
     add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
     add("--blend", choices=BLENDS, default=BLENDS[0], help="how to fit it in (%(default)s)")
-    names = ", ".join(REGISTRY)
-    add("--weights", default=AUTO, help=f"file or name: {names}; auto takes what fits the face's size (%(default)s)")
+    add_flags(parser, "--weights=auto")
     add_flags(parser, "--device")
     add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
     add("--strip", action="store_true", help="also write photo, hole and completion side by side")
@@ -109,7 +108,8 @@ def _complete(arguments: argparse.Namespace) -> int:
 
     from align.errors import PhotoError
     from align.files import prepare_folder, write_json
-    from completion.batch import Result, complete_folder, complete_photo, load_completer, plan_outputs, summary
+    from completion.batch import Result, complete_folder, complete_photo, plan_outputs, summary
+    from completion.complete import FaceCompleter
     from completion.holes import MaskError, split_name
 
     if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
@@ -120,7 +120,7 @@ def _complete(arguments: argparse.Namespace) -> int:
         if arguments.report.exists() and not arguments.report.is_file():
             raise PhotoError(f"the report {arguments.report} is no file; give the name of a file")
     load = partial(
-        load_completer,
+        FaceCompleter.load,
         arguments.weights,
         arguments.device,
         arguments.solver,

@@ -26,9 +26,7 @@ from completion import holes
 from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import HOLES, BatchOptions
 from completion.picture import contact_sheet, painted, strip, write_animation
-from dcgan.checkpoint import load
 from dcgan.metrics import psnr
-from weights import AUTO, REGISTRY
 
 
 @dataclass(frozen=True)
@@ -116,16 +114,6 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
 def _whole(path: Path) -> Path:
     """From the root on and without "..", which would lead out of the output folder again."""
     return Path(os.path.abspath(path))
-
-
-def load_completer(name: str, device: str, solver: str, blend: str, prior_weight: float | None = None) -> FaceCompleter:
-    """A completer from what the command line says.
-
-    Raises:
-        WeightsError, DeviceError: the weights or the device cannot be used.
-    """
-    names = REGISTRY if name == AUTO else [name]
-    return FaceCompleter([load(each, device) for each in names], solver, blend, prior_weight)
 
 
 def complete_folder(

@@ -18,7 +18,7 @@ _STEPS, _SMOOTHINGS, _DAMPING = 7, 2, 0.8
 _TINY = 1e-20  # instead of a division by 0 where nothing is missing
 _INPAINT_SIDE_PX = 512
 _INPAINT_RIM_PX = 16  # around a hole, of what it is filled from
-_STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 10_000  # bounds on the picture and on the hole that structure is found for
+_STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 25_000  # bounds on the picture and on the hole that structure is found for
 _GRAIN_PX = 1.0  # standard deviation of the blur that tells grain from shape
 _GRAIN_WINDOW_PX = 7  # side of the squares in which its strength is measured
 

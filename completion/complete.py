@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,8 +21,9 @@ from completion import holes
 from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import Solver
 from completion.solve import Step, resolve, solve
-from dcgan.checkpoint import Weights, WeightsError
+from dcgan.checkpoint import Weights, WeightsError, load_fitting
 from dcgan.tensors import to_image
+from weights import AUTO
 
 _POOL = 16  # candidates drawn for each one that is shown
 _AGREES = 1.1  # context loss of a candidate that is shown, as a multiple of the best one's
@@ -118,6 +120,20 @@ class FaceCompleter:
         self.prior_weight = prior_weight
         self.size = max(self.weights)
         self.template = TEMPLATES[templates[0]]
+
+    @classmethod
+    def load(cls, weights: str = AUTO, device: str = "auto", *args: Any, **settings: Any) -> "FaceCompleter":
+        """Load weights and make a completer.
+
+        Args:
+            weights: a name in the registry, a file, or "auto", with which each face gets what fits its size.
+            device: auto, cpu, cuda or cuda:N.
+            args: as for the class, from `solver` on.
+            settings: likewise.
+        Raises:
+            WeightsError, DeviceError: the weights or the device cannot be used.
+        """
+        return cls(load_fitting(weights, device), *args, **settings)
 
     def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
         """The faces of a photo, the largest first, each as a crop of the size of the weights that fit it.

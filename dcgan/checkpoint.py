@@ -180,6 +180,12 @@ def load(name_or_file: str, device: torch.device | str = "auto") -> Weights:
     return load_weights(path, device, verified=name_or_file in weights.REGISTRY)
 
 
+def load_fitting(name_or_file: str, device: torch.device | str = "auto") -> list[Weights]:
+    """Load the weights that faces of different sizes need: all in the registry for "auto", else `load`'s alone."""
+    names = list(weights.REGISTRY) if name_or_file == weights.AUTO else [name_or_file]
+    return [load(name, device) for name in names]
+
+
 def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool = False) -> Weights:
     """Rebuild the networks from a file of `save_weights`.
 

@@ -405,7 +405,7 @@ def no_work(*_: object, **__: object) -> NoReturn:
 def test_fault_37_the_output_is_not_the_input(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "load", no_work)
+    monkeypatch.setattr(complete_module, "load_fitting", no_work)
     photo = save(tmp_path / "raw" / "a.png")
     (tmp_path / "link").symlink_to(tmp_path / "raw")
     data = photo.read_bytes()
@@ -424,7 +424,7 @@ def test_fault_37_the_output_is_not_the_input(
 def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "load", no_work)
+    monkeypatch.setattr(complete_module, "load_fitting", no_work)
     photo = save(tmp_path / "a.png")
     for output in (photo / "done", photo / "done.png"):
         assert complete(photo, output=output) == 2
@@ -666,14 +666,14 @@ def test_weights_that_a_worker_cannot_use_are_2(
     save(raw / "b.png")
     file = tmp_path / "once.safetensors"
     file.write_bytes(small_weights_file.read_bytes())
-    load = batch.load
+    load = complete_module.load_fitting
 
     def load_and_remove(name: str, device: str) -> object:
         loaded = load(name, device)
         file.unlink()
         return loaded
 
-    monkeypatch.setattr(batch, "load", load_and_remove)
+    monkeypatch.setattr(complete_module, "load_fitting", load_and_remove)
     assert complete(raw, "--jobs", 2, "--weights", file) == 2
 
 
@@ -724,7 +724,7 @@ def test_unusable_input_is_2_and_one_line(
         ([photo], "alpha", "without alpha"),
         ([photo, "--device", "cuda:99"], "center", "cuda:99 was asked for"),
         ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
-        ([photo, "--weights", "none-such"], "center", "no weights named 'none-such', only: faces-64"),
+        ([photo, "--weights", "none-such"], "center", "no weights named 'none-such'; expected faces-64"),
         ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is no file"),
         ([photo, "--weights", tmp_path / "text.safetensors"], "center", "no readable safetensors file"),
         ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen on; 0.0.0.0 opens the page to the network (default: %(default)s)",
     )
     add("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    add_flags(parser, "--weights", "--device")
+    add_flags(parser, "--weights=auto", "--device")
     add("--auth", type=_user, metavar="USER:PASS", help="require a login; --config FILE hides it from process lists")
     for flag, least, default, metavar, words in (
         ("--max-pixels", 4096, 16_000_000, "N", "most pixels of a photo"),
@@ -81,13 +81,13 @@ def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    from dcgan.checkpoint import load
+    from dcgan.checkpoint import load_fitting
     from ui.app import build_app, launch
     from ui.server import drain, sweep
     from ui.service import Limits, Service
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
-    service = Service(load(arguments.weights, arguments.device), limits)
+    service = Service(load_fitting(arguments.weights, arguments.device), limits)
     stop, received = threading.Event(), []
 
     def stopping(number: int, frame: FrameType | None) -> None:

@@ -100,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         words = f"{words} (default: {default})"
         parser.add_argument(flag, type=at_least(1), default=default, metavar="N", help=words)
-    add_flags(parser, "--weights", "--device")
+    add_flags(parser, "--weights=auto", "--device")
     return parser
 
 

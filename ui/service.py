@@ -37,6 +37,7 @@ _PREVIEWS_PER_S = 5
 _LAYERS = 16  # most layers of a drawing; the page sends one, but a forged request may name thousands
 _DRAWN = 16  # z are drawn at least so many at once: torch draws a single z differently from the first of many
 _FACE_COLOUR = (255, 255, 255)
+_FACE_PX = 64  # most pixels a side of a generated face, before it is enlarged
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 
 
@@ -147,17 +148,18 @@ class Filled:
 
 
 class Service:
-    """Everything the page can do, with one set of weights.
+    """Everything the page can do.
 
     Args:
-        weights: trained networks.
+        weights: trained networks; of several, each face gets those that fit its size.
         limits: how much one visitor may ask for.
     """
 
-    def __init__(self, weights: Weights, limits: Limits) -> None:
+    def __init__(self, weights: Weights | Sequence[Weights], limits: Limits) -> None:
         self.limits = limits
         self._weights = weights
         self._completer = FaceCompleter(weights)
+        self._largest = self._completer.weights[self._completer.size]
 
     def read(self, path: Path, name: str = "photo") -> Upload:
         """Decode an uploaded photo.
@@ -180,9 +182,10 @@ class Service:
         except NoFaceError:
             faces = []
         outlined = shown(pixels)
-        corner = self._completer.size - 1
-        corners = np.array([[0, 0], [corner, 0], [corner, corner], [0, corner]])
-        for face in faces if len(faces) > 1 or corner + 1 not in pixels.shape else []:
+        for face in faces:
+            if pixels.shape[:2] == (face.size, face.size):
+                continue  # an aligned face has no outline
+            corners = (face.size - 1) * np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
             points = transform(_on_page(face, pixels, outlined).inverse, corners).round().astype(np.int32)
             cv2.polylines(outlined, [points], isClosed=True, color=(0, 0, 0), thickness=3, lineType=cv2.LINE_AA)
             cv2.polylines(outlined, [points], isClosed=True, color=_FACE_COLOUR, thickness=1, lineType=cv2.LINE_AA)
@@ -343,7 +346,7 @@ class Service:
 
     @cached_property
     def _directions(self) -> dict[str, Tensor]:
-        return directions(self._weights)
+        return directions(self._largest)
 
     def _completer_for(self, settings: Settings) -> FaceCompleter:
         return FaceCompleter(self._weights, settings.solver, settings.blend, settings.prior_weight)
@@ -367,11 +370,11 @@ class Service:
 
     def _draw(self, seed: int, count: int) -> Tensor:
         drawn = max(count, _DRAWN)
-        return sample_z(drawn, self._weights.generator.config, torch.Generator().manual_seed(seed))[:count]
+        return sample_z(drawn, self._largest.generator.config, torch.Generator().manual_seed(seed))[:count]
 
     def _faces(self, z: Tensor, times: int = 3) -> list[NDArray[np.uint8]]:
-        faces = generate(self._weights.generator, z)
-        side = times * faces.shape[1]
+        faces = generate(self._largest.generator, z)
+        side = times * min(_FACE_PX, faces.shape[1])
         return [cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8) for face in faces]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from align.cli import add_flags, at_least, run_main, show_progress
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, WHOLE_HOLES, WHOLE_METHODS, BenchmarkOptions
-from weights import VERSION
+from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 _EXAMPLE = """example:
   python -m completion.benchmark aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         listed = f"of {', '.join(names)}; with --whole of {', '.join(whole)} (all)"
         add(flag, nargs="+", metavar="NAME", help=listed)
     add("--out", type=Path, default=Path("benchmark"), help="folder for figures and pictures (%(default)s/)")
-    add_flags(parser, "--weights")
+    add("--weights", help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)")
     add("--seed", type=at_least(0), default=defaults.seed, help="of faces, holes and search (%(default)s)")
     add_flags(parser, "--device")
     add("--overwrite", action="store_true", help="replace an earlier benchmark")
@@ -88,7 +88,7 @@ def _whole(arguments: argparse.Namespace) -> int:
     from align.errors import PhotoError
     from align.files import prepare_folder
     from completion.benchmark.whole import JSON_FILE, Row, WholeReport, compare_whole, methods, read_subjects
-    from dcgan.checkpoint import load
+    from dcgan.checkpoint import load_fitting
     from dcgan.run import machine
     from dcgan.sampling import Progress, device_of
 
@@ -96,17 +96,18 @@ def _whole(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             tqdm.write(text, file=sys.stderr)
 
-    trained = load(arguments.weights, arguments.device)
+    name = arguments.weights or AUTO
+    trained = load_fitting(name, arguments.device)
     chosen = methods(trained, arguments.methods, arguments.seed)
     if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
     subjects = read_subjects(arguments.faces, say)
     prepare_folder(arguments.out, *arguments.faces)
     facts = {
-        "weights": {"name": Path(arguments.weights).name, "sha256": trained.sha256},
+        "weights": {"name": Path(name).name, "sha256": [weights.sha256 for weights in trained]},
         "photos": len(subjects),
         "seed": arguments.seed,
-        "machine": machine(device_of(trained.generator)),
+        "machine": machine(device_of(trained[0].generator)),
         "version": VERSION,
     }
     report = WholeReport(facts, subjects, arguments.seed)
@@ -140,7 +141,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     options = BenchmarkOptions(
         arguments.limit, arguments.slow_limit, tuple(arguments.holes), tuple(arguments.methods), arguments.seed
     )
-    trained = load(arguments.weights, arguments.device)
+    name = arguments.weights or DEFAULT
+    trained = load(name, arguments.device)
     if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
     size = trained.generator.config.size
@@ -155,7 +157,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         say(note)
     facts = {
         "settings": asdict(options),
-        "weights": {"name": Path(arguments.weights).name, "sha256": trained.sha256},
+        "weights": {"name": Path(name).name, "sha256": trained.sha256},
         "faces": {"count": len(faces), "sha256": digest(faces), "training": 0 if training is None else len(training)},
         "machine": machine(device_of(trained.generator)),
         "version": VERSION,

@@ -204,11 +204,11 @@ def draw_hole(name: str, subject: Subject, seed: int = 0) -> NDArray[np.bool_]:
     return mask > 0
 
 
-def methods(weights: Weights, names: Sequence[str], seed: int = 0) -> dict[str, Method]:
+def methods(weights: Sequence[Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
     """Ways to complete a photo by their names.
 
     Args:
-        weights: for the solvers.
+        weights: for the solvers; each face gets those that fit its size.
         names: a solver, a solver and a blend as in "fast+alpha", "telea" or "ns" (Navier-Stokes).
         seed: of the solvers.
     """
@@ -318,7 +318,7 @@ class WholeReport:
             write_photo(folder / f"whole-{hole}.jpg", np.vstack([np.hstack(cells) for cells in sheet.values()]))
 
 
-def _by_network(weights: Weights, name: str, seed: int) -> Method:
+def _by_network(weights: Sequence[Weights], name: str, seed: int) -> Method:
     solver, _, blend = name.partition("+")
     try:
         completer = FaceCompleter(weights, solver, blend or "poisson")
