@@ -31,9 +31,8 @@ def grown_config(config: NetworkConfig, size: int) -> NetworkConfig:
             raise ConfigError(
                 f"networks of kind {config.network} with {config.d_norm} norm in D cannot grow; expected dcgan, none"
             )
-        least = min(config.ngf, config.ndf) // 2
-        if least < 6:
-            raise ConfigError(f"networks of width {2 * least} cannot grow: two channels for each colour are needed")
+        _check_width("ngf", config.ngf, 3)
+        _check_width("ndf", config.ndf, 3)
         kinds = ",".join((*config.kinds, "grown"))
         config = replace(config, size=2 * config.size, ngf=config.ngf // 2, ndf=config.ndf // 2, upsample=kinds)
     if config.size != size:
@@ -65,6 +64,7 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
             E = None
             if weights.encoder is not None:
                 settings = weights.encoder.settings
+                _check_width("nef", settings["nef"], 4)
                 E = Encoder(config, settings["nef"] // 2, bool(settings["skips"])).eval()
                 _grow_encoder(weights.encoder, E)
         weights = replace(weights, generator=G, discriminator=D, encoder=E)
@@ -82,6 +82,12 @@ def new_and_old(network: Generator | Encoder) -> tuple[list[nn.Parameter], list[
     found = [parameter for module in new for parameter in module.parameters()]
     taken = {id(parameter) for parameter in found}
     return found, [parameter for parameter in network.parameters() if id(parameter) not in taken]
+
+
+def _check_width(name: str, width: int, inputs: int) -> None:
+    """See that half of a width has room for the positive and the negative part of every input channel."""
+    if width % 2 or width < 4 * inputs:
+        raise ConfigError(f"{name} is {width}, but growing halves it; expected an even number of at least {4 * inputs}")
 
 
 def _grow_generator(old: Generator, new: Generator) -> None:
