@@ -170,7 +170,7 @@ def test_of_faces_with_noise_only_what_is_known_is_compared(weights: Weights, fa
     def image_loss(noised: float, hole_weight: float) -> float:
         config = replace(alone, noised=noised, hole_weight=hole_weight)
         generator = torch.Generator().manual_seed(0)
-        losses, _ = encoder._losses(config, E, weights.generator, weights.discriminator, real, generator)
+        losses, _ = encoder.encoder_losses(config, E, weights.generator, weights.discriminator, real, generator)
         assert losses.keys() == {"image", "z_square"}
         return float(losses["image"].detach())
 

@@ -256,7 +256,7 @@ def test_fid_says_what_it_needs(small_weights: Weights, tmp_path: Path, monkeypa
         (32, 16, [], "holds no 32x32 face"),
         (32, 32, ["--k", "0"], "k is 0"),
         (32, 32, ["--seed", "-1"], "seed is -1"),
-        (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "no more restarts than draws"),
+        (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "expected at most mre_draws, 8"),
         (32, 32, ["--train", "absent"], "absent is no folder"),
         (32, 32, ["--fid-weights", "absent"], "absent"),
     ],

@@ -298,7 +298,7 @@ def test_a_run_that_collapses_says_so_and_stops(
     monkeypatch.setattr(dcgan.train, "_GRACE_KIMG", 0.02)
     forward = Generator.forward
     monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))
-    with pytest.raises(TrainingError, match="one and the same"):
+    with pytest.raises(TrainingError, match="G has collapsed"):
         for _ in train(replace(CONFIG, sample_kimg=0.016, save_minutes=0), faces, tmp_path, CPU):
             pass
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
@@ -394,7 +394,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.u
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    with pytest.raises(ConfigError, match="batch of 8 cannot be shared among 3"):
+    with pytest.raises(ConfigError, match="batch of 8 cannot be divided among 3"):
         next(train(CONFIG, faces, tmp_path, CPU, group=Group(0, 3)))
 
 
