@@ -46,10 +46,9 @@ def train_encoder(
     """Train E for the G and D of some weights, or resume from the newest checkpoint of the run folder.
 
     With an adversarial loss, a critic that starts as D learns to distinguish completed faces from real ones. G is
-    frozen unless it has a learning rate. G, and an E that starts from trained weights, keep their batch norm statistics.
-
-    As in `dcgan.train.train`, random numbers are functions of the seed and the step, and closing the iterator saves a
-    checkpoint.
+    frozen unless it has a learning rate. G, and an E that starts from trained weights, keep their batch norm
+    statistics. As in `dcgan.train.train`, random numbers are functions of the seed and the step, and closing the
+    iterator saves a checkpoint.
 
     Args:
         config: the settings; only `kimg` may change when a run is resumed.

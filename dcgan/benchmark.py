@@ -80,6 +80,7 @@ def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 
 
 def plain_loop(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
     """A textbook training step: float32, default memory layout, non-saturating loss, no penalty, no average of G.
+
     Source: Goodfellow et al. 2014, algorithm 1, with the batch and Adam of Radford et al. 2016.
     """
     G, D = Generator(config.network).to(device), Discriminator(config.network).to(device)

@@ -93,7 +93,7 @@ def _check_width(name: str, width: int, inputs: int) -> None:
 
 
 def _grow_generator(old: Generator, new: Generator) -> None:
-    """The old output layer becomes six hidden channels, the colours before tanh; a new layer outputs their difference."""
+    """The old output layer becomes six hidden channels, the positive and negative colours; a new one combines them."""
     before, after = _convolutions(old), _convolutions(new)
     _copy_shared(before[:-1], after)
     _copy_shared(_norms(old), _norms(new))

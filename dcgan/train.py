@@ -68,7 +68,7 @@ def train(
 
     # Build the networks and optimisers, then resume.
     engine = Engine(config, device, group)
-    notes = {"started": _load_start(config, engine), "varied": False, "upkeep": 0.0}
+    notes: dict[str, Any] = {"started": _load_start(config, engine), "varied": False, "upkeep": 0.0}
     origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
     run = Run(folder, asdict(config), engine.parts, origin, notes, config.batch * config.d_steps, group)
     fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
