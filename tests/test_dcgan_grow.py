@@ -139,7 +139,7 @@ def test_the_new_channels_can_learn() -> None:
         assert (gradient[:, 6:].abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
-def test_new_and_old_parameters_are_told_apart() -> None:
+def test_new_and_old_parameters_are_separated() -> None:
     weights = grow(untrained(replace(SMALL, ngf=24, ndf=24), nef=32), 64)
     for network in (weights.generator, encoder_of(weights)):
         names = {id(value): name for name, value in network.named_parameters()}
