@@ -15,22 +15,23 @@ from torch import Tensor
 
 from completion.holes import draw_holes, named_hole
 from dcgan import loss
-from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_checkpoint, save_weights
+from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
 from dcgan.grow import new_and_old
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
+from dcgan.parallel import Group
+from dcgan.run import Run, TrainingStep, machine
 from dcgan.sampling import sample_z
 from dcgan.step import cosine, seeded, update_average
 from dcgan.tensors import to_image, to_tensor
 
-START = "start.safetensors"  # in the run folder: the weights that E is trained for, which export adds it to
-# Name of a figure to the hole that it is measured on, see completion.holes.named_hole.
+START = "start.safetensors"  # in the run folder: copy of the weights that E is trained for; export adds E to it
+# Measurement to the name of the hole it uses, see completion.holes.named_hole.
 MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80": "random:0.8"}
-_SHOWN = 16  # faces in a grid
-_MEASURED = 200  # faces that figures are means over
+_SHOWN = 16  # faces per grid
+_MEASURED = 200  # faces per measurement
 _PENALTY_EVERY = 4  # steps of the critic
 
 
@@ -42,196 +43,169 @@ def train_encoder(
     device: torch.device,
     val: NDArray[np.uint8] | None = None,
 ) -> Steps[TrainingStep]:
-    """Train E, or resume where the folder's newest checkpoint stands.
+    """Train E for the G and D of some weights, or resume from the newest checkpoint of the run folder.
 
-    With an adversarial loss a critic, which begins as D, learns to tell completed faces from real ones. G stays as it
-    is unless it has a learning rate of its own. An E that begins as another, and G, keep their batch norms' statistics.
-
-    As `train`: what is random is a function of the seed and the step, and closing the iterator saves a checkpoint.
+    With an adversarial loss, a critic that starts as D learns to distinguish completed faces from real ones. G is
+    frozen unless it has a learning rate. G, and an E that starts from trained weights, keep their batch norm
+    statistics. As in `dcgan.train.train`, random numbers are functions of the seed and the step, and closing the
+    iterator saves a checkpoint.
 
     Args:
-        config: the run's settings; only `kimg` may differ from those that the folder was begun with.
-        weights: G and D, on any device, of the size of the faces; an E among them is trained on.
-        faces: uint8 (N, S, S, 3).
-        folder: the run folder; gets what `train` writes, and a copy of the weights.
-        device: where to compute; the faces go there, too.
-        val: faces that are not trained on, uint8 (N, S, S, 3), for the grids and the PSNR of holes.
+        config: the settings; only `kimg` may change when a run is resumed.
+        weights: G and D, on any device, for images of the size of the faces; training continues from their E, if any.
+        faces: uint8 (N, S, S, 3); copied to the device.
+        folder: run folder as of `dcgan.train.train`, with a copy of the weights.
+        device: where to compute.
+        val: validation faces, uint8 (N, S, S, 3), for the grids and the PSNR inside holes.
     Yields:
-        Where the run begins, then one TrainingStep a step.
+        The position where the run starts or resumes, then every step.
     Raises:
-        TrainingError: a loss or a weight is no finite number.
+        TrainingError: a loss or weight is NaN or infinite.
         CheckpointError: the folder holds another run.
         DatasetError: there are fewer images than a batch.
     """
     # Load the data.
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
-    data_sha256 = digest(faces)
-    seen = to_tensor(_spread(faces, _SHOWN) if val is None else _spread(val, _MEASURED))
+    shown = to_tensor(_spread(faces if val is None else val, _SHOWN if val is None else _MEASURED))
 
-    # Build E and its average beside G and the critic.
-    torch.manual_seed(config.seed)
-    G, critic, begun = deepcopy(weights.generator), deepcopy(weights.discriminator), weights.encoder
-    E = Encoder(G.config, config.nef, config.skips)
-    for network in (G, critic, E):
-        network.to(device).to(memory_format=torch.channels_last)
-    if begun is not None and carries_on(begun, E):
-        E.load_state_dict(begun.state_dict(), strict=False)  # skips that it has not begin at nothing
-        E.eval()
-    ema, ema_g = deepcopy(E).eval().requires_grad_(False), deepcopy(G).requires_grad_(False)
-    optimiser = torch.optim.Adam(_rates(config, E, 1), config.lr, (0.9, 0.99), fused=True)
-    parts: dict[str, Any] = {"E": E, "ema": ema, "optimiser": optimiser}
-    if config.lr_generator > 0:
-        G.requires_grad_(True)
-        for group in _rates(config, G, config.lr_generator):
-            optimiser.add_param_group(group)
-        parts |= {"G": G, "ema_g": ema_g}
-    if config.adversarial_weight > 0:
-        opt_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
-        parts |= {"critic": critic, "opt_critic": opt_critic}
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    # Build the networks and optimisers, then resume.
+    engine = _Engine(config, weights, device)
+    origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
+    origin["weights_sha256"] = weights.sha256
+    run = Run(folder, asdict(config), engine.parts, origin, {}, config.batch, Group())
+    if not run.resumed:
+        save_weights(
+            folder / START, weights.generator, weights.discriminator, weights.template, weights.facts, weights.encoder
+        )
+    yield TrainingStep(run.images)
 
-    # Resume.
-    saved = load_checkpoint(folder)
-    step, seconds = 0, 0.0
-    if saved is not None:
-        check_same_run(saved, asdict(config), data_sha256, folder)
-        if saved["weights_sha256"] != weights.sha256:
-            raise CheckpointError(f"{folder} was begun with other weights; give the same ones or another run folder")
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        step, seconds = saved["step"], saved["seconds"]
-    run = RunFolder(folder, step * config.batch)
-    run.settings(asdict(config))
-    if saved is None:
-        save_weights(folder / START, G, weights.discriminator, weights.template, weights.facts, begun)
-    yield TrainingStep(step * config.batch)
-
-    def save() -> None:
-        _check_finite(sums, E)
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"step": step, "seconds": seconds, "config": asdict(config), "machine": machine(device)}
-        state |= {"data_sha256": data_sha256, "data_images": len(faces), "weights_sha256": weights.sha256}
-        save_checkpoint(folder, step * config.batch, state)
-
-    def rate() -> float:
-        """0 while the critic warms up, then a rise to the cosine."""
-        warm_ups = step * config.batch / (config.warm_kimg * 1000) if config.warm_kimg else 2.0
-        rise = min(1.0, max(0.0, warm_ups - 1))
-        return rise * cosine(config.lr, config.lr_end, step * config.batch / (config.kimg * 1000))
-
-    sums: dict[str, Tensor] = {}
-    ticked = step, seconds
-    last_save = time.monotonic()
-    try:
-        while step * config.batch < config.kimg * 1000:
+    with run.saving():
+        while not run.finished:
+            # One step.
             began = time.monotonic()
-            for group in optimiser.param_groups:
-                group["lr"] = rate() * group["share"]
-            real = to_tensor(batches.at(step))
-            critic.requires_grad_(False)
-            optimiser.zero_grad(set_to_none=True)
-            with autocast:
-                losses, completed = _losses(config, E, G, critic, real, seeded(config.seed, 3, step))
-            if rate() > 0:
-                weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
-                torch.stack(weighted).sum().backward()
-                optimiser.step()
-            if config.adversarial_weight > 0:
-                critic.requires_grad_(True)
-                opt_critic.zero_grad(set_to_none=True)
-                with autocast:
-                    penalised = step % _PENALTY_EVERY == 0
-                    losses["critic"] = _critic_loss(config, critic, real, completed.detach(), penalised)
-                losses["critic"].backward()
-                opt_critic.step()
-            step += 1
-            images = step * config.batch
-            update_average(ema, E, config.ema_kimg, images, config.batch)
-            if config.lr_generator > 0:
-                update_average(ema_g, G, config.ema_kimg, images, config.batch)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-            last = images >= config.kimg * 1000
-            tick = last or crosses(images, config.batch, config.tick_kimg)
+            run.add(engine.step(run.step, to_tensor(batches.at(run.step))))
+            tick = run.due(config.tick_kimg)
             if tick:
-                _check_finite(sums, E)  # waits for the device
-            seconds += time.monotonic() - began
+                run.check_finite()
+            run.seconds += time.monotonic() - began
 
             # Maintenance: log, samples, checkpoint.
-            stats: dict[str, float] = {}
-            if tick:
-                stats = {"kimg": images / 1000, "lr": rate(), "seconds": seconds}
-                stats |= {name: float(value) / (step - ticked[0]) for name, value in sums.items()}
-                stats["images_per_second"] = (step - ticked[0]) * config.batch / (seconds - ticked[1])
-                sums.clear()
-                ticked = step, seconds
-            if last or crosses(images, config.batch, config.sample_kimg):
-                with torch.no_grad(), autocast:
-                    shown = _spread(seen, _SHOWN)
-                    run.grid(_pictures(ema, ema_g, shown.to(device)), images, columns=len(shown))
+            stats = run.tick(engine.rate(run.step)) if tick else {}
+            if run.due(config.sample_kimg):
+                with torch.no_grad(), engine.autocast():
+                    few = _spread(shown, _SHOWN)
+                    run.grid(_pictures(engine.ema, engine.ema_g, few.to(device)), run.images, columns=len(few))
                     if val is not None:
-                        stats |= {"kimg": images / 1000} | _measure(ema, ema_g, seen, device)
-            if stats:
-                run.tick(stats)
-            if time.monotonic() - last_save > config.save_minutes * 60:
-                save()
-                last_save = time.monotonic()
-            yield TrainingStep(images, stats or None)
-    except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
-        save()
-        raise
-    finally:
-        run.close()
-    save()
+                        stats |= _measure(engine.ema, engine.ema_g, shown, device)
+            done = run.log(stats)
+            run.save_every(config.save_minutes)
+            yield done
 
 
-def carries_on(begun: Encoder, E: Encoder) -> bool:
-    """Whether E can begin with another encoder's weights."""
-    return begun.settings["nef"] == E.settings["nef"]
+class _Engine:
+    """Everything that learns: E and its moving average, and, depending on the settings, G and the critic."""
+
+    def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
+        self.config, self.device = config, device
+        torch.manual_seed(config.seed)
+        self.G, self.critic = deepcopy(weights.generator), deepcopy(weights.discriminator)
+        self.E = Encoder(self.G.config, config.nef, config.skips)
+        for network in (self.G, self.critic, self.E):
+            network.to(device).to(memory_format=torch.channels_last)
+        if weights.encoder is not None and continues(weights.encoder, self.E):
+            self.E.load_state_dict(weights.encoder.state_dict(), strict=False)  # skips that it lacks start at zero
+            self.E.eval()
+        self.ema = deepcopy(self.E).eval().requires_grad_(False)
+        self.ema_g = deepcopy(self.G).requires_grad_(False)
+        self.optimiser = torch.optim.Adam(_param_groups(config, self.E, 1), config.lr, (0.9, 0.99), fused=True)
+        self.parts: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
+        if config.lr_generator > 0:
+            self.G.requires_grad_(True)
+            for group in _param_groups(config, self.G, config.lr_generator):
+                self.optimiser.add_param_group(group)
+            self.parts |= {"G": self.G, "ema_g": self.ema_g}
+        if config.adversarial_weight > 0:
+            self.opt_critic = torch.optim.Adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
+            self.parts |= {"critic": self.critic, "opt_critic": self.opt_critic}
+
+    def rate(self, number: int) -> float:
+        """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
+        config, images = self.config, number * self.config.batch
+        warm_ups = images / (config.warm_kimg * 1000) if config.warm_kimg else 2.0
+        rise = min(1.0, max(0.0, warm_ups - 1))
+        return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
+
+    def step(self, number: int, real: Tensor) -> dict[str, Tensor]:
+        """Train E, and G if it learns, then the critic.
+
+        Args:
+            number: of the step, from 0.
+            real: (N, 3, S, S) in [-1, 1].
+        Returns:
+            The unweighted losses.
+        """
+        config, rate = self.config, self.rate(number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["share"]
+        self.critic.requires_grad_(False)
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            noise = seeded(config.seed, 3, number)
+            losses, completed = encoder_losses(config, self.E, self.G, self.critic, real, noise)
+        if rate > 0:
+            weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
+            torch.stack(weighted).sum().backward()
+            self.optimiser.step()
+        if config.adversarial_weight > 0:
+            losses["critic"] = self._step_critic(number, real, completed.detach())
+        images = (number + 1) * config.batch
+        update_average(self.ema, self.E, config.ema_kimg, images, config.batch)
+        if config.lr_generator > 0:
+            update_average(self.ema_g, self.G, config.ema_kimg, images, config.batch)
+        return losses
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _step_critic(self, number: int, real: Tensor, completed: Tensor) -> Tensor:
+        """Train the critic; its lazy penalties are scaled up by the steps they stand for."""
+        penalised = number % _PENALTY_EVERY == 0
+        self.critic.requires_grad_(True)
+        self.opt_critic.zero_grad(set_to_none=True)
+        real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
+        with self.autocast():
+            logits, logits_completed = self.critic(real).float(), self.critic(completed).float()
+            total = loss.relativistic_d(logits, logits_completed)
+            if penalised and self.config.penalty > 0:
+                penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
+                total = total + self.config.penalty / 2 * _PENALTY_EVERY * penalty
+        total.backward()
+        self.opt_critic.step()
+        return total
 
 
-def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
-    """Write the weights that a run's encoder was trained for, with the encoder of the newest checkpoint.
-
-    Args:
-        folder: the run folder of `train_encoder`.
-        path: the weights file to write, .safetensors.
-    Returns:
-        The metadata of the encoder's training, as the file carries it.
-    Raises:
-        CheckpointError: the folder has no readable checkpoint.
-        WeightsError: the copy of the weights in the folder is damaged.
-    """
-    saved = load_checkpoint(folder)
-    if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; run python -m dcgan encode to the first one")
-    start = load_weights(folder / START)
-    config = saved["config"]
-    G = start.generator
-    E = Encoder(G.config, config["nef"], config.get("skips", False))
-    E.load_state_dict(saved["ema"])
-    if "ema_g" in saved:
-        G.load_state_dict(saved["ema_g"])
-    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
-    begun = start.facts.get("encoder", {}) if start.encoder and carries_on(start.encoder, E) else {}
-    facts["images"] = saved["step"] * config["batch"] + begun.get("images", 0)
-    facts["seconds"] = round(saved["seconds"]) + begun.get("seconds", 0)
-    facts["training"] = config
-    save_weights(path, G, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
-    return facts
-
-
-def _rates(config: EncoderConfig, network: Encoder | Generator, share: float) -> list[dict[str, Any]]:
+def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: float) -> list[dict[str, Any]]:
     """Parameter groups for Adam, each with its share of the learning rate."""
     new, old = new_and_old(network)
-    rate = config.lr_old if new else 1
-    return [{"params": part, "share": times} for part, times in ((new, share), (old, share * rate)) if part]
+    old_share = share * (config.lr_old if new else 1)
+    return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
-def _losses(
+def encoder_losses(
     config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, real: Tensor, noise: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of one step, unweighted, by the names of their weights, and the completed faces."""
+    """The losses of E on one batch, with random holes.
+
+    Args:
+        config: the settings.
+        E: the encoder.
+        G: the generator.
+        critic: features and logits for the feature and the adversarial loss.
+        real: (N, 3, S, S) in [-1, 1].
+        noise: source of all random numbers.
+    Returns:
+        The unweighted losses by the names of their weights in the config, and the completed faces, (N, 3, S, S).
+    """
     count = len(real)
     rng = np.random.default_rng(noise.initial_seed())
     hole = torch.from_numpy(draw_holes(count + config.pairs, real.shape[2], rng))[:, None].to(real.device)
@@ -240,15 +214,15 @@ def _losses(
         made = G(z).float() if config.pairs else real[:0]
     guess, skips = E(torch.cat([real, made]), hole)
     guess = guess.float()
-    # The last faces get noise of any strength: what is under their holes is then not given, but must look real.
-    guessed = count - round(config.noised * count)
+    # The last faces get noise of random strength on z: inside their holes they need not match, only look real.
+    matched = count - round(config.noised * count)
     strength = torch.zeros(len(guess), 1)
-    strength[guessed:count] = torch.rand(count - guessed, 1, generator=noise)
+    strength[matched:count] = torch.rand(count - matched, 1, generator=noise)
     noised = guess + (strength * sample_z(len(guess), G.config, noise)).to(real.device)
     fake = G(noised, skips).float()[:count]
     hole = hole[:count]
     weight = torch.where(hole, config.hole_weight, 1.0)
-    weight[guessed:] = (~hole[guessed:]).float()
+    weight[matched:] = (~hole[matched:]).float()
     completed = torch.where(hole, fake, real)
     losses = {
         "image": (weight * (fake - real).abs()).mean() / weight.mean(),
@@ -264,51 +238,66 @@ def _losses(
         logits_completed = critic.head(features_completed[-1]).flatten().float()
         losses["adversarial"] = loss.relativistic_g(logits, logits_completed)
         losses["feature"] = loss.feature_distance(
-            [layer[:guessed] for layer in features_completed], [layer[:guessed] for layer in features]
+            [layer[:matched] for layer in features_completed], [layer[:matched] for layer in features]
         )
     return losses, completed
 
 
-def _critic_loss(
-    config: EncoderConfig, critic: Discriminator, real: Tensor, completed: Tensor, penalised: bool
-) -> Tensor:
-    """What the critic minimises; its penalties come every few steps and count for those between."""
-    real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
-    logits, logits_completed = critic(real).float(), critic(completed).float()
-    total = loss.relativistic_d(logits, logits_completed)
-    if penalised and config.penalty > 0:
-        penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
-        total = total + config.penalty / 2 * _PENALTY_EVERY * penalty
-    return total
-
-
 def _pictures(E: Encoder, G: Generator, real: Tensor) -> Tensor:
-    """Rows of what E sees, G(E(x)), the completed face and the real one: (4 N, 3, S, S)."""
+    """Rows of visible pixels, G(E(x)), completed faces and real ones: (4 N, 3, S, S)."""
     hole = torch.from_numpy(draw_holes(len(real), real.shape[2], np.random.default_rng(0)))[:, None].to(real.device)
     fake = G(*E(real, hole)).float()
     return torch.cat([torch.where(hole, 0.0, real), fake, torch.where(hole, fake, real), real])
 
 
 def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> dict[str, float]:
-    """PSNR of G(E(x)) under each of some holes, in dB: the mean over the faces, nothing blended."""
+    """Mean PSNR of G(E(x)) in dB inside several holes, without blending."""
     found = {}
     reals = to_image(seen)
     rng = np.random.default_rng(1)
     for name, mask in MEASURED.items():
         holes = np.stack([named_hole(mask, seen.shape[2], rng) for _ in range(len(seen))])
         pairs = zip(seen.split(50), torch.from_numpy(holes)[:, None].split(50), strict=True)
-        fakes = np.concatenate([to_image(G(*E(part.to(device), under.to(device)))) for part, under in pairs])
+        fakes = np.concatenate([to_image(G(*E(part.to(device), hole.to(device)))) for part, hole in pairs])
         found[f"psnr_{name}"] = fmean(map(psnr, reals, fakes, holes))
     return found
 
 
 def _spread(faces: Any, count: int) -> Any:
-    """At most `count` of the faces, from all over: neighbours in a folder are often of one person."""
+    """At most `count` faces at even distances, since neighbours in a folder often show one person."""
     return faces[:: -(-len(faces) // count)]
 
 
-def _check_finite(sums: dict[str, Tensor], E: Encoder) -> None:
-    odd = [name for name, value in sums.items() if not torch.isfinite(value)]
-    odd += [name for name, value in E.named_parameters() if not torch.isfinite(value).all()]
-    if odd:
-        raise TrainingError(f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower lr")
+def continues(start: Encoder, E: Encoder) -> bool:
+    """Whether E can continue from another encoder's weights."""
+    return start.settings["nef"] == E.settings["nef"]
+
+
+def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
+    """Write the encoder of a run's newest checkpoint into a copy of the weights that it was trained for.
+
+    Args:
+        folder: run folder of `train_encoder`.
+        path: weights file to write, .safetensors.
+    Returns:
+        The metadata of E's training, as stored in the file.
+    Raises:
+        CheckpointError: the folder has no readable checkpoint.
+        WeightsError: the copy of the weights in the folder is absent or damaged.
+    """
+    saved = load_checkpoint(folder)
+    if saved is None:
+        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan encode")
+    start = load_weights(folder / START)
+    config, G = saved["config"], start.generator
+    E = Encoder(G.config, config["nef"], config.get("skips", False))
+    E.load_state_dict(saved["ema"])
+    if "ema_g" in saved:
+        G.load_state_dict(saved["ema_g"])
+    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
+    before = start.facts.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
+    facts["images"] = saved["step"] * config["batch"] + before.get("images", 0)
+    facts["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
+    facts["training"] = config
+    save_weights(path, G, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    return facts

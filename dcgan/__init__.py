@@ -1,1 +1,1 @@
-"""Train a DCGAN on aligned faces, sample from it and export its weights; needs torch, not dlib."""
+"""Train a DCGAN on aligned faces, sample from it, and export its weights. Needs torch."""

@@ -1,4 +1,4 @@
-"""python -m dcgan: train, encode, sample, export, evaluate, explore."""
+"""The command line of python -m dcgan: train, encode, sample, export, evaluate, explore, benchmark-train."""
 
 from __future__ import annotations
 
@@ -29,20 +29,17 @@ _EXAMPLE = """example:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; the flags of `train` come from the fields of its config."""
-    formatter = argparse.RawDescriptionHelpFormatter
+    """Build the parser; flags of settings come from the fields and docstrings of dcgan.config."""
     parser = argparse.ArgumentParser(
-        "python -m dcgan", description="Train a DCGAN on aligned faces.", epilog=_EXAMPLE, formatter_class=formatter
+        "python -m dcgan",
+        description="Train a DCGAN on aligned faces, and sample, measure and explore it.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_train(commands)
-    _add_encode(commands)
-    _add_sample(commands)
-    _add_export(commands)
-    _add_evaluate(commands)
-    add_explore(commands)
-    _add_benchmark_train(commands)
+    for add in (_add_train, _add_encode, _add_sample, _add_export, _add_evaluate, add_explore, _add_benchmark_train):
+        add(commands)
     return parser
 
 
@@ -50,32 +47,42 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 after SIGINT or SIGTERM.
+        The exit code: 0 success, 1 failure, 2 wrong usage or unusable input, 128 + N after signal N.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(build_parser(), argv, at=2 if argv[:1] == ["explore"] else 1)
-    hint = "lower --batch, or take --device cpu; what was saved is kept"
-    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=hint)
+    advice = "lower --batch or use --device cpu; saved checkpoints are kept"
+    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=advice)
+
+
+def _add_command(commands: Any, name: str, handler: Any, text: str, example: str) -> argparse.ArgumentParser:
+    """Add a sub-command; the first sentence of its description is its help."""
+    first = text.split(". ")[0].rstrip(".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=first[0].lower() + first[1:],
+        description=text,
+        epilog=f"example: python -m dcgan {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter if "\n" in example else argparse.HelpFormatter,
+    )
+    parser.set_defaults(handler=handler)
+    return parser
 
 
 def _add_train(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "train",
-        help="train on a folder of aligned faces; the same command again carries on where it was stopped",
-        description="Train on a folder of aligned faces; the same command again carries on where it was stopped.",
-        epilog="example: python -m dcgan train aligned/ --out runs/faces",
+        _train,
+        "Train G and D on a folder of aligned faces. Run the same command again to resume.",
+        "train aligned/ --out runs/faces\n"
+        "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces",
     )
-    parser.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
-    parser.add_argument("--val", type=Path, help="folder of aligned faces of others, to see whether D learns by heart")
+    _add_faces(parser, "measure how far D overfits")
     parser.add_argument(
-        "--dedupe", type=Path, metavar="LIST", help="leave these files out: duplicates.txt of explore duplicates"
+        "--dedupe", type=Path, metavar="LIST", help="list of files to leave out, duplicates.txt of explore duplicates"
     )
-    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
-    for config in (NetworkConfig, TrainConfig):
-        _add_config(parser, config)
-    add_flags(parser, "--config", "--device")
-    parser.set_defaults(handler=_train)
+    _add_train_config(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -86,31 +93,29 @@ def _train(arguments: argparse.Namespace) -> int:
 
     config = _train_config(arguments)
     group, device_name = parallel.join(arguments.device)
-    tell = say if group.rank == 0 else _hush
+    report = say if group.rank == 0 else _ignore
     device = pick_device(device_name)
     leave_out = read_list(arguments.dedupe) if arguments.dedupe else ()
-    faces = load_faces(arguments.faces, config.network.size, tell, leave_out)
-    val = load_faces(arguments.val, config.network.size, tell) if arguments.val else None
+    faces = load_faces(arguments.faces, config.network.size, report, leave_out)
+    val = load_faces(arguments.val, config.network.size, report) if arguments.val else None
     processes = f", {group.size} processes" if group.size > 1 else ""
-    tell(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
+    report(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
     return _follow(train(config, faces, arguments.out, device, val, group), config.kimg, arguments.out, group)
 
 
 def _add_encode(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "encode",
-        help="train the encoder of a weights file, which guesses z; the same command again carries on",
-        description="Train, for the G and D of a weights file, an encoder that guesses z from what is known of a face. "
-        "The same command again carries on where it was stopped; export adds the encoder to the weights.",
-        epilog="example: python -m dcgan encode faces-64 aligned/ --out runs/encoder",
+        _encode,
+        "Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights. Run the same "
+        "command again to resume; python -m dcgan export then writes the weights with the encoder.",
+        "encode faces-64 aligned/ --out runs/encoder",
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help=f"file or name: {', '.join(REGISTRY)}")
-    parser.add_argument("faces", type=Path, help="folder of crops, as python -m align writes it")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: settings, curves, grids, checkpoints")
-    parser.add_argument("--val", type=Path, help="folder of aligned faces of others, for the grids and the PSNR")
+    _add_weights(parser)
+    _add_faces(parser, "draw grids and measure the PSNR inside holes")
     _add_config(parser, EncoderConfig)
     add_flags(parser, "--config", "--device")
-    parser.set_defaults(handler=_encode)
 
 
 def _encode(arguments: argparse.Namespace) -> int:
@@ -138,28 +143,28 @@ def _encode(arguments: argparse.Namespace) -> int:
 
 
 def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) -> int:
-    """Show the progress of a training run; the first signal ends it between two steps.
+    """Show the progress of a training run; the first SIGINT or SIGTERM saves and stops it.
 
     Returns:
         The exit code.
     """
     from tqdm import tqdm
 
-    tell = say if group.rank == 0 else _hush
+    report = say if group.rank == 0 else _ignore
     stop = _StopSignal()
     begin = next(run).images
     if begin:
-        tell(f"carrying on at {begin / 1000:g} kimg")
+        report(f"resuming at {begin / 1000:g} kimg")
     total = round(kimg * 1000)
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
-        for progress in run:
-            bar.update(progress.images - bar.n)
-            if progress.stats:
+        for step in run:
+            bar.update(step.images - bar.n)
+            if step.stats:
                 bar.clear()
-                tell("  ".join(f"{name} {value:.4g}" for name, value in progress.stats.items()))
+                report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             if group.mean(stop.number):  # a signal to any process stops all of them at the same step
                 run.close()
-                tell(f"stopped and saved at {progress.images / 1000:.1f} kimg; the same command carries on")
+                report(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
                 return 128 + (stop.number or signal.SIGTERM)
     group.close()
     if group.rank == 0:
@@ -168,19 +173,19 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) 
 
 
 def _add_sample(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "sample",
-        help="generate faces: a grid and single files",
-        description="Generate faces: a grid and single files.",
-        epilog="example: python -m dcgan sample --count 64 --out samples/",
+        _sample,
+        "Generate faces. Writes a grid and one file per face.",
+        "sample --count 64 --out samples/",
     )
     add_flags(parser, "--weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
-    parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (64)")
-    parser.add_argument("--seed", type=int, default=0, help="of z (0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of z (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flags(parser, "--config", "--device")
-    parser.set_defaults(handler=_sample)
 
 
 def _sample(arguments: argparse.Namespace) -> int:
@@ -204,18 +209,21 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _add_export(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "export",
-        help="write the weights of a run for completion",
-        description="Write G's average and D of a run's newest checkpoint, or the weights that an encoder was trained "
-        "for together with it, and a picture of the run's curves beside them.",
-        epilog="example: python -m dcgan export runs/faces weights/faces-64.safetensors",
+        _export,
+        "Write the weights of a run's newest checkpoint to one file. For a run of train these are D and the moving "
+        "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder. Also plots "
+        "the training curves to losses.png in the run folder.",
+        "export runs/faces faces.safetensors",
     )
     parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode")
     parser.add_argument("file", type=Path, help="weights file to write, .safetensors")
-    parser.add_argument("--template", default="face", help="alignment template of the faces of train (face)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    parser.set_defaults(handler=_export)
+    parser.add_argument(
+        "--template", default="face", help="alignment template of the training faces (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -236,23 +244,27 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "evaluate",
-        help="measure the generator of a weights file against faces that it has not seen",
-        description="Measure a generator: distances of descriptors and of patches, precision and recall, variety, "
-        "reconstruction, memorising; each beside its floor, the same measure of real faces. Writes evaluation.json, "
-        "evaluation.md and pictures.",
-        epilog="example: python -m dcgan evaluate faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
+        _evaluate,
+        "Measure a generator on faces that it was not trained on. Reports the distances of face embeddings and of "
+        "patches, precision and recall, variety, reconstruction and memorisation, each with its real-vs-real baseline. "
+        "Writes evaluation.json, evaluation.md and pictures.",
+        "evaluate faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help=f"file or name: {', '.join(REGISTRY)}")
-    parser.add_argument("faces", type=Path, help="folder of aligned faces that the generator has not seen")
-    parser.add_argument("--train", type=Path, help="folder of the faces that it was trained on")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the report (%(default)s)")
+    _add_weights(parser)
+    parser.add_argument("faces", type=Path, help="folder of aligned validation faces")
+    parser.add_argument("--train", type=Path, help="folder of the training faces, to measure memorisation")
+    parser.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder for the report (default: %(default)s)"
+    )
     _add_config(parser, EvaluateOptions)
-    parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights; measures FID, too")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--fid-weights", type=Path, metavar="FILE", help="Inception weights file for FID (default: no FID)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flags(parser, "--config", "--device")
-    parser.set_defaults(handler=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -277,19 +289,41 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _add_benchmark_train(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _add_command(
+        commands,
         "benchmark-train",
-        help="time the training step against a plain fp32 loop and the machine's matrix product",
-        description="Time the training step against a plain fp32 loop of the same networks and batch, in one run.",
-        epilog="example: python -m dcgan benchmark-train --seconds 30 --report benchmark.json",
+        _benchmark_train,
+        "Time the training step against a plain fp32 loop and the machine's matrix product. The loop trains the same "
+        "networks with the same batch.",
+        "benchmark-train --seconds 30 --report benchmark.json",
     )
-    parser.add_argument("--seconds", type=float, default=20, help="time for each line of the table (20)")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="write the table as JSON, too")
-    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from (default)")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds per row of the table (default: %(default)s)")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table (default: none)")
+    _add_train_config(parser)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", metavar="WEIGHTS", help=f"weights file or name: {', '.join(REGISTRY)}")
+
+
+def _add_faces(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add the folders of a training run."""
+    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
+    parser.add_argument("--out", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints")
+    parser.add_argument("--val", type=Path, help=f"folder of validation faces, to {purpose} (default: none)")
+
+
+def _add_train_config(parser: argparse.ArgumentParser) -> None:
+    presets = ", ".join(PRESETS)
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="default",
+        help=f"settings to start from: {presets} (default: default)",
+    )
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
     add_flags(parser, "--config", "--device")
-    parser.set_defaults(handler=_benchmark_train)
 
 
 def _benchmark_train(arguments: argparse.Namespace) -> int:
@@ -317,10 +351,10 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
 
 
 def _train_config(arguments: argparse.Namespace) -> TrainConfig:
-    """The preset, the networks of the weights to start from, and the flags that were given, which win."""
+    """The preset, overridden by the networks of the start weights, overridden by the given flags."""
     preset = PRESETS[arguments.preset]
     network = preset.network
-    if arguments.start:  # weights bring their networks along, and grow where they are too small
+    if arguments.start:
         from dcgan.checkpoint import load
         from dcgan.grow import grown_config
 
@@ -332,7 +366,7 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 class _StopSignal:
-    """Remembers the first SIGINT or SIGTERM, so that training ends between two steps; a second one aborts."""
+    """Keeps the first SIGINT or SIGTERM, so that training stops between two steps; a second one aborts at once."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -346,24 +380,26 @@ class _StopSignal:
 
 
 def _add_config(parser: argparse.ArgumentParser, config: type) -> None:
-    """One flag per field, explained by the field's line in the class's docstring."""
-    texts = dict(re.findall(r"^ {8}(\w+): (.+?)$", config.__doc__ or "", re.MULTILINE))
+    """Add a flag for each field; its help is the field's entry in the docstring of the class."""
+    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", config.__doc__ or "", re.MULTILINE)
+    texts = {name: " ".join(text.split()).rstrip(".") for name, text in entries}
     for item, kind in _settings(config):
-        text = f"{texts[item.name]} ({item.default})"
-        if kind is bool:
-            parser.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=text)
-        else:
-            parser.add_argument(_flag(item.name), type=kind, help=text)
+        default = {"True": "on", "False": "off", "": "none"}.get(str(item.default), item.default)
+        options: dict[str, Any] = {"help": f"{texts[item.name]} (default: {default})"}
+        options |= {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        if get_origin(item.type) is Literal:
+            options["metavar"] = f"{{{','.join(map(str, get_args(item.type)))}}}"
+        parser.add_argument(f"--{item.name.replace('_', '-')}", **options)
 
 
 def _given(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
-    """The fields whose flag was given."""
+    """The fields whose flags were given."""
     values = {item.name: getattr(arguments, item.name, None) for item, _ in _settings(config)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _settings(config: type) -> list[tuple[Field[Any], type]]:
-    """The fields that one flag can set, and their types; those of a Literal are its values'."""
+    """The fields that have a flag, and the type of its value; for a Literal, the type of its choices."""
     kinds = [
         (item, type(get_args(item.type)[0]) if get_origin(item.type) is Literal else item.type)
         for item in fields(config)
@@ -371,12 +407,8 @@ def _settings(config: type) -> list[tuple[Field[Any], type]]:
     return [(item, kind) for item, kind in kinds if kind in (int, float, str, bool)]
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _hush(text: str) -> None:
-    """For the processes beside the first."""
+def _ignore(text: str) -> None:
+    """Report of the processes other than the first."""
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Adam for the search of a z."""
+"""Adam optimiser for one tensor, such as z."""
 
 import torch
 from torch import Tensor
 
 
 class Adam:
-    """Adam for one tensor, changed in place, with the usual decays 0.9 and 0.999.
+    """Adam with decays 0.9 and 0.999, for one tensor that is updated in place.
 
-    The one in torch.optim takes a second to make, since it imports torch's compiler: half of a whole search.
+    torch.optim.Adam imports torch's compiler, which takes a second, half of a whole search.
     Source: Kingma and Ba 2015, "Adam: a method for stochastic optimization", algorithm 1.
     """
 

@@ -1,4 +1,4 @@
-"""Augmentation of what D sees, real and generated alike, so that few photos last longer."""
+"""Augmentation of D's inputs, real and generated, for training on few photos."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,17 @@ from torch.nn.functional import pad
 
 
 def draw_shifts(count: int, largest_px: int, generator: torch.Generator) -> Tensor:
-    """Random shifts: int64 (count, 2), (rows, columns), each from -largest_px to largest_px."""
+    """Draw random shifts: int64 (count, 2), rows and columns, each from -largest_px to largest_px."""
     return torch.randint(-largest_px, largest_px + 1, (count, 2), generator=generator)
 
 
 def translate(images: Tensor, shifts: Tensor, largest_px: int) -> Tensor:
-    """Move images by whole pixels; black, -1, moves in from beyond the edges. Differentiable.
+    """Shift images by whole pixels and fill in black, -1. Differentiable.
 
     Args:
         images: (N, 3, S, S) in [-1, 1].
-        shifts: int64 (N, 2), see `draw_shifts`; positive moves down and right.
-        largest_px: bound of the shifts.
+        shifts: int64 (N, 2) from `draw_shifts`; positive values move down and right.
+        largest_px: bound of the shifts in pixels.
     Returns:
         (N, 3, S, S).
     Source: Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", translation.

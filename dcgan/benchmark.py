@@ -1,4 +1,4 @@
-"""How fast a training step is, beside the plain loop of the textbook and beside what the machine can do at all."""
+"""Benchmark of the training step, against a plain training loop and the machine's matrix product."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,12 +25,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: of what was timed.
-        images_per_second: real images; the best of the rounds, since other work on the machine only ever slows down.
-        flops_per_image: floating-point operations of the networks for one real image, a multiplication and an addition
-            counting as two; the mean over steps with and without penalties.
-        share: achieved operations a second over those of the machine's matrix product in the same precision.
-        ratio: speed over the first row's.
+        name: what was timed.
+        images_per_second: real images per second in the best round, the one least disturbed by other programs.
+        flops_per_image: floating-point operations per real image, averaged over steps with and without penalties; a
+            multiply-add counts as two.
+        share: operations per second, relative to the machine's matrix product in the same precision.
+        ratio: speed relative to the first row.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Row:
 
 
 def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 10, rounds: int = 3) -> Iterator[Row]:
-    """Time the plain loop, then the step of this program without and with its penalties, then all over again.
+    """Time the plain loop, and the training step without and with penalties.
 
     Args:
-        config: the run whose step is timed: networks, batch, loss, precision.
+        config: networks, batch, loss and precision of the step.
         device: where to compute.
-        seconds: time for each row, over all rounds.
-        rounds: the rows take turns so many times, so that a busy spell of the machine hits all of them.
+        seconds: seconds per row, over all rounds.
+        rounds: how often the rows take turns, so that other programs disturb all of them alike.
     Yields:
         The rows, the plain loop first.
     """
@@ -79,9 +79,8 @@ def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 
 
 
 def plain_loop(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
-    """One step of the textbook's loop: float32, default memory layout, D on real, D on generated, then G.
+    """A textbook training step: float32, default memory layout, non-saturating loss, no penalty, no average of G.
 
-    The networks and the batch are those of `config`; the loss is the non-saturating one, without penalty or average.
     Source: Goodfellow et al. 2014, algorithm 1, with the batch and Adam of Radford et al. 2016.
     """
     G, D = Generator(config.network).to(device), Discriminator(config.network).to(device)
@@ -102,7 +101,7 @@ def plain_loop(config: TrainConfig, batches: Batches, device: torch.device) -> C
 
 
 def matmul_rate(precision: str, device: torch.device, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product, the best of some: what the machine can do."""
+    """Measure the floating-point operations per second of a large matrix product; the best of several repeats."""
     side = 8192 if device.type == "cuda" else 2048
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     best = 0.0
@@ -116,7 +115,7 @@ def matmul_rate(precision: str, device: torch.device, repeats: int = 5) -> float
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Adds up what convolutions and matrix products cost; torch's own counter cannot see gradients of gradients."""
+    """Counts operations of convolutions and matrix products; torch's own counter misses second derivatives."""
 
     flops = 0
 
@@ -141,7 +140,7 @@ def _batches_a_step(name: str, config: TrainConfig) -> int:
 
 
 def _steps_per_second(step: Callable[[int], None], period: int, seconds: float, device: torch.device) -> float:
-    """Whole periods only, so that each row has its share of steps with a penalty."""
+    """Time whole periods, so that each row has its share of steps with a penalty."""
     for number in range(period):
         step(number)
     _wait(device)

@@ -1,7 +1,8 @@
-"""Checkpoints to resume training from, and weights files, loaded onto a device."""
+"""Checkpoints, which training resumes from, and weights files, which everything else loads."""
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,28 @@ _VERSION = 1
 
 
 class CheckpointError(InputError):
-    """A run folder that cannot be resumed from."""
+    """A run folder has no usable checkpoint, or belongs to another run."""
 
 
 class DeviceError(InputError):
-    """A device that was asked for and is not there."""
+    """The requested device is unknown or absent."""
 
 
 class WeightsError(InputError):
-    """A file that is none of our weights, or that is damaged."""
+    """A weights file is absent, damaged, or in another format."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained networks, ready to use.
+    """Trained networks in eval mode, whose parameters require no gradients.
 
     Attributes:
-        generator: G's moving average, in eval mode, without gradients of its own weights.
-        discriminator: D, likewise.
-        template: how the faces were aligned that it was trained on.
-        facts: what is known of the training: images seen, time, machine, mean logits and more.
-        sha256: of the tensors and settings, as the file itself states it.
-        encoder: E, likewise, where one was trained.
+        generator: moving average of G.
+        discriminator: D.
+        template: alignment template of the training faces.
+        facts: metadata of the training, such as images, seconds, machine and settings.
+        sha256: digest of settings and tensors, as stored in the file.
+        encoder: moving average of E, if one was trained.
     """
 
     generator: Generator
@@ -53,19 +54,19 @@ class Weights:
 
     @property
     def logit_offset(self) -> float:
-        """D's mean logit on real faces where its zero means nothing, 0 where it does."""
+        """Logit that counts as undecided: D's mean on real faces for losses that only compare logits, otherwise 0."""
         return float(self.facts.get("logit_offset", 0.0))
 
 
 def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
-    """Write one checkpoint of a run and drop all but the two newest.
+    """Write a checkpoint and delete all but the two newest.
 
     Args:
-        folder: the run's folder.
-        images: real images shown so far; the file's name carries the number.
+        folder: the run folder.
+        images: real images shown so far, for the file name.
         state: nested dictionaries of tensors, numbers and strings.
     Returns:
-        The file's path.
+        Path of the file.
     """
     path = folder / f"checkpoint-{images:010d}.pt"
     with atomic_write(path) as file:
@@ -76,20 +77,20 @@ def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint of a run that can be read; None for a folder without any.
+    """Load the newest readable checkpoint of a run folder; None if it has no checkpoints.
 
     Raises:
-        CheckpointError: there are checkpoints, but none can be read.
+        CheckpointError: there are checkpoints, but none is readable.
     """
     reasons: list[str] = []
     for path in _checkpoints(folder):
         try:
-            # weights_only: a checkpoint is data; a pickle that would run code is refused.
+            # weights_only refuses pickles that run code.
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen types for a damaged file; the one before it is tried
+        except Exception as error:  # torch raises a dozen types for damaged files; try the previous checkpoint
             reasons.append(f"{path.name}: {type(error).__name__}")
     if reasons:
-        raise CheckpointError(f"no checkpoint in {folder} can be read ({'; '.join(reasons)}); begin in a new folder")
+        raise CheckpointError(f"no checkpoint in {folder} is readable ({'; '.join(reasons)}); start in a new folder")
     return None
 
 
@@ -98,23 +99,18 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name: "auto" takes the first GPU, or the CPU where there is none.
+    """Return the device of that name; "auto" is the first GPU, or the CPU if there is none.
 
     Raises:
-        DeviceError: the name is none of auto, cpu, cuda, cuda:N, or that device is absent: never a silent CPU run.
+        DeviceError: the name is not auto, cpu, cuda or cuda:N, or the device is absent.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"the device is {name!r}, expected auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"{name} was asked for, but {torch.cuda.device_count()} CUDA devices are here; use the device cpu"
-        )
+        raise DeviceError(f"the device {name} is absent: found {torch.cuda.device_count()} CUDA devices; use cpu")
     return device
 
 
@@ -126,17 +122,17 @@ def save_weights(
     facts: dict[str, Any],
     encoder: Encoder | None = None,
 ) -> str:
-    """Write what completion needs into one safetensors file, in half precision.
+    """Write networks to one safetensors file, in half precision.
 
     Args:
         path: ends in .safetensors.
-        generator: G's moving average, its batch norm's statistics settled.
+        generator: moving average of G, after `dcgan.train.settle_batch_norm`.
         discriminator: D.
         template: alignment template of the training faces.
-        facts: what the file tells of its training; must be JSON.
-        encoder: E's moving average, where there is one.
+        facts: metadata of the training; must be JSON.
+        encoder: moving average of E, if any.
     Returns:
-        sha256 of the settings and tensors, which the file carries too.
+        SHA-256 of settings and tensors, which is also stored in the file.
     """
     from safetensors.torch import save
 
@@ -161,14 +157,14 @@ def save_weights(
 
 
 def load(name_or_file: str, device: torch.device | str = "auto") -> Weights:
-    """Load weights by a name in the registry or from a file.
+    """Load weights by their name in the registry or from a file.
 
     Args:
         name_or_file: see `weights.resolve`.
-        device: see `pick_device`.
+        device: where to put the networks, see `pick_device`.
     Raises:
-        WeightsError: there are no such weights, or they cannot be used.
-        DeviceError: see `pick_device`.
+        WeightsError: the name is unknown, or the file is unusable.
+        DeviceError: the device is unknown or absent.
     """
     if isinstance(device, str):
         device = pick_device(device)
@@ -176,7 +172,7 @@ def load(name_or_file: str, device: torch.device | str = "auto") -> Weights:
         path = weights.resolve(name_or_file)
     except weights.WeightsFileError as error:
         raise WeightsError(str(error)) from error
-    # The registry has compared the sha256 of the whole file with the published one.
+    # The registry has already verified the SHA-256 of its own files.
     return load_weights(path, device, verified=name_or_file in weights.REGISTRY)
 
 
@@ -187,45 +183,45 @@ def load_fitting(name_or_file: str, device: torch.device | str = "auto") -> list
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool = False) -> Weights:
-    """Rebuild the networks from a file of `save_weights`.
+    """Load networks from a file written by `save_weights`.
 
     Args:
-        path: of the file.
+        path: path of the file.
         device: where to put the networks.
-        verified: the file's contents are known to be as they were written, so that their sha256 need not be computed.
+        verified: skip the SHA-256 check, since the file has been verified already.
     Raises:
-        WeightsError: the file is absent, is something else, is of a newer version, or was changed or damaged.
+        WeightsError: the file is absent, damaged, modified, of a newer version, or in another format.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise WeightsError(f"{path} is no file; expected what python -m dcgan export writes")
+        raise WeightsError(f"{path} is not a file; expected weights written by python -m dcgan export")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} is no readable safetensors file ({error}); expected what python -m dcgan export writes"
+            f"{path} is not a readable safetensors file ({error}); expected weights written by python -m dcgan export"
         ) from error
     if header.get("format") != _FORMAT:
-        raise WeightsError(f"{path} holds other tensors than ours; expected what python -m dcgan export writes")
+        raise WeightsError(f"{path} is from another program; expected weights written by python -m dcgan export")
     if header.get("version") != str(_VERSION):
         raise WeightsError(
-            f"{path} is of format version {header.get('version')}, this program reads version {_VERSION}; update it"
+            f"{path} has format version {header.get('version')}, this program reads version {_VERSION}; update it"
         )
     if not verified and header.get("sha256") != _digest(
         {key: header[key] for key in header if key != "sha256"}, tensors
     ):
-        raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or fetch it again")
+        raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or download it again")
     try:
         config = network_config(json.loads(header["network"]))
         facts = json.loads(header["facts"])
         generator, discriminator = Generator(config), Discriminator(config)
-        # An older file is silent on skips: its encoder has none.
+        # Encoders in older files have no skips.
         encoder = Encoder(config, **({"skips": False} | json.loads(header["encoder"]))) if "encoder" in header else None
     except (KeyError, ValueError, TypeError, RuntimeError, ConfigError) as error:
-        raise WeightsError(f"{path} describes no network that can be built: {error}") from error
+        raise WeightsError(f"{path} describes an invalid network: {error}") from error
     for name, network in _named(generator, discriminator, encoder):
         _load_network(path, name, network, tensors)
         network.to(device).eval().requires_grad_(False)
@@ -235,7 +231,7 @@ def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool 
 def _named(
     generator: Generator, discriminator: Discriminator, encoder: Encoder | None
 ) -> list[tuple[str, Generator | Discriminator | Encoder]]:
-    """The networks of a file by the first letter of their tensors' names."""
+    """The networks by the prefix of their tensors in the file."""
     encoders = [] if encoder is None else [("E", encoder)]
     return [("G", generator), ("D", discriminator), *encoders]
 
@@ -248,14 +244,14 @@ def _load_network(path: Path, name: str, network: nn.Module, tensors: dict[str, 
         raise WeightsError(f"{path}: {name} has missing or extra tensors: {', '.join(odd[:4])}")
     for key, value in found.items():
         if value.shape != expected[key].shape:
-            raise WeightsError(f"{path}: {name}.{key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}")
+            raise WeightsError(f"{path}: {name}.{key} is {tuple(value.shape)}; expected {tuple(expected[key].shape)}")
         if not torch.isfinite(value).all():
-            raise WeightsError(f"{path}: {name}.{key} has values that are no finite numbers")
+            raise WeightsError(f"{path}: {name}.{key} contains NaN or infinity")
     network.load_state_dict(found)
 
 
 def _digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """sha256 over the settings and every tensor, whatever order a file keeps them in."""
+    """SHA-256 of settings and tensors, independent of their order in the file."""
     total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for key in sorted(tensors):
         value = tensors[key]

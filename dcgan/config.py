@@ -1,4 +1,4 @@
-"""Settings of training and evaluation; imports nothing heavy, since the command line's defaults come from here."""
+"""Settings of networks, training and evaluation; their docstrings are the command line's help. Imports no torch."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,16 +12,16 @@ Upsample = Literal["nearest", "transposed", "grown"]
 
 
 class ConfigError(InputError):
-    """A setting that no network or run can be built from."""
+    """A setting is invalid."""
 
 
 def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
 
 def _check_choices(config: Any) -> None:
-    """See that every field with a Literal type has one of its values."""
+    """Check every field that has a Literal type."""
     for item in fields(config):
         if get_origin(item.type) is Literal:
             _one_of(item.name, getattr(config, item.name), get_args(item.type))
@@ -29,26 +29,27 @@ def _check_choices(config: Any) -> None:
 
 def _positive(name: str, value: float) -> None:
     if not value > 0:
-        raise ConfigError(f"{name} is {value}, expected a number above 0")
+        raise ConfigError(f"{name} is {value}; expected a number above 0")
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The shape of G and D, stored with every checkpoint and every weights file.
+    """Architecture of G and D, stored with every checkpoint and weights file.
 
     Attributes:
         size: side of the images in pixels: 16, 32, 64, 128 or 256.
         nz: length of z.
-        z_prior: "normal" for N(0, 1), "uniform" for U(-1, 1), per dimension of z.
-        ngf: channels of G's last hidden layer; each layer before it has twice as many.
-        ndf: channels of D's first layer; each layer after it has twice as many.
-        kernel: side of the strided kernels, 4 or 5; 4 divides by the stride and leaves less of a checkerboard.
-        d_norm: "batch" for the paper's batch norm in D, "spectral" (Miyato et al. 2018), "none" under a penalty.
-        init: of D: "dcgan" for N(0, 0.02), as G always has it, "he" to keep the variance without batch norm.
-        upsample: how G doubles its side: "nearest" neighbours and a 3x3 convolution, or the paper's "transposed"
-            convolutions; or the kind of each doubling from 4x4 on, separated by commas. A third kind, "grown", is
-            nearest without batch norm in the hidden layer before it (see dcgan.grow).
-        network: "dcgan", or "mlp" for fully connected layers of 256 and 512 units, as GANs began.
+        z_prior: distribution of each dimension of z: normal for N(0, 1), uniform for U(-1, 1).
+        ngf: channels of G's last hidden layer; each earlier layer has twice as many.
+        ndf: channels of D's first layer; each later layer has twice as many.
+        kernel: side of the strided kernels, 4 or 5; 4 is a multiple of the stride and so causes less checkerboard.
+        d_norm: normalisation in D: none (use a gradient penalty), batch (as in the paper), or spectral (Miyato et al.
+            2018).
+        init: initial weights of D: he keeps the variance without batch norm, dcgan is N(0, 0.02). G always uses dcgan.
+        upsample: how G doubles its side: nearest (neighbours, then a 3x3 convolution) or transposed (convolution, as in
+            the paper). Different kinds for the doublings from 4x4 on are separated by commas; growing adds the kind
+            grown, which is nearest without batch norm before it.
+        network: dcgan, or mlp for fully connected layers of 256 and 512 units, as in the first GANs.
     """
 
     size: int = 64
@@ -70,52 +71,51 @@ class NetworkConfig:
             _one_of("upsample", kind, get_args(Upsample))
         if len(kinds) not in (1, self.doublings):
             raise ConfigError(
-                f"upsample has {len(kinds)} kinds, expected one, or one for each of the {self.doublings} doublings"
+                f"upsample has {len(kinds)} kinds; expected one, or one for each of the {self.doublings} doublings"
             )
         for name in ("nz", "ngf", "ndf"):
             _positive(name, getattr(self, name))
 
     @property
     def doublings(self) -> int:
-        """How often G doubles its side, from 4x4 to the full size; D halves it as often."""
+        """How often G doubles its side from 4x4, and D halves it."""
         return self.size.bit_length() - 3
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each doubling, from 4x4 on."""
+        """The kind of each doubling, the one from 4x4 first."""
         kinds = tuple(self.upsample.split(","))
         return kinds if len(kinds) > 1 else kinds * self.doublings
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run.
+    """Settings of a training run of G and D.
 
     Attributes:
-        network: the two networks.
-        start: weights to begin from, a name or a file, instead of random ones; empty for these. Networks of a smaller
-            size grow.
+        network: architecture of the two networks.
+        start: weights to start from, as a name or file; smaller networks are grown. Empty for random weights.
         kimg: length of the run in thousands of real images shown to D.
-        batch: real images in a step of D; over all processes where there are several.
-        loss: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
-        d_steps: steps of D for one of G.
-        r1: weight of D's squared gradient on real images, halved; not with wgan-gp.
-        r2: the same on generated images.
-        gp: weight of the penalty of wgan-gp, with that loss only.
-        penalty_every: steps from one penalty to the next, which is then weighted by as much.
-        translate: augmentation: largest shift of what D sees, real or generated, as a share of the side; 0 for none.
-        lr: Adam's learning rate at the start.
-        lr_end: the learning rate at the end of the run, on a cosine from `lr`.
+        batch: real images per step of D, over all processes.
+        loss: objective of D and G: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
+        d_steps: steps of D per step of G.
+        r1: weight of the R1 penalty, D's squared gradient on real images; unused with wgan-gp.
+        r2: weight of the R2 penalty, D's squared gradient on generated images; unused with wgan-gp.
+        gp: weight of the gradient penalty of wgan-gp; unused with other losses.
+        penalty_every: steps between lazy gradient penalties, whose weights are scaled up accordingly.
+        translate: largest random shift of D's inputs, real and generated, as a share of the side; 0 for none.
+        lr: Adam's initial learning rate.
+        lr_end: final learning rate, at the end of a cosine schedule.
         ttur: D's learning rate as a multiple of G's, the two time-scale update rule (Heusel et al. 2017).
-        beta1: Adam's first decay.
-        beta2: Adam's second decay.
-        ema_kimg: half-life of G's moving average, in thousands of images; 0 samples from G itself.
-        flip: mirror half of the images.
-        precision: "bf16" computes convolutions in bfloat16, "fp32" everything in float32.
-        seed: of the initial weights, z, the order of the images and the mirroring.
-        tick_kimg: images between two lines in the log, in thousands.
-        sample_kimg: images between two grids of samples, in thousands.
-        save_minutes: wall-clock between two checkpoints.
+        beta1: Adam's decay of the mean gradient.
+        beta2: Adam's decay of the mean squared gradient.
+        ema_kimg: half-life of G's moving average in thousands of images; 0 for no average.
+        flip: flip half of the images horizontally.
+        precision: number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout.
+        seed: seed of the initial weights, z, image order and augmentation.
+        tick_kimg: thousands of images between log lines.
+        sample_kimg: thousands of images between sample grids.
+        save_minutes: minutes between checkpoints.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -148,13 +148,13 @@ class TrainConfig:
             _positive(name, getattr(self, name))
         for name in ("r1", "r2", "gp", "translate", "lr_end", "ema_kimg", "save_minutes"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but must not be negative")
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
 
 PRESETS = {
     "default": TrainConfig(),
-    # Radford et al., ICLR 2016, sections 3 and 4, figure 1: 100 uniform z, 4x4x1024 first, 5x5 kernels, batch norm in
-    # both networks, N(0, 0.02), batches of 128, Adam 2e-4 with beta1 0.5.
+    # Radford et al., ICLR 2016, sections 3 and 4, figure 1: uniform z of length 100, first layer 4x4x1024, 5x5 kernels,
+    # batch norm in both networks, N(0, 0.02), batches of 128, Adam with 2e-4 and beta1 0.5.
     "paper": TrainConfig(
         network=NetworkConfig(
             nz=100,
@@ -182,41 +182,41 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """A training run of the encoder.
+    """Settings of a training run of the encoder E.
 
     Attributes:
-        size: side of the images in pixels; smaller networks grow to it. 0 for the size of the weights.
-        start: weights whose encoder E begins as, a name or a file; empty for the weights that it is trained for.
-        nef: channels of E's first layer; each layer after it has twice as many. Another than that of the E
-            among the weights begins a new E.
-        skips: let E amend G's hidden layers, not only guess z.
+        size: side of the images in pixels; smaller networks are grown. 0 for the size of the weights.
+        start: weights whose E to start from, as a name or file; empty for the weights that E is trained for.
+        nef: channels of E's first layer; each later layer has twice as many. Another number than that of the E to start
+            from starts a new E.
+        skips: let E add features to G's hidden layers, in addition to z.
         kimg: length of the run in thousands of real images shown to E.
-        batch: real images in a step.
-        pairs: generated images in a step, whose z is known.
-        noised: share of the faces whose z gets noise on top of the guess: these need only agree with what is known, and
-            look real.
-        image_weight: of the L1 distance of G(E(x)) from x.
-        hole_weight: how much more than a known pixel one under the hole counts in that distance.
-        z_weight: of the squared error of E(G(z)) from z.
-        z_square_weight: of the mean square of E(x).
-        feature_weight: of the distance of the completed image from x in D's features.
-        adversarial_weight: of the relativistic loss of the completed image against x. With any, a critic, which begins
-            as D, learns to tell the two apart; without, it stays as it is.
-        penalty: weight of the critic's squared gradient on real images and on completed ones, halved.
+        batch: real images per step.
+        pairs: generated images per step, whose z is known.
+        noised: share of the faces whose z gets noise; these must match the visible pixels and look real, but need not
+            match under the hole.
+        image_weight: weight of the L1 distance between G(E(x)) and x.
+        hole_weight: weight of masked pixels relative to visible ones in that distance.
+        z_weight: weight of the squared error of E(G(z)).
+        z_square_weight: weight of the mean square of E(x).
+        feature_weight: weight of the distance between the completed image and x in the critic's features.
+        adversarial_weight: weight of the relativistic loss of the completed image; above 0, a critic that starts as D
+            is trained to tell completed images from real ones.
+        penalty: weight of the critic's squared gradient on real and on completed images.
         lr_critic: the critic's learning rate.
-        warm_kimg: thousands of images at the start that the critic alone learns from; over as many again the other
-            learning rates rise.
-        lr: Adam's learning rate at the start.
-        lr_end: the learning rate at the end of the run, on a cosine from `lr`.
-        lr_old: learning rate of grown networks' older layers, as a multiple of that of the new ones.
-        lr_generator: G's learning rate as a multiple of E's; 0 leaves G as it is.
-        ema_kimg: half-life of E's moving average, in thousands of images; 0 for E itself.
-        flip: mirror half of the images.
-        precision: "bf16" computes convolutions in bfloat16, "fp32" everything in float32.
-        seed: of the initial weights, z, the holes, the order of the images and the mirroring.
-        tick_kimg: images between two lines in the log, in thousands.
-        sample_kimg: images between two grids and measurements, in thousands.
-        save_minutes: wall-clock between two checkpoints.
+        warm_kimg: thousands of images at the start from which only the critic learns; over as many again, the other
+            learning rates rise from 0.
+        lr: Adam's initial learning rate.
+        lr_end: final learning rate, at the end of a cosine schedule.
+        lr_old: learning rate of the older layers of grown networks, as a multiple of that of the new ones.
+        lr_generator: G's learning rate as a multiple of E's; 0 freezes G.
+        ema_kimg: half-life of the moving averages in thousands of images; 0 for no average.
+        flip: flip half of the images horizontally.
+        precision: number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout.
+        seed: seed of the initial weights, z, holes, image order and flips.
+        tick_kimg: thousands of images between log lines.
+        sample_kimg: thousands of images between grids and measurements.
+        save_minutes: minutes between checkpoints.
     """
 
     size: int = 0
@@ -255,9 +255,9 @@ class EncoderConfig:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name != "seed" and isinstance(value, int | float) and value < 0:
-                raise ConfigError(f"{item.name} is {value}, but must not be negative")
+                raise ConfigError(f"{item.name} is {value}; expected 0 or more")
         if self.noised > 1:
-            raise ConfigError(f"noised is {self.noised}, expected a share of the faces from 0 to 1")
+            raise ConfigError(f"noised is {self.noised}; expected a share of the faces, from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -265,14 +265,15 @@ class EvaluateOptions:
     """How much `dcgan.evaluate.evaluate` measures.
 
     Attributes:
-        samples: generated faces, and as many real ones for the floor; fewer where there are fewer real ones.
-        seed: of z and of every choice.
+        samples: generated faces, and as many real ones for the real-vs-real baseline; at most as many as there are real
+            faces.
+        seed: seed of z and of all random choices.
         k: neighbours for precision and recall.
-        mre_faces: faces to reconstruct, of each kind.
-        mre_steps: steps of Adam for each.
-        mre_restarts: z that are followed for each; the best counts.
-        mre_draws: random z that those are chosen from.
-        fid_weights: file of the Inception network for FID, which is left out without it.
+        mre_faces: faces of each kind to reconstruct.
+        mre_steps: steps of Adam per reconstruction.
+        mre_restarts: z to optimise per face; the best result counts.
+        mre_draws: random z from which the starting points are chosen.
+        fid_weights: Inception weights file for FID; None to leave FID out.
     """
 
     samples: int = 10_000
@@ -287,21 +288,20 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         for name in ("samples", "k", "mre_faces", "mre_steps", "mre_restarts", "mre_draws"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected a number from 1 on")
-        if self.seed < 0 or self.mre_restarts > self.mre_draws:
-            raise ConfigError(
-                f"seed is {self.seed} and mre_restarts {self.mre_restarts} of {self.mre_draws} mre_draws; expected a "
-                "seed from 0 on and no more restarts than draws"
-            )
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; expected 0 or more")
+        if self.mre_restarts > self.mre_draws:
+            raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 
 
 def network_config(values: dict[str, Any]) -> NetworkConfig:
-    """A NetworkConfig from what a file says; an older file is silent on what was not yet a matter of choice.
+    """Build the NetworkConfig that a checkpoint or weights file stores; older files have fewer settings.
 
     Raises:
-        ConfigError: a key is unknown, or a value is none that networks can be built from.
+        ConfigError: a setting is unknown or invalid.
     """
     unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
     if unknown:
-        raise ConfigError(f"the network has settings that are unknown here, {sorted(unknown)}; update this program")
+        raise ConfigError(f"the network settings {sorted(unknown)} are unknown; update this program")
     return NetworkConfig(**({"upsample": "transposed"} | values))

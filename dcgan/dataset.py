@@ -1,4 +1,4 @@
-"""A folder of aligned faces, held in memory and served in an order that a resumed run finds again."""
+"""A folder of aligned faces, held in memory and served in a reproducible order."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -16,30 +16,30 @@ from align.photo import read_photo
 
 
 class DatasetError(InputError):
-    """A folder that cannot be trained on."""
+    """A folder or list of images cannot be used."""
 
 
 def load_faces(
     folder: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
 ) -> NDArray[np.uint8]:
-    """The crops of `load_named_faces`, without their names."""
+    """Read every crop of a folder; see `load_named_faces`."""
     return load_named_faces(folder, size, report, leave_out)[1]
 
 
 def load_named_faces(
     folder: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
 ) -> tuple[list[str], NDArray[np.uint8]]:
-    """Read every crop of a folder, in the order of their names.
+    """Read every crop of a folder, sorted by name.
 
     Args:
-        folder: as `python -m align` writes it; sub-folders are read too.
+        folder: folder written by `python -m align`; sub-folders are included.
         size: expected side of the crops in pixels.
-        report: is told of each file that cannot be used, and why, and then how many there were.
-        leave_out: names of files that are not read, as they are returned.
+        report: called with one line per unusable file, then with their number.
+        leave_out: names of files to skip, as returned.
     Returns:
-        The paths below the folder with `/` between their parts, and uint8 (N, size, size, 3).
+        Paths relative to the folder, with `/`, and uint8 (N, size, size, 3).
     Raises:
-        DatasetError: the folder is absent or holds no usable crop, or none of the files to leave out.
+        DatasetError: the folder is absent, or has no usable crop or none of the files to leave out.
     """
 
     def read(path: Path) -> NDArray[np.uint8] | str:
@@ -49,18 +49,18 @@ def load_named_faces(
             return f"{path}: {error}"
         if pixels.shape != (size, size, 3):
             height, width = pixels.shape[:2]
-            return f"{path}: is {width}x{height}, expected {size}x{size}; cut it out with python -m align"
+            return f"{path}: is {width}x{height}; expected {size}x{size}, as written by python -m align"
         return pixels
 
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is no folder; expected one of aligned faces, as python -m align writes it")
+        raise DatasetError(f"{folder} is not a folder; expected a folder of faces written by python -m align")
     paths = {path.relative_to(folder).as_posix(): path for path in list_photos(folder)}
     absent = [name for name in leave_out if paths.pop(name, None) is None]
     if leave_out:
         if len(absent) == len(leave_out):
-            raise DatasetError(f"{folder} holds none of the {len(absent)} files to leave out; give its own list")
-        report(f"{len(leave_out) - len(absent)} files left out, {len(absent)} of the list are not there")
-    with ThreadPoolExecutor(2) as threads:  # decoding releases the interpreter's lock
+            raise DatasetError(f"{folder} has none of the {len(absent)} files to leave out; use the folder's own list")
+        report(f"{len(leave_out) - len(absent)} files left out, {len(absent)} on the list are absent")
+    with ThreadPoolExecutor(2) as threads:  # decoding releases the GIL
         found = list(threads.map(read, paths.values()))
     reasons = [item for item in found if isinstance(item, str)]
     for reason in reasons:
@@ -69,31 +69,40 @@ def load_named_faces(
         report(f"{len(reasons)} of {len(found)} files left out")
     faces = {name: item for name, item in zip(paths, found, strict=True) if not isinstance(item, str)}
     if not faces:
-        raise DatasetError(f"{folder} holds no {size}x{size} face; run python -m align first")
+        raise DatasetError(f"{folder} has no {size}x{size} faces; run python -m align first")
     return list(faces), np.stack(list(faces.values()))
 
 
 def read_list(path: Path) -> frozenset[str]:
-    """The names in a list of files to leave out, one a line, as `python -m dcgan explore duplicates` writes it.
+    """Read a list of files to leave out, one name per line, written by `python -m dcgan explore duplicates`.
 
     Raises:
-        DatasetError: it cannot be read.
+        DatasetError: the list is unreadable.
     """
     try:
         return frozenset(path.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError) as error:
-        raise DatasetError(f"the list {path} cannot be read ({error}); give what explore duplicates wrote") from error
+        raise DatasetError(
+            f"the list {path} is unreadable ({error}); expected the list of explore duplicates"
+        ) from error
 
 
 def digest(faces: NDArray[np.uint8]) -> str:
-    """sha256 of the images' bytes: a run is resumed only on the data that it began with."""
+    """SHA-256 of the images' bytes; a run resumes only on the same images."""
     return hashlib.sha256(faces.tobytes()).hexdigest()
 
 
 class Batches:
-    """An endless stream of shuffled batches, a pure function of the seed and the number of images shown so far.
+    """Shuffled batches by step, a pure function of the seed. The images stay on the device.
 
-    The images lie on the device once and for all; only their numbers travel.
+    Args:
+        faces: uint8 (N, S, S, 3).
+        batch: images per batch.
+        seed: seed of order and flips.
+        flip: flip half of the images horizontally.
+        device: where the images are kept.
+    Raises:
+        DatasetError: there are fewer images than a batch.
     """
 
     def __init__(
@@ -104,13 +113,13 @@ class Batches:
                 f"the data set has {len(faces)} images, fewer than a batch of {batch}; add images or lower the batch"
             )
         self._faces = torch.from_numpy(faces).to(device)
-        self._order: tuple[int, Tensor] | None = None  # of the newest epoch
+        self._order: tuple[int, Tensor] | None = None  # the latest epoch and its order
         self._batch = batch
         self._seed = seed
         self._flip = flip
 
     def at(self, step: int) -> Tensor:
-        """The images of one step: uint8 (batch, S, S, 3), mirrored at random where `flip` is set."""
+        """Return the batch of one step: uint8 (batch, S, S, 3)."""
         per_epoch = len(self._faces) // self._batch
         epoch, position = divmod(step, per_epoch)
         if self._order is None or self._order[0] != epoch:
@@ -118,9 +127,9 @@ class Batches:
         numbers = self._order[1][position * self._batch :][: self._batch]
         images = self._faces[numbers.to(self._faces.device, non_blocking=True)]
         if self._flip:
-            mirrored = torch.rand(self._batch, generator=self._generator(step, 1)) < 0.5
-            mirrored = mirrored.to(self._faces.device, non_blocking=True)
-            images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
+            flipped = torch.rand(self._batch, generator=self._generator(step, 1)) < 0.5
+            flipped = flipped.to(self._faces.device, non_blocking=True)
+            images = torch.where(flipped[:, None, None, None], images.flip(2), images)
         return images
 
     def _generator(self, index: int, purpose: int) -> torch.Generator:

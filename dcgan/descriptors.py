@@ -1,4 +1,4 @@
-"""dlib's face descriptors of aligned faces, by torch: the same network and file, 15 times as fast as dlib's wheel."""
+"""Face embeddings: dlib's face recognition network in torch, 15 times as fast as in dlib's wheel."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,10 +15,10 @@ from align.template import TEMPLATES
 from align.warp import Alignment
 
 _FILE = "dlib_face_recognition_resnet_model_v1.dat"
-# dlib's chips, of padding 0.25, hold the centres of the two eyes here.
+# Centres of the eyes in dlib's face chips of padding 0.25.
 _CHIP_PX = 150
 _CHIP_EYES = ((0.318, 0.314), (0.6685, 0.314))
-# dlib's input layer: the mean colour is subtracted, the rest divided.
+# dlib's input layer subtracts the mean colour and divides.
 _MEAN, _DIVISOR = (122.782, 117.001, 104.298), 256.0
 # Residual blocks from the input on: channels, and whether the block halves the sides.
 _BLOCKS = (
@@ -32,27 +32,29 @@ _BATCH = 32
 
 
 class DescriptorError(InputError):
-    """Faces aligned in a way that dlib's chips cannot be cut from."""
+    """Faces have another alignment template than the network needs."""
 
 
 def describe(
     crops: NDArray[np.uint8], template: str = "face", device: torch.device | str = "cpu"
 ) -> NDArray[np.float64]:
-    """Who is seen: dlib's descriptors, near each other (< 0.6) for one person and far for two.
+    """Compute the face embeddings of aligned faces; below a distance of 0.6, two faces are of one person.
 
     Args:
-        crops: uint8 (N, S, S, 3), aligned; nothing is detected, the template says where the eyes are.
-        template: how they were aligned, "face".
+        crops: uint8 (N, S, S, 3), aligned; no face detector runs.
+        template: alignment template of the crops; only "face" is supported.
         device: where to compute.
     Returns:
         float64 (N, 128).
     Raises:
-        DescriptorError: the template is another one, whose crops do not tell the centres of both eyes.
-        LandmarkModelError: the file of the network is absent or broken.
+        DescriptorError: the template is another one.
+        LandmarkModelError: the network's file is absent or broken.
     Source: King, "Dlib-ml", JMLR 2009; the network is that of dlib's examples/dnn_face_recognition_ex.cpp.
     """
     if template != "face":
-        raise DescriptorError(f"descriptors need crops of the template 'face', these are {template!r}; align them so")
+        raise DescriptorError(
+            f"the faces have the template {template!r}; face embeddings need 'face', align them again"
+        )
     chip = _to_chip(crops.shape[1])
     layers = [layer.to(device) for layer in _layers()]
     found = [np.empty((0, 128))]
@@ -64,7 +66,7 @@ def describe(
 
 
 def _to_chip(size: int) -> Alignment:
-    """The alignment from a crop of the template "face" to dlib's chip; the eyes are level in both."""
+    """The alignment of a crop of the template "face" to dlib's chip; in both, the eyes are level."""
     left, right = np.array(TEMPLATES["face"].targets) * size
     chip_left, chip_right = np.array(_CHIP_EYES) * _CHIP_PX
     zoom = (chip_right - chip_left)[0] / (right - left)[0]
@@ -72,7 +74,7 @@ def _to_chip(size: int) -> Alignment:
 
 
 def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:
-    """Chips uint8 (N, 150, 150, 3) to descriptors float32 (N, 128)."""
+    """Map chips uint8 (N, 150, 150, 3) to embeddings float32 (N, 128)."""
     rest = iter(layers)
 
     def convolve(images: Tensor, stride: int = 1) -> Tensor:
@@ -84,7 +86,7 @@ def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:
     for channels, halve in _BLOCKS:
         change = convolve(relu(convolve(images, stride=2 if halve else 1)))
         if halve:
-            # dlib adds what differs in size as if zeros stood beyond the end, channels included.
+            # dlib pads the smaller of two summands with zeros, channels included.
             images = avg_pool2d(images, 2)
             side = max(images.shape[-1], change.shape[-1])
             images, change = (
@@ -96,10 +98,11 @@ def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:
 
 @cache
 def _layers() -> list[Tensor]:
-    """Weight and bias of every convolution, and the last matrix, out of dlib's file.
+    """Read weight and bias of every convolution, and the last matrix, from dlib's file.
 
-    There a tensor is the version 2, its four sizes, each as a count of bytes and the bytes, and little-endian floats.
-    They stand in the order of the network, small things between them, and all their sizes are known.
+    The file has the tensors in the order of the network, with other values in between. A tensor is the version 2, its
+    four sizes, each as a number of bytes and the bytes, and little-endian floats. All sizes are known, so each tensor
+    is found by searching for its header.
     """
     path = model_path(_FILE)
     data, at = path.read_bytes(), 0

@@ -1,4 +1,4 @@
-"""How good a generator is: distances to real faces, variety, reconstruction, memorising; each beside its floor."""
+"""Evaluate a generator: distance to real faces, variety, reconstruction and memorisation, with baselines."""
 
 import importlib.util
 import math
@@ -36,17 +36,17 @@ _VIEW_PX = 192  # side of a crop as the detector sees it
 
 
 class EvaluationError(InputError):
-    """Faces or settings that nothing can be measured with."""
+    """There are too few faces, or a requested measure is unavailable."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure.
+    """The result of one measure.
 
     Attributes:
-        name: what it is, with its unit.
-        fake: of generated faces; None where it was not measured.
-        real: the same of real faces, its floor: what no generator can be expected to pass.
+        name: the measure, with its unit.
+        fake: value for generated faces; None if not measured.
+        real: real-vs-real baseline, the value for real faces.
         better: "less", "more", or "as real".
         note: why it was not measured.
     """
@@ -60,34 +60,34 @@ class Figure:
 
 @dataclass
 class Evaluation:
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
-        options: how much was asked for.
-        counts: faces that took part, by name.
-        floor: which real faces stand against which.
-        scales: side in pixels and weight of each scale of MS-SSIM.
-        figures: the table.
+        options: the settings.
+        counts: number of faces by purpose.
+        baseline: which real faces are compared for the real-vs-real baseline.
+        scales: weight of each scale of MS-SSIM by its side in pixels.
+        figures: results of the measures.
         pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
-        seconds: wall-clock of each part.
+        seconds: wall-clock time of each part.
     """
 
     options: EvaluateOptions
     counts: dict[str, int]
-    floor: str
+    baseline: str
     scales: dict[int, float]
     figures: list[Figure] = field(default_factory=list)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """All but the pictures."""
+        """Everything except the pictures."""
         options = asdict(self.options) | {"fid_weights": str(self.options.fid_weights or "")}
         figures = [asdict(figure) for figure in self.figures]
         return {
             "options": options,
             "faces": self.counts,
-            "floor": self.floor,
+            "baseline": self.baseline,
             "ms_ssim_scales": self.scales,
             "figures": figures,
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
@@ -102,40 +102,40 @@ def evaluate(
 ) -> Iterator[Progress | Evaluation]:
     """Measure a generator.
 
-    With training faces the floor is theirs against the validation faces. Without, it is the second half of the
-    validation faces against the first, in the order of their names so that one person's photos stay on one side, and
-    the generated faces stand against the first half too. There are always as many generated faces as real ones in the
-    floor, since most distances fall with the number of faces.
+    The real-vs-real baseline compares training faces with validation faces. Without training faces, it compares the
+    second half of the validation faces with the first, in the given order so that one person's photos stay together;
+    then generated faces are compared with the first half, too. Since most distances fall with the number of faces, as
+    many faces are generated as the baseline has real ones.
 
     Args:
-        weights: the generator, and how its faces are aligned.
-        validation: uint8 (N, S, S, 3), faces that it has not seen.
-        training: uint8 (M, S, S, 3), the faces that it was trained on, of other people.
-        options: how much is measured.
+        weights: the generator, and the alignment template of its faces.
+        validation: uint8 (N, S, S, 3), faces of people who are not in the training set.
+        training: uint8 (M, S, S, 3), the faces that G was trained on.
+        options: the settings.
     Yields:
         Progress, then the Evaluation.
     Raises:
-        EvaluationError: there are too few faces, or FID was asked for and cannot be computed.
-        DescriptorError: the faces are aligned in a way that they cannot be described.
-        LandmarkModelError: dlib or its files are absent.
+        EvaluationError: there are too few faces, or FID is requested but unavailable.
+        DescriptorError: face embeddings do not support the alignment template.
+        LandmarkModelError: dlib or one of its files is absent.
     """
     rng = np.random.default_rng(options.seed)
-    reference, other, floor = _real_sets(validation, training, options.samples, rng)
+    reference, other, baseline = _real_sets(validation, training, options.samples, rng)
     if options.fid_weights:
         _require_fid(options.fid_weights)
     G = weights.generator
     generator = torch.Generator().manual_seed(options.seed)
     fake = generate(G, sample_z(len(other), G.config, generator))
     few = min(options.mre_faces, len(reference), len(other))
-    own = generate(G, sample_z(few, G.config, generator))  # goes on where the samples ended: others than them
-    counts = {"generated": len(fake), "reference": len(reference), "floor": len(other), "MRE": few}
+    own = generate(G, sample_z(few, G.config, generator))  # the same random stream, so other images than `fake`
+    counts = {"generated": len(fake), "reference": len(reference), "baseline": len(other), "MRE": few}
     scales = {G.config.size >> scale: share for scale, share in enumerate(metrics.ms_ssim_weights(G.config.size))}
     side = min(8, math.isqrt(len(fake)))
     pictures = {"samples.png": _grid([fake[row * side : (row + 1) * side] for row in range(side)])}
-    result = Evaluation(options, counts, floor, scales, pictures=pictures)
+    result = Evaluation(options, counts, baseline, scales, pictures=pictures)
     faces = _Faces(reference, other, fake, own, training)
     for name, measure in (
-        ("descriptors", _compare_descriptors),
+        ("embeddings", _compare_embeddings),
         ("patches", _compare_patches),
         ("variety", _compare_variety),
         ("detector", _compare_detection),
@@ -151,7 +151,15 @@ def evaluate(
 
 @dataclass
 class _Faces:
-    """uint8 (N, S, S, 3) each: the reference, the floor's other faces, two lots of generated ones, the training set."""
+    """Faces, uint8 (N, S, S, 3) each, and face embeddings (N, 128) by their names.
+
+    Attributes:
+        reference: validation faces to compare with.
+        other: real faces of the baseline.
+        fake: generated faces.
+        own: more generated faces, to be reconstructed.
+        training: the training set.
+    """
 
     reference: NDArray[np.uint8]
     other: NDArray[np.uint8]
@@ -161,19 +169,19 @@ class _Faces:
     features: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def _compare_descriptors(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+def _compare_embeddings(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
     features, device = faces.features, device_of(weights.generator)
     for name, crops in (("reference", faces.reference), ("other", faces.other), ("fake", faces.fake)):
         work = partial(describe, template=weights.template, device=device)
-        features[name] = yield from in_parts(f"describe {name} faces", crops, work)
+        features[name] = yield from in_parts(f"embed {name} faces", crops, work)
     seed, k = result.options.seed, result.options.k
     fake, real = ((features["reference"], features[name]) for name in ("fake", "other"))
     frechet = metrics.frechet_distance(*fake), metrics.frechet_distance(*real)
-    kernel = 1000 * metrics.kernel_distance(*fake, seed), 1000 * metrics.kernel_distance(*real, seed)
+    mmd = 1000 * metrics.kernel_distance(*fake, seed), 1000 * metrics.kernel_distance(*real, seed)
     (precision, recall), (real_precision, real_recall) = (metrics.precision_recall(*pair, k) for pair in (fake, real))
     result.figures += [
         Figure("Frechet distance", *frechet, "less"),
-        Figure("kernel distance x1000", *kernel, "less"),
+        Figure("MMD x1000", *mmd, "less"),
         Figure("precision", precision, real_precision, "more"),
         Figure("recall", recall, real_recall, "more"),
     ]
@@ -236,25 +244,23 @@ def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> 
     percents = {"median": 50, "1st percentile": 1}
     training, note = faces.training, "needs training faces"
     if training is None:
-        names = [f"nearest training face, {by}, {name}" for by in ("descriptor", "pixels") for name in percents]
+        names = [f"nearest training face, {by}, {name}" for by in ("embedding", "pixels") for name in percents]
         result.figures += [Figure(name, None, None, "as real", note) for name in names]
         return
     yield Progress("nearest training faces", 0, 1)
     few = min(len(faces.fake), len(faces.reference), _MAX_SEARCHED)
-    # Mirrored, too, as half of them were in training.
+    # Flipped ones too, since training flips half of the faces.
     pixels = np.concatenate([thumbnails(training), thumbnails(training[:, :, ::-1])])
-    result.counts |= {"searched by descriptor": len(faces.other), "searched by pixels": len(training)}
+    result.counts |= {"searched by embedding": len(faces.other), "searched by pixels": len(training)}
     found = {
-        "descriptor": [
-            metrics.nearest(faces.features[name], faces.features["other"]) for name in ("fake", "reference")
-        ],
+        "embedding": [metrics.nearest(faces.features[name], faces.features["other"]) for name in ("fake", "reference")],
         "pixels": [metrics.nearest(thumbnails(crops[:few]), pixels) for crops in (faces.fake, faces.reference)],
     }
     for by, ((fake, _), (real, _)) in found.items():
         for name, percent in percents.items():
             values = float(np.percentile(fake, percent)), float(np.percentile(real, percent))
             result.figures.append(Figure(f"nearest training face, {by}, {name}", *values, "as real"))
-    (near, by_face), (alike, by_pixels) = found["descriptor"][0], found["pixels"][0]
+    (near, by_face), (alike, by_pixels) = found["embedding"][0], found["pixels"][0]
     closest = np.concatenate([distances[:few].argsort(kind="stable")[:6] for distances in (near, alike)])
     rows = [faces.fake[closest], faces.other[by_face[closest]], training[by_pixels[closest] % len(training)]]
     result.pictures["neighbours.png"] = _grid(rows)
@@ -276,7 +282,7 @@ def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterato
 
     yield from in_parts("FID, reference", faces.reference, partial(update, real=True))
     distances = []
-    for name, crops in (("generated", faces.fake), ("floor", faces.other)):
+    for name, crops in (("generated", faces.fake), ("baseline", faces.other)):
         fid.reset()
         yield from in_parts(f"FID, {name}", crops, partial(update, real=False))
         distances.append(float(fid.compute()))
@@ -284,15 +290,15 @@ def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterato
 
 
 def reconstruct(G: Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
-    """G's images nearest to given faces by absolute difference.
+    """Find the images of G with the least absolute difference to given faces.
 
-    For each face `mre_restarts` z, the best of `mre_draws` random ones, follow Adam with a learning rate of 0.2 that
-    falls to 0 on a cosine; the best is kept. A normal z is not bounded, a uniform one stays where G was trained.
+    For each face, Adam optimises the best `mre_restarts` of `mre_draws` random z, with a learning rate that falls from
+    0.2 to 0 on a cosine schedule, and the best result is kept. A uniform z stays within its bounds.
 
     Args:
         G: in eval mode.
         faces: uint8 (N, S, S, 3).
-        options: the search.
+        options: the search settings.
     Returns:
         uint8 (N, S, S, 3).
     Source: Qi 2020, "Loss-sensitive generative adversarial networks on Lipschitz densities", section 7 (MRE).
@@ -322,7 +328,7 @@ def reconstruct(G: Generator, faces: NDArray[np.uint8], options: EvaluateOptions
 def _real_sets(
     validation: NDArray[np.uint8], training: NDArray[np.uint8] | None, samples: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
-    """The reference and the floor's faces, both shuffled, and the floor in words."""
+    """The reference and the baseline's faces, both shuffled, and a description of the baseline."""
     if training is None:
         reference, other = np.array_split(validation, 2)
         words = "the second half of the validation faces against the first"
@@ -332,25 +338,26 @@ def _real_sets(
     if min(len(reference), len(other)) < LEAST_FACES:
         raise EvaluationError(
             f"{samples} samples, {len(validation)} validation faces and {'no' if training is None else len(training)} "
-            f"training faces are too few; at least {LEAST_FACES} of each, or {2 * LEAST_FACES} of validation alone"
+            f"training faces are too few; expected at least {LEAST_FACES} of each, or {2 * LEAST_FACES} validation "
+            "faces without training faces"
         )
     return reference, other, words
 
 
 def found_faces(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether dlib's detector sees a face in each crop (N, S, S, 3), enlarged and with air around: bool (N,)."""
+    """Run dlib's face detector on crops (N, S, S, 3), enlarged and with a margin: bool (N,)."""
     whole = Alignment.identity(crops.shape[1])
     zoom = _VIEW_PX / whole.size
     return np.array([find_landmarks(crop, whole, 5, zoom, upsample=0) is not None for crop in crops])
 
 
 def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Faces (N, S, S, 3) reduced to 16x16 means, so that a shift by a pixel hardly counts: float32 (N, 768), in levels.
+    """Reduce faces (N, S, S, 3) to 16x16 thumbnails, in which a shift by a pixel hardly matters: float32 (N, 768).
 
-    Divided by the root of 768, so that a distance is the root mean square of the differences.
+    Scaled so that the Euclidean distance is the root mean square difference in levels of 255.
     """
     block = faces.shape[1] // _THUMBNAIL_PX
-    parts = np.array_split(faces, math.ceil(len(faces) / 1024))  # for the memory
+    parts = np.array_split(faces, math.ceil(len(faces) / 1024))  # to limit memory
     shape = (-1, _THUMBNAIL_PX, block, _THUMBNAIL_PX, block, 3)
     small = np.concatenate([part.reshape(shape).mean(axis=(2, 4), dtype=np.float32) for part in parts])
     return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
@@ -369,4 +376,4 @@ def _require_fid(path: Path) -> None:
     if absent:
         raise EvaluationError(f"FID needs {' and '.join(absent)}; run: pip install 'dcgan-completion[fid]'")
     if not path.is_file():
-        raise EvaluationError(f"{path} is no file; expected the Inception weights of torch-fidelity")
+        raise EvaluationError(f"{path} is not a file; expected the Inception weights of torch-fidelity")

@@ -1,4 +1,4 @@
-"""From a training run to what people use: one weights file, a grid of samples, the curves of the losses."""
+"""Export a training run: a weights file, and a plot of its training curves."""
 
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,20 @@ _PANELS: dict[str, tuple[str, ...]] = {
 
 
 def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
-    """Write the weights of a run's newest checkpoint.
+    """Write D and the moving average of G of a run's newest checkpoint.
 
     Args:
-        folder: the run folder of `train`.
-        path: the weights file to write, .safetensors.
+        folder: run folder of `dcgan.train.train`.
+        path: weights file to write, .safetensors.
         template: alignment template of the training faces.
     Returns:
-        The facts of the training, as the file carries them.
+        The metadata of the training, as stored in the file.
     Raises:
         CheckpointError: the folder has no readable checkpoint.
     """
     saved = load_checkpoint(folder)
     if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; expected the run folder of python -m dcgan train")
+        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan train")
     config = saved["config"]
     network = network_config(config["network"])
     G, D = Generator(network), Discriminator(network)
@@ -52,7 +52,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
         "data_images": saved["data_images"],
         "data_sha256": saved["data_sha256"],
         "training": {name: value for name, value in config.items() if name != "network"},
-        # Where D only compares, the zero of its logits means nothing; their mean on real faces does.
+        # If the loss only compares logits, their zero is arbitrary, so their mean on real faces takes its place.
         "logit_offset": ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0,
     }
     save_weights(path, G.eval(), D, template, facts)
@@ -60,7 +60,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
 
 
 def plot_losses(folder: Path, path: Path) -> None:
-    """Draw the losses, logits, penalties and signs of trouble of a run over the images seen, as a PNG."""
+    """Plot the logged losses and measurements of a run folder as a PNG."""
     from matplotlib.figure import Figure
 
     ticks = read_stats(folder)

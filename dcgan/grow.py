@@ -1,10 +1,10 @@
-"""Grow trained networks to twice the side, so that training starts from their enlarged result instead of from noise.
+"""Grow trained networks to larger images, so that training starts from enlarged faces instead of noise.
 
-Each network gets one more layer, whose first channels carry what the smaller network computed, positive and negative
-parts apart so that they pass a ReLU. The other channels of that layer begin without effect and are free to learn.
+For each doubling of the side, every network gets one more layer. The first channels of that layer carry the values of
+the smaller network, as positive and negative parts so that they pass a ReLU; the others start without effect.
 
-Source: Chen, Goodfellow and Shlens 2016, "Net2Net: accelerating learning via knowledge transfer"; the idea to train
-GANs at growing sizes is that of Karras et al. 2018, "Progressive growing of GANs".
+Source: Chen, Goodfellow and Shlens 2016, "Net2Net: accelerating learning via knowledge transfer"; training GANs at
+growing sizes is from Karras et al. 2018, "Progressive growing of GANs".
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 
 def grown_config(config: NetworkConfig, size: int) -> NetworkConfig:
-    """The shape of networks grown to another size: each doubling halves the widths.
+    """Return the architecture of networks grown to another size; each doubling halves ngf and ndf.
 
     Raises:
         ConfigError: the networks cannot grow, or not to that size.
@@ -29,30 +29,31 @@ def grown_config(config: NetworkConfig, size: int) -> NetworkConfig:
     while config.size < size:
         if config.network != "dcgan" or config.d_norm != "none":
             raise ConfigError(
-                f"networks of kind {config.network} with {config.d_norm} norm in D cannot grow; expected dcgan, none"
+                f"networks of kind {config.network} with d_norm {config.d_norm} cannot grow; expected dcgan and none"
             )
-        least = min(config.ngf, config.ndf) // 2
-        if least < 6:
-            raise ConfigError(f"networks of width {2 * least} cannot grow: two channels for each colour are needed")
+        _check_width("ngf", config.ngf, 3)
+        _check_width("ndf", config.ndf, 3)
         kinds = ",".join((*config.kinds, "grown"))
         config = replace(config, size=2 * config.size, ngf=config.ngf // 2, ndf=config.ndf // 2, upsample=kinds)
     if config.size != size:
-        raise ConfigError(f"networks of {config.size} px cannot become {size} px; expected a doubling of their size")
+        raise ConfigError(
+            f"networks for {config.size} px cannot grow to {size} px; expected 2, 4, 8 ... times the size"
+        )
     return config
 
 
 def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
-    """Networks of a larger size that compute what the given ones do, enlarged.
+    """Grow networks to larger images.
 
     Args:
-        weights: trained networks, in eval mode.
-        size: side of the images in pixels, the same or some doublings more.
-        seed: of the channels that begin without effect.
+        weights: trained networks.
+        size: side of the images in pixels: that of the weights, or 2, 4, 8 ... times as much.
+        seed: seed of the channels that start without effect.
     Returns:
-        G(z) is the enlarged old G(z) (nearest neighbours); D and E see the means of 2x2 pixels. On the CPU, in eval
-        mode; the facts are those of the given weights.
+        Networks on the CPU in eval mode, with unchanged metadata. G(z) is the old image enlarged by nearest neighbours;
+        D and E compute what they did for the means of 2x2 pixels.
     Raises:
-        ConfigError: see `grown_config`.
+        ConfigError: the networks cannot grow, or not to that size.
     """
     target = grown_config(weights.generator.config, size)
     while weights.generator.config.size < target.size:
@@ -65,6 +66,7 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
             E = None
             if weights.encoder is not None:
                 settings = weights.encoder.settings
+                _check_width("nef", settings["nef"], 4)
                 E = Encoder(config, settings["nef"] // 2, bool(settings["skips"])).eval()
                 _grow_encoder(weights.encoder, E)
         weights = replace(weights, generator=G, discriminator=D, encoder=E)
@@ -72,7 +74,7 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
 
 
 def new_and_old(network: Generator | Encoder) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters of the layers that growing made or widened, and all others."""
+    """Split the parameters of a network: those of layers added or replaced by growing, and all others."""
     grown = network.config.kinds.count("grown")
     new: list[nn.Module] = []
     if grown and isinstance(network, Encoder):
@@ -84,8 +86,14 @@ def new_and_old(network: Generator | Encoder) -> tuple[list[nn.Parameter], list[
     return found, [parameter for parameter in network.parameters() if id(parameter) not in taken]
 
 
+def _check_width(name: str, width: int, inputs: int) -> None:
+    """Check that half the width holds the positive and the negative part of every input channel."""
+    if width % 2 or width < 4 * inputs:
+        raise ConfigError(f"{name} is {width}, but growing halves it; expected an even number of at least {4 * inputs}")
+
+
 def _grow_generator(old: Generator, new: Generator) -> None:
-    """The old output layer makes the colours, before their tanh, in six hidden channels; a new one puts them out."""
+    """The old output layer becomes six hidden channels, the positive and negative colours; a new one combines them."""
     before, after = _convolutions(old), _convolutions(new)
     _copy_shared(before[:-1], after)
     _copy_shared(_norms(old), _norms(new))
@@ -113,19 +121,19 @@ def _grow_encoder(old: Encoder, new: Encoder) -> None:
     _carry_means(after[0], after[1], before[0], 4)
     _copy_shared(before[1:], after[2:])
     _copy_shared(_norms(old), _norms(new))
-    _copy_shared(old.skips, new.skips)  # the last of the new ones begins at nothing
+    _copy_shared(old.skips, new.skips)  # the new skip is the last one and starts at 0
 
 
 def _carry_means(entry: Convolution, second: Convolution, first: Convolution, channels: int) -> None:
-    """Let two strided convolutions do to an image what `first` does to the means of its 2x2 pixels.
+    """Make two strided convolutions compute what `first` computes for the means of 2x2 pixels.
 
-    The entry has the means and the negated means in its first channels. With LeakyReLU f of slope a between the two,
+    The first channels of the entry are the means and the negated means. For the LeakyReLU f of slope a in between,
     f(x) - f(-x) = (1 + a) x.
     """
     assert entry.bias is not None
     nn.init.zeros_(entry.weight[: 2 * channels])
     nn.init.zeros_(entry.bias)
-    at = (entry.kernel_size[0] - 1) // 2  # the first of the two pixels whose mean is taken, behind the padding
+    at = (entry.kernel_size[0] - 1) // 2  # the first of the two pixels in the kernel; the padding is as wide
     for channel in range(channels):
         entry.weight[channel, channel, at : at + 2, at : at + 2] = 0.25
         entry.weight[channels + channel, channel, at : at + 2, at : at + 2] = -0.25
@@ -136,13 +144,13 @@ def _carry_means(entry: Convolution, second: Convolution, first: Convolution, ch
 
 
 def _copy_shared(old: Iterable[nn.Module], new: Iterable[nn.Module]) -> None:
-    """Copy layer by layer; the new network may have more of them."""
+    """Copy layer by layer; the new network may have more layers."""
     for layer, copy in zip(old, new, strict=False):
         copy.load_state_dict(layer.state_dict())
 
 
 def _convolutions(network: Generator | Discriminator | Encoder) -> list[Convolution]:
-    """Those from the input to the output, without the skips'."""
+    """All convolutions from input to output, without those of skips."""
     layers = (*network.blocks, network.head) if isinstance(network, Discriminator) else network.layers
     return [part for layer in layers for part in layer.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d)]
 
@@ -152,5 +160,5 @@ def _norms(network: Generator | Encoder) -> list[nn.BatchNorm2d]:
 
 
 def _outputs(convolution: Convolution) -> Tensor:
-    """The weight of a convolution, transposed or not, by its output channels."""
+    """The weight of a convolution, transposed or not, with the output channels first."""
     return convolution.weight.transpose(0, 1) if isinstance(convolution, nn.ConvTranspose2d) else convolution.weight

@@ -1,4 +1,4 @@
-"""The losses of D and G, one function per equation, for logits (N,) to a scalar."""
+"""Losses of D and G: one function per equation, mapping logits (N,) of real and generated images to a scalar."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from torch.nn.functional import softplus
 
 
 def minimax_d(real: Tensor, fake: Tensor) -> Tensor:
-    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))); log 4 where D cannot tell. Goodfellow et al. 2014, eq. 1."""
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))); log 4 for an undecided D. Goodfellow et al. 2014, eq. 1."""
     return (softplus(-real) + softplus(fake)).mean()
 
 
 def minimax_g(real: Tensor, fake: Tensor) -> Tensor:
-    """log(1 - sigmoid(D(G(z)))), whose gradient vanishes where D is sure. Goodfellow et al. 2014, eq. 1."""
+    """log(1 - sigmoid(D(G(z)))); its gradient vanishes for a confident D. Goodfellow et al. 2014, eq. 1."""
     return -softplus(fake).mean()
 
 
 def non_saturating_g(real: Tensor, fake: Tensor) -> Tensor:
-    """-log sigmoid(D(G(z))): the same fixed point, a gradient where D is sure. Goodfellow et al. 2014, section 3."""
+    """-log sigmoid(D(G(z))): same fixed point, but the gradient does not vanish. Goodfellow et al. 2014, section 3."""
     return softplus(-fake).mean()
 
 
@@ -34,17 +34,17 @@ def least_squares_g(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
-    """D(G(z)) - D(x), for a D that a penalty keeps 1-Lipschitz. Arjovsky et al. 2017, "Wasserstein GAN", eq. 3."""
+    """D(G(z)) - D(x), for a 1-Lipschitz D. Arjovsky et al. 2017, "Wasserstein GAN", eq. 3."""
     return (fake - real).mean()
 
 
 def wasserstein_g(real: Tensor, fake: Tensor) -> Tensor:
-    """-D(G(z)); also the hinge loss's G. Arjovsky et al. 2017, theorem 3."""
+    """-D(G(z)); also G's hinge loss. Arjovsky et al. 2017, theorem 3."""
     return -fake.mean()
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
-    """D(x) below 1 and D(G(z)) above -1 cost. Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, eq. 16."""
+    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))). Lim and Ye 2017, "Geometric GAN"; Miyato et al. 2018, eq. 16."""
     return (torch.relu(1 - real) + torch.relu(1 + fake)).mean()
 
 
@@ -58,18 +58,18 @@ def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """softplus(D(x) - D(G(z))), the same game from G's side."""
+    """softplus(D(x) - D(G(z))), the same objective for G."""
     return softplus(real - fake).mean()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A game.
+    """The objective of D and G.
 
     Attributes:
-        d: what D minimises, of the logits of real and generated images.
-        g: what G minimises; no gradient flows through the logits of the real images.
-        relative: D's logits mean something only in comparison: their zero is arbitrary.
+        d: D's loss.
+        g: G's loss; the logits of the real images are constants.
+        relative: whether the loss only compares logits, so that their zero is arbitrary.
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
@@ -88,7 +88,7 @@ LOSSES = {
 
 
 def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Mean squared length of D's gradient: R1 on real images, R2 on generated ones.
+    """Mean squared norm of D's gradient: R1 on real images, R2 on generated ones.
 
     Args:
         images: (N, 3, S, S), a leaf that requires grad.
@@ -101,7 +101,7 @@ def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
 
 
 def lipschitz_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Mean squared distance of the length of D's gradient from 1, on images between real and generated ones.
+    """Mean squared distance of the norm of D's gradient from 1, on mixtures of real and generated images.
 
     Args:
         images: (N, 3, S, S), a leaf that requires grad.
@@ -110,16 +110,16 @@ def lipschitz_penalty(images: Tensor, logits: Tensor) -> Tensor:
         A float32 scalar, without the factor lambda.
     Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", eq. 3.
     """
-    # The root of exactly 0 would have no gradient.
+    # The square root has no gradient at 0.
     return ((_squared_gradients(images, logits) + 1e-12).sqrt() - 1).square().mean()
 
 
 def feature_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """L1 distance in D's features, each block's relative to its mean size; the mean over the blocks.
+    """L1 distance in D's features relative to their mean size, averaged over the blocks.
 
     Args:
-        fake: D.features of the one, (N, C, H, W) each.
-        real: of the other.
+        fake: D.features of generated images, (N, C, H, W) each.
+        real: D.features of real images.
     Source: Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric", section 2.2.
     """
     pairs = zip(fake, real, strict=True)
@@ -127,6 +127,6 @@ def feature_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 
 
 def _squared_gradients(images: Tensor, logits: Tensor) -> Tensor:
-    """Squared length of the gradient of each logit in its image, summed in float32: (N,)."""
+    """Squared norm of the gradient of each logit with respect to its image, in float32: (N,)."""
     (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""G and D of the DCGAN (Radford, Metz and Chintala, ICLR 2016, section 3), and the encoder E of known pixels."""
+"""Generator G and discriminator D of the DCGAN (Radford, Metz and Chintala, ICLR 2016, section 3), and encoder E."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,17 +11,17 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from dcgan.config import NetworkConfig
 
-_MLP_UNITS = (256, 512)  # of G; D has them in reverse
+_MLP_UNITS = (256, 512)  # of G; reversed in D
 SLOPE = 0.2  # of every LeakyReLU
 
-Skip = Callable[[Tensor], Tensor]  # a hidden layer of G to what is added to it
+Skip = Callable[[Tensor], Tensor]  # maps a hidden layer of G to what is added to it
 
 
 class Generator(nn.Module):
-    """z to an image: transposed convolutions, batch norm and ReLU in every layer but the last, which is a tanh.
+    """Generator: maps z to an image, with batch norm and ReLU in the hidden layers and tanh at the end.
 
-    With `upsample` nearest: nearest neighbours and 3x3 convolutions instead (Odena et al. 2016, "Deconvolution and
-    checkerboard artifacts"). As an mlp: two hidden layers.
+    Each layer doubles the side, by a transposed convolution or by nearest neighbours and a 3x3 convolution (Odena et
+    al. 2016, "Deconvolution and checkerboard artifacts"). As an mlp, G has two fully connected hidden layers.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -41,13 +41,20 @@ class Generator(nn.Module):
                 pairwise(widths), config.kinds, [*others, "output"], strict=True
             ):
                 layers += [nn.ReLU()] if kind == "grown" else [nn.BatchNorm2d(inside), nn.ReLU()]
-                bias = following in ("grown", "output")  # where no batch norm follows, which has its own
+                bias = following in ("grown", "output")  # batch norm, which follows otherwise, has its own bias
                 layers += _doubled(kind, config.kernel, inside, outside, bias)
         self.layers = nn.Sequential(*layers, nn.Tanh())
         _initialise(self, "dcgan")
 
     def forward(self, z: Tensor, skips: Iterable[Skip] = ()) -> Tensor:
-        """Z float32 (N, nz) to images (N, 3, S, S) in [-1, 1], the hidden layers amended by the skips of an E."""
+        """Generate images.
+
+        Args:
+            z: float32 (N, nz).
+            skips: from E; each adds to one hidden layer, the first to 4x4.
+        Returns:
+            (N, 3, S, S) in [-1, 1].
+        """
         hidden = z if self.config.network == "mlp" else z[:, :, None, None]
         remaining = iter(skips)
         for layer in self.layers:
@@ -58,9 +65,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """An image to a logit: strided convolutions and LeakyReLU(0.2), no pooling, no hidden fully connected layer.
+    """Discriminator: maps an image to a logit by strided convolutions with LeakyReLU(0.2).
 
-    As an mlp: two hidden layers.
+    As an mlp, D has two fully connected hidden layers.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -77,7 +84,7 @@ class Discriminator(nn.Module):
             widths = (3, *(config.ndf * 2**index for index in range(config.doublings)))
             self.blocks = nn.ModuleList()
             for index, (inside, outside) in enumerate(pairwise(widths)):
-                norm = config.d_norm == "batch" and index > 0  # never on D's input
+                norm = config.d_norm == "batch" and index > 0  # the paper has none in the first layer
                 convolution = nn.Conv2d(inside, outside, config.kernel, 2, (config.kernel - 1) // 2, bias=not norm)
                 norms = [nn.BatchNorm2d(outside)] if norm else []
                 self.blocks.append(nn.Sequential(convolution, *norms, nn.LeakyReLU(SLOPE)))
@@ -88,7 +95,7 @@ class Discriminator(nn.Module):
                 spectral_norm(module)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The output of every block, from (N, ndf, S/2, S/2) down to (N, 8 ndf, 4, 4) at size 64."""
+        """Return the output of every block: (N, ndf, S/2, S/2) to (N, 8 ndf, 4, 4) for 64x64 images."""
         found = []
         for block in self.blocks:
             images = block(images)
@@ -96,16 +103,15 @@ class Discriminator(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, S, S) in [-1, 1] to logits (N,); above 0 means real, unless the loss only compares."""
+        """Map images (N, 3, S, S) in [-1, 1] to logits (N,); above 0 means real, unless the loss only compares them."""
         return self.head(self.features(images)[-1]).flatten()
 
 
 class Encoder(nn.Module):
-    """The known pixels of an image and its hole to the z, and the skips, that G completes it with.
+    """Encoder: maps visible pixels and their hole to a z and skips, with which G completes the image.
 
-    Strided convolutions as in D, batch norm in all but the last layer. A z alone can follow no detail of what is
-    known; each skip adds to a hidden layer of G what E's layer of the same side sees there, as U-Nets do
-    (Ronneberger et al. 2015, "U-Net").
+    Strided convolutions as in D, with batch norm. z is too short to carry the details of the visible pixels, so each
+    skip adds features of the E layer of the same side to a hidden layer of G, as in a U-Net (Ronneberger et al. 2015).
     """
 
     def __init__(self, config: NetworkConfig, nef: int, skips: bool = True) -> None:
@@ -129,13 +135,13 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: Tensor, hole: Tensor) -> tuple[Tensor, list[Skip]]:
-        """What G needs; never reads under the hole.
+        """Encode images; pixels inside the hole have no effect.
 
         Args:
             images: (N, 3, S, S) in [-1, 1].
             hole: bool (N or 1, 1, S, S), True = fill this.
         Returns:
-            z (N, nz), and the skips for G, which serve any number of z of each image, one image's after another's.
+            z (N, nz), and skips for G. The skips also fit K z per image, (N * K, nz), those of the first image first.
         """
         known = torch.where(hole, 0.0, images)
         hidden = torch.cat([known, hole.expand_as(known[:, :1]).to(known.dtype)], dim=1)
@@ -144,13 +150,13 @@ class Encoder(nn.Module):
             hidden = layer(hidden)
             if isinstance(layer, nn.LeakyReLU):
                 seen.append(hidden)
-        *levels, _ = seen  # the last one has a side of 1
+        *levels, _ = seen  # the last one is 1x1
         pairs = zip(self.skips, reversed(levels), strict=False)
         return hidden, [partial(skip, level, _near_known(hole, level)) for skip, level in pairs]
 
 
 class _Skip(nn.Module):
-    """What E adds to one hidden layer of G, from its own layer of that side and from G's; at first nothing."""
+    """Map an E layer and the G layer of the same side to an addition to the latter, initially 0."""
 
     def __init__(self, seen: int, channels: int) -> None:
         super().__init__()
@@ -170,10 +176,10 @@ class _Skip(nn.Module):
 
 
 def _near_known(hole: Tensor, level: Tensor) -> Tensor:
-    """How much a cell of a layer has to do with known pixels: (N, 1, S, S) of the layer's side, in [0, 1].
+    """Weight of a skip at each cell of a layer: (N, 1, S, S) with the layer's side, in [0, 1].
 
-    1 where a quarter of the pixels of the cell and its neighbours are known, 0 where none is: there G knows best what
-    faces look like, while a skip could only add the mean of all that fit.
+    1 if at least a quarter of the pixels of the cell and its neighbours is visible, 0 if none is. Far from visible
+    pixels a skip could only add the mean of all faces, which blurs what G makes.
     """
     known = adaptive_avg_pool2d((~hole).to(level.dtype), level.shape[2]).expand(len(level), -1, -1, -1)
     share = avg_pool2d(known, 3, 1, 1, count_include_pad=False)
@@ -181,10 +187,10 @@ def _near_known(hole: Tensor, level: Tensor) -> Tensor:
 
 
 def _doubled(kind: str, kernel: int, inside: int, outside: int, bias: bool) -> list[nn.Module]:
-    """Layers from (N, inside, S, S) to (N, outside, 2S, 2S)."""
+    """Layers that map (N, inside, S, S) to (N, outside, 2S, 2S)."""
     if kind != "transposed":
         return [nn.Upsample(scale_factor=2), nn.Conv2d(inside, outside, 3, padding=1, bias=bias)]
-    padding = (1, 0) if kernel == 4 else (2, 1)  # with which the side is doubled exactly
+    padding = (1, 0) if kernel == 4 else (2, 1)  # doubles the side exactly
     return [nn.ConvTranspose2d(inside, outside, kernel, 2, *padding, bias=bias)]
 
 

@@ -1,8 +1,11 @@
-"""Training in several processes, as torchrun starts them: each takes its share of every batch.
+"""Data-parallel training in processes started by torchrun.
 
-The global batch, z and the noise are drawn alike everywhere, so that N processes compute what one would. Gradients
-are averaged by hand after each backward pass: D is passed twice before one, and differentiated twice for its
-penalties, which torch's DistributedDataParallel does not provide for.
+    torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces
+
+The `--` keeps torchrun from reading options such as --start as its own. Every process draws the same batch, z and
+noise and takes its share of them, so N processes compute what one would. Gradients are averaged by hand after each
+backward pass, since DistributedDataParallel supports neither two forward passes per backward pass nor the second
+derivatives of gradient penalties.
 """
 
 import os
@@ -18,19 +21,19 @@ class Group:
     """The processes of one run.
 
     Attributes:
-        rank: of this one, from 0; only 0 writes the run folder.
-        size: how many there are.
+        rank: number of this process, from 0; only 0 writes the run folder.
+        size: number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def share(self, batch: Tensor) -> Tensor:
-        """What this process computes of a batch that is the same in all."""
+        """Return this process's share of a batch."""
         return batch.tensor_split(self.size)[self.rank]
 
     def average_gradients(self, network: nn.Module) -> None:
-        """Make the gradients of a network the mean over all processes, in one message."""
+        """Average the gradients of a network over all processes, in one message."""
         if self.size > 1:
             gradients = [value.grad for value in network.parameters() if value.grad is not None]
             flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -40,7 +43,7 @@ class Group:
                 gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: float) -> float:
-        """The mean of one number over all processes."""
+        """Average a number over all processes."""
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64)
@@ -56,12 +59,12 @@ class Group:
 
 
 def join(device: str) -> tuple[Group, str]:
-    """Join the other processes if torchrun started this one.
+    """Join the processes of a run, if torchrun started this one.
 
     Args:
-        device: as the user gave it.
+        device: requested device, see `dcgan.checkpoint.pick_device`.
     Returns:
-        The group, and the device of this process: with GPUs and "auto" or "cuda", the one of its local rank.
+        The group, and the device of this process: for "auto" or "cuda" the GPU of its local rank.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Group(), device
@@ -75,7 +78,7 @@ def join(device: str) -> tuple[Group, str]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes; a change in one moves the losses of all, so gradients add up likewise."""
+    """Sum over all processes. Each summand affects the losses of all processes, so gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -89,10 +92,10 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes; torch's own does not run on the CPU."""
+    """Batch norm over the batches of all processes; unlike torch's own, it runs on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) to the same; statistics in float32."""
+        """Normalise (N, C, H, W), with statistics in float32."""
         if not self.training:
             return super().forward(input)
         values = input.float()
@@ -112,7 +115,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(network: nn.Module) -> None:
-    """Exchange every batch norm of a network for one over all processes, in place; the names of its tensors stay."""
+    """Replace every batch norm of a network by one over all processes, in place; tensor names stay the same."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:

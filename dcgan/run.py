@@ -1,25 +1,29 @@
-"""The folder of a training run, and what the training loops share."""
+"""A training run: its folder, position, log and checkpoints. Shared by the training loops of G and D and of E."""
 
 import json
 import math
 import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from align.errors import InputError
 from align.files import atomic_write, write_json, write_text
-from dcgan.checkpoint import CheckpointError
+from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from dcgan.parallel import Group
 from dcgan.tensors import to_image
 
 
 class TrainingError(InputError):
-    """Training went wrong and stopped; the last good checkpoint is kept."""
+    """Training diverged or collapsed and was stopped; the last good checkpoint is kept."""
 
     exit_code = 1
 
@@ -29,20 +33,162 @@ class TrainingStep:
     """One step of training.
 
     Attributes:
-        images: real images seen so far.
-        stats: the means since the last tick, on the steps that end a tick.
+        images: real images shown so far.
+        stats: means since the last tick and new measurements; None on steps without either.
     """
 
     images: int
     stats: dict[str, float] | None = None
 
 
-class RunFolder:
-    """Writes config.json, stats.jsonl, TensorBoard events and grids.
+class Run:
+    """A training run, new or resumed from the newest checkpoint of its folder.
 
     Args:
-        path: the folder; made if it is not there.
-        images: where the run goes on; what was logged after that is dropped, since those steps are made again.
+        folder: the run folder.
+        config: the settings; only "kimg" may differ from those of the checkpoint.
+        parts: networks and optimisers by name; their state is saved, and restored in place.
+        origin: constants that every checkpoint records, among them "data_sha256" and, where there are any, the
+            "weights_sha256" that identify the run's inputs.
+        notes: values of the training loop that a checkpoint keeps; restored in place.
+        a_step: real images per step.
+        group: the processes that share the run; only the first one writes.
+    Attributes:
+        step: steps done.
+        seconds: wall-clock time of those steps, without maintenance.
+        resumed: whether there was a checkpoint.
+    Raises:
+        CheckpointError: the folder holds another run, or no readable checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        parts: dict[str, Any],
+        origin: dict[str, Any],
+        notes: dict[str, Any],
+        a_step: int,
+        group: Group,
+    ) -> None:
+        self.config, self.parts, self.origin, self.notes = config, parts, origin, notes
+        self.a_step, self.group = a_step, group
+        self.step, self.seconds = 0, 0.0
+        saved = load_checkpoint(folder)
+        self.resumed = saved is not None
+        if saved is not None:
+            _check_same_run(saved, config, origin, folder)
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            notes.update({name: saved[name] for name in notes})
+            self.step, self.seconds = saved["step"], saved["seconds"]
+        self._path = folder
+        self._folder = RunFolder(folder, self.images) if group.rank == 0 else None
+        if self._folder:
+            self._folder.settings(config)
+        self._losses: dict[str, list[Tensor]] = {}
+        self._ticked = self.images, self.seconds
+        self._saved_at = time.monotonic()
+
+    @property
+    def images(self) -> int:
+        """Real images shown so far."""
+        return self.step * self.a_step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its length."""
+        return self.images >= self.config["kimg"] * 1000
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Count one step and keep its losses, scalars on the device, for the next tick."""
+        for name, value in losses.items():
+            self._losses.setdefault(name, []).append(value.detach())
+        self.step += 1
+
+    def due(self, every_kimg: float) -> bool:
+        """Whether the last step passed a multiple of `every_kimg`, or finished the run."""
+        every = every_kimg * 1000
+        return self.finished or self.images // every != (self.images - self.a_step) // every
+
+    def check_finite(self) -> None:
+        """Wait for the device and check every loss and weight.
+
+        Raises:
+            TrainingError: a value is NaN or infinite.
+        """
+        odd = [name for name, values in self._losses.items() if not torch.isfinite(torch.stack(values)).all()]
+        odd += [
+            name
+            for name, part in self.parts.items()
+            if isinstance(part, nn.Module) and not all(torch.isfinite(value).all() for value in part.parameters())
+        ]
+        if odd:
+            raise TrainingError(
+                f"NaN or infinity in {', '.join(odd)}; the last good checkpoint is kept. "
+                "Lower the learning rate or raise the weight of the gradient penalties"
+            )
+
+    def tick(self, lr: float) -> dict[str, float]:
+        """The mean of each loss since the last tick, and the speed."""
+        means = {name: self.group.mean(float(torch.stack(values).mean())) for name, values in self._losses.items()}
+        rate = (self.images - self._ticked[0]) / (self.seconds - self._ticked[1])
+        self._losses.clear()
+        self._ticked = self.images, self.seconds
+        return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": rate}
+
+    def log(self, stats: dict[str, float]) -> TrainingStep:
+        """Write a line to the log unless `stats` is empty, and describe the step."""
+        if not stats:
+            return TrainingStep(self.images)
+        stats = {"kimg": self.images / 1000, **stats}
+        if self._folder:
+            self._folder.tick(stats)
+        return TrainingStep(self.images, stats)
+
+    def grid(self, images: Tensor, at: int | None = None, columns: int | None = None) -> None:
+        """See `RunFolder.grid`."""
+        if self._folder:
+            self._folder.grid(images, at, columns)
+
+    def save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: see `check_finite`; nothing is written.
+        """
+        self.check_finite()
+        self._saved_at = time.monotonic()
+        if self._folder:
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {"step": self.step, "seconds": self.seconds, "config": self.config}
+            save_checkpoint(self._path, self.images, state | self.origin | self.notes)
+
+    def save_every(self, minutes: float) -> None:
+        """Write a checkpoint if the last one is older than `minutes`."""
+        if time.monotonic() - self._saved_at > minutes * 60:
+            self.save()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Save when the block ends or the caller closes the training iterator, but not after an error."""
+        try:
+            yield
+        except GeneratorExit:
+            self.save()
+            raise
+        finally:
+            if self._folder:
+                self._folder.close()
+        self.save()
+
+
+class RunFolder:
+    """Writes config.json, stats.jsonl, TensorBoard events and image grids.
+
+    Args:
+        path: the folder; created if need be.
+        images: real images shown where the run starts or resumes; later log lines are dropped.
     """
 
     def __init__(self, path: Path, images: int = 0) -> None:
@@ -50,8 +196,8 @@ class RunFolder:
 
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        for cut_off in path.glob(".*.part"):  # a run that was killed in mid-save
-            cut_off.unlink()
+        for partial in path.glob(".*.part"):  # of a run that was killed while it saved
+            partial.unlink()
         kept = [line for line in read_stats(path) if line["kimg"] * 1000 <= images]
         if kept or (path / "stats.jsonl").exists():
             write_text(path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
@@ -62,19 +208,19 @@ class RunFolder:
         write_json(self.path / "config.json", values)
 
     def tick(self, stats: dict[str, float]) -> None:
-        """Log one line; stats["kimg"] says where."""
+        """Append one line to stats.jsonl and TensorBoard; stats["kimg"] is the position."""
         with open(self.path / "stats.jsonl", "a") as file:
             file.write(json.dumps(stats) + "\n")
         for name, value in stats.items():
             self._writer.add_scalar(name, value, round(stats["kimg"] * 1000))
 
     def grid(self, images: Tensor, at: int | None = None, columns: int | None = None) -> None:
-        """Write pictures as one.
+        """Write images as one picture.
 
         Args:
             images: (N, 3, S, S) in [-1, 1].
-            at: images seen so far, for samples/0000020000.png; None for reals.png.
-            columns: pictures in a row; about the square root of N by default.
+            at: real images shown so far, for samples/0000020000.png; None for reals.png.
+            columns: images per row; about the square root of N by default.
         """
         rows = make_grid(images.float(), nrow=columns or round(math.sqrt(len(images))), padding=0)
         grid = to_image(rows[None])[0]
@@ -86,46 +232,33 @@ class RunFolder:
             self._writer.add_image("samples", grid, at, dataformats="HWC")
 
     def close(self) -> None:
-        """Finish the TensorBoard file."""
+        """Close the TensorBoard file."""
         self._writer.close()
 
 
 def read_stats(path: Path) -> list[dict[str, float]]:
-    """The lines of a run folder's stats.jsonl; a last line that was cut off is left out."""
+    """Read the lines of a run folder's stats.jsonl, without an incomplete last line."""
     file = path / "stats.jsonl"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def machine(device: torch.device) -> str:
-    """What computes, for the model card."""
+    """Name of the GPU, or the CPU's architecture and threads, for model cards and reports."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def crosses(images: int, a_step: int, every_kimg: float) -> bool:
-    """Whether the last step passed a multiple of `every_kimg`."""
-    return images // (every_kimg * 1000) != (images - a_step) // (every_kimg * 1000)
-
-
-def check_same_run(saved: dict[str, Any], config: dict[str, Any], data_sha256: str, folder: Path) -> None:
-    """Refuse to resume a run with other images or other settings than it was begun with, but for its length.
-
-    Args:
-        saved: a checkpoint, with its "config" and "data_sha256".
-        config: the settings now.
-        data_sha256: of the images now.
-        folder: the run folder.
-    Raises:
-        CheckpointError: it is another run.
-    """
-    if saved["data_sha256"] != data_sha256:
-        raise CheckpointError(f"{folder} was begun on other images; give the same ones or another run folder")
+def _check_same_run(saved: dict[str, Any], config: dict[str, Any], origin: dict[str, Any], folder: Path) -> None:
+    """Refuse to resume with other images, weights or settings; the length may change."""
+    for name, inputs in (("data_sha256", "images"), ("weights_sha256", "weights")):
+        if saved.get(name) != origin.get(name):
+            raise CheckpointError(f"{folder} was started with other {inputs}; use the same {inputs} or another folder")
     ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
     odd = [name for name in ours if ours[name] != theirs.get(name)]
     if odd or ours.keys() != theirs.keys():
         raise CheckpointError(
-            f"{folder} was begun with another {', '.join(odd) or 'version of this program'}: give the same settings "
-            "(config.json has them) or another run folder"
+            f"{folder} was started with another {', '.join(odd) or 'version of this program'}; use the settings in "
+            "its config.json or another folder"
         )

@@ -1,4 +1,4 @@
-"""Sample the generator, in batches, and report the progress of such work."""
+"""Sample z, generate images in batches, and report progress."""
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of one part of some work: `done` of `total`."""
+    """Progress of one part of a task: `done` of `total`."""
 
     part: str
     done: int
@@ -26,7 +26,7 @@ class Progress:
 
 
 def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:
-    """Draw z from the prior that G was trained with: float32 (count, nz)."""
+    """Draw z from the prior of G: float32 (count, nz)."""
     z = torch.empty(count, config.nz)
     if config.z_prior == "uniform":
         return z.uniform_(-1, 1, generator=generator)
@@ -39,7 +39,7 @@ def generate(G: networks.Generator, z: Tensor, skips: Iterable[networks.Skip] = 
     Args:
         G: in eval mode.
         z: float32 (N, nz), on any device.
-        skips: of the hidden layers, alike for every z.
+        skips: additions to G's hidden layers, the same for every z.
     Returns:
         uint8 (N, S, S, 3).
     """
@@ -49,14 +49,14 @@ def generate(G: networks.Generator, z: Tensor, skips: Iterable[networks.Skip] = 
 
 
 def device_of(network: torch.nn.Module) -> torch.device:
-    """Where a network computes."""
+    """Return the device of a network."""
     return next(network.parameters()).device
 
 
 def in_parts(
     part: str, faces: NDArray[np.uint8], work: Callable[[NDArray[np.uint8]], NDArray[Any]]
 ) -> Generator[Progress, None, NDArray[Any]]:
-    """Do the work on a few faces at a time, yield Progress, return all results."""
+    """Process faces (N, S, S, 3) in batches; yields Progress and returns the concatenated results."""
     found = []
     for begin in range(0, len(faces), _BATCH):
         found.append(work(faces[begin : begin + _BATCH]))

@@ -1,4 +1,4 @@
-"""One step of training: everything that learns, and how."""
+"""One training step of G and D."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,14 @@ from dcgan.sampling import sample_z
 
 
 class Engine:
-    """G, D, the average of G and the two optimisers of a run.
+    """G, D, the moving average of G, and the optimisers.
 
     Args:
-        config: the run's settings.
+        config: the settings.
         device: where to compute.
-        group: the processes that share every batch.
+        group: processes that share every batch.
+    Attributes:
+        parts: everything that a checkpoint must save, by name.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device, group: Group | None = None) -> None:
@@ -40,24 +42,17 @@ class Engine:
         adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
         self.opt_g = torch.optim.Adam(self.G.parameters(), **adam)
         self.opt_d = torch.optim.Adam(self.D.parameters(), **adam)
-        self.parts: dict[str, Any] = {
-            "G": self.G,
-            "D": self.D,
-            "ema": self.ema,
-            "opt_g": self.opt_g,
-            "opt_d": self.opt_d,
-        }
+        self.parts: dict[str, Any] = {"G": self.G, "D": self.D, "ema": self.ema}
+        self.parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
 
     def step(self, number: int, reals: Sequence[Tensor]) -> dict[str, Tensor]:
         """Train D on each batch, then G once.
 
-        Everything random in it is a function of the seed and the number of the step.
-
         Args:
-            number: of the step, from 0.
-            reals: config.d_steps batches (config.batch, 3, S, S) in [-1, 1], the same in every process.
+            number: number of the step, from 0; with the seed it determines all random numbers.
+            reals: config.d_steps batches, (config.batch, 3, S, S) in [-1, 1], the same in every process.
         Returns:
-            Losses, mean logits and, on the steps that have any, penalties; scalars on the device.
+            Losses, mean logits and, on steps with penalties, their values; scalars on the device.
         """
         config = self.config
         penalised = number % config.penalty_every == 0
@@ -71,8 +66,8 @@ class Engine:
                 fake = self.G(z)
             stats, logits_real = self._step_d(self._share(real), fake.detach().float(), noise, penalised)
 
-        # G's step, through the same generated images and the D that has just learnt. In G's loss D(x) only weighs the
-        # pairs, so the value from before D's step serves.
+        # Train G through the same generated images and the updated D. G's loss needs the logits of the real images only
+        # as constants, so those from before the update serve.
         self.D.requires_grad_(False)
         self.opt_g.zero_grad(set_to_none=True)
         fake = self._augment(fake, noise)
@@ -86,27 +81,10 @@ class Engine:
         update_average(self.ema, self.G, config.ema_kimg, (number + 1) * a_step, a_step)
         return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-
-    def state(self) -> dict[str, Any]:
-        """Everything that learns, for a checkpoint."""
-        return {name: part.state_dict() for name, part in self.parts.items()}
-
-    def not_finite(self) -> list[str]:
-        """The networks that hold a value that is no finite number."""
-        return [
-            name
-            for name, part in self.parts.items()
-            if isinstance(part, nn.Module) and not all(torch.isfinite(value).all() for value in part.parameters())
-        ]
-
     def _step_d(
         self, real: Tensor, fake: Tensor, noise: torch.Generator, penalised: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """One step of D: what happened, and its logits of the real images from before it."""
+        """Train D; returns statistics, and the logits of the real images before the update."""
         config = self.config
         own_penalty = config.loss == "wgan-gp"
         r1, r2 = (penalised and not own_penalty and weight > 0 for weight in (config.r1, config.r2))
@@ -119,10 +97,10 @@ class Engine:
         loss_d = loss.LOSSES[config.loss].d(logits_real, logits_fake)
         stats = {"loss_d": loss_d.detach(), "real": logits_real.detach().mean()}
         total = loss_d
-        # Penalties come every few steps and count for those between.
+        # Lazy penalties are scaled up by the steps they stand for.
         with self._autocast():
-            for name, there, images, logits in (("r1", r1, real, logits_real), ("r2", r2, fake, logits_fake)):
-                if there:
+            for name, used, images, logits in (("r1", r1, real, logits_real), ("r2", r2, fake, logits_fake)):
+                if used:
                     penalty = loss.gradient_penalty(images, logits)
                     total = total + getattr(config, name) / 2 * config.penalty_every * penalty
                     stats[name] = penalty.detach()
@@ -151,25 +129,26 @@ class Engine:
 
 
 def learning_rate(config: TrainConfig, number: int) -> float:
-    """G's learning rate at a step."""
+    """Return G's learning rate at a step."""
     return cosine(config.lr, config.lr_end, number * config.batch * config.d_steps / (config.kimg * 1000))
 
 
 def cosine(first: float, last: float, done: float) -> float:
-    """From `first` to `last` on half a wave, for the share of a run that is done."""
+    """Cosine schedule from `first` to `last`; `done` is the finished share of the run."""
     return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, half_life_kimg: float, images: int, a_step: int) -> None:
-    """Move an average of weights on by a step; the statistics of batch norm are averaged likewise.
+    """Update an exponential moving average of weights and batch norm statistics.
 
     Args:
-        average: changed in place.
-        network: after the step.
-        half_life_kimg: less while the run is young, so that the first images are forgotten; 0 copies.
-        images: seen so far.
-        a_step: images in the step.
+        average: updated in place.
+        network: the network after the step.
+        half_life_kimg: half-life in thousands of images, shorter early in the run so that the random start is
+            forgotten; 0 copies the network.
+        images: images shown so far.
+        a_step: images per step.
     """
     half_life = min(half_life_kimg * 1000, 0.05 * images)
     keep = 0.5 ** (a_step / half_life) if half_life > 0 else 0.0
@@ -178,6 +157,6 @@ def update_average(average: nn.Module, network: nn.Module, half_life_kimg: float
 
 
 def seeded(seed: int, purpose: int, index: int) -> torch.Generator:
-    """A random generator of its own for one use, so that a resumed run draws what an uninterrupted one would."""
+    """A random generator for one purpose and step, so that a resumed run draws the same numbers."""
     entropy = np.random.SeedSequence([seed, 1, purpose, index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(entropy[0] >> 1))

@@ -1,4 +1,4 @@
-"""The one place where uint8 images become tensors in [-1, 1] and come back."""
+"""Conversion between uint8 images and tensors in [-1, 1]."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Images to what the networks see.
+    """Convert images to input for the networks.
 
     Args:
         images: uint8 (N, S, S, 3).
@@ -18,5 +18,5 @@ def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def to_image(images: Tensor) -> NDArray[np.uint8]:
-    """What the networks make to images: (N, 3, S, S) in [-1, 1] to uint8 (N, S, S, 3); values beyond are clipped."""
+    """Convert (N, 3, S, S) in [-1, 1] to images uint8 (N, S, S, 3); other values are clipped."""
     return ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()

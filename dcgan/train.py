@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Train G and D on aligned faces."""
 
 import time
 from collections.abc import Generator as Steps
@@ -11,24 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dcgan.checkpoint import CheckpointError, load, load_checkpoint, save_checkpoint
+from dcgan.checkpoint import CheckpointError, load
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
 from dcgan.grow import grow
 from dcgan.metrics import ms_ssim
 from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.run import RunFolder, TrainingError, TrainingStep, check_same_run, crosses, machine
+from dcgan.run import Run, TrainingError, TrainingStep, machine
 from dcgan.sampling import device_of, sample_z
 from dcgan.step import Engine, learning_rate, seeded
 from dcgan.tensors import to_tensor
 
-_GRID = 64  # images in a grid
-_WATCHED = 512  # faces of each kind that D is asked about
-_UPKEEP = 0.05  # share of the time that logs, grids and checkpoints may take
-# Shares of the variety of real faces, by MS-SSIM: above the first a run has taken off, below the second collapsed.
+_GRID = 64  # images per grid
+_DIAGNOSED = 512  # images of each kind for the overfitting measure
+_MAINTENANCE = 0.05  # share of the time that logs, grids and checkpoints may take
+# Collapse check, as shares of the variety of real faces by MS-SSIM: once samples have reached the first, falling below
+# the second means that G has collapsed. Until the grace period ends, G may not have learnt to use z yet.
 _VARIED, _COLLAPSED = 0.5, 0.15
-_GRACE_KIMG = 100  # until then G may well not have begun to tell one z from another
+_GRACE_KIMG = 100
 
 
 def train(
@@ -39,131 +40,82 @@ def train(
     val: NDArray[np.uint8] | None = None,
     group: Group | None = None,
 ) -> Steps[TrainingStep]:
-    """Train G and D on aligned faces, or resume from the folder's newest checkpoint.
+    """Train G and D on aligned faces, or resume from the newest checkpoint of the run folder.
 
-    Everything random is a function of the seed and the step, so that on the CPU a resumed run is bit-equal to one that
-    was never stopped. Closing the iterator saves a checkpoint.
+    All random numbers are functions of the seed and the step, so on the CPU a resumed run is bit-equal to an
+    uninterrupted one. Closing the iterator saves a checkpoint.
 
     Args:
-        config: the run's settings; only `kimg` may differ from those that the folder was begun with.
-        faces: uint8 (N, S, S, 3).
-        folder: the run folder; gets config.json, stats.jsonl, TensorBoard events, grids and checkpoints.
-        device: where to compute; the faces go there, too.
-        val: faces that are not trained on, uint8 (N, S, S, 3): shows whether D learns the training faces by heart.
-        group: the processes that share every batch; only the first of them writes.
+        config: the settings; only `kimg` may change when a run is resumed.
+        faces: uint8 (N, S, S, 3); copied to the device.
+        folder: run folder for config.json, stats.jsonl, TensorBoard events, grids and checkpoints.
+        device: where to compute.
+        val: validation faces, uint8 (N, S, S, 3), to measure how far D overfits the training faces.
+        group: processes that share every batch; only the first one writes.
     Yields:
-        Where the run begins, then every step.
+        The position where the run starts or resumes, then every step.
     Raises:
-        TrainingError: a loss or a weight is no finite number, or G makes one image whatever z is.
-        CheckpointError: the folder holds another run.
-        ConfigError: the batch cannot be shared among the processes.
+        TrainingError: a loss or weight is NaN or infinite, or G has collapsed to one image.
+        CheckpointError: the folder holds another run, or the start weights have other networks.
+        ConfigError: the batch cannot be divided among the processes.
         DatasetError: there are fewer images than a batch.
     """
     # Load the data.
     group = group or Group()
     if config.batch % group.size:
-        raise ConfigError(f"a batch of {config.batch} cannot be shared among {group.size} processes; change the batch")
+        raise ConfigError(f"a batch of {config.batch} cannot be divided among {group.size} processes; use a multiple")
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
-    data_sha256 = digest(faces)
-    a_step = config.batch * config.d_steps
 
-    # Build the networks, the average of G and the optimisers.
+    # Build the networks and optimisers, then resume.
     engine = Engine(config, device, group)
-    started = _start(config, engine)
+    notes: dict[str, Any] = {"started": _load_start(config, engine), "varied": False, "upkeep": 0.0}
+    origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
+    run = Run(folder, asdict(config), engine.parts, origin, notes, config.batch * config.d_steps, group)
     fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
-
-    # Resume.
-    saved = load_checkpoint(folder)
-    step, seconds, upkeep, varied = 0, 0.0, 0.0, False
-    if saved is not None:
-        check_same_run(saved, asdict(config), data_sha256, folder)
-        engine.load(saved)
-        step, seconds, upkeep = saved["step"], saved["seconds"], saved["upkeep"]
-        started, varied = saved["started"], saved["varied"]
     reals = to_tensor(batches.at(0)[:_GRID])
     alike_real = _alike(reals)
-    run = RunFolder(folder, step * a_step) if group.rank == 0 else None
-    if run:
-        run.settings(asdict(config))
-        run.grid(reals)
-    yield TrainingStep(step * a_step)
+    run.grid(reals)
+    yield TrainingStep(run.images)
 
-    def save() -> None:
-        _check_finite(sums, engine)
-        state = engine.state() | {"step": step, "seconds": seconds, "upkeep": upkeep, "config": asdict(config)}
-        state |= {"data_sha256": data_sha256, "data_images": len(faces), "started": started, "varied": varied}
-        if run:
-            save_checkpoint(folder, step * a_step, state | {"machine": machine(device)})
-
-    sums: dict[str, list[Tensor]] = {}
-    ticked = step * a_step, seconds
-    last_save = time.monotonic()
-    try:
-        while step * a_step < config.kimg * 1000:
+    with run.saving():
+        while not run.finished:
+            # One step.
             began = time.monotonic()
-            losses = engine.step(
-                step, [to_tensor(batches.at(step * config.d_steps + index)) for index in range(config.d_steps)]
-            )
-            for name, value in losses.items():
-                sums.setdefault(name, []).append(value)
-            step += 1
-            images = step * a_step
-            last = images >= config.kimg * 1000
-            tick = last or crosses(images, a_step, config.tick_kimg)
+            numbers = range(run.step * config.d_steps, (run.step + 1) * config.d_steps)
+            run.add(engine.step(run.step, [to_tensor(batches.at(number)) for number in numbers]))
+            tick = run.due(config.tick_kimg)
             if tick:
-                _check_finite(sums, engine)  # waits for the device
-            seconds += time.monotonic() - began
+                run.check_finite()
+            run.seconds += time.monotonic() - began
 
             # Maintenance: log, samples, checkpoint.
             began = time.monotonic()
-            stats: dict[str, float] | None = None
+            stats: dict[str, float] = {}
             if tick:
-                stats = {"kimg": images / 1000, "lr": learning_rate(config, step)}
-                stats |= {name: group.mean(float(torch.stack(values).mean())) for name, values in sums.items()}
-                stats |= {"seconds": seconds, "images_per_second": (images - ticked[0]) / (seconds - ticked[1])}
-                stats["upkeep"] = upkeep / (upkeep + seconds)
-                sums.clear()
-                ticked = images, seconds
-            if last or crosses(images, a_step, config.sample_kimg):
+                stats = run.tick(learning_rate(config, run.step))
+                stats["upkeep"] = notes["upkeep"] / (notes["upkeep"] + run.seconds)
+            if run.due(config.sample_kimg):
                 samples = engine.ema(fixed_z)
-                watched = {"alike_real": alike_real} | _watch(engine, samples, faces, val)
-                apart, real_apart = 1 - watched["alike"], 1 - alike_real
-                varied = varied or apart > _VARIED * real_apart or images > _GRACE_KIMG * 1000
-                if varied and apart < _COLLAPSED * real_apart - 1e-6:  # real faces may be all one, too
-                    raise TrainingError(
-                        f"the samples have become one and the same (MS-SSIM of pairs {watched['alike']:.2f}, of real "
-                        f"faces {alike_real:.2f}); the checkpoints from before are kept. Raise r1 and "
-                        "r2, lower lr, or try another loss"
-                    )
-                stats = (stats or {"kimg": images / 1000}) | watched
-                # Where steps are fast, a picture is left out rather than that training waits for it.
-                if run and (last or upkeep < 1 + _UPKEEP * seconds):
-                    run.grid(samples, images)
-            if run and stats:
-                run.tick(stats)
-            if time.monotonic() - last_save > config.save_minutes * 60:
-                save()
-                last_save = time.monotonic()
-            upkeep += time.monotonic() - began
-            yield TrainingStep(images, stats)
-    except GeneratorExit:  # the caller stops between two steps: keep what was learnt since the last checkpoint
-        save()
-        raise
-    finally:
-        if run:
-            run.close()
-    save()
+                stats |= {"alike_real": alike_real} | _diagnose(engine, samples, faces, val)
+                _check_collapse(run, stats)
+                # If steps are fast, skip some grids rather than slow training down.
+                if run.finished or notes["upkeep"] < 1 + _MAINTENANCE * run.seconds:
+                    run.grid(samples, run.images)
+            done = run.log(stats)
+            run.save_every(config.save_minutes)
+            notes["upkeep"] += time.monotonic() - began
+            yield done
 
 
-def _watch(
+def _diagnose(
     engine: Engine, samples: Tensor, faces: NDArray[np.uint8], val: NDArray[np.uint8] | None
 ) -> dict[str, float]:
-    """Signs of trouble: samples that are alike, and a D that knows the training faces by heart.
+    """Measure mode collapse and overfitting.
 
     Returns:
-        alike: mean MS-SSIM of pairs of samples (Odena et al. 2017); 1 if all are one.
-        overfit: where `val` is given, how far D's logits of faces that it never saw lie from those of training faces
-            towards those of samples: 0 for not at all, 1 for all the way (Karras et al. 2020, eq. 1).
+        alike: mean MS-SSIM of pairs of samples (Odena et al. 2017); 1 if all are the same image.
+        overfit: only with `val`; where D's mean logit on validation faces lies between that on training faces, 0, and
+            that on samples, 1 (Karras et al. 2020, eq. 1).
     """
     found = {"alike": _alike(samples)}
     if val is not None:
@@ -171,7 +123,7 @@ def _watch(
         with torch.no_grad():
             logits = [
                 float(engine.D(images.to(engine.device)).mean())
-                for images in (to_tensor(faces[:_WATCHED]), to_tensor(val[:_WATCHED]), samples)
+                for images in (to_tensor(faces[:_DIAGNOSED]), to_tensor(val[:_DIAGNOSED]), samples)
             ]
         engine.D.train()
         apart = logits[0] - logits[2]
@@ -185,41 +137,44 @@ def _alike(images: Tensor) -> float:
     return float(ms_ssim(images[:half], images[half : 2 * half]).mean())
 
 
-def _check_finite(sums: dict[str, list[Tensor]], engine: Engine) -> None:
-    odd = [name for name, values in sums.items() if not torch.isfinite(torch.stack(values)).all()]
-    odd += engine.not_finite()
-    if odd:
+def _check_collapse(run: Run, stats: dict[str, float]) -> None:
+    """Raise TrainingError if the samples have lost the variety that they had, or never gained any."""
+    alike, alike_real = stats["alike"], stats["alike_real"]
+    varied = 1 - alike > _VARIED * (1 - alike_real)
+    run.notes["varied"] = run.notes["varied"] or varied or run.images > _GRACE_KIMG * 1000
+    if run.notes["varied"] and 1 - alike < _COLLAPSED * (1 - alike_real) - 1e-6:  # the real faces may be all the same
         raise TrainingError(
-            f"no finite number in {', '.join(odd)}; the last good checkpoint is kept. Lower lr or raise r1 and r2"
+            f"G has collapsed: its samples are all alike (MS-SSIM of pairs {alike:.2f}, of real faces "
+            f"{alike_real:.2f}); earlier checkpoints are kept. Raise r1 and r2, lower lr, or use another loss"
         )
 
 
-def _start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
-    """Copy the weights that the run begins from into its networks; returns what is known of them."""
+def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
+    """Copy the start weights, grown if need be, into the networks; returns their training metadata."""
     if not config.start:
         return {}
-    found = load(config.start, "cpu")
-    if found.generator.config.size < config.network.size:
-        found = grow(found, config.network.size, config.seed)
-    if found.generator.config != config.network:
+    start = load(config.start, "cpu")
+    if start.generator.config.size < config.network.size:
+        start = grow(start, config.network.size, config.seed)
+    if start.generator.config != config.network:
         raise CheckpointError(
-            f"the weights {config.start} are of other networks: {found.generator.config}; give the run their settings"
+            f"the weights {config.start} are for other networks; use their settings: {start.generator.config}"
         )
     for network in (engine.G, engine.ema):
-        network.load_state_dict(found.generator.state_dict())
-    engine.D.load_state_dict(found.discriminator.state_dict())
-    return {"sha256": found.sha256, "images": found.facts["images"], "seconds": found.facts.get("seconds", 0)}
+        network.load_state_dict(start.generator.state_dict())
+    engine.D.load_state_dict(start.discriminator.state_dict())
+    return {"sha256": start.sha256, "images": start.facts["images"], "seconds": start.facts.get("seconds", 0)}
 
 
 def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:
-    """Measure the statistics of G's batch norm anew, over many generated batches; leaves G in eval mode.
+    """Recompute G's batch norm statistics from generated batches, and leave G in eval mode.
 
-    An average of weights has other activations than the weights that it averages, so averaged statistics do not fit it.
+    The moving average of G has other activations than the networks it averages, so their statistics do not fit it.
     """
     norms = [module for module in G.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
+        norm.momentum = None  # plain mean over all batches
     device = device_of(G)
     G.train()
     with torch.no_grad():

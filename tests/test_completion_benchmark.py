@@ -407,14 +407,14 @@ def test_notes_tell_what_is_left_out(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["absent"], "absent is no folder"),
-        (["val", "--train", "absent"], "absent is no folder"),
+        (["absent"], "absent is not a folder"),
+        (["val", "--train", "absent"], "absent is not a folder"),
         (["val", "--weights", "absent"], "no weights named 'absent'"),
         (["val", "--weights", "absent.safetensors"], "absent.safetensors"),
         (["val", "--device", "abacus"], "abacus"),
         (["val", "--out", "val"], "choose another folder"),
         (["val", "--methods", "mean"], "give training faces"),
-        (["small"], "is 16x16, expected 32x32"),
+        (["small"], "is 16x16; expected 32x32"),
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(

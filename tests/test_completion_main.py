@@ -722,11 +722,11 @@ def test_unusable_input_is_2_and_one_line(
         ([photo], "centre", "no mask named 'centre', nor a file"),
         ([photo], "center:2", "center takes a number above 0 and below 0.5"),
         ([photo], "alpha", "without alpha"),
-        ([photo, "--device", "cuda:99"], "center", "cuda:99 was asked for"),
+        ([photo, "--device", "cuda:99"], "center", "the device cuda:99 is absent"),
         ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
         ([photo, "--weights", "none-such"], "center", "no weights named 'none-such'; expected faces-64"),
-        ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is no file"),
-        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "no readable safetensors file"),
+        ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is not a file"),
+        ([photo, "--weights", tmp_path / "text.safetensors"], "center", "not a readable safetensors file"),
         ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),
     ):
         assert complete(*arguments, mask=mask) == 2

@@ -1,4 +1,4 @@
-"""Checkpoints and weights: what is written whole, and what is refused."""
+"""Checkpoints and weights files: saving, loading, and refusing damaged ones."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str
     return target
 
 
-def test_weights_come_back(small_weights_file: Path, small_weights: Weights) -> None:
+def test_weights_survive_saving_and_loading(small_weights_file: Path, small_weights: Weights) -> None:
     again = load_weights(small_weights_file)
     z = torch.randn(2, again.generator.config.nz)
     assert torch.equal(again.generator(z), small_weights.generator(z))
@@ -50,7 +50,7 @@ def test_weights_come_back(small_weights_file: Path, small_weights: Weights) -> 
     assert not any(weight.requires_grad for weight in again.discriminator.parameters())
 
 
-def test_an_encoder_comes_back_and_is_missing_where_there_is_none(
+def test_an_encoder_survives_saving_and_loading(
     small_weights: Weights, encoder_weights: Weights, encoder_weights_file: Path
 ) -> None:
     assert small_weights.encoder is None
@@ -70,9 +70,9 @@ def test_an_encoder_comes_back_and_is_missing_where_there_is_none(
 @pytest.mark.parametrize(
     ("header", "change", "words"),
     [
-        ({"encoder": "{}"}, {}, "no network that can be built"),
-        ({"encoder": '{"nef": -1}'}, {}, "no network that can be built"),
-        ({"encoder": '{"nef": 4, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\), expected \(4, "),
+        ({"encoder": "{}"}, {}, "an invalid network"),
+        ({"encoder": '{"nef": -1}'}, {}, "an invalid network"),
+        ({"encoder": '{"nef": 4, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\); expected \(4, "),
         ({}, {"E.layers.0.weight": None}, "E has missing or extra tensors"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_wrong_encoder_is_refused(
         load_weights(path)
 
 
-def test_an_older_encoder_is_without_skips(tmp_path: Path, small_weights: Weights) -> None:
+def test_encoders_of_older_files_have_no_skips(tmp_path: Path, small_weights: Weights) -> None:
     G, D = small_weights.generator, small_weights.discriminator
     save_weights(tmp_path / "new.safetensors", G, D, "face", {}, Encoder(G.config, 8, skips=False))
     older = rewrite(tmp_path / "new.safetensors", tmp_path / "w.safetensors", {"encoder": '{"nef": 8}'}, {})
@@ -116,7 +116,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
-def test_fault_51_a_malicious_pickle_is_refused(tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_refused(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     (tmp_path / "w.safetensors").write_bytes(pickle.dumps(Canary(canary)))
     torch.save({"G": Canary(canary)}, tmp_path / "checkpoint-0000000001.pt")
@@ -130,7 +130,7 @@ def test_fault_51_a_malicious_pickle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["truncated", "empty", "zeros", "text", "header"])
-def test_fault_52_a_damaged_file_is_refused(tmp_path: Path, small_weights_file: Path, content: str) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, small_weights_file: Path, content: str) -> None:
     whole = small_weights_file.read_bytes()
     damaged = {
         "truncated": whole[: len(whole) // 2],
@@ -141,16 +141,16 @@ def test_fault_52_a_damaged_file_is_refused(tmp_path: Path, small_weights_file: 
     }
     path = tmp_path / "w.safetensors"
     path.write_bytes(damaged[content])
-    with pytest.raises(WeightsError, match="no readable safetensors file"):
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
         load_weights(path)
 
 
-def test_fault_52_absent(tmp_path: Path) -> None:
+def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="absent.safetensors"):
         load_weights(tmp_path / "absent.safetensors")
 
 
-def test_fault_53_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: Path) -> None:
+def test_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: Path) -> None:
     content = bytearray(small_weights_file.read_bytes())
     content[-1000] ^= 1
     (tmp_path / "w.safetensors").write_bytes(content)
@@ -158,7 +158,7 @@ def test_fault_53_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: P
         load_weights(tmp_path / "w.safetensors")
 
 
-def test_fault_53_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
+def test_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
     content = small_weights_file.read_bytes()
     (tmp_path / "w.safetensors").write_bytes(content.replace(b'"template":"face"', b'"template":"fake"'))
     assert (tmp_path / "w.safetensors").read_bytes() != content
@@ -169,13 +169,13 @@ def test_fault_53_changed_settings_are_noticed(tmp_path: Path, small_weights_fil
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"G.layers.0.weight": torch.zeros(3, 3)}, r"G.layers.0.weight is \(3, 3\), expected"),
+        ({"G.layers.0.weight": torch.zeros(3, 3)}, r"G.layers.0.weight is \(3, 3\); expected"),
         ({"G.layers.0.weight": None}, "missing or extra tensors: layers.0.weight"),
         ({"D.more": torch.zeros(1)}, "missing or extra tensors: more"),
-        ({"D.head.bias": torch.full((1,), float("nan"))}, "no finite numbers"),
+        ({"D.head.bias": torch.full((1,), float("nan"))}, "contains NaN or infinity"),
     ],
 )
-def test_fault_54_wrong_tensors(
+def test_wrong_tensors_are_refused(
     tmp_path: Path, small_weights_file: Path, change: dict[str, torch.Tensor | None], words: str
 ) -> None:
     path = rewrite(small_weights_file, tmp_path / "w.safetensors", {}, change)
@@ -187,24 +187,26 @@ def test_fault_54_wrong_tensors(
     ("header", "words"),
     [
         ({"version": "2"}, "version 2, this program reads version 1"),
-        ({"format": "another"}, "other tensors than ours"),
-        ({"network": '{"dropout": 0.5}'}, "no network that can be built"),
-        ({"network": "not json"}, "no network that can be built"),
+        ({"format": "another"}, "from another program"),
+        ({"network": '{"dropout": 0.5}'}, "an invalid network"),
+        ({"network": "not json"}, "an invalid network"),
     ],
 )
-def test_fault_54_wrong_header(tmp_path: Path, small_weights_file: Path, header: dict[str, str], words: str) -> None:
+def test_a_wrong_header_is_refused(
+    tmp_path: Path, small_weights_file: Path, header: dict[str, str], words: str
+) -> None:
     path = rewrite(small_weights_file, tmp_path / "w.safetensors", header, {})
     with pytest.raises(WeightsError, match=words):
         load_weights(path)
 
 
-def test_fault_54_safetensors_of_another_program(tmp_path: Path) -> None:
+def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="other tensors than ours"):
+    with pytest.raises(WeightsError, match="from another program"):
         load_weights(tmp_path / "w.safetensors")
 
 
-def test_fault_43_the_last_good_checkpoint_loads(tmp_path: Path) -> None:
+def test_the_newest_readable_checkpoint_loads(tmp_path: Path) -> None:
     for images in (1, 2, 3):
         save_checkpoint(tmp_path, images, {"step": images, "weight": torch.full((100,), images)})
     newest = tmp_path / "checkpoint-0000000003.pt"
@@ -217,7 +219,7 @@ def test_fault_43_the_last_good_checkpoint_loads(tmp_path: Path) -> None:
         assert saved["step"] == 2
 
 
-def test_fault_43_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError), atomic_write(path) as file:
@@ -227,11 +229,11 @@ def test_fault_43_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_checkpoint_at_all(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoints_loads_none(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path) is None
 
 
-def test_the_embedded_weights_are_what_was_published() -> None:
+def test_embedded_weights_match_the_registry() -> None:
     for name, entry in weights.REGISTRY.items():
         path = weights.path(name)
         loaded = load_weights(path)
@@ -241,7 +243,9 @@ def test_the_embedded_weights_are_what_was_published() -> None:
         assert entry.licence in (path.parent / "README.md").read_text()
 
 
-def test_changed_absent_and_unknown_embedded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_absent_and_unknown_embedded_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(weights.WeightsFileError, match="cannot be read"):
         weights.path()
@@ -267,7 +271,7 @@ def test_weights_are_loaded_by_name_or_from_a_file(
         load(weights.DEFAULT, "cpu")
 
 
-def test_what_a_killed_save_left_is_removed_when_the_run_goes_on(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path) -> None:
     (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
     RunFolder(tmp_path).close()
     assert not list(tmp_path.glob(".*"))

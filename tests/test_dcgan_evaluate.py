@@ -70,7 +70,7 @@ def test_the_command_writes_table_report_and_pictures(
     assert "| Frechet distance " in said.err
     record = json.loads((out / "evaluation.json").read_text())
     assert record["weights"]["sha256"] == small_weights.sha256
-    assert record["faces"]["generated"] == record["faces"]["floor"] == 16
+    assert record["faces"]["generated"] == record["faces"]["baseline"] == 16
     assert record["faces"]["searched by pixels"] == 32
     measured = [figure for figure in record["figures"] if figure["name"] != "FID"]
     assert len(measured) == 15
@@ -91,34 +91,34 @@ def test_the_command_writes_table_report_and_pictures(
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_training_faces_the_halves_are_the_floor(small_weights: Weights) -> None:
+def test_without_training_faces_the_halves_are_the_baseline(small_weights: Weights) -> None:
     dark = np.full((20, 32, 32, 3), 40, dtype=np.uint8) + np.random.default_rng(0).integers(0, 9, (20, 32, 32, 3), "u1")
     result = last(small_weights, np.concatenate([dark, dark + 150]), None)
-    assert "second half" in result.floor
-    assert result.counts["reference"] == 20 and result.counts["generated"] == result.counts["floor"] == 16
+    assert "second half" in result.baseline
+    assert result.counts["reference"] == 20 and result.counts["generated"] == result.counts["baseline"] == 16
     found = figures(result)
     assert found["precision"][1] == found["recall"][1] == 0
-    assert found["face found"][1] == 0  # the detector's floor is the first half
+    assert found["face found"][1] == 0  # the baseline of the detector is the first half
     absent = [figure for figure in result.figures if figure.fake is None]
     assert [figure.note for figure in absent] == ["needs training faces"] * 4 + ["needs the Inception weights"]
     assert "neighbours.png" not in result.pictures
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_generator_that_knows_its_training_faces_by_heart_is_seen(
+def test_a_generator_that_has_memorised_faces_is_detected(
     small_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = np.random.default_rng(1).integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)
     monkeypatch.setattr(module, "generate", lambda G, z: real[40 : 40 + len(z), :, ::-1].copy())
-    mirrored = figures(last(small_weights, real[:40], real[40:]))
-    fake, floor = mirrored["nearest training face, pixels, median"]
-    assert fake == pytest.approx(0, abs=1e-3) and floor is not None and floor > 5
-    assert mirrored["nearest training face, descriptor, median"][0] != 0
+    flipped = figures(last(small_weights, real[:40], real[40:]))
+    fake, baseline = flipped["nearest training face, pixels, median"]
+    assert fake == pytest.approx(0, abs=1e-3) and baseline is not None and baseline > 5
+    assert flipped["nearest training face, embedding, median"][0] != 0
     monkeypatch.setattr(module, "generate", lambda G, z: real[40:][: len(z)])
-    fake, floor = figures(last(small_weights, real[:40], real[40:], options=EvaluateOptions(40, mre_faces=1)))[
-        "nearest training face, descriptor, median"
+    fake, baseline = figures(last(small_weights, real[:40], real[40:], options=EvaluateOptions(40, mre_faces=1)))[
+        "nearest training face, embedding, median"
     ]
-    assert fake == pytest.approx(0, abs=1e-6) and floor is not None and floor > 0.01
+    assert fake == pytest.approx(0, abs=1e-6) and baseline is not None and baseline > 0.01
 
 
 @pytest.mark.usefixtures("quick")
@@ -132,7 +132,7 @@ def test_a_generator_of_one_face_collapses(small_weights: Weights, monkeypatch: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_report_is_replaced_when_told_so(tmp_path: Path, small_weights_file: Path) -> None:
+def test_overwrite_replaces_a_report(tmp_path: Path, small_weights_file: Path) -> None:
     val, out = save_all(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
     out.mkdir()
     (out / "evaluation.md").write_text("old")
@@ -229,10 +229,10 @@ def test_fid_takes_its_turn(small_weights: Weights, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "_installed", lambda name: True)
     real = np.full((40, 32, 32, 3), 200, dtype=np.uint8)
     real[20:] = 190
-    fake, floor = figures(
+    fake, baseline = figures(
         last(small_weights, real, None, options=EvaluateOptions(16, mre_faces=1, mre_steps=1, fid_weights=file))
     )["FID"]
-    assert floor == pytest.approx(10)
+    assert baseline == pytest.approx(10)
     assert fake is not None and fake > 20
 
 
@@ -243,21 +243,21 @@ def test_fid_says_what_it_needs(small_weights: Weights, tmp_path: Path, monkeypa
     with pytest.raises(EvaluationError, match=r"torchmetrics and torch_fidelity; run: pip install .*\[fid\]"):
         next(evaluate(small_weights, faces, None, options))
     monkeypatch.setattr(module, "_installed", lambda name: True)
-    with pytest.raises(EvaluationError, match=r"absent.pth is no file"):
+    with pytest.raises(EvaluationError, match=r"absent.pth is not a file"):
         next(evaluate(small_weights, faces, None, options))
 
 
 @pytest.mark.parametrize(
     ("count", "size", "words", "said"),
     [
-        (0, 32, [], "val is no folder"),
+        (0, 32, [], "val is not a folder"),
         (31, 32, [], "31 validation faces and no training faces are too few"),
         (32, 32, ["--samples", "15"], "15 samples, 32 validation"),
-        (32, 16, [], "holds no 32x32 face"),
+        (32, 16, [], "has no 32x32 faces"),
         (32, 32, ["--k", "0"], "k is 0"),
         (32, 32, ["--seed", "-1"], "seed is -1"),
-        (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "no more restarts than draws"),
-        (32, 32, ["--train", "absent"], "absent is no folder"),
+        (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "expected at most mre_draws, 8"),
+        (32, 32, ["--train", "absent"], "absent is not a folder"),
         (32, 32, ["--fid-weights", "absent"], "absent"),
     ],
 )

@@ -71,7 +71,7 @@ def test_directions_move_their_label(small_weights: Weights, monkeypatch: pytest
 
 
 def test_samples_without_faces_are_refused(small_weights: Weights) -> None:
-    with pytest.raises(DatasetError, match="a face in 0 of 8 samples, at least 40"):
+    with pytest.raises(DatasetError, match="a face in 0 of 8 samples; expected at least 40"):
         directions(small_weights, 8)
 
 
@@ -105,7 +105,7 @@ def test_the_command_writes_pictures_and_numbers(
     found = json.loads((out / "arithmetic.json").read_text())
     assert found["faces"] == 120 and list(found["arithmetic"]) == ["bright hair", "eyes open"]
     assert all(score["z_has_label"] > score["c_alone_has_label"] for score in found["arithmetic"].values())
-    assert list(found["change_per_unit_in_deviations"]) == ["bright hair", "eyes open", "odd"]
+    assert list(found["change_per_unit_in_stds"]) == ["bright hair", "eyes open", "odd"]
     assert found["turn"]["turned_right"] > 0.9  # here: brighter in its third part
     assert read_photo(out / "arithmetic.png").pixels.shape[0] == 3 * 5 * 32
     assert read_photo(out / "sweep.png").pixels.shape[0] > 3 * 2 * 32
@@ -115,13 +115,13 @@ def test_the_command_writes_pictures_and_numbers(
 @pytest.mark.parametrize(
     ("words", "text", "said"),
     [
-        (["--label", "glasses"], None, "'glasses' cannot be measured, only: mouth open"),
-        ([], "{", "mine.json cannot be read"),
-        ([], "[1]", "mine.json cannot be read"),
-        ([], '{"a": [1]}', "mine.json cannot be read"),
+        (["--label", "glasses"], None, "'glasses' cannot be measured; expected one of mouth open"),
+        ([], "{", "mine.json are unreadable"),
+        ([], "[1]", "mine.json are unreadable"),
+        ([], '{"a": [1]}', "mine.json are unreadable"),
         ([], '{"a": {"with": [1]}}', "'a' has [] for \"without\""),
         ([], '{"a": {"with": [1], "without": [0, 64]}}', "from 0 to 63"),
-        ([], '{"a": {"with": ["1"], "without": [0, 2]}}', "numbers of samples"),
+        ([], '{"a": {"with": ["1"], "without": [0, 2]}}', "sample numbers"),
         ([], None, "a face in 0 of 64 samples"),
     ],
 )

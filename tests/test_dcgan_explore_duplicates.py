@@ -118,11 +118,11 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     train = ["train", str(folder), "--out", str(run), "--kimg", "0.008", *small]
     assert main([*train, "--dedupe", str(out / "duplicates.txt")]) == 0
     said = capsys.readouterr().err
-    assert "3 files left out, 0 of the list are not there" in said and "60 faces; training" in said
+    assert "3 files left out, 0 on the list are absent" in said and "60 faces; training" in said
     assert main(train) == 2  # with the copies it is another data set
-    assert "begun on other images" in capsys.readouterr().err
+    assert "started with other images" in capsys.readouterr().err
     assert main([*train, "--dedupe", str(tmp_path / "absent.txt")]) == 2
-    assert "absent.txt cannot be read" in capsys.readouterr().err
+    assert "absent.txt is unreadable" in capsys.readouterr().err
 
 
 def test_different_images_are_no_duplicates(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_files_are_left_out_by_name(tmp_path: Path) -> None:
     names, faces = load_named_faces(folder, 64, said.append)
     assert names == ["a.png", "b/c.png"] and len(faces) == 2 and not said
     assert np.array_equal(load_faces(folder, 64, said.append, {"a.png", "gone.png"}), faces[1:])
-    assert said == ["1 files left out, 1 of the list are not there"]
+    assert said == ["1 files left out, 1 on the list are absent"]
     with pytest.raises(DatasetError, match="none of the 1 files to leave out"):
         load_faces(folder, 64, said.append, {"c.png"})
 
@@ -165,4 +165,4 @@ def test_files_are_left_out_by_name(tmp_path: Path) -> None:
 def test_wrong_usage_ends_with_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "duplicates", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and "absent is no folder" in line
+    assert line.startswith("dcgan: ") and "absent is not a folder" in line

@@ -21,9 +21,9 @@ def test_on_separable_features_the_svm_is_perfect_and_on_noise_it_guesses() -> N
     labels = np.arange(300) % 3
     noise = rng.normal(size=(300, 6)).astype(np.float32)
     test = np.arange(300) >= 150
-    told = noise + 8 * np.eye(3, 6, dtype=np.float32)[labels]
-    assert accuracy(told, labels, np.arange(150), test) == 1
-    assert accuracy(1000 * told + 7, labels, np.arange(150), test) == 1
+    clear = noise + 8 * np.eye(3, 6, dtype=np.float32)[labels]
+    assert accuracy(clear, labels, np.arange(150), test) == 1
+    assert accuracy(1000 * clear + 7, labels, np.arange(150), test) == 1
     assert 0.15 < accuracy(noise, labels, np.arange(150), test) < 0.55
 
 
@@ -62,7 +62,7 @@ def test_draws_are_of_every_class_and_never_of_the_test_set() -> None:
     rows = data.draw(3, np.random.default_rng(0))
     assert np.bincount(data.labels[rows]).tolist() == [3] * 4 and not data.test[rows].any()
     assert len(set(rows.tolist())) == 12
-    with pytest.raises(DatasetError, match="6 training images of each class were asked for, the least has 5"):
+    with pytest.raises(DatasetError, match="smallest class has 5 training images; expected at least 6"):
         data.draw(6, np.random.default_rng(0))
 
 
@@ -110,7 +110,7 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
     found = json.loads((out / "features.json").read_text())
     assert list(found["accuracy"]) == ["D", "untrained D", "k-means patches", "pixels"]
     assert found["classes"] == 2 and found["tested"] == 12
-    assert found["accuracy"]["pixels"]["3"] == {"mean": 1.0, "deviation": 0.0}  # dark and bright
+    assert found["accuracy"]["pixels"]["3"] == {"mean": 1.0, "std": 0.0}  # dark and bright
     assert found["accuracy"]["D"]["3"]["mean"] == 1
     assert read_photo(out / "features.png").pixels.std() > 10
 
@@ -119,11 +119,11 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
     ("words", "said"),
     [
         (["--data", "cifar10"], "cifar10 needs a root"),
-        (["--data", "cifar10", "--root", "."], "does not hold the files of cifar10"),
-        (["--data", "svhn", "--root", "."], "does not hold the files of svhn"),
+        (["--data", "cifar10", "--root", "."], "does not contain the files of cifar10"),
+        (["--data", "svhn", "--root", "."], "does not contain the files of svhn"),
         (["--data", "absent"], "absent has 0 sub-folders"),
-        (["--labels", "9999"], "9999 training images of each class were asked for"),
-        (["--weights", "absent.safetensors"], "absent.safetensors is no file"),
+        (["--labels", "9999"], "training images; expected at least 9999"),
+        (["--weights", "absent.safetensors"], "absent.safetensors is not a file"),
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(

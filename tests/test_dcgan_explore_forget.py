@@ -101,9 +101,9 @@ def test_a_box_can_be_drawn(tmp_path: Path, small_weights_file: Path, monkeypatc
         (["--layer", "3"], "layer 3 of a G"),
         (["--layer", "-4"], "layer -4 of a G"),
         (["--label", "glasses"], "'glasses' cannot be measured"),
-        (["--box", "0", "0", "1", "1"], "holds 16 of 4x4 cells"),
-        (["--box", "0.5", "0", "0.5", "1"], "holds 0 of 4x4 cells"),
-        (["--count", "20"], "a face in 20 of 20 samples, at least 40"),
+        (["--box", "0", "0", "1", "1"], "contains 16 of 4x4 cells"),
+        (["--box", "0.5", "0", "0.5", "1"], "contains 0 of 4x4 cells"),
+        (["--count", "20"], "a face in 20 of 20 samples; expected at least 40"),
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(

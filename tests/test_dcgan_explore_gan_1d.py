@@ -10,7 +10,7 @@ import pytest
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.explore import gan_1d as module
-from dcgan.explore.gan_1d import Trace, confident_d, least_d_loss, mixture_density, optimal_d, play
+from dcgan.explore.gan_1d import Trace, confident_d, least_d_loss, mixture_density, optimal_d, train_1d
 
 X = module._GRID
 WIDTH = X[1] - X[0]
@@ -48,8 +48,8 @@ def test_the_data_have_the_density() -> None:
     assert np.abs(found - mixture_density(X)).max() < 0.04
 
 
-def test_a_game_nears_the_data_and_d_its_optimum() -> None:
-    *_, trace = play("non-saturating", 200, 3, 0, looks=5)
+def test_samples_approach_the_data_and_d_its_optimum() -> None:
+    *_, trace = train_1d("non-saturating", 200, 3, 0, looks=5)
     assert isinstance(trace, Trace)
     assert trace.steps == [0, 50, 100, 150, 200] and len(trace.moments) == 5
     assert trace.least_loss_d[-1] > trace.least_loss_d[0] + 0.3
@@ -70,8 +70,8 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pyt
     assert main(["explore", "gan-1d", "--steps", "8", "--d-steps", "1", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gan-1d.json").read_text())
     assert found["settings"] == {"experiment": "gan-1d", "seed": 0, "steps": 8, "d_steps": 1}
-    assert list(found["games"]) == ["minimax", "non-saturating"]
-    assert len(found["games"]["minimax"]["loss_d"]) == 9 and len(found["confident_d"]) == 30
+    assert list(found["objectives"]) == ["minimax", "non-saturating"]
+    assert len(found["objectives"]["minimax"]["loss_d"]) == 9 and len(found["confident_d"]) == 30
     assert read_photo(tmp_path / "gan-1d.png").pixels.std() > 10
 
 

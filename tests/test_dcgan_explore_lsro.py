@@ -75,4 +75,4 @@ def test_wrong_usage_ends_with_one_line_and_exit_2(
     command = ["explore", "lsro", "--weights", str(small_weights_file), "--out", str(tmp_path / "out")]
     assert main([*command, "--labels", "9999", "--device", "cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and "9999 training images of each class" in line
+    assert line.startswith("dcgan: ") and "training images; expected at least 9999" in line

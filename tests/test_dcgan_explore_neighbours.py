@@ -41,10 +41,10 @@ def test_the_command_finds_what_was_remembered(
     words += ["--seed", "3", "--count", "4"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "neighbours.json").read_text())
-    assert found["searched_by_descriptor"] == found["searched_by_pixels"] == 8
+    assert found["searched_by_embedding"] == found["searched_by_pixels"] == 8
     assert found["pixel_distance_levels"]["nearest"][1] == found["pixel_distance_levels"]["nearest"][3] == 0
     assert min(found["pixel_distance_levels"]["nearest"][index] for index in (0, 2)) > 1
-    assert found["descriptor_distance"]["nearest"][1] < 1e-3
+    assert found["embedding_distance"]["nearest"][1] < 1e-3
     picture = read_photo(tmp_path / "out" / "neighbours.png").pixels
     left = picture.shape[1] - 11 * 32
     row = picture[-3 * 32 : -2 * 32, left:]

@@ -94,4 +94,4 @@ def test_the_command_takes_generated_faces_or_a_folder(
     assert main([*words, "--layer", "3", "--out", str(tmp_path / "c")]) == 2
     assert "layer 3" in capsys.readouterr().err
     assert main([*words, "--faces", str(tmp_path / "absent"), "--out", str(tmp_path / "c")]) == 2
-    assert "absent is no folder" in capsys.readouterr().err
+    assert "absent is not a folder" in capsys.readouterr().err

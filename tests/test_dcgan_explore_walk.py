@@ -21,7 +21,7 @@ def test_a_walk_from_z_to_z_stands_still(path) -> None:  # type: ignore[no-untyp
 
 
 @pytest.mark.parametrize("path", [slerp, lerp])
-def test_a_walk_begins_and_ends_where_it_is_told(path) -> None:  # type: ignore[no-untyped-def]
+def test_a_walk_includes_both_ends(path) -> None:  # type: ignore[no-untyped-def]
     a, b = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     z = path(a, 3 * b, 5)
     assert z.shape == (5, 128) and z.dtype == torch.float32
@@ -71,7 +71,7 @@ def test_the_command_writes_pictures_and_numbers(
     assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)
     found = json.loads((out / "walk.json").read_text())
     assert found["settings"]["pairs"] == 2 and len(found["walks"]) == 4 and found["a_jump_would_be"] == 3
-    assert all(1 <= walk[f"largest_step_{by}"] <= 3 for walk in found["walks"] for by in ("pixels", "descriptor"))
+    assert all(1 <= walk[f"largest_step_{by}"] <= 3 for walk in found["walks"] for by in ("pixels", "embedding"))
     assert read_photo(out / "walk.png").pixels.shape[0] == 4 * 32
     with Image.open(out / "walk.gif") as animation:
         assert animation.n_frames == 6 and animation.size == (64, 32)  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--weights", "absent.safetensors"], "absent.safetensors is no file"),
+        (["--weights", "absent.safetensors"], "absent.safetensors is not a file"),
         (["--weights", "nobody"], "no weights named 'nobody'"),
         (["--device", "quantum"], "the device is 'quantum'"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from runs import write_faces
 
 from align.photo import read_photo
 from dcgan.__main__ import build_parser, main
@@ -24,10 +24,8 @@ SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8"
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)):
-        Image.fromarray(pixels).save(folder / f"{index}.png")
-    return folder
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
+    return write_faces(tmp_path_factory.mktemp("train") / "faces", pixels)
 
 
 def test_every_field_of_the_configs_has_a_flag_and_a_help() -> None:
@@ -47,7 +45,7 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     assert main(["train", str(faces), "--out", str(run), "--kimg", "0.016", *SMALL]) == 0
     assert capsys.readouterr().out == f"{run}\n"
     assert main(["train", str(faces), "--out", str(run), "--kimg", "0.032", *SMALL]) == 0
-    assert "carrying on at 0.016 kimg" in capsys.readouterr().err
+    assert "resuming at 0.016 kimg" in capsys.readouterr().err
     assert main(["export", str(run), str(file)]) == 0
     loaded = load_weights(file)
     assert loaded.facts["images"] == 32
@@ -75,7 +73,7 @@ def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_and_sets_the_exit_code(tmp_path: Path, faces: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "dcgan", "train", str(faces), "--out", str(run), "--kimg", "1000", *SMALL]
     process = subprocess.Popen(
@@ -89,22 +87,19 @@ def test_fault_44_a_signal_saves_and_ends_with_its_code(tmp_path: Path, faces: P
         process.send_signal(number)
         said = process.stderr.read()
     assert process.wait(60) == 128 + number
-    assert "the same command carries on" in said
+    assert "run the same command again to resume" in said
     assert len(list(run.glob("checkpoint-*.pt"))) == 1
 
 
-def test_weights_to_start_from_bring_their_networks(tmp_path: Path, small_weights_file: Path) -> None:
-    folder = tmp_path / "faces"
-    folder.mkdir()
-    for index, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)):
-        Image.fromarray(pixels).save(folder / f"{index}.png")
+def test_start_weights_determine_the_networks(tmp_path: Path, small_weights_file: Path) -> None:
+    folder = write_faces(tmp_path / "faces", np.zeros((8, 32, 32, 3), dtype=np.uint8))
     words = ["train", str(folder), "--out", str(tmp_path / "run"), "--start", str(small_weights_file)]
     assert main([*words, "--kimg", "0.008", "--batch", "8", "--device", "cpu"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["network"] == asdict(load_weights(small_weights_file).generator.config)
 
 
-def test_fault_49_a_full_gpu_is_one_line(
+def test_gpu_out_of_memory_is_one_line(
     tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: object) -> None:
@@ -119,9 +114,9 @@ def test_fault_49_a_full_gpu_is_one_line(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "absent", "--out", "run"], "absent is no folder"),
+        (["train", "absent", "--out", "run"], "absent is not a folder"),
         (["train", "absent", "--out", "run", "--loss", "joint"], "loss is 'joint'"),
-        (["train", "absent", "--out", "run", "--device", "cuda:99"], "cuda:99 was asked for"),
+        (["train", "absent", "--out", "run", "--device", "cuda:99"], "the device cuda:99 is absent"),
         (["export", "absent", "w.safetensors"], "has no checkpoint"),
         (["sample", "--weights", "absent.safetensors", "--out", "samples"], "absent.safetensors"),
         (["sample", "--weights", "dogs", "--out", "samples"], "no weights named 'dogs'"),

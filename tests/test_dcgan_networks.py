@@ -19,14 +19,14 @@ from dcgan.tensors import to_image, to_tensor
 SMALL = NetworkConfig(size=16, nz=4, ngf=4, ndf=4)
 
 
-def test_every_byte_survives_the_way_to_a_tensor_and_back() -> None:
+def test_every_byte_survives_conversion_to_a_tensor_and_back() -> None:
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     assert np.array_equal(to_image(to_tensor(images)), images)
     assert to_tensor(images).min() == -1
     assert to_tensor(images).max() == 1
 
 
-def test_to_image_clips_what_lies_beyond() -> None:
+def test_to_image_clips_other_values() -> None:
     assert to_image(torch.tensor([-3.0, 3.0, 0.0]).reshape(1, 3, 1, 1)).tolist() == [[[[0, 255, 128]]]]
 
 
@@ -101,7 +101,7 @@ def test_losses_by_hand(name: str, d: float, g: float) -> None:
     assert loss.LOSSES[name].g(REAL, FAKE).item() == pytest.approx(g)
 
 
-def test_the_config_knows_every_loss() -> None:
+def test_the_config_lists_every_loss() -> None:
     assert set(get_args(Loss)) == set(loss.LOSSES)
 
 
@@ -123,7 +123,7 @@ def test_only_the_minimax_loss_of_g_saturates() -> None:
     assert all(abs(value) > 0.9 for value in gradients.values())
 
 
-def test_the_minimax_loss_of_a_d_that_knows_nothing_is_log_4() -> None:
+def test_the_minimax_loss_of_an_undecided_d_is_log_4() -> None:
     nothing = torch.zeros(3)
     assert loss.minimax_d(nothing, nothing).item() == pytest.approx(math.log(4))
 
@@ -171,14 +171,14 @@ def test_the_mlp_has_256_and_512_units() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 64])
-def test_nearest_neighbours_and_3x3_double_the_side_too(size: int) -> None:
+def test_nearest_upsampling_doubles_the_side(size: int) -> None:
     G = Generator(replace(SMALL, size=size))
     assert G(torch.randn(2, 4)).shape == (2, 3, size, size)
     assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in G.modules()) == 1  # z to 4x4
 
 
 @pytest.mark.parametrize("values", [{}, {"upsample": "transposed"}, {"network": "mlp"}])
-def test_g_begins_with_small_weights_whatever_it_is_made_of(values: dict[str, str]) -> None:
+def test_g_starts_with_small_weights(values: dict[str, str]) -> None:
     torch.manual_seed(0)
     layers = [module for module in Generator(NetworkConfig(**values)).modules() if hasattr(module, "weight")]
     for layer in layers:
@@ -186,7 +186,7 @@ def test_g_begins_with_small_weights_whatever_it_is_made_of(values: dict[str, st
             assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_a_shift_moves_what_is_there_and_lets_black_in() -> None:
+def test_a_shift_moves_pixels_and_fills_in_black() -> None:
     images = torch.rand(2, 3, 6, 6, requires_grad=True)
     moved = translate(images, torch.tensor([[2, -1], [0, 0]]), 2)
     assert torch.equal(moved[0, :, 2:, :5], images[0, :, :4, 1:])
@@ -205,13 +205,13 @@ def test_shifts_reach_both_bounds() -> None:
 @pytest.mark.parametrize(
     "values", [{"size": 48}, {"nz": 0}, {"z_prior": "cauchy"}, {"kernel": 3}, {"d_norm": "layer"}, {"network": "vit"}]
 )
-def test_a_network_that_cannot_be_built_is_refused(values: dict[str, object]) -> None:
+def test_an_invalid_network_config_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         replace(NetworkConfig(), **values)
 
 
 @pytest.mark.parametrize("values", [{"batch": 0}, {"lr": 0}, {"r1": -1}, {"loss": "joint"}, {"precision": "fp8"}])
-def test_a_run_that_cannot_be_made_is_refused(values: dict[str, object]) -> None:
+def test_an_invalid_training_config_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         replace(TrainConfig(), **values)
 
@@ -222,7 +222,7 @@ def test_network_settings_of_another_version_are_refused() -> None:
     assert network_config({"size": 32}) == NetworkConfig(size=32, upsample="transposed")  # an older file says less
 
 
-def test_fault_49_an_absent_device_is_an_error() -> None:
+def test_an_absent_device_is_an_error() -> None:
     assert pick_device("cpu").type == "cpu"
     for name in ("cuda:99", "tpu", "meta"):
         with pytest.raises(DeviceError, match=name):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from runs import finish, tensors, write_faces
 
 import dcgan.dataset
 import dcgan.loss
@@ -20,12 +21,12 @@ import dcgan.step
 import dcgan.train
 from align.photo import read_photo
 from dcgan.benchmark import benchmark_train
-from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
-from dcgan.networks import Generator
+from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group
-from dcgan.run import TrainingError
+from dcgan.run import TrainingError, read_stats
 from dcgan.step import Engine, update_average
 from dcgan.train import settle_batch_norm, train
 
@@ -55,27 +56,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def states(folder: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the newest checkpoint by its place."""
-    found: dict[str, torch.Tensor] = {}
-
-    def walk(name: str, value: object) -> None:
-        if isinstance(value, torch.Tensor):
-            found[name] = value
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                walk(f"{name}.{key}", item)
-
-    walk("", load_checkpoint(folder))
-    return found
-
-
 @pytest.mark.parametrize("loss", dcgan.loss.LOSSES)
-def test_a_run_folder_has_everything(tmp_path: Path, faces: NDArray[np.uint8], loss: str) -> None:
+def test_a_run_writes_settings_log_grids_and_checkpoint(tmp_path: Path, faces: NDArray[np.uint8], loss: str) -> None:
     config = replace(CONFIG, loss=loss)
     progress = list(train(config, faces, tmp_path, CPU))
     assert [item.images for item in progress] == [0, 8, 16, 24, 32, 40, 48]
-    ticks = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    ticks = read_stats(tmp_path)
     assert [tick["kimg"] for tick in ticks] == [0.016, 0.032, 0.048]
     assert ticks[-1]["lr"] == pytest.approx(config.lr_end)
     assert json.loads((tmp_path / "config.json").read_text())["loss"] == loss
@@ -89,8 +75,7 @@ def test_the_generator_learns(tmp_path: Path) -> None:
     """All training images are one grey: G must come nearer to it."""
     faces = np.full((16, 16, 16, 3), 200, dtype=np.uint8)
     config = replace(CONFIG, kimg=1.6, lr=2e-3, lr_end=2e-3, ema_kimg=0.05, sample_kimg=1.6)
-    for _ in train(config, faces, tmp_path, CPU):
-        pass
+    finish(train(config, faces, tmp_path, CPU), tmp_path)
     means = [
         read_photo(path).pixels[:16, :16].mean()
         for path in (tmp_path / "reals.png", tmp_path / "samples" / "0000001600.png")
@@ -100,30 +85,20 @@ def test_the_generator_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_fault_45_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, faces: NDArray[np.uint8], precision: str
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArray[np.uint8], precision: str) -> None:
     config = replace(CONFIG, precision=precision)
-    for _ in train(config, faces, tmp_path / "whole", CPU):
-        pass
+    whole = finish(train(config, faces, tmp_path / "whole", CPU), tmp_path / "whole")
     run = train(config, faces, tmp_path / "parts", CPU)
     for item in run:
         if item.images == 24:
             break
     run.close()
     assert next(train(config, faces, tmp_path / "parts", CPU)).images == 24
-    for _ in train(config, faces, tmp_path / "parts", CPU):
-        pass
-    whole, parts = states(tmp_path / "whole"), states(tmp_path / "parts")
-    assert len(whole) > 50
-    assert whole.keys() == parts.keys()
+    parts = finish(train(config, faces, tmp_path / "parts", CPU), tmp_path / "parts")
+    assert len(whole) > 50 and whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    kept = ("kimg", "loss_d", "loss_g", "r1")
     logs = [
-        [
-            [json.loads(line).get(key) for key in kept]
-            for line in (tmp_path / name / "stats.jsonl").read_text().splitlines()
-        ]
+        [[line.get(key) for key in ("kimg", "loss_d", "loss_g", "r1")] for line in read_stats(tmp_path / name)]
         for name in ("whole", "parts")
     ]
     assert [line[0] for line in logs[0]] == [line[0] for line in logs[1]]
@@ -131,8 +106,7 @@ def test_fault_45_a_resumed_run_equals_an_uninterrupted_one(
 
 
 def test_only_the_length_of_a_run_may_change(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    for _ in train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU):
-        pass
+    finish(train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU), tmp_path)
     with pytest.raises(CheckpointError, match="another lr"):
         next(train(replace(CONFIG, lr=1e-3), faces, tmp_path, CPU))
     with pytest.raises(CheckpointError, match="other images"):
@@ -140,20 +114,17 @@ def test_only_the_length_of_a_run_may_change(tmp_path: Path, faces: NDArray[np.u
     assert [item.images for item in train(CONFIG, faces, tmp_path, CPU)][-1] == 48
 
 
-def test_fault_46_nan_stops_and_keeps_the_last_good_checkpoint(
+def test_nan_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU):
-        pass
-    good = states(tmp_path)
+    good = finish(train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU), tmp_path)
     monkeypatch.setattr(dcgan.step.loss, "LOSSES", NAN)
     with pytest.raises(TrainingError, match="loss_g"):
-        for _ in train(CONFIG, faces, tmp_path, CPU):
-            pass
-    assert all(torch.equal(good[name], value) for name, value in states(tmp_path).items())
+        finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
+    assert all(torch.equal(good[name], value) for name, value in tensors(tmp_path).items())
 
 
-def test_fault_46_stopping_after_nan_saves_nothing(
+def test_stopping_after_nan_saves_nothing(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dcgan.step.loss, "LOSSES", NAN)
@@ -164,18 +135,18 @@ def test_fault_46_stopping_after_nan_saves_nothing(
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_fault_47_fewer_images_than_a_batch(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+def test_fewer_images_than_a_batch_are_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
     with pytest.raises(DatasetError, match="20 images, fewer than a batch of 21"):
         next(train(replace(CONFIG, batch=21), faces, tmp_path, CPU))
 
 
-def test_fault_47_an_empty_or_absent_folder(tmp_path: Path) -> None:
+def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(DatasetError, match="python -m align"):
             load_faces(folder, 16, print)
 
 
-def test_fault_48_bad_images_are_named_and_counted(tmp_path: Path) -> None:
+def test_unusable_images_are_reported_and_counted(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "b.png")
     Image.new("RGB", (16, 17)).save(tmp_path / "odd.png")
     (tmp_path / "text.png").write_text("not a picture")
@@ -188,8 +159,7 @@ def test_fault_48_bad_images_are_named_and_counted(tmp_path: Path) -> None:
     assert said[2] == "2 of 3 files left out"
 
 
-def test_fault_50_a_reader_that_dies_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photos are read once, by threads, before training; nothing loads in its background."""
+def test_an_error_in_a_reader_thread_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in range(4):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{index}.png")
 
@@ -211,7 +181,7 @@ def test_batches_show_every_image_once_an_epoch(faces: NDArray[np.uint8]) -> Non
     assert epochs[0] != epochs[1]
 
 
-def test_batches_mirror_half_of_the_images() -> None:
+def test_batches_flip_half_of_the_images() -> None:
     faces = np.zeros((64, 2, 2, 3), dtype=np.uint8)
     faces[:, :, 0] = 255
     batches = Batches(faces, 64, seed=0, flip=True)
@@ -219,7 +189,7 @@ def test_batches_mirror_half_of_the_images() -> None:
     assert 0.4 < np.mean(mirrored) < 0.6
 
 
-def test_settled_batch_norm_has_the_statistics_of_what_g_makes() -> None:
+def test_settled_batch_norm_has_the_statistics_of_generated_images() -> None:
     torch.manual_seed(0)
     G = Generator(CONFIG.network)
     settle_batch_norm(G, batches=50, batch=64)
@@ -232,7 +202,7 @@ def test_settled_batch_norm_has_the_statistics_of_what_g_makes() -> None:
     assert not G.training
 
 
-def test_the_average_of_g_forgets_by_half_in_its_half_life() -> None:
+def test_the_average_of_g_has_the_given_half_life() -> None:
     G, average = Generator(CONFIG.network), Generator(CONFIG.network)
     with torch.no_grad():
         for mean, value in zip(average.parameters(), G.parameters(), strict=True):
@@ -264,7 +234,7 @@ def test_d_steps_and_ttur(tmp_path: Path, faces: NDArray[np.uint8], monkeypatch:
     assert seen[1:] == [0, 1, 2, 3, 4, 5]  # the first is for the grid of reals
 
 
-def test_penalties_come_on_their_steps_only_and_a_weight_of_0_leaves_them_out() -> None:
+def test_penalties_are_lazy_and_a_weight_of_0_disables_them() -> None:
     real = [torch.rand(8, 3, 16, 16) * 2 - 1]
     found = [
         sorted(Engine(replace(CONFIG, penalty_every=2, **values), CPU).step(number, real).keys() & {"r1", "r2", "gp"})
@@ -274,40 +244,36 @@ def test_penalties_come_on_their_steps_only_and_a_weight_of_0_leaves_them_out() 
     assert found == [["r1", "r2"], [], ["r1"], [], [], [], ["gp"], []]
 
 
-def test_a_run_begins_from_weights(tmp_path: Path, faces: NDArray[np.uint8], small_weights_file: Path) -> None:
+def test_a_run_starts_from_weights(tmp_path: Path, faces: NDArray[np.uint8], small_weights_file: Path) -> None:
     begun = load_weights(small_weights_file)
     faces = np.repeat(np.repeat(faces, 2, axis=1), 2, axis=2)
     config = replace(CONFIG, network=begun.generator.config, start=str(small_weights_file), kimg=0.008, lr=1e-9)
-    for _ in train(config, faces, tmp_path, CPU):
-        pass
-    saved = load_checkpoint(tmp_path)
-    assert saved is not None
-    for name, value in begun.generator.named_parameters():
-        assert torch.allclose(saved["ema"][name], value, atol=1e-6)
-    for name, value in begun.discriminator.named_parameters():
-        assert torch.allclose(saved["D"][name], value, atol=1e-6)
-    assert saved["started"]["sha256"] == begun.sha256
+    finish(train(config, faces, tmp_path, CPU), tmp_path)
+    saved = tensors(tmp_path)
+    for part, network in (("ema", begun.generator), ("D", begun.discriminator)):
+        for name, value in network.named_parameters():
+            assert torch.allclose(saved[f"{part}.{name}"], value, atol=1e-6)
+    assert (load_checkpoint(tmp_path) or {})["started"]["sha256"] == begun.sha256
     with pytest.raises(CheckpointError, match="other networks"):
         next(train(replace(config, network=CONFIG.network), faces, tmp_path / "other", CPU))
 
 
-def test_a_run_that_collapses_says_so_and_stops(
+def test_a_collapsed_run_stops_with_an_error(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A G that makes one image whatever z is."""
     monkeypatch.setattr(dcgan.train, "_GRACE_KIMG", 0.02)
     forward = Generator.forward
     monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))
-    with pytest.raises(TrainingError, match="one and the same"):
-        for _ in train(replace(CONFIG, sample_kimg=0.016, save_minutes=0), faces, tmp_path, CPU):
-            pass
+    with pytest.raises(TrainingError, match="G has collapsed"):
+        finish(train(replace(CONFIG, sample_kimg=0.016, save_minutes=0), faces, tmp_path, CPU), tmp_path)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [
         "checkpoint-0000000016.pt",
         "checkpoint-0000000024.pt",
     ]
 
 
-def test_a_run_that_has_not_taken_off_yet_goes_on(
+def test_a_run_without_variety_continues_in_the_grace_period(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Generator.forward
@@ -317,8 +283,8 @@ def test_a_run_that_has_not_taken_off_yet_goes_on(
     assert stats[-1]["alike"] == pytest.approx(1, abs=1e-3)
 
 
-def test_d_that_knows_the_training_faces_by_heart_shows(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    """D trained on faces of one brightness tells others from them; it cannot tell the same faces."""
+def test_overfitting_of_d_is_measured(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    """D trained on bright faces distinguishes dark ones from them, but not the same faces."""
     bright = np.full_like(faces, 220)
     overfit = {}
     for name, val in (("same", bright), ("other", np.full_like(faces, 20))):
@@ -354,17 +320,17 @@ group.close()
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    """With batch norm in both networks, penalties and shifts; then a whole run by torchrun against one without."""
+    """With batch norm in both networks, penalties and shifts; then a whole run by torchrun, from start weights."""
     (tmp_path / "worker.py").write_text(WORKER)
-    (tmp_path / "faces").mkdir()
-    for index, pixels in enumerate(faces):
-        Image.fromarray(pixels).save(tmp_path / "faces" / f"{index:02d}.png")
+    write_faces(tmp_path / "faces", faces)
+    start = str(tmp_path / "start.safetensors")
+    save_weights(Path(start), Generator(CONFIG.network), Discriminator(CONFIG.network), "face", {"images": 0})
     reals = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.save(reals, tmp_path / "reals.pt")
-    small = "--kimg 0.032 --size 16 --nz 4 --ngf 4 --ndf 4 --batch 8 --device cpu --precision fp32".split()
+    small = [*"--kimg 0.032 --batch 8 --device cpu --precision fp32 --start".split(), start]
     for words in (
         [str(tmp_path / "worker.py"), str(tmp_path)],
-        ["-m", "dcgan", "train", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), *small],
+        ["-m", "--", "dcgan", "train", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), *small],
     ):
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *words],
@@ -384,17 +350,18 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.u
             assert torch.equal(ranks[0][name][key], ranks[1][name][key]) or "running" in key
             assert torch.allclose(ranks[0][name][key], value, atol=1e-3), (name, key)
 
-    config = replace(CONFIG, kimg=0.032, tick_kimg=TrainConfig.tick_kimg, sample_kimg=TrainConfig.sample_kimg)
-    for _ in train(config, faces, tmp_path / "alone", CPU):
-        pass
-    both, one = (json.loads((tmp_path / name / "stats.jsonl").read_text()) for name in ("run", "alone"))
+    config = replace(
+        CONFIG, kimg=0.032, start=start, tick_kimg=TrainConfig.tick_kimg, sample_kimg=TrainConfig.sample_kimg
+    )
+    finish(train(config, faces, tmp_path / "alone", CPU), tmp_path / "alone")
+    [both], [one] = (read_stats(tmp_path / name) for name in ("run", "alone"))
     assert [both[key] for key in ("kimg", "loss_d", "loss_g", "r1")] == pytest.approx(
         [one[key] for key in ("kimg", "loss_d", "loss_g", "r1")], rel=1e-3
     )
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    with pytest.raises(ConfigError, match="batch of 8 cannot be shared among 3"):
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    with pytest.raises(ConfigError, match="batch of 8 cannot be divided among 3"):
         next(train(CONFIG, faces, tmp_path, CPU, group=Group(0, 3)))
 
 

@@ -1,1 +1,1 @@
-"""The experiments of the DCGAN paper and of the GANs around it: python -m dcgan explore NAME."""
+"""Experiments from the DCGAN paper and other papers on GANs: python -m dcgan explore NAME."""

@@ -1,4 +1,4 @@
-"""Arithmetic on z: smile - no smile + another, sweeps along directions, a turn of the head; labels without people."""
+"""Arithmetic on z as in the paper, sweeps along directions, and turning heads, with labels measured from landmarks."""
 
 import argparse
 import json
@@ -23,30 +23,30 @@ from dcgan.explore.walk import lerp
 from dcgan.sampling import Progress, generate, sample_z
 
 LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
-# dlib's detector begins at 80 px; at 96 with a quarter of air it finds as many of the faces as at 192, in a tenth of
+# dlib's detector needs faces of 80 px; at 96 px with a margin of a quarter it finds as many as at 192 px, in a tenth of
 # the time.
 _VIEW_PX, _AIR = 96, 0.25
-_LEAST_FACES = 40  # to learn a direction from
-_RIDGE = 0.01  # of the number of faces
-_END = 0.15  # share of the samples that have a label, and share that lack it
+_LEAST_FACES = 40  # to fit a direction
+_RIDGE = 0.01  # regularisation, as a share of the number of faces
+_END = 0.15  # share of the samples that count as having a label, and share that count as lacking it
 _NOISE = 0.25
 _TRIALS, _FRESH = 8, 64
 _SWEEP = (-3, -2, -1, 0, 1, 2, 3)
 
-# Label to the numbers of the samples "with" it and "without" it.
+# Numbers of the samples "with" and "without" each label.
 Lists = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 def measure(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """What dlib's 68 landmarks and the brightness tell of aligned faces.
+    """Measure labels of aligned faces from dlib's 68 landmarks and the brightness.
 
-    - mouth open: the gap between the inner lips.
-    - smile width: from one corner of the mouth to the other.
-    - turn right: the tip of the nose from the middle between the eyes, positive to the picture's right.
-    - eyes open: the gap between the lids, mean of both eyes.
-    - bright hair: mean luma in [0, 1] of the middle half of the uppermost eighth of the crop.
+    - mouth open: gap between the inner lips.
+    - smile width: distance between the corners of the mouth.
+    - turn right: distance of the tip of the nose from the centre between the eyes, positive to the right of the image.
+    - eyes open: gap between the lids, mean of both eyes.
+    - bright hair: mean luma in [0, 1] of the middle half of the top eighth of the crop.
 
-    Lengths are in distances between the eyes' centres.
+    Lengths are in units of the distance between the centres of the eyes.
 
     Args:
         faces: uint8 (N, S, S, 3), aligned.
@@ -60,13 +60,13 @@ def measure(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 
 
 def direction(z: Tensor, values: NDArray[np.float64]) -> Tensor:
-    """The way in which a label grows: the weights of a ridge regression of the label on z, scaled to length 1.
+    """Find the direction of z in which a label grows, by ridge regression.
 
     Args:
         z: float32 (N, nz).
-        values: (N,); where it is no finite number the row does not count.
+        values: the label, (N,); rows with NaN are ignored.
     Returns:
-        float32 (nz,).
+        float32 (nz,), of length 1.
     """
     known = np.isfinite(values)
     x = z.cpu().double()[torch.from_numpy(known)]
@@ -77,14 +77,14 @@ def direction(z: Tensor, values: NDArray[np.float64]) -> Tensor:
 
 
 def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, Tensor]:
-    """For each label of `measure` the direction of z in which it grows and the others stay, learnt from samples.
+    """Find, for each label of `measure`, the direction of z in which it grows while the other labels stay the same.
 
     Args:
         weights: the generator.
-        count: samples to learn from.
-        seed: of the samples.
+        count: number of samples for the regression.
+        seed: seed of the samples.
     Returns:
-        Label to float32 (nz,), of length 1.
+        float32 (nz,) of length 1 by label.
     Raises:
         DatasetError: too few of the samples are faces.
         LandmarkModelError: dlib or its landmark file is absent or broken.
@@ -95,19 +95,18 @@ def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, 
 def arithmetic(
     weights: Weights, labels: Sequence[str], lists: Lists, count: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Add and subtract mean z's as in the paper, sweep along each label's direction, and turn heads.
+    """Add and subtract mean z as in the paper, sweep along the direction of each label, and turn heads.
 
     Args:
         weights: the generator.
         labels: some of LABELS.
-        lists: labels that people saw: numbers of the samples of that seed, at least 1 with and 2 without it. Nothing
-            measures those.
-        count: samples to find faces with and without a label among.
-        seed: of every choice.
+        lists: labels assigned by people: numbers of samples of this seed, at least 1 with and 2 without the label.
+        count: number of samples from which faces with and without a label are chosen.
+        seed: seed of all random choices.
     Yields:
         Progress, then arithmetic.png, sweep.png, turn.png and arithmetic.json.
     Raises:
-        DatasetError: too few of the samples are faces, or a list cannot be used.
+        DatasetError: too few of the samples are faces, or a list is invalid.
     Source: Radford et al., ICLR 2016, section 6.3.2, figures 7 and 8.
     """
     _check_lists(lists, count)
@@ -131,7 +130,7 @@ def arithmetic(
     yield Progress("sweeps", 0, 1)
     fresh = sample_z(_FRESH, weights.generator.config, torch.Generator().manual_seed(seed + 1))
     swept = {label: ways[label] for label in [*labels, *lists]}
-    numbers["change_per_unit_in_deviations"] = _responses(weights, drawn, swept, fresh)
+    numbers["change_per_unit_in_stds"] = _responses(weights, drawn, swept, fresh)
     yield Progress("turn", 0, 1)
     turned, numbers["turn"] = _turn(weights, drawn, fresh)
     yield {
@@ -144,7 +143,7 @@ def arithmetic(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Samples: z (N, nz), faces uint8 (N, S, S, 3), the labels' values (N,), and in which dlib finds a face (N,)."""
+    """Samples: z (N, nz), faces uint8 (N, S, S, 3), values of the labels (N,), and whether dlib finds a face (N,)."""
 
     z: Tensor
     faces: NDArray[np.uint8]
@@ -153,7 +152,7 @@ class _Drawn:
 
 
 class _Trial(NamedTuple):
-    """A sum of three means, a - b + c: the numbers of the samples of each."""
+    """The numbers of the samples whose means are combined as a - b + c."""
 
     a: NDArray[np.int64]
     b: NDArray[np.int64]
@@ -167,14 +166,14 @@ def _draw(weights: Weights, count: int, seed: int) -> _Drawn:
     found = np.isfinite(values[LABELS[0]])
     if found.sum() < _LEAST_FACES:
         raise DatasetError(
-            f"dlib finds a face in {found.sum()} of {count} samples, at least {_LEAST_FACES} are needed; "
-            "draw more of them, or take weights that make faces"
+            f"dlib finds a face in {found.sum()} of {count} samples; expected at least {_LEAST_FACES}. Draw more "
+            "samples, or use weights that generate faces"
         )
     return _Drawn(z, faces, values, found)
 
 
 def _directions(drawn: _Drawn) -> dict[str, Tensor]:
-    """Each label's direction without what it shares with the others': an open mouth need not be a smile."""
+    """The direction of each label, orthogonal to those of the others, so that an open mouth is not also a smile."""
     ways = torch.stack([direction(drawn.z, values) for values in drawn.values.values()])
     found = {}
     for index, label in enumerate(drawn.values):
@@ -190,7 +189,7 @@ def _measure_one(face: NDArray[np.uint8]) -> list[float]:
     if points is None:
         return [np.nan] * len(LABELS)
     one, other = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
-    across = (other - one) / np.square(other - one).sum()  # a length along it comes out in distances of the eyes
+    across = (other - one) / np.square(other - one).sum()  # projects to units of the distance between the eyes
 
     def gap(upper: list[int], lower: list[int]) -> float:
         return float(np.linalg.norm(points[upper] - points[lower], axis=1).mean() * np.linalg.norm(across))
@@ -207,8 +206,8 @@ def _measure_one(face: NDArray[np.uint8]) -> list[float]:
 
 
 def _ends(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The samples with the least and those with the most of a label, numbers of the rows."""
-    order = values.argsort()[: np.isfinite(values).sum()]  # NaN comes last
+    """The rows with the lowest and the highest values of a label."""
+    order = values.argsort()[: np.isfinite(values).sum()]  # NaN are sorted last
     few = max(6, round(_END * len(order)))
     return order[:few], order[-few:]
 
@@ -219,7 +218,7 @@ def _combine(z: Tensor, trial: _Trial) -> Tensor:
 
 
 def _varied(z: Tensor, rng: np.random.Generator) -> Tensor:
-    """The z (nz,) itself and eight with noise: (9, nz)."""
+    """Stack z (nz,) itself and eight noisy copies: (9, nz)."""
     noise = rng.uniform(-_NOISE, _NOISE, (9, len(z))) * (np.arange(9) > 0)[:, None]
     return z + torch.from_numpy(noise).float()
 
@@ -232,7 +231,7 @@ def _in_pixels(faces: NDArray[np.uint8], trial: _Trial) -> NDArray[np.uint8]:
 def _figure(
     weights: Weights, drawn: _Drawn, label: str, trial: _Trial, rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Three rows of faces, each with the face of their mean z behind it, and what comes out."""
+    """Rows of the faces that are combined, each followed by the face of their mean z, and of the results."""
 
     def terms(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         return np.concatenate([drawn.faces[chosen], generate(weights.generator, drawn.z[chosen].mean(dim=0)[None])])
@@ -253,7 +252,7 @@ def _score(
     trials: list[_Trial],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Shares of the results in which dlib finds a face, and in which the label is above the samples' median."""
+    """Share of the results in which dlib finds a face, and share whose label is above the median of the samples."""
     middle = np.nanmedian(drawn.values[label])
     z = [torch.cat([_varied(_combine(drawn.z, trial), rng) for trial in trials])]
     z += [torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])]
@@ -273,7 +272,7 @@ def _score(
 def _responses(
     weights: Weights, drawn: _Drawn, ways: Mapping[str, Tensor], fresh: Tensor
 ) -> dict[str, dict[str, float]]:
-    """How far each label moves, in its deviations over the samples, for one unit along each direction."""
+    """Change of each label, in its standard deviations over the samples, per unit along each direction."""
     found = {}
     for name, way in ways.items():
         less, more = (measure(generate(weights.generator, fresh + step * way)) for step in (-2, 2))
@@ -295,7 +294,7 @@ def _sweeps(weights: Weights, ways: Mapping[str, Tensor], starts: Tensor) -> NDA
 
 
 def _turn(weights: Weights, drawn: _Drawn, fresh: Tensor) -> tuple[NDArray[np.uint8], dict[str, float]]:
-    """The paper's turn vector, from four faces that look left to four that look right, added to random samples."""
+    """Add the paper's turn vector, from four faces that look left to four that look right, to random samples."""
     values = drawn.values["turn right"]
     order = values.argsort()[: drawn.found.sum()]
     turn = drawn.z[order[-4:]].mean(dim=0) - drawn.z[order[:4]].mean(dim=0)
@@ -306,7 +305,7 @@ def _turn(weights: Weights, drawn: _Drawn, fresh: Tensor) -> tuple[NDArray[np.ui
     numbers = {
         "face_found_at_both_ends": float(both.mean()),
         "turned_right": float((right[both] > left[both]).mean()) if both.any() else 0.0,
-        "change_in_deviations": float((right[both] - left[both]).mean() / np.nanstd(values)) if both.any() else 0.0,
+        "change_in_stds": float((right[both] - left[both]).mean() / np.nanstd(values)) if both.any() else 0.0,
     }
     return sheet(rows), numbers
 
@@ -317,23 +316,24 @@ def _check_lists(lists: Lists, count: int) -> None:
             given = sides.get(side, [])
             if len(given) < least or not all(isinstance(index, int) and 0 <= index < count for index in given):
                 raise DatasetError(
-                    f'the label {label!r} has {given} for "{side}"; expected at least {least} numbers of samples, from '
-                    f"0 to {count - 1}"
+                    f'the label {label!r} has {given} for "{side}"; expected at least {least} sample numbers from 0 to '
+                    f"{count - 1}"
                 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
     parser.add_argument(
-        "--label", action="append", help="a label that is measured, may be repeated: mouth open, ... (all)"
+        "--label", action="append", help=f"measured label, may be repeated: {', '.join(LABELS)} (default: all)"
     )
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="FILE.json",
-        help='your own: {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, numbers of the samples of --seed',
+        help='JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers '
+        "of samples of this seed (default: none)",
     )
-    parser.add_argument("--count", type=at_least(1), default=1000, help="samples to choose from (%(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
@@ -343,21 +343,21 @@ def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | 
     try:
         lists = json.loads(arguments.labels.read_text()) if arguments.labels else {}
         if not all(isinstance(sides, dict) for sides in lists.values()):
-            raise ValueError("a label is no object")
+            raise ValueError("a label is not an object")
     except (OSError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f'the labels {arguments.labels} cannot be read ({error}); expected {{"name": {{"with": [...], '
-            '"without": [...]}} in JSON'
+            f'the labels {arguments.labels} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
+            '"without": [...]}}'
         ) from error
     return arithmetic(weights, labels, lists, arguments.count, arguments.seed)
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """See that every label can be measured.
+    """Check that every label is one of LABELS.
 
     Raises:
-        ConfigError: one cannot.
+        ConfigError: a label is unknown.
     """
     unknown = [label for label in labels if label not in LABELS]
     if unknown:
-        raise ConfigError(f"the label {unknown[0]!r} cannot be measured, only: {', '.join(LABELS)}")
+        raise ConfigError(f"the label {unknown[0]!r} cannot be measured; expected one of {', '.join(LABELS)}")

@@ -1,4 +1,4 @@
-"""Near-duplicates in a folder of faces, found by the code that an autoencoder learns."""
+"""Find near-duplicates in a folder of faces by the binary codes of an autoencoder."""
 
 import argparse
 from collections.abc import Iterator
@@ -23,19 +23,18 @@ from dcgan.sampling import Progress
 
 _CROP, _SIDE_PX, _BITS = 0.75, 32, 128
 _DROPOUT, _BATCH, _LR = 0.2, 128, 1e-3
-_SHIFT_PX = 1  # of 32, that the code learns to bear
-_RADIUS = 20  # bits of the code in which duplicates may differ
-_CANDIDATE = 0.8  # least correlation of their crops, which is quick
-_ALIKE = 0.96  # least correlation of the images where they fit best, which is not
-_ROWS = 256  # of a table of distances at once
-_SHOWN, _ACROSS = 12, 6  # groups and members in the picture
+_SHIFT_PX = 1  # largest random shift in training, of 32 px
+_RADIUS = 20  # bits in which the codes of duplicates may differ
+_CANDIDATE = 0.8  # least correlation of two crops, checked first since it is fast
+_ALIKE = 0.96  # least correlation of two images at the best shift
+_ROWS = 256  # rows per block of a distance table
+_SHOWN, _ACROSS = 12, 6  # groups, and members of each, in the picture
 
 
 class Autoencoder(nn.Module):
-    """3072-128-3072 with ReLU; dropout on the input and a small shift are the noise that it learns to remove.
+    """Denoising autoencoder, 3072-128-3072 with ReLU; the noise is dropout and a small shift.
 
-    The norm has each unit above 0 for about half of the crops; without, most would be so for all or none, and their
-    bits tell nothing.
+    Batch norm makes each hidden unit positive for about half of the crops; without it, most bits would be constant.
     """
 
     def __init__(self) -> None:
@@ -47,14 +46,15 @@ class Autoencoder(nn.Module):
         self.decode = nn.Linear(_BITS, inputs)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Crops (N, 3072) to what they were without noise."""
+        """Reconstruct crops (N, 3072) from noisy ones."""
         return self.decode(self.encode(crops))
 
 
 def centre_crops(faces: NDArray[np.uint8]) -> Tensor:
-    """The middle three quarters of faces (N, S, S, 3) at 32x32, of mean 0 and deviation 1 each: float32 (N, 3072).
+    """Crop the middle three quarters of faces (N, S, S, 3) and resize them to 32x32.
 
-    So neither brightness nor contrast counts.
+    Returns:
+        float32 (N, 3072), each row with mean 0 and standard deviation 1, so that brightness and contrast do not matter.
     """
     edge = round(faces.shape[1] * (1 - _CROP) / 2)
     inner = faces[:, edge : faces.shape[1] - edge, edge : faces.shape[2] - edge]
@@ -64,13 +64,13 @@ def centre_crops(faces: NDArray[np.uint8]) -> Tensor:
 
 
 def learn(crops: Tensor, epochs: int, seed: int) -> Iterator[Progress | Autoencoder]:
-    """Train an autoencoder on crops (N, 3072); yields Progress, then the network in eval mode."""
+    """Train an autoencoder on crops (N, 3072). Yields Progress, then the network in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Autoencoder()
         adam = torch.optim.Adam(network.parameters(), _LR)
         for epoch in range(epochs):
-            yield Progress("learn the code, epochs", epoch, epochs)
+            yield Progress("train the autoencoder", epoch, epochs)
             for part in torch.randperm(len(crops)).split(_BATCH):
                 adam.zero_grad()
                 mse_loss(network(_moved(crops[part], *_random_shift())), crops[part]).backward()
@@ -83,22 +83,21 @@ def _random_shift() -> list[int]:
 
 
 def _moved(crops: Tensor, down: int, right: int) -> Tensor:
-    """Crops (N, 3072) shifted by pixels; what leaves on one side comes in on the other."""
+    """Shift crops (N, 3072) by pixels, with wrap-around."""
     return crops.view(-1, _SIDE_PX, _SIDE_PX, 3).roll((down, right), (1, 2)).flatten(1)
 
 
 def codes(network: Autoencoder, crops: Tensor) -> NDArray[np.uint64]:
-    """Which of the 128 units are above 0 for crops (N, 3072), one bit each: uint64 (N, 2)."""
+    """Compute the codes of crops (N, 3072), one bit per hidden unit above 0: uint64 (N, 2)."""
     with torch.inference_mode():
         bits = network.encode(crops) > 0
     return np.packbits(bits.numpy(), axis=1).view(np.uint64)
 
 
 def near_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64], radius: int) -> NDArray[np.int64]:
-    """Rows i of a (N, 2) and j of b (M, 2) whose codes differ in at most `radius` bits: int64 (P, 2).
+    """Find the rows i of a (N, 2) and j of b (M, 2) whose codes differ in at most `radius` bits: int64 (P, 2).
 
-    All pairs are compared, some at a time: 31,000 codes against themselves take seconds, since a pair takes two
-    instructions.
+    All pairs are compared, which takes seconds for 31,000 codes with themselves.
     """
     found = [np.empty((0, 2), dtype=np.int64)]
     for begin in range(0, len(a), _ROWS):
@@ -113,18 +112,18 @@ def near_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64], radius: int) -> NDA
 def duplicates(
     names: list[str], faces: NDArray[np.uint8], epochs: int, planted: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Find groups of images that are one photo, mirrored or not.
+    """Find groups of images of the same photo, flipped or not.
 
-    Images whose codes are near each other are candidates; they count where the images fit onto each other, too.
+    Images with similar codes are candidates; they are duplicates if the images also correlate.
 
     Args:
-        names: of the files.
+        names: names of the files.
         faces: uint8 (N, S, S, 3).
-        epochs: of the autoencoder.
-        planted: altered copies of each kind, made to see how many of them are found; they are not listed.
-        seed: of the autoencoder and of the copies.
+        epochs: training epochs of the autoencoder.
+        planted: number of altered copies of each kind, to measure recall; they are not listed.
+        seed: seed of the autoencoder and of the copies.
     Yields:
-        Progress, then duplicates.png, duplicates.json and duplicates.txt, which names all of a group but its first.
+        Progress, then duplicates.png, duplicates.json and duplicates.txt, which lists all but the first of each group.
     Source: Radford et al., ICLR 2016, section 4.1.1.
     """
     crops = centre_crops(faces)
@@ -155,7 +154,7 @@ def duplicates(
 
 @dataclass(frozen=True)
 class _Known:
-    """The folder's faces: crops (N, 3072), their codes (N, 2), and the whole images in grey (N, S, S)."""
+    """Faces of the folder: crops (N, 3072), their codes (N, 2), and the whole images in grey (N, S, S)."""
 
     crops: Tensor
     codes: NDArray[np.uint64]
@@ -163,7 +162,7 @@ class _Known:
 
 
 def _matches(network: Autoencoder, copies: NDArray[np.uint8], faces: _Known) -> NDArray[np.int64]:
-    """Pairs of copies (N, S, S, 3), as they are or mirrored, and known faces that are one photo: int64 (P, 2)."""
+    """Pairs of copies (N, S, S, 3), flipped or not, and faces of the same photo: int64 (P, 2)."""
     found = [np.empty((0, 2), dtype=np.int64)]
     for these in (copies, copies[:, :, ::-1]):
         crops, grey = centre_crops(these), _grey(these)
@@ -183,7 +182,7 @@ def _grey(faces: NDArray[np.uint8]) -> Tensor:
 
 
 def best_correlation(image: Tensor, others: Tensor) -> Tensor:
-    """Correlation of the middle of a grey image (S, S) with others' (M, S, S), at the best small shift: (M,)."""
+    """Correlation of the middle of a grey image (S, S) with that of others (M, S, S), at the best small shift: (M,)."""
     side, reach = len(image), len(image) // 32
     edge = side // 8
     around, inner = slice(edge - reach, side - edge + reach), slice(edge, side - edge)
@@ -193,13 +192,13 @@ def best_correlation(image: Tensor, others: Tensor) -> Tensor:
 
 
 def _standardised(rows: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 along dimension 1."""
+    """Normalise to mean 0 and standard deviation 1 along dimension 1."""
     rows = rows - rows.mean(dim=1, keepdim=True)
     return rows / rows.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
 
 
 def _groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
-    """Images that hang together by pairs (P, 2), the largest groups first; single images are left out."""
+    """Groups of images connected by pairs (P, 2), the largest first, without single images."""
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, label = connected_components(links, directed=False)
     members: dict[int, list[int]] = {}
@@ -209,7 +208,7 @@ def _groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
 
 
 def altered(faces: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
-    """Copies of faces (N, S, S, 3) as photos are copied: "shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored"."""
+    """Alter faces (N, S, S, 3) as copies of photos are; `kind` is one of KINDS."""
     if kind == "mirrored":
         return faces[:, :, ::-1]
     if kind == "brighter":
@@ -233,7 +232,7 @@ def _planted(
     count: int,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """Of each kind of copy the share whose original is found, and the share that is taken for another image."""
+    """For each kind of copy, the share whose original is found, and the share taken for another image."""
     chosen = np.random.default_rng(seed).permutation(len(faces))[:count]
     same = {(int(i), int(j)) for i, j in pairs} | {(int(index), int(index)) for index in chosen}
     found = {}
@@ -249,11 +248,18 @@ def _planted(
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
-    parser.add_argument("faces", type=Path, help="folder of crops")
-    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels (%(default)s)")
-    parser.add_argument("--epochs", type=at_least(1), default=5, help="of the autoencoder (%(default)s)")
+    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
     parser.add_argument(
-        "--planted", type=at_least(0), default=0, help="altered copies to measure the recall with (%(default)s)"
+        "--size", type=at_least(16), default=64, help="side of the crops in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--planted",
+        type=at_least(0),
+        default=0,
+        help="number of altered copies of each kind, to measure the recall (default: %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What D has learnt, measured by a linear classifier on its features, beside pixels and patches."""
+"""Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ _WHITENING = 0.1
 
 
 def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """All layers of D, each max-pooled to 4x4, in one row: uint8 (N, S, S, 3) to float32 (N, F).
+    """Max-pool all layers of D to 4x4 and concatenate them: uint8 (N, S, S, 3) to float32 (N, F).
 
     Source: Radford et al., ICLR 2016, section 5.1.
     """
@@ -36,16 +36,16 @@ def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float3
 
 
 def raw_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Images uint8 (N, S, S, 3) reduced to 32x32: float32 (N, 3072)."""
+    """Reduce images uint8 (N, S, S, 3) to 32x32: float32 (N, 3072)."""
     return reduced(images).flatten(1).numpy()
 
 
 class PatchFeatures:
-    """One layer of k-means: how near the patches of each quarter of an image come to each centroid.
+    """K-means features: how close the patches of each quarter of an image are to each centroid.
 
     Args:
-        images: uint8 (N, S, S, 3) to learn the centroids from; no labels.
-        seed: of patches and centroids.
+        images: unlabelled images to fit the centroids, uint8 (N, S, S, 3).
+        seed: seed of the patches and centroids.
     Source: Coates, Ng and Lee 2011, "An analysis of single-layer networks in unsupervised feature learning".
     """
 
@@ -63,7 +63,7 @@ class PatchFeatures:
         self._centroids = torch.from_numpy(found.cluster_centers_).float()
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images uint8 (N, S, S, 3) to float32 (N, 256)."""
+        """Map images uint8 (N, S, S, 3) to float32 (N, 256)."""
         patches = self._patches(images).transpose(1, 2)  # (N, L, 108)
         apart = torch.cdist((patches - self._mean) @ self._whiten, self._centroids)  # (N, L, K)
         near = (apart.mean(dim=2, keepdim=True) - apart).clamp(min=0)
@@ -72,7 +72,7 @@ class PatchFeatures:
 
     @staticmethod
     def _patches(images: NDArray[np.uint8]) -> Tensor:
-        """Patches of mean 0 and deviation 1, all but flat ones: (N, 108, L)."""
+        """Patches with mean 0 and standard deviation 1, or less for flat ones: (N, 108, L)."""
         patches = unfold(reduced(images), _PATCH_PX, stride=_STRIDE_PX)
         patches = patches - patches.mean(dim=1, keepdim=True)
         return patches / (patches.var(dim=1, keepdim=True) + 0.01).sqrt()
@@ -85,17 +85,17 @@ def accuracy(
     test: NDArray[np.bool_],
     seed: int = 0,
 ) -> float:
-    """Share of test images that an L2-regularised linear SVM puts into their class.
+    """Test accuracy of an L2-regularised linear SVM.
 
-    The features are centred and scaled, each by its own deviation and all to a mean square length of 1, so that one
-    strength of regularisation does for features of any number.
+    Each feature is normalised, and all are scaled to a mean squared norm of 1, so that one regularisation strength
+    suits any number of features.
 
     Args:
         features: (N, F).
         labels: (N,).
-        train: rows to learn from.
-        test: bool (N,), rows to be tested on.
-        seed: of the solver.
+        train: indices of the training rows.
+        test: bool (N,), the test rows.
+        seed: seed of the solver.
     """
     from sklearn.svm import LinearSVC
 
@@ -108,14 +108,14 @@ def accuracy(
 def compare_features(
     weights: Weights, data: Labelled, per_class: Sequence[int], draws: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Classify with few labels by D's features, an untrained D's, patches and pixels.
+    """Classify with few labels by features of D, of an untrained D, of patches and of pixels.
 
     Args:
-        weights: D.
+        weights: the discriminator.
         data: images of D's size.
-        per_class: numbers of labels for each class.
-        draws: of these labels, for mean and spread.
-        seed: of the draws, the untrained D and the centroids.
+        per_class: numbers of labels per class.
+        draws: random draws of these labels, for mean and standard deviation.
+        seed: seed of the draws, the untrained D and the centroids.
     Yields:
         Progress, then features.png and features.json.
     Raises:
@@ -124,9 +124,7 @@ def compare_features(
     """
     D = weights.discriminator
     if D.config.network != "dcgan":
-        raise ConfigError(
-            f"D is of the kind {D.config.network}, expected a convolutional one, whose layers can be pooled"
-        )
+        raise ConfigError(f"D is of kind {D.config.network}; expected dcgan, whose convolutional layers can be pooled")
     rng = np.random.default_rng(seed)
     chosen = {count: [data.draw(count, rng) for _ in range(draws)] for count in per_class}
     with torch.random.fork_rng(devices=[]):
@@ -145,7 +143,7 @@ def compare_features(
         for done, (count, rows) in enumerate(chosen.items()):
             yield Progress(f"classify by {kind}", done, len(chosen))
             found = [accuracy(features, data.labels, row, data.test, seed) for row in rows]
-            results[kind][str(count)] = {"mean": float(np.mean(found)), "deviation": float(np.std(found))}
+            results[kind][str(count)] = {"mean": float(np.mean(found)), "std": float(np.std(found))}
     classes = len(np.unique(data.labels))
     numbers = {"classes": classes, "tested": int(data.test.sum()), "draws": draws, "accuracy": results}
     yield {"features.png": _draw(results, per_class, classes), "features.json": numbers}
@@ -157,10 +155,10 @@ def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[i
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for kind, by_count in results.items():
-        means, spreads = ([by_count[str(count)][what] for count in per_class] for what in ("mean", "deviation"))
+        means, spreads = ([by_count[str(count)][what] for count in per_class] for what in ("mean", "std"))
         axes.errorbar(per_class, means, spreads, marker="o", capsize=3, label=kind)
     axes.axhline(1 / classes, color="k", linestyle=":", label="chance")
-    axes.set(xlabel="labels for each class", ylabel="accuracy", xscale="log", ylim=(0, 1))
+    axes.set(xlabel="labels per class", ylabel="accuracy", xscale="log", ylim=(0, 1))
     axes.set_xticks(list(per_class), [str(count) for count in per_class])
     axes.minorticks_off()
     axes.legend()
@@ -171,9 +169,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
     add_labelled(parser)
     parser.add_argument(
-        "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="numbers of labels a class (2 10 50)"
+        "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="labels per class (default: 2 10 50)"
     )
-    parser.add_argument("--draws", type=at_least(1), default=5, help="of these labels (%(default)s)")
+    parser.add_argument(
+        "--draws", type=at_least(1), default=5, help="random draws of these labels (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:

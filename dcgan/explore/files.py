@@ -1,4 +1,4 @@
-"""What the experiments write: sheets of images, plots, animations, numbers, lists."""
+"""Output files of the experiments: sheets of images, plots, animations, JSON and lists."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _FONT_PX, _AIR_PX, _FRAME_MS = 12, 4, 80
 
-# By file name: a picture uint8 (H, W, 3) for .png, frames (F, H, W, 3) for .gif, lines for .txt, values for .json.
+# Content by file name: uint8 (H, W, 3) for .png, frames (F, H, W, 3) for .gif, lines for .txt, values for .json.
 Files = dict[str, Any]
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write each file as its suffix says; the folder is made if need be, files are replaced."""
+    """Write files in the formats of their suffixes; creates the folder and replaces existing files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = folder / name
@@ -37,13 +37,13 @@ def write_files(folder: Path, files: Files) -> None:
 
 
 def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] = ()) -> NDArray[np.uint8]:
-    """Images in rows, on white, with a label before each row and above each column.
+    """Arrange images in labelled rows and columns on white.
 
     Args:
-        rows: a label, and uint8 (N, S, S, 3); the rows may differ in N.
-        columns: a label each, which has room for about ten letters at S = 64.
+        rows: label and images, uint8 (N, S, S, 3); the rows may differ in N.
+        columns: labels, of about ten letters for S = 64.
     Returns:
-        uint8 (H, W, 3), the images unchanged in size.
+        uint8 (H, W, 3), with images of unchanged size.
     """
     side = rows[0][1].shape[1]
     font = ImageFont.load_default(_FONT_PX)
@@ -62,7 +62,7 @@ def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] 
 
 
 def plotted(figure: "Figure") -> NDArray[np.uint8]:
-    """A figure of matplotlib as uint8 (H, W, 3), without a display."""
+    """Render a matplotlib figure without a display: uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -71,7 +71,7 @@ def plotted(figure: "Figure") -> NDArray[np.uint8]:
 
 
 def _write_animation(path: Path, frames: NDArray[np.uint8]) -> None:
-    """There and back, without an end."""
+    """Write an endless animation that plays forwards and backwards."""
     images = [Image.fromarray(frame) for frame in [*frames, *frames[-2:0:-1]]]
     with atomic_write(path) as file:
         images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=_FRAME_MS, loop=0)

@@ -1,4 +1,4 @@
-"""Make G forget: drop the feature maps of a hidden layer that go with a label or a place."""
+"""Remove a feature from G's images by dropping the feature maps that correlate with a label or a box."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
-from dcgan.explore.arithmetic import check_labels, measure
+from dcgan.explore.arithmetic import LABELS, check_labels, measure
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Generator
 from dcgan.sampling import Progress, device_of, generate, sample_z
@@ -22,24 +22,26 @@ from dcgan.sampling import Progress, device_of, generate, sample_z
 _BATCH = 64
 _LEAST_FACES = 40
 _SHOWN = 6
-_PER_IMAGE = 20  # places of each kind that the regression on a box sees
+_PER_IMAGE = 20  # positions inside, and outside, the box that are sampled per image
 
-# Left, top, right, bottom in shares of the image's side.
+# Left, top, right, bottom as shares of the image's side.
 Box = tuple[float, float, float, float]
 
 
 def hidden_layers(G: Generator) -> int:
-    """How many hidden layers G has, each behind its ReLU."""
+    """Number of G's hidden layers, each of which ends with a ReLU."""
     return sum(isinstance(layer, nn.ReLU) for layer in G.layers)
 
 
 def feature_maps(G: Generator, z: Tensor, layer: int) -> Tensor:
-    """What a hidden layer says: z (N, nz) to (N, C, H, W).
+    """Compute the activations of a hidden layer.
 
     Args:
         G: the generator.
-        z: on G's device.
-        layer: from 0, the first hidden layer.
+        z: (N, nz), on G's device.
+        layer: number of the hidden layer, from 0.
+    Returns:
+        (N, C, H, W).
     """
     seen: list[Tensor] = []
 
@@ -54,13 +56,13 @@ def feature_maps(G: Generator, z: Tensor, layer: int) -> Tensor:
 
 
 def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]) -> NDArray[np.uint8]:
-    """G's images with some feature maps of a hidden layer set to 0 everywhere.
+    """Generate images with some feature maps of a hidden layer set to 0.
 
     Args:
         G: the generator.
         z: (N, nz).
-        layer: from 0, the first hidden layer.
-        dropped: numbers of the maps; none of them changes nothing.
+        layer: number of the hidden layer, from 0.
+        dropped: numbers of the maps.
     Returns:
         uint8 (N, S, S, 3).
     """
@@ -75,11 +77,11 @@ def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]
 
 
 def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int]:
-    """The maps that a logistic regression gives positive weights for a label, the strongest first.
+    """Find the maps with positive weights in a logistic regression of a label, the strongest first.
 
     Args:
-        features: (N, C), scaled here by each map's deviation.
-        has: bool (N,), the label.
+        features: (N, C); normalised by this function.
+        has: the label, bool (N,).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -92,24 +94,24 @@ def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int
 def forget(
     weights: Weights, label: str, box: Box | None, layer: int, drops: Sequence[int], count: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Tie maps to a label, or to a box in the image, drop more and more of them, and see what becomes of the label.
+    """Find the feature maps tied to a label or a box, drop them, and measure the label before and after.
 
-    For a label the regression compares the maps' means over images that have more of it than the median and images
-    that have less; for a box, as in the paper, their values inside the box and at places outside. Beside the maps
-    that are tied, as many random ones are dropped.
+    For a label, a logistic regression compares the mean activations of images above and below the median of the label;
+    for a box, as in the paper, the activations inside and outside of it. For comparison, as many random maps are
+    dropped.
 
     Args:
         weights: the generator.
-        label: one of `dcgan.explore.arithmetic.LABELS`; measured on fresh samples before and after.
-        box: a place instead of the label for the regression; None for the label.
-        layer: of G's hidden ones; negative ones count from the last.
-        drops: numbers of maps to drop; those above the number of tied maps drop all of these.
-        count: samples for the regression, and half as many fresh ones to look at.
-        seed: of the samples, of places, and of random maps.
+        label: one of `dcgan.explore.arithmetic.LABELS`, measured on new samples.
+        box: regress on this box; None to regress on the label.
+        layer: number of the hidden layer; negative numbers count from the last.
+        drops: numbers of maps to drop, limited to the number of tied maps.
+        count: samples for the regression; half as many new samples are measured.
+        seed: seed of the samples, the positions and the random maps.
     Yields:
         Progress, then forget.png and forget.json.
     Raises:
-        ConfigError: G has no such layer, or the box is empty.
+        ConfigError: G has no such layer, or the box contains all or none of its cells.
         DatasetError: too few of the samples are faces.
     Source: Radford et al., ICLR 2016, section 6.3.1, figure 6.
     """
@@ -117,8 +119,8 @@ def forget(
     layers = hidden_layers(G)
     if G.config.network != "dcgan" or not -layers <= layer < layers:
         raise ConfigError(
-            f"layer {layer} of a G of the kind {G.config.network} with {layers} hidden layers; expected a "
-            f"convolutional one, and a layer from {-layers} to {layers - 1}"
+            f"layer {layer} of a G of kind {G.config.network} with {layers} hidden layers; expected kind dcgan and a "
+            f"layer from {-layers} to {layers - 1}"
         )
     layer %= layers
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
@@ -128,7 +130,9 @@ def forget(
     values = measure(generate_without(G, z, layer, ()))[label]
     known = np.isfinite(values)
     if known.sum() < _LEAST_FACES:
-        raise DatasetError(f"dlib finds a face in {known.sum()} of {count} samples, at least {_LEAST_FACES} are needed")
+        raise DatasetError(
+            f"dlib finds a face in {known.sum()} of {count} samples; expected at least {_LEAST_FACES}. Use more samples"
+        )
     middle = float(np.median(values[known]))
     if box is None:
         tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
@@ -145,13 +149,7 @@ def forget(
         entry: dict[str, Any] = {"maps": amount}
         for kind, chosen in (("tied", tied[:amount]), ("random", shuffled[:amount])):
             after = generate_without(G, fresh, layer, chosen)
-            found = measure(after)[label]
-            seen = np.isfinite(found)
-            entry[kind] = {
-                "face_found": float(seen.mean()),
-                "has_label": float((found[seen] > middle).mean()) if seen.any() else None,
-                "mean_change_levels": float(np.abs(after.astype(np.float64) - before).mean()),
-            }
+            entry[kind] = _compare(before, after, label, middle)
             if amount:
                 rows.append((f"{amount} {kind}", after[:_SHOWN]))
         numbers["dropped"].append(entry)
@@ -160,18 +158,30 @@ def forget(
     yield {"forget.png": sheet(rows), "forget.json": numbers}
 
 
+def _compare(before: NDArray[np.uint8], after: NDArray[np.uint8], label: str, middle: float) -> dict[str, float | None]:
+    """Share of faces found, share of them with the label, and mean change, after dropping maps."""
+    values = measure(after)[label]
+    found = np.isfinite(values)
+    return {
+        "face_found": float(found.mean()),
+        "has_label": float((values[found] > middle).mean()) if found.any() else None,
+        "mean_change_levels": float(np.abs(after.astype(np.float64) - before).mean()),
+    }
+
+
 def _before(layer: int) -> list[Any]:
+    """Skips that leave the layers before `layer` unchanged."""
     return [torch.zeros_like] * layer
 
 
 def _places(maps: Tensor, box: Box, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Values of the maps (N, C, H, W) at places inside the box and outside of it, as many of each of every image."""
+    """Sample activations of maps (N, C, H, W), equally often inside and outside the box."""
     side = maps.shape[2]
     left, top, right, bottom = (round(share * side) for share in box)
     inside = np.zeros((side, side), dtype=bool)
     inside[top:bottom, left:right] = True
     if inside.all() or not inside.any():
-        raise ConfigError(f"the box {box} holds {inside.sum()} of {side}x{side} cells of that layer; draw another")
+        raise ConfigError(f"the box {box} contains {inside.sum()} of {side}x{side} cells of the layer; use another box")
     rows, where = [], []
     values = maps.flatten(2).cpu().numpy()
     for image in values:
@@ -189,18 +199,31 @@ def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
     parser.add_argument(
-        "--label", default="mouth open", help="a label that is measured, as of arithmetic (%(default)s)"
+        "--label", default="mouth open", help=f"measured label: {', '.join(LABELS)} (default: %(default)s)"
     )
     parser.add_argument(
-        "--box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"), help="a place, in shares of the side"
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="box whose content to remove, in shares of the image's side (default: remove the label)",
     )
     parser.add_argument(
-        "--layer", type=int, default=0, help="of G's hidden ones, 0 the first, -1 the last (%(default)s)"
+        "--layer",
+        type=int,
+        default=0,
+        help="hidden layer of G, 0 for the first, -1 for the last (default: %(default)s)",
     )
     parser.add_argument(
-        "--drop", type=at_least(1), nargs="+", default=[64, 1000], help="numbers of maps (64 1000: all tied ones)"
+        "--drop",
+        type=at_least(1),
+        nargs="+",
+        default=[64, 1000],
+        help="numbers of maps to drop, at most all tied ones (default: 64 1000)",
     )
-    parser.add_argument("--count", type=at_least(2), default=500, help="samples to learn from (%(default)s)")
+    parser.add_argument(
+        "--count", type=at_least(2), default=500, help="samples for the regression (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:

@@ -1,4 +1,4 @@
-"""The original GAN on numbers instead of images, where everything that the theory says can be looked at."""
+"""The original GAN on one-dimensional data, where the theory can be checked by numbers."""
 
 import argparse
 import math
@@ -16,18 +16,18 @@ from dcgan.explore.files import Files, plotted
 from dcgan.loss import LOSSES
 from dcgan.sampling import Progress
 
-# The mixture: weight, mean and deviation of each normal distribution.
+# Mixture of normal distributions: weight, mean and standard deviation of each.
 _MIXTURE = ((0.6, -1.5, 0.5), (0.4, 1.5, 0.4))
 _BINS = np.linspace(-5, 5, 201)
 _GRID = (_BINS[1:] + _BINS[:-1]) / 2
 _UNITS, _BATCH, _MANY, _EARLY = 32, 512, 100_000, 300
 _LR, _BETAS = 3e-3, (0.5, 0.999)
-_SEEN = 1e-3  # least density at which the best D is drawn
-GAMES = ("minimax", "non-saturating")
+_SEEN = 1e-3  # least density at which the optimal D is plotted
+OBJECTIVES = ("minimax", "non-saturating")
 
 
 def mixture_density(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The density p of the data."""
+    """Density p of the data."""
     parts = [
         weight * np.exp(-np.square((x - mean) / spread) / 2) / (spread * math.sqrt(2 * math.pi))
         for weight, mean, spread in _MIXTURE
@@ -36,22 +36,22 @@ def mixture_density(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def optimal_d(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best D for a fixed G, p / (p + q), where p or q is above 0; 1/2 elsewhere. Goodfellow et al. 2014, prop. 1.
+    """The optimal D for a fixed G, p / (p + q), or 1/2 where both are 0. Goodfellow et al. 2014, proposition 1.
 
     Args:
         p: density of the data on a grid.
-        q: density of what G makes, on the same grid.
+        q: density of the samples on the same grid.
     """
     return np.divide(p, p + q, out=np.full_like(p, 0.5), where=p + q > 0)
 
 
 def least_d_loss(p: NDArray[np.float64], q: NDArray[np.float64], width: float) -> float:
-    """The loss of the best D: log 4 less twice the Jensen-Shannon divergence of p and q. Ibid., theorem 1.
+    """Loss of the optimal D: log 4 minus twice the Jensen-Shannon divergence of p and q. Ibid., theorem 1.
 
     Args:
         p: density of the data on an even grid.
-        q: density of what G makes, on the same grid.
-        width: of a cell of the grid.
+        q: density of the samples on the same grid.
+        width: distance between grid points.
     """
     d = optimal_d(p, q)
     real = np.log(d, out=np.zeros_like(d), where=p > 0)
@@ -61,37 +61,37 @@ def least_d_loss(p: NDArray[np.float64], q: NDArray[np.float64], width: float) -
 
 @dataclass
 class Trace:
-    """What was seen while one game was played; lists grow with the steps that are looked at.
+    """Measurements during training with one objective; the lists have one entry per measured step.
 
     Attributes:
-        steps: when.
+        steps: the measured steps.
         loss_d: D's loss.
-        least_loss_d: the loss of the best D against the G of that time.
-        gap: mean distance of D from the best D where the data or the samples are.
-        gradients: norm of the gradient of G's weights, for either loss of G on the same D.
-        moments: step to q, D on the grid, and x for evenly spaced z.
+        least_loss_d: loss of the optimal D for the current G.
+        gap: mean distance of D from the optimal D, weighted by the densities of data and samples.
+        gradients: norm of the gradient of G's weights with the same D, for each objective of G.
+        moments: q, D on the grid, and x for evenly spaced z, by step.
     """
 
     steps: list[int] = field(default_factory=list)
     loss_d: list[float] = field(default_factory=list)
     least_loss_d: list[float] = field(default_factory=list)
     gap: list[float] = field(default_factory=list)
-    gradients: dict[str, list[float]] = field(default_factory=lambda: {game: [] for game in GAMES})
+    gradients: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OBJECTIVES})
     moments: dict[int, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
 
 
-def play(
-    game: str, steps: int, d_steps: int, seed: int, looks: int = 40, moments: int = 5
+def train_1d(
+    objective: str, steps: int, d_steps: int, seed: int, looks: int = 40, moments: int = 5
 ) -> Iterator[Progress | Trace]:
-    """Train a small G and D, fully connected, on the mixture.
+    """Train a small fully connected G and D on the mixture.
 
     Args:
-        game: "minimax" or "non-saturating".
-        steps: of G.
-        d_steps: of D for each of G.
-        seed: of weights, data and z.
-        looks: how often everything is measured.
-        moments: how many of these are kept for the picture.
+        objective: "minimax" or "non-saturating".
+        steps: steps of G.
+        d_steps: steps of D per step of G.
+        seed: seed of weights, data and z.
+        looks: number of measurements.
+        moments: number of measurements to keep for the picture.
     Yields:
         Progress, then the Trace.
     """
@@ -103,13 +103,13 @@ def play(
     for step in range(steps + 1):
         if step in at:
             _look(trace, step, G, D, generator, step in kept)
-            yield Progress(f"{game} game", step, steps)
+            yield Progress(f"{objective} GAN", step, steps)
         for group in (*adam_g.param_groups, *adam_d.param_groups):
-            group["lr"] = _LR * (1 - step / (steps + 1))  # so that the game comes to rest
+            group["lr"] = _LR * (1 - step / (steps + 1))  # so that training converges
         for _ in range(d_steps):
             _step_d(G, D, adam_d, generator)
         fake = D(G(_z(_BATCH, generator)))
-        loss = LOSSES[game].g(fake, fake)
+        loss = LOSSES[objective].g(fake, fake)
         adam_g.zero_grad()
         loss.backward()
         adam_g.step()
@@ -117,43 +117,43 @@ def play(
 
 
 def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
-    """Train D alone against an untrained G, as when a game begins with a D that learns too fast.
+    """Train D alone against an untrained G, as at the start of a run whose D learns too fast.
 
     Args:
-        steps: of D.
-        seed: of weights, data and z.
+        steps: steps of D.
+        seed: seed of weights, data and z.
     Returns:
-        At about 30 moments D's mean opinion of samples, and the norms of G's gradient: minimax, non-saturating.
+        About 30 times D's mean output for samples and the norms of G's gradient: minimax, non-saturating.
     """
     G, D, generator = _networks(seed)
     adam = torch.optim.Adam(D.parameters(), _LR, _BETAS)
     seen = []
     for step in range(steps):
         if step % max(1, steps // 30) == 0:
-            minimax, non_saturating = (_gradient(game, G, D, generator) for game in GAMES)
+            minimax, non_saturating = (_gradient(objective, G, D, generator) for objective in OBJECTIVES)
             with torch.no_grad():
-                opinion = float(torch.sigmoid(D(G(_z(_BATCH, generator)))).mean())
-            seen.append((opinion, minimax, non_saturating))
+                output = float(torch.sigmoid(D(G(_z(_BATCH, generator)))).mean())
+            seen.append((output, minimax, non_saturating))
         _step_d(G, D, adam, generator)
     return seen
 
 
 def gan_1d(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Files]:
-    """Play both games and draw D beside its optimum, its loss beside log 4, and the two gradients of G.
+    """Train with both objectives, and plot D with its optimum, its loss with log 4, and both gradients of G.
 
     Args:
-        steps: of G, in each game.
-        d_steps: of D for each of G.
-        seed: of everything.
+        steps: steps of G, for each objective.
+        d_steps: steps of D per step of G.
+        seed: seed of all random numbers.
     Yields:
         Progress, then gan-1d.png and gan-1d.json.
     Source: Goodfellow et al. 2014, "Generative adversarial nets", sections 3 and 4, figure 1.
     """
     traces: dict[str, Trace] = {}
-    for game in GAMES:
-        for seen in play(game, steps, d_steps, seed):
+    for objective in OBJECTIVES:
+        for seen in train_1d(objective, steps, d_steps, seed):
             if isinstance(seen, Trace):
-                traces[game] = seen
+                traces[objective] = seen
             else:
                 yield seen
     yield Progress("confident D", 0, 1)
@@ -190,9 +190,9 @@ def _step_d(G: nn.Module, D: nn.Module, adam: torch.optim.Optimizer, generator: 
     adam.step()
 
 
-def _gradient(game: str, G: nn.Module, D: nn.Module, generator: torch.Generator) -> float:
+def _gradient(objective: str, G: nn.Module, D: nn.Module, generator: torch.Generator) -> float:
     fake = D(G(_z(_BATCH, generator)))
-    gradients = torch.autograd.grad(LOSSES[game].g(fake, fake), list(G.parameters()))
+    gradients = torch.autograd.grad(LOSSES[objective].g(fake, fake), list(G.parameters()))
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
@@ -209,8 +209,8 @@ def _look(trace: Trace, step: int, G: nn.Module, D: nn.Module, generator: torch.
     trace.loss_d.append(loss)
     trace.least_loss_d.append(least_d_loss(p, q, float(_BINS[1] - _BINS[0])))
     trace.gap.append(float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)))
-    for game in GAMES:
-        trace.gradients[game].append(_gradient(game, G, D, generator))
+    for objective in OBJECTIVES:
+        trace.gradients[objective].append(_gradient(objective, G, D, generator))
     if keep:
         trace.moments[step] = q, d, lines
 
@@ -218,19 +218,19 @@ def _look(trace: Trace, step: int, G: nn.Module, D: nn.Module, generator: torch.
 def _numbers(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> dict[str, Any]:
     return {
         "log_4": math.log(4),
-        "games": {
-            game: {
+        "objectives": {
+            objective: {
                 "steps": trace.steps,
                 "loss_d": trace.loss_d,
                 "least_loss_d": trace.least_loss_d,
                 "mean_distance_of_d_from_its_optimum": trace.gap,
                 "gradient_of_g": trace.gradients,
             }
-            for game, trace in traces.items()
+            for objective, trace in traces.items()
         },
         "confident_d": [
-            {"mean_d_of_samples": opinion, "minimax": minimax, "non_saturating": other}
-            for opinion, minimax, other in early
+            {"mean_d_of_samples": output, "minimax": minimax, "non_saturating": other}
+            for output, minimax, other in early
         ],
     }
 
@@ -257,17 +257,17 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
         axes.set_yticks([0, 0.5, 1])
     axes.legend(fontsize=7, loc="upper right")
     losses, gaps, gradients, sure = lower.subplots(1, 4)
-    for game, trace in traces.items():
-        losses.plot(trace.steps, trace.loss_d, label=game)
-        gaps.plot(trace.steps, trace.gap, label=game)
-        gradients.plot(trace.steps, traces["non-saturating"].gradients[game], label=game)
+    for name, trace in traces.items():
+        losses.plot(trace.steps, trace.loss_d, label=name)
+        gaps.plot(trace.steps, trace.gap, label=name)
+        gradients.plot(trace.steps, traces["non-saturating"].gradients[name], label=name)
     losses.axhline(math.log(4), color="k", linestyle=":", label="log 4")
     losses.set(title="loss of D", xlabel="step")
     gaps.set(title="mean |D - p / (p + q)|", xlabel="step", ylim=(0, None))
-    gradients.set(title="gradient of G, non-saturating game", xlabel="step", yscale="log")
-    opinion, *norms = zip(*early, strict=True)
-    for game, norm in zip(GAMES, norms, strict=True):
-        sure.plot(opinion, norm, label=game)
+    gradients.set(title="gradient of G, non-saturating GAN", xlabel="step", yscale="log")
+    outputs, *norms = zip(*early, strict=True)
+    for name, norm in zip(OBJECTIVES, norms, strict=True):
+        sure.plot(outputs, norm, label=name)
     sure.set(title="gradient of G, D trained alone", xlabel="mean D of samples", xscale="log", yscale="log")
     for axes in (losses, gaps, gradients, sure):
         axes.legend(fontsize=7)
@@ -276,8 +276,12 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
-    parser.add_argument("--steps", type=at_least(8), default=1000, help="of G, in each of two games (%(default)s)")
-    parser.add_argument("--d-steps", type=at_least(1), default=3, help="of D for each of G (%(default)s)")
+    parser.add_argument(
+        "--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--d-steps", type=at_least(1), default=3, help="steps of D per step of G (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:

@@ -1,4 +1,4 @@
-"""Labelled images for the experiments with classifiers: digits that come along, CIFAR-10, SVHN, or a folder."""
+"""Labelled images for experiments with classifiers: scikit-learn's digits, CIFAR-10, SVHN, or a folder."""
 
 import argparse
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from dcgan.dataset import DatasetError
 from dcgan.tensors import to_tensor
 
 REDUCED_PX = 32
-_TEST = 0.5  # share of the images where nobody has set a test set apart
+_TEST = 0.5  # share of test images, if the data set has no test set
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Labelled:
     Attributes:
         images: uint8 (N, S, S, 3).
         labels: int64 (N,), from 0 on.
-        test: bool (N,), what is kept for testing.
+        test: bool (N,), the test images.
     """
 
     images: NDArray[np.uint8]
@@ -36,29 +36,29 @@ class Labelled:
     test: NDArray[np.bool_]
 
     def draw(self, per_class: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The rows of `per_class` training images of each class.
+        """Draw the indices of `per_class` training images of each class.
 
         Raises:
-            DatasetError: a class has fewer.
+            DatasetError: a class has fewer images.
         """
         rows = [np.flatnonzero(~self.test & (self.labels == label)) for label in np.unique(self.labels)]
         least = min(map(len, rows))
         if least < per_class:
-            raise DatasetError(f"{per_class} training images of each class were asked for, the least has {least}")
+            raise DatasetError(f"the smallest class has {least} training images; expected at least {per_class}")
         return np.concatenate([rng.choice(row, per_class, replace=False) for row in rows])
 
 
 def load_labelled(data: str, root: Path | None, size: int, most: int, seed: int) -> Labelled:
-    """Read images with labels.
+    """Load labelled images.
 
     Args:
-        data: "digits" (scikit-learn's, 8x8), "cifar10", "svhn", or a folder with one sub-folder for each class.
-        root: where the files of CIFAR-10 or SVHN lie; nothing is downloaded.
-        size: side that the images are resized to, in pixels.
-        most: images for training, and images for testing; of more, some are drawn at random.
-        seed: of that draw, and of the test set where there is none.
+        data: "digits" (scikit-learn's, 8x8), "cifar10", "svhn", or a folder with one sub-folder per class.
+        root: folder with the files of CIFAR-10 or SVHN; nothing is downloaded.
+        size: side in pixels to resize the images to.
+        most: largest number of training images, and of test images, drawn at random.
+        seed: seed of that draw, and of the test set if the data set has none.
     Raises:
-        DatasetError: there are no such images.
+        DatasetError: the images are absent or unreadable.
     """
     rng = np.random.default_rng(seed)
     if data == "digits":
@@ -80,7 +80,7 @@ def load_labelled(data: str, root: Path | None, size: int, most: int, seed: int)
 
 
 def reduced(images: NDArray[np.uint8]) -> Tensor:
-    """Images uint8 (N, S, S, 3) as small as CIFAR's: float32 (N, 3, 32, 32) in [-1, 1]."""
+    """Resize images uint8 (N, S, S, 3) to CIFAR's size: float32 (N, 3, 32, 32) in [-1, 1]."""
     return interpolate(to_tensor(images), (REDUCED_PX, REDUCED_PX), mode="area")
 
 
@@ -88,7 +88,7 @@ def _torchvision(data: str, root: Path | None) -> tuple[list[NDArray[np.uint8]],
     from torchvision import datasets
 
     if root is None:
-        raise DatasetError(f"{data} needs a root, the folder with its files")
+        raise DatasetError(f"{data} needs a root folder that contains its files")
     images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     counts = []
@@ -102,7 +102,7 @@ def _torchvision(data: str, root: Path | None) -> tuple[list[NDArray[np.uint8]],
                 images, labels = [*images, *part.data.transpose(0, 2, 3, 1)], [*labels, *part.labels.tolist()]
         except (RuntimeError, OSError) as error:
             raise DatasetError(
-                f"{root} does not hold the files of {data}; put them there as torchvision does"
+                f"{root} does not contain the files of {data}; expected the layout of torchvision"
             ) from error
         counts.append(len(part))
     return images, labels, np.repeat([False, True], counts)
@@ -113,7 +113,7 @@ def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
     if len(classes) < 2:
         raise DatasetError(
             f"{folder} has {len(classes)} sub-folders; expected digits, cifar10, svhn, or a folder with one sub-folder "
-            "for each of several classes"
+            "per class"
         )
     images, labels = [], []
     for label, path in enumerate(classes):
@@ -134,9 +134,14 @@ def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def add_labelled(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `load_labelled`."""
     parser.add_argument(
-        "--data", default="digits", help="digits, cifar10, svhn, or a folder with one sub-folder a class (%(default)s)"
+        "--data",
+        default="digits",
+        help="digits, cifar10, svhn, or a folder with one sub-folder per class (default: %(default)s)",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder with the files of cifar10 or svhn")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder that contains the files of cifar10 or svhn")
     parser.add_argument(
-        "--most", type=at_least(2), default=2000, help="images for training, and for testing (%(default)s)"
+        "--most",
+        type=at_least(2),
+        default=2000,
+        help="largest number of training images, and of test images (default: %(default)s)",
     )

@@ -1,4 +1,4 @@
-"""The training faces nearest to samples, to see whether G invents or remembers."""
+"""Find the training faces nearest to samples, to see whether G has memorised them."""
 
 import argparse
 from collections.abc import Iterator
@@ -23,25 +23,25 @@ _SHOWN = 5
 def neighbours(
     weights: Weights, training: NDArray[np.uint8], count: int, described: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Set each sample beside its nearest training faces.
+    """Find the nearest training faces of samples, by face embeddings and by pixels.
 
-    By pixels means by thumbnails of 16x16, as in `dcgan.evaluate`, and mirrored faces count, too.
+    Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included.
 
     Args:
         weights: the generator; its template must be "face".
-        training: uint8 (M, S, S, 3), at least 5, the faces that it was trained on.
-        count: samples.
-        described: training faces to search by descriptor, drawn at random, as describing takes most of the time.
-        seed: of both.
+        training: uint8 (M, S, S, 3), at least 5, the faces that G was trained on.
+        count: number of samples.
+        described: training faces to compare by embedding, drawn at random since embeddings take most of the time.
+        seed: seed of the samples and the draw.
     Yields:
         Progress, then neighbours.png, which shows training faces, and neighbours.json.
     Raises:
         DatasetError: there are too few training faces.
-        DescriptorError: the faces are aligned in a way that they cannot be described.
-        LandmarkModelError: the file of the descriptors is absent or broken.
+        DescriptorError: face embeddings do not support the alignment template.
+        LandmarkModelError: the file of the embedding network is absent or broken.
     """
     if len(training) < _SHOWN:
-        raise DatasetError(f"{len(training)} training faces, at least {_SHOWN} are needed")
+        raise DatasetError(f"found {len(training)} training faces; expected at least {_SHOWN}")
     device = device_of(weights.generator)
     samples = generate(
         weights.generator, sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
@@ -52,12 +52,12 @@ def neighbours(
         return describe(faces, weights.template, device)
 
     own = features(samples)
-    found = yield from in_parts("describe training faces", searched, features)
+    found = yield from in_parts("embed training faces", searched, features)
     by_face, face_index = nearest_few(own, found, _SHOWN)
     both = np.concatenate([thumbnails(training), thumbnails(training[:, :, ::-1])])
     by_pixels, pixel_index = nearest_few(thumbnails(samples), both, _SHOWN)
     rows = [
-        (f"sample {index}", np.concatenate([sample[None], searched[face_index[index]], _mirrored(training, pixels)]))
+        (f"sample {index}", np.concatenate([sample[None], searched[face_index[index]], _flipped(training, pixels)]))
         for index, (sample, pixels) in enumerate(zip(samples, pixel_index, strict=True))
     ]
     columns = [
@@ -66,23 +66,23 @@ def neighbours(
         *(f"pixels {rank + 1}" for rank in range(_SHOWN)),
     ]
     numbers = {
-        "searched_by_descriptor": len(searched),
+        "searched_by_embedding": len(searched),
         "searched_by_pixels": len(training),
-        "descriptor_distance": _summary(by_face),
+        "embedding_distance": _summary(by_face),
         "pixel_distance_levels": _summary(by_pixels),
     }
     yield {"neighbours.png": sheet(rows, columns), "neighbours.json": numbers}
 
 
-def _mirrored(training: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Numbers from len(training) on stand for mirrored faces."""
+def _flipped(training: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The faces of these indices, those from len(training) on flipped horizontally."""
     flip = (indices >= len(training))[:, None, None, None]
     faces = training[indices % len(training)]
     return np.where(flip, faces[:, :, ::-1], faces)
 
 
 def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
-    """Distances (N, k), the nearest first: a remembered face lies far nearer than the next ones do."""
+    """Summarise distances (N, k), the nearest first; a memorised face is far nearer than the others."""
     return {
         "least": float(distances[:, 0].min()),
         "median": float(np.median(distances[:, 0])),
@@ -94,9 +94,12 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
     parser.add_argument("faces", type=Path, help="folder of the faces that G was trained on")
-    parser.add_argument("--count", type=at_least(1), default=10, help="samples (%(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=10, help="number of samples (default: %(default)s)")
     parser.add_argument(
-        "--described", type=at_least(5), default=5000, help="training faces to search by descriptor (%(default)s)"
+        "--described",
+        type=at_least(5),
+        default=5000,
+        help="largest number of training faces to compare by face embedding (default: %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The experiments by name, and the command python -m dcgan explore; imports nothing heavy."""
+"""Registry of the experiments, and the command python -m dcgan explore. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 
 from align.cli import add_flags, at_least, refuse_existing, show_progress
 
-# Arguments that say nothing of what was measured.
-_UNTOLD = ("command", "config", "handler", "out", "overwrite", "run")
+# Arguments that are not settings of an experiment.
+_NO_SETTINGS = ("command", "config", "handler", "out", "overwrite", "run")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An entry of the registry.
+    """An experiment.
 
-    The module dcgan.explore.NAME, with _ for -, has `add_options(parser)` for its own flags, and
-    `run(arguments, weights)`, which yields dcgan.sampling.Progress and then its files, see dcgan.explore.files.Files.
+    Its module dcgan.explore.NAME, with _ for -, defines `add_options(parser)` for its own flags and
+    `run(arguments, weights)`, which yields dcgan.sampling.Progress and then dcgan.explore.files.Files.
 
     Attributes:
-        text: what it does.
-        example: words behind the name that show how.
-        files: what it writes.
-        weights: whether it takes any, and a device.
+        text: what the experiment does.
+        example: arguments of an example.
+        files: names of the output files.
+        weights: whether it has the flags --weights and --device.
     """
 
     text: str
@@ -36,49 +36,49 @@ class Experiment:
 
 EXPERIMENTS = {
     "walk": Experiment(
-        "walk from one z to another, spherically and linearly, and measure how even the walks are",
+        "interpolate between random z, spherically and linearly, and measure how smoothly the images change",
         "--pairs 4 --out walk/",
         ("walk.png", "walk.gif", "walk.json"),
     ),
     "arithmetic": Experiment(
-        "add and subtract mean z's of faces with and without a label, sweep along its direction, turn heads",
+        "add and subtract mean z of faces with and without a label, sweep along the direction of a label, turn heads",
         '--label "mouth open" --out arithmetic/',
         ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json"),
     ),
     "gan-1d": Experiment(
-        "train the original GAN on numbers, and hold D, its loss and G's gradients against the theory",
+        "train the original GAN on one-dimensional data, and compare D, its loss and G's gradients with the theory",
         "--steps 2000 --out gan-1d/",
         ("gan-1d.png", "gan-1d.json"),
         weights=False,  # small enough for the CPU
     ),
     "saliency": Experiment(
-        "show what in a face the filters of D respond to, beside those of an untrained D",
+        "show the pixels that filters of D respond to, for a trained and an untrained D",
         "--filters 4 --out saliency/",
         ("saliency.png", "saliency.json"),
     ),
     "neighbours": Experiment(
-        "set samples beside the training faces nearest to them, by descriptor and by pixels",
+        "find the training faces nearest to samples, by face embedding and by pixels",
         "aligned/ --out neighbours/",
         ("neighbours.png", "neighbours.json"),
     ),
     "duplicates": Experiment(
-        "find near-duplicates in a folder, for train --dedupe to leave out",
+        "find near-duplicates in a folder of faces, and list them for train --dedupe",
         "aligned/ --planted 500 --out duplicates/",
         ("duplicates.png", "duplicates.json", "duplicates.txt"),
         weights=False,  # small enough for the CPU
     ),
     "features": Experiment(
-        "classify images with few labels by D's features, beside an untrained D's, patches and pixels",
+        "classify images with few labels by features of D, of an untrained D, of patches and of pixels",
         "--labels 5 20 --out features/",
         ("features.png", "features.json"),
     ),
     "forget": Experiment(
-        "drop the feature maps of G that go with a label or a place, and see what becomes of the label",
+        "drop the feature maps of G that correlate with a label or a box, and measure the label before and after",
         '--label "mouth open" --out forget/',
         ("forget.png", "forget.json"),
     ),
     "lsro": Experiment(
-        "train a small classifier with and without samples as unlabelled extra data",
+        "train a small classifier with and without samples as unlabelled additional data",
         "--labels 10 --out lsro/",
         ("lsro.png", "lsro.json"),
     ),
@@ -86,7 +86,7 @@ EXPERIMENTS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """The parser of one experiment; its module, which imports torch, is imported only when the experiment is chosen."""
+    """Parser of one experiment; imports the experiment's module, and with it torch, only if it is chosen."""
 
     experiment = ""
 
@@ -100,11 +100,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def add_explore(commands: Any) -> None:
-    """Add the command `explore`, with one sub-command for each experiment."""
+    """Add the command `explore`, with one sub-command per experiment."""
     parser = commands.add_parser(
         "explore",
-        help="experiments: walks, arithmetic and more, each a picture and its numbers",
-        description="Experiments with a trained DCGAN. Each writes a picture and its numbers as JSON.",
+        help="run an experiment: walk, arithmetic, ...",
+        description="Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",
         epilog="example: python -m dcgan explore walk --out walk/",
     )
     names = parser.add_subparsers(dest="experiment", required=True, metavar="NAME", parser_class=_Parser)
@@ -117,9 +117,11 @@ def add_explore(commands: Any) -> None:
             epilog=f"example: python -m dcgan explore {name} {experiment.example}",
         )
         parser.experiment = name
-        parser.add_argument("--out", type=Path, required=True, help="folder for the files")
-        parser.add_argument("--seed", type=at_least(0), default=0, help="of every choice (%(default)s)")
-        parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+        parser.add_argument("--out", type=Path, required=True, help="folder for the output files")
+        parser.add_argument(
+            "--seed", type=at_least(0), default=0, help="seed of all random choices (default: %(default)s)"
+        )
+        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
         if experiment.weights:
             add_flags(parser, "--weights", "--config", "--device")
         else:
@@ -128,7 +130,7 @@ def add_explore(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    """Run an experiment and write its files; the JSON tells the settings and the weights, too."""
+    """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
     from dcgan.checkpoint import load
     from dcgan.explore.files import write_files
     from dcgan.sampling import Progress
@@ -136,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
     experiment = EXPERIMENTS[arguments.experiment]
     paths = [arguments.out / name for name in experiment.files]
     refuse_existing(paths, arguments.overwrite)
-    settings = {name: _plain(value) for name, value in vars(arguments).items() if name not in _UNTOLD}
+    settings = {name: _plain(value) for name, value in vars(arguments).items() if name not in _NO_SETTINGS}
     facts: dict[str, Any] = {"settings": settings}
     weights = None
     if experiment.weights:

@@ -1,4 +1,4 @@
-"""What D looks at: guided back-propagation to the pixels, beside that of an untrained D."""
+"""Guided backpropagation from filters of D to the input pixels, for a trained and an untrained D."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -21,24 +21,23 @@ from dcgan.sampling import Progress, device_of, generate, sample_z
 from dcgan.tensors import to_tensor
 
 _BATCH = 64
-_SHOWN = 4  # images of a filter
-_TOP = 0.1  # share of the pixels
-# Of the crop's side: left, right, top, bottom of eyes, nose and mouth under the template "face".
+_SHOWN = 4  # images per filter
+_TOP = 0.1  # share of the pixels with the strongest gradients
+# Left, right, top, bottom of eyes, nose and mouth under the template "face", as shares of the side.
 _FEATURES = (0.2, 0.8, 0.32, 0.85)
 
 
 def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """The gradient of an activation in the pixels, led through units that speak for it alone.
+    """Guided backpropagation to the input pixels.
 
-    Guided back-propagation is defined for ReLU: back through each one goes what is positive, where its input was
-    positive. A LeakyReLU lets a fifth of the rest pass; here it counts as a ReLU on the way back and stays leaky on
-    the way forth, so the activations are the network's own. All else, batch norm in eval mode among it, has its plain
-    gradient; without a LeakyReLU in the way that is the result.
+    At each ReLU, only positive gradients pass, and only where the input is positive. LeakyReLUs are treated as ReLUs in
+    the backward pass but stay leaky in the forward pass, so the activations are those of the network. All other layers
+    have their usual gradients.
 
     Args:
-        network: whose LeakyReLUs guide; left as it was found.
+        network: the network that `activation` uses; its hooks are removed at the end.
         images: (N, 3, S, S) in [-1, 1].
-        activation: of images, through the network, to (N,), each depending on its own image.
+        activation: maps images to (N,); each value depends on its own image only.
     Returns:
         float32 (N, 3, S, S).
     Source: Springenberg et al. 2015, "Striving for simplicity: the all convolutional net", section 3.4.
@@ -58,7 +57,7 @@ def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Te
 
 
 def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor:
-    """The strongest response of each filter of a layer to each image, wherever it is: float32 (N, C)."""
+    """Maximum of each filter of a layer over the positions, for each image: float32 (N, C)."""
     device = device_of(D)
     with torch.inference_mode():
         parts = [
@@ -71,15 +70,15 @@ def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor
 def saliency(
     weights: Weights, faces: NDArray[np.uint8] | None, layer: int, filters: int, count: int, seed: int
 ) -> Iterator[Progress | Files]:
-    """Show the faces that a layer's filters respond to most, and what in them they respond to.
+    """Show the faces that filters of a layer respond to most, and the pixels that cause the response.
 
     Args:
-        weights: D, and G for faces.
-        faces: uint8 (N, S, S, 3); None for generated ones.
-        layer: of D's blocks; negative ones count from the last.
-        filters: how many, those whose response varies most between the faces.
-        count: of generated faces.
-        seed: of these and of the untrained D.
+        weights: D, and G to generate faces.
+        faces: uint8 (N, S, S, 3); None to generate faces.
+        layer: block of D; negative numbers count from the last.
+        filters: number of filters, those whose response varies most between faces.
+        count: number of faces to generate.
+        seed: seed of these faces and of the untrained D.
     Yields:
         Progress, then saliency.png and saliency.json.
     Raises:
@@ -89,8 +88,8 @@ def saliency(
     D = weights.discriminator
     if D.config.network != "dcgan" or not -len(D.blocks) <= layer < len(D.blocks):
         raise ConfigError(
-            f"layer {layer} of a D of the kind {D.config.network} with {len(D.blocks)} blocks; expected a "
-            f"convolutional one, and a layer from {-len(D.blocks)} to {len(D.blocks) - 1}"
+            f"layer {layer} of a D of kind {D.config.network} with {len(D.blocks)} blocks; expected kind dcgan and a "
+            f"layer from {-len(D.blocks)} to {len(D.blocks) - 1}"
         )
     if faces is None:
         yield Progress("faces", 0, 1)
@@ -122,13 +121,13 @@ def _strongest(D: Discriminator, layer: int, index: int, images: Tensor) -> Tens
 
 
 def _shown(gradients: Tensor) -> NDArray[np.uint8]:
-    """Gradients on grey, each scaled to its own strongest pixel: uint8 (N, S, S, 3)."""
+    """Gradients as images with grey for 0, each scaled to its maximum: uint8 (N, S, S, 3)."""
     scale = gradients.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     return (gradients / scale * 127 + 128).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _where(gradients: Tensor) -> dict[str, float]:
-    """How concentrated the squared gradients are, and how much of them lies on eyes, nose and mouth."""
+    """Share of the squared gradients in the strongest pixels, and on eyes, nose and mouth."""
     energy = gradients.square().sum(dim=1)  # (N, S, S)
     side = energy.shape[1]
     total = energy.sum(dim=(1, 2)).clamp(min=1e-30)
@@ -143,10 +142,11 @@ def _where(gradients: Tensor) -> dict[str, float]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
-    parser.add_argument("--faces", type=Path, help="folder of aligned faces (generated ones)")
-    parser.add_argument("--count", type=at_least(2), default=500, help="generated faces (%(default)s)")
-    parser.add_argument("--layer", type=int, default=-1, help="of D's blocks, -1 the last (%(default)s)")
-    parser.add_argument("--filters", type=at_least(1), default=6, help="filters to show (%(default)s)")
+    add = parser.add_argument
+    add("--faces", type=Path, help="folder of aligned faces (default: generated faces)")
+    add("--count", type=at_least(2), default=500, help="number of generated faces (default: %(default)s)")
+    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last (default: %(default)s)")
+    add("--filters", type=at_least(1), default=6, help="number of filters to show (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:

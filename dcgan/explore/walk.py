@@ -1,4 +1,4 @@
-"""Walks from one z to another: a generator that has learnt faces by heart jumps, one that has not goes smoothly."""
+"""Interpolate between random z: a generator that has memorised faces jumps between them, others change smoothly."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from dcgan.descriptors import describe
 from dcgan.explore.files import Files, sheet
 from dcgan.sampling import Progress, device_of, generate, sample_z
 
-_PARALLEL = 1e-6  # sine of an angle at which there is no arc to follow
+_PARALLEL = 1e-6  # sine of the angle below which the arc is undefined
 
 
 def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Spherical interpolation, on which the norm of z changes evenly and never passes through the rare middle.
+    """Spherical interpolation, which keeps the norm of z typical for the prior.
 
     Args:
         start: float32 (nz,).
-        end: float32 (nz,); opposite to start no arc is the shortest, and the walk is linear.
-        steps: how many z, both ends included.
+        end: float32 (nz,); if it is parallel or opposite to start, the interpolation is linear.
+        steps: number of z, both ends included.
     Returns:
         float32 (steps, nz).
     Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
@@ -39,31 +39,31 @@ def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Linear interpolation, (nz,) and (nz,) to (steps, nz), both ends included."""
+    """Linear interpolation from (nz,) to (nz,), both ends included: (steps, nz)."""
     return torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
 
 
 def pixel_steps(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Root mean square difference of each image of a walk (N, S, S, 3) from the one before it, in levels: (N - 1,)."""
+    """Root mean square differences of consecutive images (N, S, S, 3), in levels of 255: (N - 1,)."""
     return np.sqrt(np.square(np.diff(faces.astype(np.float64), axis=0)).mean(axis=(1, 2, 3)))
 
 
 def largest_step(steps: NDArray[np.float64]) -> float:
-    """The largest step of a walk in means of all: 1 for an even walk, len(steps) for a single jump, 1 for no step."""
+    """Ratio of the largest step to the mean step: 1 for an even walk, len(steps) for a single jump."""
     mean = float(steps.mean())
     return float(steps.max()) / mean if mean else 1.0
 
 
 def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Files]:
-    """Walk between pairs of random z, spherically and linearly, and measure how even the walks are.
+    """Interpolate between pairs of random z, spherically and linearly, and measure how smoothly the images change.
 
     Args:
-        weights: the generator; its faces are described where their template is "face".
-        pairs: walks of each kind.
-        steps: images of a walk, both ends included, at least 3.
-        seed: of z.
+        weights: the generator; face embeddings are measured if its template is "face".
+        pairs: number of walks of each kind.
+        steps: images per walk, both ends included, at least 3.
+        seed: seed of z.
     Yields:
-        Progress, then walk.png, walk.gif (of the spherical walks) and walk.json.
+        Progress, then walk.png, walk.gif (spherical walks) and walk.json.
     """
     device = device_of(weights.generator)
     z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
@@ -78,7 +78,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
             figure |= {"mean_step_levels": float(pixels.mean()), "largest_step_pixels": largest_step(pixels)}
             if weights.template == "face":
                 apart = np.linalg.norm(np.diff(describe(faces, device=device), axis=0), axis=1)
-                figure |= {"mean_step_descriptor": float(apart.mean()), "largest_step_descriptor": largest_step(apart)}
+                figure |= {"mean_step_embedding": float(apart.mean()), "largest_step_embedding": largest_step(apart)}
             figures.append(figure)
         yield Progress("walks", pair + 1, pairs)
     numbers = {"steps": steps - 1, "a_jump_would_be": steps - 1, "summary": _summary(figures), "walks": figures}
@@ -98,9 +98,9 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the experiment's own flags."""
-    parser.add_argument("--pairs", type=at_least(1), default=8, help="walks of each kind (%(default)s)")
+    parser.add_argument("--pairs", type=at_least(1), default=8, help="number of walks (default: %(default)s)")
     parser.add_argument(
-        "--steps", type=at_least(3), default=16, help="images of a walk, both ends included (%(default)s)"
+        "--steps", type=at_least(3), default=16, help="images per walk, both ends included (default: %(default)s)"
     )
 
 

@@ -1,0 +1,43 @@
+"""Helpers for tests of training runs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dcgan.checkpoint import load_checkpoint
+from dcgan.run import TrainingStep
+
+
+def write_faces(folder: Path, faces: NDArray[np.uint8]) -> Path:
+    """Write crops as a folder of PNG files that sort in the same order."""
+    folder.mkdir()
+    for index, pixels in enumerate(faces):
+        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
+    return folder
+
+
+def finish(run: Iterable[TrainingStep], folder: Path) -> dict[str, Tensor]:
+    """Run to the end and return every tensor of the newest checkpoint."""
+    for _ in run:
+        pass
+    return tensors(folder)
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the newest checkpoint by its path, such as "G.layers.0.weight"."""
+    found: dict[str, Tensor] = {}
+
+    def walk(name: str, value: object) -> None:
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{name}.{key}", item)
+
+    for name, value in (load_checkpoint(folder) or {}).items():
+        walk(name, value)
+    return found
