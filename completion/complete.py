@@ -16,7 +16,7 @@ from align import locate
 from align.errors import NoFaceError
 from align.landmarks import find_landmarks
 from align.template import TEMPLATES
-from align.warp import Alignment, transform
+from align.warp import Alignment, fit, transform
 from completion import holes
 from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import Solver
@@ -32,6 +32,7 @@ _ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
 _FINEST_PX = 2048  # largest side at which a named hole is drawn
 _WIDE_PX = 20  # parts of a hole beside the faces that are wider get structure, not only colour
 _THIN, _SCRATCHED = 0.015, 0.3  # half the width of a scratch by the crop's side; most of a crop that scratches cover
+_COVERED, _REFINEMENTS = 0.1, 2  # share of a crop under the hole from which its place is refined, and how often
 _STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
 
 
@@ -334,12 +335,39 @@ class FaceCompleter:
             for face in find(photo, self.template, self.size):
                 new = not locate.is_among(face, found)
                 if new and (self._owners(rest, [face]) >= 0).any():
-                    found.append(face)
+                    found.append(face if photo is pixels else self._refined(known, hole, face))
                     hidden += photo is pixels
         if not found:  # a face of which little is visible, rather than none
             faint = locate.find_faint(known, self.template, self.size)
-            found = [face for face in faint if (self._owners(hole, [face]) >= 0).any()][:1]
+            touched = [face for face in faint if (self._owners(hole, [face]) >= 0).any()]
+            found = [self._refined(known, hole, face) for face in touched[:1]]
         return found, hidden
+
+    def _refined(self, known: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignment) -> Alignment:
+        """Align a face again by the landmarks of its completion, where the hole covers much of it.
+
+        Landmarks found in a classical fill are off; those of a completed face are nearer to the truth.
+        """
+        refined = self._fitted(face)
+        weights = self.weights[refined.size]
+        if weights.encoder is None or self._hole_in_crop(hole, refined).mean() < _COVERED:
+            return face
+        for _ in range(_REFINEMENTS):
+            crop, in_crop = refined.warp(known), self._hole_in_crop(hole, refined)
+            *_, step = solve(weights, crop[None], in_crop[None], resolve("encoder", weights))
+            completed = refined.paste(known, np.where(in_crop[..., None], step.previews[0], crop))
+            view = np.where(hole[..., None], completed, known)
+            landmarks = find_landmarks(view, refined, self.template.points, 128 / refined.size, upsample=0)
+            if landmarks is None:
+                break
+            try:
+                again = fit(self.template, transform(refined.inverse, landmarks), refined.size)
+            except ValueError:  # landmarks on one point or line are no face
+                break
+            if not locate.is_among(again, [refined]):
+                break
+            refined = again
+        return refined
 
     def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
         """The face that each pixel of a hole lies on, by the nearest crop; -1 outside all crops: (pixels,)."""

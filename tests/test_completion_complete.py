@@ -12,7 +12,7 @@ from scipy import ndimage
 from align import locate
 from align.errors import NoFaceError
 from align.landmarks import find_faces
-from align.warp import Alignment
+from align.warp import Alignment, transform
 from completion import complete as complete_module
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
@@ -497,3 +497,19 @@ def test_a_solver_that_needs_an_encoder_is_refused_at_once(small_weights: Weight
     with pytest.raises(WeightsError, match="no encoder"):
         FaceCompleter(small_weights, "encoder")
     FaceCompleter(encoder_weights, "encoder")
+
+
+def test_a_face_that_is_largely_covered_is_aligned_by_its_completion(face: NDArray[np.uint8]) -> None:
+    completer = FaceCompleter.load("faces-64", "cpu")
+    [true] = completer.locate(face)
+    eyes = transform(true.inverse, np.array(completer.template.targets) * true.size)
+    hole = completer.named_hole(face, "left", [true])
+    covered = np.where(hole[..., None], np.uint8(255), face)
+
+    def off(found: Alignment) -> float:
+        away = transform(found.inverse, np.array(completer.template.targets) * found.size) - eyes
+        return float(np.linalg.norm(away, axis=1).max() / np.linalg.norm(eyes[1] - eyes[0]))
+
+    [rough] = locate.locate(inpaint(covered, hole), completer.template, true.size)
+    progress, _ = run(completer, covered, hole)
+    assert off(progress[0].alignment) < 0.85 * off(rough)
