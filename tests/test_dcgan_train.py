@@ -51,7 +51,7 @@ def faces() -> NDArray[np.uint8]:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small only wait for each other
+    torch.set_num_threads(1)  # more are slower for networks this small
     yield
     torch.set_num_threads(threads)
 
@@ -72,7 +72,7 @@ def test_a_run_writes_settings_log_grids_and_checkpoint(tmp_path: Path, faces: N
 
 
 def test_the_generator_learns(tmp_path: Path) -> None:
-    """All training images are one grey: G must come nearer to it."""
+    """All training images are the same grey, which G must approach."""
     faces = np.full((16, 16, 16, 3), 200, dtype=np.uint8)
     config = replace(CONFIG, kimg=1.6, lr=2e-3, lr_end=2e-3, ema_kimg=0.05, sample_kimg=1.6)
     finish(train(config, faces, tmp_path, CPU), tmp_path)
@@ -81,7 +81,7 @@ def test_the_generator_learns(tmp_path: Path) -> None:
         for path in (tmp_path / "reals.png", tmp_path / "samples" / "0000001600.png")
     ]
     assert means[0] == 200
-    assert abs(means[1] - 200) < 30  # it begins at 127
+    assert abs(means[1] - 200) < 30  # 127 at the start
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -261,7 +261,7 @@ def test_a_run_starts_from_weights(tmp_path: Path, faces: NDArray[np.uint8], sma
 def test_a_collapsed_run_stops_with_an_error(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A G that makes one image whatever z is."""
+    """G ignores z."""
     monkeypatch.setattr(dcgan.train, "_GRACE_KIMG", 0.02)
     forward = Generator.forward
     monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))

@@ -135,7 +135,7 @@ def duplicates(
     yield Progress("compare", 0, 1)
     known = _Known(crops, codes(network, crops), _grey(faces))
     pairs = _matches(network, faces, known)
-    groups = _groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
+    groups = connected_groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
     numbers: dict[str, Any] = {
         "images": len(faces),
         "groups": [[names[index] for index in group] for group in groups],
@@ -197,7 +197,7 @@ def _standardised(rows: Tensor) -> Tensor:
     return rows / rows.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
 
 
-def _groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
+def connected_groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
     """Groups of images connected by pairs (P, 2), the largest first, without single images."""
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, label = connected_components(links, directed=False)

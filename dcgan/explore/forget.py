@@ -137,7 +137,7 @@ def forget(
     if box is None:
         tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
     else:
-        tied = tied_maps(*_places(maps, box, rng))
+        tied = tied_maps(*sample_activations(maps, box, rng))
     numbers: dict[str, Any] = {"label": label, "threshold": middle, "layer": layer, "maps": maps.shape[1]}
     numbers |= {"tied_maps": tied, "dropped": []}
     shuffled = rng.permutation(maps.shape[1]).tolist()
@@ -174,7 +174,9 @@ def _before(layer: int) -> list[Any]:
     return [torch.zeros_like] * layer
 
 
-def _places(maps: Tensor, box: Box, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def sample_activations(
+    maps: Tensor, box: Box, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sample activations of maps (N, C, H, W), equally often inside and outside the box."""
     side = maps.shape[2]
     left, top, right, bottom = (round(share * side) for share in box)

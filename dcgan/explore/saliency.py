@@ -111,7 +111,7 @@ def saliency(
             gradient = guided_gradient(network, images, partial(_strongest, network, layer, index))
             gradients.append(gradient)
             rows.append((f"{name} {index}", np.concatenate([faces[best], _shown(gradient)])))
-        numbers[name] = {"filters": varying} | _where(torch.cat(gradients))
+        numbers[name] = {"filters": varying} | gradient_shares(torch.cat(gradients))
     columns = [f"{kind} {rank + 1}" for kind in ("face", "seen") for rank in range(min(_SHOWN, len(faces)))]
     yield {"saliency.png": sheet(rows, columns), "saliency.json": numbers}
 
@@ -126,7 +126,7 @@ def _shown(gradients: Tensor) -> NDArray[np.uint8]:
     return (gradients / scale * 127 + 128).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _where(gradients: Tensor) -> dict[str, float]:
+def gradient_shares(gradients: Tensor) -> dict[str, float]:
     """Share of the squared gradients in the strongest pixels, and on eyes, nose and mouth."""
     energy = gradients.square().sum(dim=1)  # (N, S, S)
     side = energy.shape[1]
