@@ -80,7 +80,10 @@ def _add_train(commands: Any) -> None:
     )
     _add_faces(parser, "measure how far D overfits")
     parser.add_argument(
-        "--dedupe", type=Path, metavar="LIST", help="list of files to leave out, duplicates.txt of explore duplicates"
+        "--dedupe",
+        type=Path,
+        metavar="LIST",
+        help="list of files to leave out, such as duplicates.txt of explore duplicates (default: none)",
     )
     _add_train_config(parser)
 
@@ -255,7 +258,9 @@ def _add_evaluate(commands: Any) -> None:
     )
     _add_weights(parser)
     parser.add_argument("faces", type=Path, help="folder of aligned validation faces")
-    parser.add_argument("--train", type=Path, help="folder of the training faces, to measure memorisation")
+    parser.add_argument(
+        "--train", type=Path, help="folder of the training faces, to measure memorisation (default: none)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("evaluation"), help="folder for the report (default: %(default)s)"
     )

@@ -99,8 +99,8 @@ class TrainConfig:
         batch: real images per step of D, over all processes.
         loss: objective of D and G: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
         d_steps: steps of D per step of G.
-        r1: weight of the R1 penalty, D's squared gradient on real images; unused with wgan-gp.
-        r2: weight of the R2 penalty, D's squared gradient on generated images; unused with wgan-gp.
+        r1: weight of the R1 penalty, half of D's squared gradient on real images; unused with wgan-gp.
+        r2: weight of the R2 penalty, half of D's squared gradient on generated images; unused with wgan-gp.
         gp: weight of the gradient penalty of wgan-gp; unused with other losses.
         penalty_every: steps between lazy gradient penalties, whose weights are scaled up accordingly.
         translate: largest random shift of D's inputs, real and generated, as a share of the side; 0 for none.
@@ -187,8 +187,8 @@ class EncoderConfig:
     Attributes:
         size: side of the images in pixels; smaller networks are grown. 0 for the size of the weights.
         start: weights whose E to start from, as a name or file; empty for the weights that E is trained for.
-        nef: channels of E's first layer; each later layer has twice as many. Another number than that of the E to start
-            from starts a new E.
+        nef: channels of E's first layer; each later layer has twice as many. The command defaults to that of the E to
+            start from, if any; another number starts a new E.
         skips: let E add features to G's hidden layers, in addition to z.
         kimg: length of the run in thousands of real images shown to E.
         batch: real images per step.
@@ -201,8 +201,8 @@ class EncoderConfig:
         z_square_weight: weight of the mean square of E(x).
         feature_weight: weight of the distance between the completed image and x in the critic's features.
         adversarial_weight: weight of the relativistic loss of the completed image; above 0, a critic that starts as D
-            is trained to tell completed images from real ones.
-        penalty: weight of the critic's squared gradient on real and on completed images.
+            is trained to distinguish completed images from real ones.
+        penalty: weight of half of the critic's squared gradient on real and on completed images.
         lr_critic: the critic's learning rate.
         warm_kimg: thousands of images at the start from which only the critic learns; over as many again, the other
             learning rates rise from 0.

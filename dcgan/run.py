@@ -51,7 +51,7 @@ class Run:
         origin: constants that every checkpoint records, among them "data_sha256" and, where there are any, the
             "weights_sha256" that identify the run's inputs.
         notes: values of the training loop that a checkpoint keeps; restored in place.
-        a_step: real images per step.
+        step_images: real images per step.
         group: the processes that share the run; only the first one writes.
     Attributes:
         step: steps done.
@@ -68,11 +68,11 @@ class Run:
         parts: dict[str, Any],
         origin: dict[str, Any],
         notes: dict[str, Any],
-        a_step: int,
+        step_images: int,
         group: Group,
     ) -> None:
         self.config, self.parts, self.origin, self.notes = config, parts, origin, notes
-        self.a_step, self.group = a_step, group
+        self.step_images, self.group = step_images, group
         self.step, self.seconds = 0, 0.0
         saved = load_checkpoint(folder)
         self.resumed = saved is not None
@@ -93,7 +93,7 @@ class Run:
     @property
     def images(self) -> int:
         """Real images shown so far."""
-        return self.step * self.a_step
+        return self.step * self.step_images
 
     @property
     def finished(self) -> bool:
@@ -109,7 +109,7 @@ class Run:
     def due(self, every_kimg: float) -> bool:
         """Whether the last step passed a multiple of `every_kimg`, or finished the run."""
         every = every_kimg * 1000
-        return self.finished or self.images // every != (self.images - self.a_step) // every
+        return self.finished or self.images // every != (self.images - self.step_images) // every
 
     def check_finite(self) -> None:
         """Wait for the device and check every loss and weight.

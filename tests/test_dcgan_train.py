@@ -209,7 +209,7 @@ def test_the_average_of_g_has_the_given_half_life() -> None:
             mean.fill_(1.0)
             value.zero_()
     for _ in range(10):  # 100 images
-        update_average(average, G, 0.1, images=100_000, a_step=10)
+        update_average(average, G, 0.1, images=100_000, step_images=10)
     assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
 
 
