@@ -26,7 +26,6 @@ from dcgan.checkpoint import (
 )
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.run import RunFolder
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:
@@ -269,9 +268,3 @@ def test_weights_are_loaded_by_name_or_from_a_file(
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(WeightsError, match="install again"):
         load(weights.DEFAULT, "cpu")
-
-
-def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path) -> None:
-    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
-    RunFolder(tmp_path).close()
-    assert not list(tmp_path.glob(".*"))

@@ -105,6 +105,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArra
     assert logs[0][-1] == logs[1][-1]
 
 
+def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
+    next(train(CONFIG, faces, tmp_path, CPU))
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_only_the_length_of_a_run_may_change(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
     finish(train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU), tmp_path)
     with pytest.raises(CheckpointError, match="another lr"):

@@ -246,11 +246,7 @@ def _figure(
 
 
 def _score(
-    weights: Weights,
-    drawn: Samples,
-    label: str,
-    trials: list[Trial],
-    rng: np.random.Generator,
+    weights: Weights, drawn: Samples, label: str, trials: list[Trial], rng: np.random.Generator
 ) -> dict[str, float]:
     """Share of the results in which dlib finds a face, and share whose label is above the median of the samples."""
     middle = np.nanmedian(drawn.values[label])
@@ -322,7 +318,6 @@ def _check_lists(lists: Lists, count: int) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     parser.add_argument(
         "--label", action="append", help=f"measured label, may be repeated: {', '.join(LABELS)} (default: all)"
     )
@@ -333,11 +328,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers '
         "of samples of this seed (default: none)",
     )
-    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples (default: %(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     labels = arguments.label or LABELS
     check_labels(labels)
     try:

@@ -225,12 +225,7 @@ KINDS = ("shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored")
 
 
 def _planted(
-    network: Autoencoder,
-    known: _Known,
-    faces: NDArray[np.uint8],
-    pairs: NDArray[np.int64],
-    count: int,
-    seed: int,
+    network: Autoencoder, known: _Known, faces: NDArray[np.uint8], pairs: NDArray[np.int64], count: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """For each kind of copy, the share whose original is found, and the share taken for another image."""
     chosen = np.random.default_rng(seed).permutation(len(faces))[:count]
@@ -247,23 +242,14 @@ def _planted(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
+    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels")
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder")
     parser.add_argument(
-        "--size", type=at_least(16), default=64, help="side of the crops in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--planted",
-        type=at_least(0),
-        default=0,
-        help="number of altered copies of each kind, to measure the recall (default: %(default)s)",
+        "--planted", type=at_least(0), default=0, help="number of altered copies of each kind, to measure the recall"
     )
 
 
 def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     names, faces = load_named_faces(arguments.faces, arguments.size, say)
     return duplicates(names, faces, arguments.epochs, arguments.planted, arguments.seed)

@@ -199,10 +199,7 @@ def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
-    parser.add_argument(
-        "--label", default="mouth open", help=f"measured label: {', '.join(LABELS)} (default: %(default)s)"
-    )
+    parser.add_argument("--label", default="mouth open", help=f"measured label: {', '.join(LABELS)}")
     parser.add_argument(
         "--box",
         type=float,
@@ -210,12 +207,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
         help="box whose content to remove, in shares of the image's side (default: remove the label)",
     )
-    parser.add_argument(
-        "--layer",
-        type=int,
-        default=0,
-        help="hidden layer of G, 0 for the first, -1 for the last (default: %(default)s)",
-    )
+    parser.add_argument("--layer", type=int, default=0, help="hidden layer of G, 0 for the first, -1 for the last")
     parser.add_argument(
         "--drop",
         type=at_least(1),
@@ -223,13 +215,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[64, 1000],
         help="numbers of maps to drop, at most all tied ones (default: 64 1000)",
     )
-    parser.add_argument(
-        "--count", type=at_least(2), default=500, help="samples for the regression (default: %(default)s)"
-    )
+    parser.add_argument("--count", type=at_least(2), default=500, help="samples for the regression")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     box = tuple(arguments.box) if arguments.box else None
     check_labels([arguments.label])
     return forget(weights, arguments.label, box, arguments.layer, arguments.drop, arguments.count, arguments.seed)

@@ -275,15 +275,9 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
-    parser.add_argument(
-        "--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--d-steps", type=at_least(1), default=3, help="steps of D per step of G (default: %(default)s)"
-    )
+    parser.add_argument("--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives")
+    parser.add_argument("--d-steps", type=at_least(1), default=3, help="steps of D per step of G")
 
 
 def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     return gan_1d(arguments.steps, arguments.d_steps, arguments.seed)

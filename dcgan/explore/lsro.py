@@ -114,7 +114,6 @@ def _draw(found: dict[str, list[float]]) -> NDArray[np.uint8]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     add_labelled(parser)
     for flag, default, text in (
         ("--labels", 20, "labels per class"),
@@ -122,10 +121,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("--steps", 300, "training steps"),
         ("--runs", 5, "repetitions, for mean and standard deviation"),
     ):
-        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text} (default: %(default)s)")
+        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text}")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     data = load_labelled(arguments.data, arguments.root, weights.generator.config.size, arguments.most, arguments.seed)
     return lsro(weights, data, arguments.labels, arguments.samples, arguments.steps, arguments.runs, arguments.seed)

@@ -141,15 +141,13 @@ def gradient_shares(gradients: Tensor) -> dict[str, float]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     add = parser.add_argument
     add("--faces", type=Path, help="folder of aligned faces (default: generated faces)")
-    add("--count", type=at_least(2), default=500, help="number of generated faces (default: %(default)s)")
-    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last (default: %(default)s)")
-    add("--filters", type=at_least(1), default=6, help="number of filters to show (default: %(default)s)")
+    add("--count", type=at_least(2), default=500, help="number of generated faces")
+    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last")
+    add("--filters", type=at_least(1), default=6, help="number of filters to show")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     faces = load_faces(arguments.faces, weights.discriminator.config.size, say) if arguments.faces else None
     return saliency(weights, faces, arguments.layer, arguments.filters, arguments.count, arguments.seed)
