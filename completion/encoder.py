@@ -94,7 +94,7 @@ def train_encoder(
             if run.due(config.sample_kimg):
                 with torch.no_grad(), engine.autocast():
                     few = _spread(shown, _SHOWN)
-                    run.grid(_pictures(engine.ema, engine.ema_g, few.to(device)), run.images, columns=len(few))
+                    run.grid(_pictures(engine.ema, engine.ema_g, few.to(device)), columns=len(few))
                     if val is not None:
                         stats |= _measure(engine.ema, engine.ema_g, shown, device)
             done = run.log(stats)
@@ -224,10 +224,7 @@ def encoder_losses(
     weight = torch.where(hole, config.hole_weight, 1.0)
     weight[matched:] = (~hole[matched:]).float()
     completed = torch.where(hole, fake, real)
-    losses = {
-        "image": (weight * (fake - real).abs()).mean() / weight.mean(),
-        "z_square": guess[:count].square().mean(),
-    }
+    losses = {"image": (weight * (fake - real).abs()).mean() / weight.mean(), "z_square": guess[:count].square().mean()}
     if config.pairs:
         losses["z"] = (guess[count:] - z).square().mean()
     if config.feature_weight > 0 or config.adversarial_weight > 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from align.cli import add_flags, at_least, parse, refuse_existing, run_main, say, show_progress
 from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
-from dcgan.explore.registry import add_explore
+from dcgan.explore.registry import HelpFormatter, add_explore
 from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _add_command(commands: Any, name: str, handler: Any, text: str, example: str
         help=first[0].lower() + first[1:],
         description=text,
         epilog=f"example: python -m dcgan {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter if "\n" in example else argparse.HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(handler=handler)
     return parser
@@ -80,7 +80,10 @@ def _add_train(commands: Any) -> None:
     )
     _add_faces(parser, "measure how far D overfits")
     parser.add_argument(
-        "--dedupe", type=Path, metavar="LIST", help="list of files to leave out, duplicates.txt of explore duplicates"
+        "--dedupe",
+        type=Path,
+        metavar="LIST",
+        help="list of files to leave out, such as duplicates.txt of explore duplicates",
     )
     _add_train_config(parser)
 
@@ -182,8 +185,8 @@ def _add_sample(commands: Any) -> None:
     )
     add_flags(parser, "--weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
-    parser.add_argument("--count", type=at_least(1), default=64, help="number of faces (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of z (default: %(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=64, help="number of faces")
+    parser.add_argument("--seed", type=int, default=0, help="seed of z")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flags(parser, "--config", "--device")
 
@@ -220,9 +223,7 @@ def _add_export(commands: Any) -> None:
     )
     parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode")
     parser.add_argument("file", type=Path, help="weights file to write, .safetensors")
-    parser.add_argument(
-        "--template", default="face", help="alignment template of the training faces (default: %(default)s)"
-    )
+    parser.add_argument("--template", default="face", help="alignment template of the training faces")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -256,13 +257,9 @@ def _add_evaluate(commands: Any) -> None:
     _add_weights(parser)
     parser.add_argument("faces", type=Path, help="folder of aligned validation faces")
     parser.add_argument("--train", type=Path, help="folder of the training faces, to measure memorisation")
-    parser.add_argument(
-        "--out", type=Path, default=Path("evaluation"), help="folder for the report (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the report")
     _add_config(parser, EvaluateOptions)
-    parser.add_argument(
-        "--fid-weights", type=Path, metavar="FILE", help="Inception weights file for FID (default: no FID)"
-    )
+    parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights file for FID")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flags(parser, "--config", "--device")
 
@@ -297,8 +294,8 @@ def _add_benchmark_train(commands: Any) -> None:
         "networks with the same batch.",
         "benchmark-train --seconds 30 --report benchmark.json",
     )
-    parser.add_argument("--seconds", type=float, default=20, help="seconds per row of the table (default: %(default)s)")
-    parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table (default: none)")
+    parser.add_argument("--seconds", type=float, default=20, help="seconds per row of the table")
+    parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table")
     _add_train_config(parser)
 
 
@@ -310,17 +307,11 @@ def _add_faces(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add the folders of a training run."""
     parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
     parser.add_argument("--out", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints")
-    parser.add_argument("--val", type=Path, help=f"folder of validation faces, to {purpose} (default: none)")
+    parser.add_argument("--val", type=Path, help=f"folder of validation faces, to {purpose}")
 
 
 def _add_train_config(parser: argparse.ArgumentParser) -> None:
-    presets = ", ".join(PRESETS)
-    parser.add_argument(
-        "--preset",
-        choices=list(PRESETS),
-        default="default",
-        help=f"settings to start from: {presets} (default: default)",
-    )
+    parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
     add_flags(parser, "--config", "--device")

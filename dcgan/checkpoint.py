@@ -150,7 +150,7 @@ def save_weights(
     }
     if encoder is not None:
         header["encoder"] = json.dumps(encoder.settings)
-    header["sha256"] = _digest(header, tensors)
+    header["sha256"] = tensor_digest(header, tensors)
     with atomic_write(path) as file:
         file.write(save(tensors, header))
     return header["sha256"]
@@ -210,7 +210,7 @@ def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool 
         raise WeightsError(
             f"{path} has format version {header.get('version')}, this program reads version {_VERSION}; update it"
         )
-    if not verified and header.get("sha256") != _digest(
+    if not verified and header.get("sha256") != tensor_digest(
         {key: header[key] for key in header if key != "sha256"}, tensors
     ):
         raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or download it again")
@@ -250,7 +250,7 @@ def _load_network(path: Path, name: str, network: nn.Module, tensors: dict[str, 
     network.load_state_dict(found)
 
 
-def _digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
+def tensor_digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
     """SHA-256 of settings and tensors, independent of their order in the file."""
     total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for key in sorted(tensors):

@@ -15,21 +15,20 @@ class ConfigError(InputError):
     """A setting is invalid."""
 
 
-def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
-
-
-def _check_choices(config: Any) -> None:
-    """Check every field that has a Literal type."""
+def _check(config: Any, positive: str = "", not_negative: str = "") -> None:
+    """Check every field that has a Literal type, and the ranges of the named fields."""
     for item in fields(config):
         if get_origin(item.type) is Literal:
             _one_of(item.name, getattr(config, item.name), get_args(item.type))
+    for name in (*positive.split(), *not_negative.split()):
+        value, above = getattr(config, name), name in positive.split()
+        if not (value > 0 if above else value >= 0):
+            raise ConfigError(f"{name} is {value}; expected {'a number above 0' if above else '0 or more'}")
 
 
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigError(f"{name} is {value}; expected a number above 0")
+def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         _one_of("size", self.size, (16, 32, 64, 128, 256))
-        _check_choices(self)
+        _check(self, positive="nz ngf ndf")
         kinds = self.upsample.split(",")
         for kind in kinds:
             _one_of("upsample", kind, get_args(Upsample))
@@ -73,8 +72,6 @@ class NetworkConfig:
             raise ConfigError(
                 f"upsample has {len(kinds)} kinds; expected one, or one for each of the {self.doublings} doublings"
             )
-        for name in ("nz", "ngf", "ndf"):
-            _positive(name, getattr(self, name))
 
     @property
     def doublings(self) -> int:
@@ -99,8 +96,8 @@ class TrainConfig:
         batch: real images per step of D, over all processes.
         loss: objective of D and G: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
         d_steps: steps of D per step of G.
-        r1: weight of the R1 penalty, D's squared gradient on real images; unused with wgan-gp.
-        r2: weight of the R2 penalty, D's squared gradient on generated images; unused with wgan-gp.
+        r1: weight of the R1 penalty, half of D's squared gradient on real images; unused with wgan-gp.
+        r2: weight of the R2 penalty, half of D's squared gradient on generated images; unused with wgan-gp.
         gp: weight of the gradient penalty of wgan-gp; unused with other losses.
         penalty_every: steps between lazy gradient penalties, whose weights are scaled up accordingly.
         translate: largest random shift of D's inputs, real and generated, as a share of the side; 0 for none.
@@ -143,12 +140,8 @@ class TrainConfig:
     save_minutes: float = 3
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        for name in ("kimg", "batch", "d_steps", "penalty_every", "lr", "ttur", "tick_kimg", "sample_kimg"):
-            _positive(name, getattr(self, name))
-        for name in ("r1", "r2", "gp", "translate", "lr_end", "ema_kimg", "save_minutes"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        positive = "kimg batch d_steps penalty_every lr ttur tick_kimg sample_kimg"
+        _check(self, positive, "r1 r2 gp translate lr_end ema_kimg save_minutes")
 
 
 PRESETS = {
@@ -157,14 +150,7 @@ PRESETS = {
     # batch norm in both networks, N(0, 0.02), batches of 128, Adam with 2e-4 and beta1 0.5.
     "paper": TrainConfig(
         network=NetworkConfig(
-            nz=100,
-            z_prior="uniform",
-            ngf=128,
-            ndf=128,
-            kernel=5,
-            d_norm="batch",
-            init="dcgan",
-            upsample="transposed",
+            nz=100, z_prior="uniform", ngf=128, ndf=128, kernel=5, d_norm="batch", init="dcgan", upsample="transposed"
         ),
         batch=128,
         loss="non-saturating",
@@ -187,8 +173,8 @@ class EncoderConfig:
     Attributes:
         size: side of the images in pixels; smaller networks are grown. 0 for the size of the weights.
         start: weights whose E to start from, as a name or file; empty for the weights that E is trained for.
-        nef: channels of E's first layer; each later layer has twice as many. Another number than that of the E to start
-            from starts a new E.
+        nef: channels of E's first layer; each later layer has twice as many. The command defaults to that of the E to
+            start from, if any; another number starts a new E.
         skips: let E add features to G's hidden layers, in addition to z.
         kimg: length of the run in thousands of real images shown to E.
         batch: real images per step.
@@ -201,8 +187,8 @@ class EncoderConfig:
         z_square_weight: weight of the mean square of E(x).
         feature_weight: weight of the distance between the completed image and x in the critic's features.
         adversarial_weight: weight of the relativistic loss of the completed image; above 0, a critic that starts as D
-            is trained to tell completed images from real ones.
-        penalty: weight of the critic's squared gradient on real and on completed images.
+            is trained to distinguish completed images from real ones.
+        penalty: weight of half of the critic's squared gradient on real and on completed images.
         lr_critic: the critic's learning rate.
         warm_kimg: thousands of images at the start from which only the critic learns; over as many again, the other
             learning rates rise from 0.
@@ -249,13 +235,8 @@ class EncoderConfig:
     save_minutes: float = 3
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        for name in ("nef", "kimg", "batch", "lr", "tick_kimg", "sample_kimg"):
-            _positive(name, getattr(self, name))
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name != "seed" and isinstance(value, int | float) and value < 0:
-                raise ConfigError(f"{item.name} is {value}; expected 0 or more")
+        numbers = (item.name for item in fields(self) if item.type in (int, float) and item.name != "seed")
+        _check(self, "nef kimg batch lr tick_kimg sample_kimg", " ".join(numbers))
         if self.noised > 1:
             raise ConfigError(f"noised is {self.noised}; expected a share of the faces, from 0 to 1")
 
@@ -286,11 +267,7 @@ class EvaluateOptions:
     fid_weights: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "k", "mre_faces", "mre_steps", "mre_restarts", "mre_draws"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; expected 0 or more")
+        _check(self, "samples k mre_faces mre_steps mre_restarts mre_draws", "seed")
         if self.mre_restarts > self.mre_draws:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 

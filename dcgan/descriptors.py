@@ -14,7 +14,7 @@ from align.landmarks import model_path
 from align.template import TEMPLATES
 from align.warp import Alignment
 
-_FILE = "dlib_face_recognition_resnet_model_v1.dat"
+MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
 # Centres of the eyes in dlib's face chips of padding 0.25.
 _CHIP_PX = 150
 _CHIP_EYES = ((0.318, 0.314), (0.6685, 0.314))
@@ -55,8 +55,8 @@ def describe(
         raise DescriptorError(
             f"the faces have the template {template!r}; face embeddings need 'face', align them again"
         )
-    chip = _to_chip(crops.shape[1])
-    layers = [layer.to(device) for layer in _layers()]
+    chip = chip_alignment(crops.shape[1])
+    layers = [layer.to(device) for layer in network_layers()]
     found = [np.empty((0, 128))]
     for begin in range(0, len(crops), _BATCH):
         chips = np.stack([chip.warp(crop) for crop in crops[begin : begin + _BATCH]])
@@ -65,7 +65,7 @@ def describe(
     return np.concatenate(found)
 
 
-def _to_chip(size: int) -> Alignment:
+def chip_alignment(size: int) -> Alignment:
     """The alignment of a crop of the template "face" to dlib's chip; in both, the eyes are level."""
     left, right = np.array(TEMPLATES["face"].targets) * size
     chip_left, chip_right = np.array(_CHIP_EYES) * _CHIP_PX
@@ -97,14 +97,14 @@ def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:
 
 
 @cache
-def _layers() -> list[Tensor]:
+def network_layers() -> list[Tensor]:
     """Read weight and bias of every convolution, and the last matrix, from dlib's file.
 
     The file has the tensors in the order of the network, with other values in between. A tensor is the version 2, its
     four sizes, each as a number of bytes and the bytes, and little-endian floats. All sizes are known, so each tensor
     is found by searching for its header.
     """
-    path = model_path(_FILE)
+    path = model_path(MODEL_FILE)
     data, at = path.read_bytes(), 0
 
     def take(*sizes: int) -> Tensor:

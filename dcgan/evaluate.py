@@ -95,10 +95,7 @@ class Evaluation:
 
 
 def evaluate(
-    weights: Weights,
-    validation: NDArray[np.uint8],
-    training: NDArray[np.uint8] | None,
-    options: EvaluateOptions,
+    weights: Weights, validation: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: EvaluateOptions
 ) -> Iterator[Progress | Evaluation]:
     """Measure a generator.
 

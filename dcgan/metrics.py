@@ -196,7 +196,7 @@ def swd(real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: int = 0) -> dict
     """
     if real.shape != fake.shape:
         raise ValueError(f"sets of {real.shape} and {fake.shape} images; expected equal shapes")
-    levels = zip(_pyramid(real), _pyramid(fake), strict=True)
+    levels = zip(laplacian_pyramid(real), laplacian_pyramid(fake), strict=True)
     return {a.shape[1]: sliced_wasserstein(_patches(a, seed), _patches(b, seed), seed) for a, b in levels}
 
 
@@ -208,7 +208,7 @@ def sliced_wasserstein(a: NDArray[np.float32], b: NDArray[np.float32], seed: int
     return float(np.mean([np.abs(np.sort(part.T @ a.T) - np.sort(part.T @ b.T)).mean() for part in parts]))
 
 
-def _pyramid(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+def laplacian_pyramid(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
     """Laplacian pyramid, the finest level first: float32 (N, S, S, 3), (N, S / 2, S / 2, 3) ..."""
     level = images.astype(np.float32)
     while level.shape[1] > _LEAST_PX:

@@ -84,7 +84,8 @@ def _report(evaluation: Evaluation, weights: dict[str, Any]) -> str:
         f"# Evaluation of {weights['name']}",
         f"{counts['generated']} generated faces against {counts['reference']} validation faces; seed {options.seed}; "
         f"weights' SHA-256 {weights['sha256'][:12]}. Real-vs-real baseline: {evaluation.baseline}, "
-        f"{counts['baseline']} of the former, and as many generated ones. Compare only results for equal numbers of faces.",
+        f"{counts['baseline']} of the former, and as many generated ones. Compare only results for equal numbers of "
+        "faces.",
         table(evaluation),
         "## Measures and their limits\n" + notes.rstrip(),
         "## Samples\n\n![generated faces](samples.png)",

@@ -51,7 +51,7 @@ class Run:
         origin: constants that every checkpoint records, among them "data_sha256" and, where there are any, the
             "weights_sha256" that identify the run's inputs.
         notes: values of the training loop that a checkpoint keeps; restored in place.
-        a_step: real images per step.
+        step_images: real images per step.
         group: the processes that share the run; only the first one writes.
     Attributes:
         step: steps done.
@@ -68,11 +68,11 @@ class Run:
         parts: dict[str, Any],
         origin: dict[str, Any],
         notes: dict[str, Any],
-        a_step: int,
+        step_images: int,
         group: Group,
     ) -> None:
         self.config, self.parts, self.origin, self.notes = config, parts, origin, notes
-        self.a_step, self.group = a_step, group
+        self.step_images, self.group = step_images, group
         self.step, self.seconds = 0, 0.0
         saved = load_checkpoint(folder)
         self.resumed = saved is not None
@@ -82,18 +82,28 @@ class Run:
                 part.load_state_dict(saved[name])
             notes.update({name: saved[name] for name in notes})
             self.step, self.seconds = saved["step"], saved["seconds"]
-        self._path = folder
-        self._folder = RunFolder(folder, self.images) if group.rank == 0 else None
-        if self._folder:
-            self._folder.settings(config)
+        self._folder = folder
+        self._writer = self._open() if group.rank == 0 else None
         self._losses: dict[str, list[Tensor]] = {}
         self._ticked = self.images, self.seconds
         self._saved_at = time.monotonic()
 
+    def _open(self) -> Any:
+        """Prepare the folder: delete partial files and later log lines, write config.json, start TensorBoard."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for partial in self._folder.glob(".*.part"):  # of a run that was killed while it saved
+            partial.unlink()
+        kept = [line for line in read_stats(self._folder) if line["kimg"] * 1000 <= self.images]
+        write_text(self._folder / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        write_json(self._folder / "config.json", self.config)
+        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self.images)
+
     @property
     def images(self) -> int:
         """Real images shown so far."""
-        return self.step * self.a_step
+        return self.step * self.step_images
 
     @property
     def finished(self) -> bool:
@@ -109,7 +119,7 @@ class Run:
     def due(self, every_kimg: float) -> bool:
         """Whether the last step passed a multiple of `every_kimg`, or finished the run."""
         every = every_kimg * 1000
-        return self.finished or self.images // every != (self.images - self.a_step) // every
+        return self.finished or self.images // every != (self.images - self.step_images) // every
 
     def check_finite(self) -> None:
         """Wait for the device and check every loss and weight.
@@ -138,18 +148,35 @@ class Run:
         return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": rate}
 
     def log(self, stats: dict[str, float]) -> TrainingStep:
-        """Write a line to the log unless `stats` is empty, and describe the step."""
+        """Append a line to stats.jsonl and TensorBoard unless `stats` is empty, and describe the step."""
         if not stats:
             return TrainingStep(self.images)
         stats = {"kimg": self.images / 1000, **stats}
-        if self._folder:
-            self._folder.tick(stats)
+        if self._writer:
+            with open(self._folder / "stats.jsonl", "a") as file:
+                file.write(json.dumps(stats) + "\n")
+            for name, value in stats.items():
+                self._writer.add_scalar(name, value, self.images)
         return TrainingStep(self.images, stats)
 
-    def grid(self, images: Tensor, at: int | None = None, columns: int | None = None) -> None:
-        """See `RunFolder.grid`."""
-        if self._folder:
-            self._folder.grid(images, at, columns)
+    def grid(self, images: Tensor, name: str | None = None, columns: int | None = None) -> None:
+        """Write images as one picture.
+
+        Args:
+            images: (N, 3, S, S) in [-1, 1].
+            name: file in the run folder; samples/0000020000.png and TensorBoard after 20,000 images by default.
+            columns: images per row; about the square root of N by default.
+        """
+        if self._writer is None:
+            return
+        rows = make_grid(images.float(), nrow=columns or round(math.sqrt(len(images))), padding=0)
+        grid = to_image(rows[None])[0]
+        path = self._folder / (name or f"samples/{self.images:010d}.png")
+        path.parent.mkdir(exist_ok=True)
+        with atomic_write(path) as file:
+            Image.fromarray(grid).save(file, "PNG")
+        if name is None:
+            self._writer.add_image("samples", grid, self.images, dataformats="HWC")
 
     def save(self) -> None:
         """Write a checkpoint.
@@ -159,10 +186,10 @@ class Run:
         """
         self.check_finite()
         self._saved_at = time.monotonic()
-        if self._folder:
+        if self._writer:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"step": self.step, "seconds": self.seconds, "config": self.config}
-            save_checkpoint(self._path, self.images, state | self.origin | self.notes)
+            save_checkpoint(self._folder, self.images, state | self.origin | self.notes)
 
     def save_every(self, minutes: float) -> None:
         """Write a checkpoint if the last one is older than `minutes`."""
@@ -178,62 +205,9 @@ class Run:
             self.save()
             raise
         finally:
-            if self._folder:
-                self._folder.close()
+            if self._writer:
+                self._writer.close()
         self.save()
-
-
-class RunFolder:
-    """Writes config.json, stats.jsonl, TensorBoard events and image grids.
-
-    Args:
-        path: the folder; created if need be.
-        images: real images shown where the run starts or resumes; later log lines are dropped.
-    """
-
-    def __init__(self, path: Path, images: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        for partial in path.glob(".*.part"):  # of a run that was killed while it saved
-            partial.unlink()
-        kept = [line for line in read_stats(path) if line["kimg"] * 1000 <= images]
-        if kept or (path / "stats.jsonl").exists():
-            write_text(path / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=images)
-
-    def settings(self, values: dict[str, Any]) -> None:
-        """Write config.json."""
-        write_json(self.path / "config.json", values)
-
-    def tick(self, stats: dict[str, float]) -> None:
-        """Append one line to stats.jsonl and TensorBoard; stats["kimg"] is the position."""
-        with open(self.path / "stats.jsonl", "a") as file:
-            file.write(json.dumps(stats) + "\n")
-        for name, value in stats.items():
-            self._writer.add_scalar(name, value, round(stats["kimg"] * 1000))
-
-    def grid(self, images: Tensor, at: int | None = None, columns: int | None = None) -> None:
-        """Write images as one picture.
-
-        Args:
-            images: (N, 3, S, S) in [-1, 1].
-            at: real images shown so far, for samples/0000020000.png; None for reals.png.
-            columns: images per row; about the square root of N by default.
-        """
-        rows = make_grid(images.float(), nrow=columns or round(math.sqrt(len(images))), padding=0)
-        grid = to_image(rows[None])[0]
-        path = self.path / ("reals.png" if at is None else f"samples/{at:010d}.png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            Image.fromarray(grid).save(file, "PNG")
-        if at is not None:
-            self._writer.add_image("samples", grid, at, dataformats="HWC")
-
-    def close(self) -> None:
-        """Close the TensorBoard file."""
-        self._writer.close()
 
 
 def read_stats(path: Path) -> list[dict[str, float]]:

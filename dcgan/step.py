@@ -77,8 +77,8 @@ class Engine:
         loss_g.backward()
         self.group.average_gradients(self.G)
         self.opt_g.step()
-        a_step = config.batch * config.d_steps
-        update_average(self.ema, self.G, config.ema_kimg, (number + 1) * a_step, a_step)
+        step_images = config.batch * config.d_steps
+        update_average(self.ema, self.G, config.ema_kimg, (number + 1) * step_images, step_images)
         return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
 
     def _step_d(
@@ -139,7 +139,9 @@ def cosine(first: float, last: float, done: float) -> float:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, half_life_kimg: float, images: int, a_step: int) -> None:
+def update_average(
+    average: nn.Module, network: nn.Module, half_life_kimg: float, images: int, step_images: int
+) -> None:
     """Update an exponential moving average of weights and batch norm statistics.
 
     Args:
@@ -148,10 +150,10 @@ def update_average(average: nn.Module, network: nn.Module, half_life_kimg: float
         half_life_kimg: half-life in thousands of images, shorter early in the run so that the random start is
             forgotten; 0 copies the network.
         images: images shown so far.
-        a_step: images per step.
+        step_images: images per step.
     """
     half_life = min(half_life_kimg * 1000, 0.05 * images)
-    keep = 0.5 ** (a_step / half_life) if half_life > 0 else 0.0
+    keep = 0.5 ** (step_images / half_life) if half_life > 0 else 0.0
     for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         mean.lerp_(value, 1 - keep) if mean.is_floating_point() else mean.copy_(value)
 

@@ -74,7 +74,7 @@ def train(
     fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
     reals = to_tensor(batches.at(0)[:_GRID])
     alike_real = _alike(reals)
-    run.grid(reals)
+    run.grid(reals, "reals.png")
     yield TrainingStep(run.images)
 
     with run.saving():
@@ -100,7 +100,7 @@ def train(
                 _check_collapse(run, stats)
                 # If steps are fast, skip some grids rather than slow training down.
                 if run.finished or notes["upkeep"] < 1 + _MAINTENANCE * run.seconds:
-                    run.grid(samples, run.images)
+                    run.grid(samples)
             done = run.log(stats)
             run.save_every(config.save_minutes)
             notes["upkeep"] += time.monotonic() - began

@@ -17,26 +17,25 @@ from dcgan.checkpoint import (
     DeviceError,
     Weights,
     WeightsError,
-    _digest,
     load,
     load_checkpoint,
     load_weights,
     save_checkpoint,
     save_weights,
+    tensor_digest,
 )
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.run import RunFolder
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:
-    """Our own file with other contents, its digest made to match: only the check in question can refuse it."""
+    """Change a weights file and its digest, so that only the check under test can refuse it."""
     tensors = load_file(source) | {key: value for key, value in change.items() if value is not None}
     tensors = {key: value for key, value in tensors.items() if key not in change or change[key] is not None}
     length = int.from_bytes(source.read_bytes()[:8], "little")
     full = json.loads(source.read_bytes()[8 : 8 + length])["__metadata__"] | header
     del full["sha256"]
-    save_file(tensors, target, full | {"sha256": _digest(full, tensors)})
+    save_file(tensors, target, full | {"sha256": tensor_digest(full, tensors)})
     return target
 
 
@@ -269,9 +268,3 @@ def test_weights_are_loaded_by_name_or_from_a_file(
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(WeightsError, match="reinstall dcgan-completion"):
         load(weights.DEFAULT, "cpu")
-
-
-def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path) -> None:
-    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
-    RunFolder(tmp_path).close()
-    assert not list(tmp_path.glob(".*"))

@@ -1,4 +1,4 @@
-"""The descriptors are dlib's, and tell people apart."""
+"""Face embeddings equal those of dlib and separate people."""
 
 from pathlib import Path
 
@@ -20,29 +20,29 @@ def crop(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return fit(template, find_faces(astronaut, template.points)[0], 64).warp(astronaut)
 
 
-def test_the_numbers_are_dlibs_own(crop: NDArray[np.uint8]) -> None:
+def test_embeddings_equal_those_of_dlib(crop: NDArray[np.uint8]) -> None:
     import dlib
 
     noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
     crops = np.stack([crop, noise])
-    network = dlib.face_recognition_model_v1(str(model_path(descriptors._FILE)))
-    expected = [network.compute_face_descriptor(descriptors._to_chip(64).warp(one)) for one in crops]
+    network = dlib.face_recognition_model_v1(str(model_path(descriptors.MODEL_FILE)))
+    expected = [network.compute_face_descriptor(descriptors.chip_alignment(64).warp(one)) for one in crops]
     found = describe(crops)
     assert found.shape == (2, 128)
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_the_chip_lies_where_dlib_would_cut_it(astronaut: NDArray[np.uint8], crop: NDArray[np.uint8]) -> None:
+def test_the_chip_matches_that_of_dlib(astronaut: NDArray[np.uint8], crop: NDArray[np.uint8]) -> None:
     import dlib
 
     predictor = dlib.shape_predictor(str(model_path("shape_predictor_5_face_landmarks.dat")))
     box = dlib.get_frontal_face_detector()(astronaut, 1)[0]
     chip = dlib.get_face_chip(astronaut, predictor(astronaut, box), 150, 0.25)
-    network = dlib.face_recognition_model_v1(str(model_path(descriptors._FILE)))
+    network = dlib.face_recognition_model_v1(str(model_path(descriptors.MODEL_FILE)))
     assert np.linalg.norm(describe(crop[None])[0] - network.compute_face_descriptor(chip)) < 0.3
 
 
-def test_batches_do_not_matter(crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_batches(crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     crops = np.stack([crop, crop[:, ::-1], crop // 2])
     together = describe(crops)
     monkeypatch.setattr(descriptors, "_BATCH", 2)
@@ -55,17 +55,17 @@ def test_other_templates_are_refused() -> None:
         describe(np.zeros((1, 64, 64, 3), dtype=np.uint8), "outer-eyes-nose")
 
 
-def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.dat"
-    broken.write_bytes(model_path(descriptors._FILE).read_bytes()[:1_000_000])
+    broken.write_bytes(model_path(descriptors.MODEL_FILE).read_bytes()[:1_000_000])
     monkeypatch.setattr(descriptors, "model_path", lambda name: broken)
-    descriptors._layers.cache_clear()
+    descriptors.network_layers.cache_clear()
     with pytest.raises(LandmarkModelError, match=r"broken.dat is broken; run: pip"):
         describe(np.zeros((1, 64, 64, 3), dtype=np.uint8))
 
 
 @pytest.mark.shared
-def test_photos_of_one_person_lie_nearer_than_those_of_two(shared: Path) -> None:
+def test_embeddings_separate_people(shared: Path) -> None:
     from align.photo import read_photo
 
     template = TEMPLATES["face"]

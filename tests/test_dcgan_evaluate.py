@@ -47,7 +47,7 @@ def figures(result: Evaluation) -> dict[str, tuple[float | None, float | None]]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without dlib's detector, and with means of colour for descriptors."""
+    """Without dlib's detector, and with mean colours as face embeddings."""
 
     def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
         if template != "face":
@@ -156,7 +156,7 @@ def test_the_seed_decides_everything(small_weights: Weights) -> None:
     assert not np.array_equal(first.pictures["samples.png"], other.pictures["samples.png"])
 
 
-def test_reconstruction_finds_what_the_generator_made(small_weights: Weights) -> None:
+def test_reconstruction_finds_generated_images(small_weights: Weights) -> None:
     own = generated(small_weights, 3, 7)
     errors = []
     for steps, restarts in ((1, 1), (100, 1), (100, 4)):
@@ -176,7 +176,7 @@ def test_the_best_restart_is_kept(small_weights: Weights) -> None:
     assert np.abs(best - face).mean() <= np.abs(nearest - face).mean()
 
 
-def test_reconstruction_keeps_a_uniform_z_where_it_was_trained(
+def test_reconstruction_keeps_a_uniform_z_within_its_bounds(
     small_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
@@ -198,7 +198,7 @@ def test_reconstruction_keeps_a_uniform_z_where_it_was_trained(
 
 
 @pytest.mark.usefixtures("quick")
-def test_fid_takes_its_turn(small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fid_is_computed_if_requested(small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchmetrics itself is an extra; this stand-in has its interface and compares mean colours."""
 
     class Stand:
@@ -236,7 +236,9 @@ def test_fid_takes_its_turn(small_weights: Weights, tmp_path: Path, monkeypatch:
     assert fake is not None and fake > 20
 
 
-def test_fid_says_what_it_needs(small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_requirements_of_fid_are_reported(
+    small_weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faces = np.zeros((40, 32, 32, 3), dtype=np.uint8)
     options = EvaluateOptions(fid_weights=tmp_path / "absent.pth")
     monkeypatch.setattr(module, "_installed", lambda name: False)

@@ -21,7 +21,7 @@ from dcgan.sampling import sample_z
 
 
 def brightness(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
-    """A stand-in for the labels, since untrained networks make no faces: mean light of five parts of the image."""
+    """A stand-in for the labels, since untrained networks make no faces: mean brightness of five parts of the image."""
     means = [part.mean(axis=(1, 2, 3)) for part in np.array_split(faces.astype(np.float64), len(LABELS), axis=1)]
     return dict(zip(LABELS, means, strict=True))
 
@@ -37,7 +37,7 @@ def test_a_planted_label_is_recovered() -> None:
     assert torch.allclose(direction(z, -values), -found, atol=1e-6)
 
 
-def test_labels_of_a_face(astronaut: NDArray[np.uint8]) -> None:
+def test_labels_of_a_photo_are_plausible(astronaut: NDArray[np.uint8]) -> None:
     template = TEMPLATES["face"]
     crop = fit(template, find_faces(astronaut, template.points)[0], 64).warp(astronaut)
     turned = crop[:, ::-1]
@@ -60,10 +60,10 @@ def test_directions_move_their_label(small_weights: Weights, monkeypatch: pytest
     ways = directions(small_weights, 200, 1)
     assert ways.keys() == set(LABELS) and all(way.shape == (8,) for way in ways.values())
     fresh = sample_z(64, small_weights.generator.config, torch.Generator().manual_seed(9))
-    drawn = module._draw(small_weights, 200, 1)
-    moved = module._responses(small_weights, drawn, ways, fresh)
+    drawn = module.draw_samples(small_weights, 200, 1)
+    moved = module.label_changes(small_weights, drawn, ways, fresh)
     assert all(moved[label][label] > 0.1 for label in LABELS)
-    for label, way in ways.items():  # no direction has anything of another label's own
+    for label, way in ways.items():  # no direction changes another label
         raw = {other: direction(drawn.z, values) for other, values in drawn.values.items() if other != label}
         assert all(abs(float(way @ other)) < 1e-5 for other in raw.values())
     same = directions(small_weights, 200, 1)
@@ -75,18 +75,18 @@ def test_samples_without_faces_are_refused(small_weights: Weights) -> None:
         directions(small_weights, 8)
 
 
-def test_arithmetic_in_pixels_is_what_it_says() -> None:
+def test_arithmetic_in_pixels_clips() -> None:
     faces = np.array([10, 30, 50, 200, 240], dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
     one, pair, last = np.array([2]), np.array([0, 1]), np.array([4])
-    assert (module._in_pixels(faces, module._Trial(one, pair, last)) == 255).all()  # 50 - 20 + 240, clipped
-    assert (module._in_pixels(faces, module._Trial(one, last, pair)) == 0).all()
-    assert (module._in_pixels(faces, module._Trial(last, one, pair)) == 210).all()
+    assert (module.pixel_arithmetic(faces, module.Trial(one, pair, last)) == 255).all()  # 50 - 20 + 240, clipped
+    assert (module.pixel_arithmetic(faces, module.Trial(one, last, pair)) == 0).all()
+    assert (module.pixel_arithmetic(faces, module.Trial(last, one, pair)) == 210).all()
 
 
-def test_the_ends_leave_out_what_was_not_measured() -> None:
+def test_extremes_ignore_nan() -> None:
     values = np.arange(100.0)
     values[90:] = np.nan
-    low, high = module._ends(values)
+    low, high = module.extremes(values)
     assert sorted(low) == list(range(14)) and sorted(high) == list(range(76, 90))
 
 
@@ -106,7 +106,7 @@ def test_the_command_writes_pictures_and_numbers(
     assert found["faces"] == 120 and list(found["arithmetic"]) == ["bright hair", "eyes open"]
     assert all(score["z_has_label"] > score["c_alone_has_label"] for score in found["arithmetic"].values())
     assert list(found["change_per_unit_in_stds"]) == ["bright hair", "eyes open", "odd"]
-    assert found["turn"]["turned_right"] > 0.9  # here: brighter in its third part
+    assert found["turn"]["turned_right"] > 0.9  # with the stand-in: a brighter third part
     assert read_photo(out / "arithmetic.png").pixels.shape[0] == 3 * 5 * 32
     assert read_photo(out / "sweep.png").pixels.shape[0] > 3 * 2 * 32
     assert read_photo(out / "turn.png").pixels.shape[0] == 4 * 32

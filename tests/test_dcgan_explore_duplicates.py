@@ -40,7 +40,7 @@ def write(folder: Path, images: dict[str, NDArray[np.uint8]]) -> Path:
     return folder
 
 
-def test_near_pairs_are_those_of_the_whole_table() -> None:
+def test_near_pairs_equal_brute_force() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 2**64, (count, 2), dtype=np.uint64) for count in (600, 50))
     b[7] = a[580] ^ np.array([1, 2**63], dtype=np.uint64)  # two bits apart
@@ -71,7 +71,7 @@ def test_the_autoencoder_learns_to_remove_noise(monkeypatch: pytest.MonkeyPatch)
     assert float((network(noisy) - crops).square().mean()) < 0.1
 
 
-def test_crops_do_not_know_brightness_and_contrast() -> None:
+def test_crops_do_not_depend_on_brightness_and_contrast() -> None:
     images = pictures(4)
     crops = centre_crops(images)
     assert crops.shape == (4, 3072)
@@ -82,7 +82,7 @@ def test_crops_do_not_know_brightness_and_contrast() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_copies_are_altered_but_alike(kind: str) -> None:
+def test_altered_copies_differ_but_correlate(kind: str) -> None:
     images = pictures(3)
     copies = altered(images, kind)
     assert copies.shape == images.shape and copies.dtype == np.uint8
@@ -125,7 +125,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     assert "absent.txt is unreadable" in capsys.readouterr().err
 
 
-def test_different_images_are_no_duplicates(tmp_path: Path) -> None:
+def test_different_images_are_not_duplicates(tmp_path: Path) -> None:
     images = {f"{index}.png": image for index, image in enumerate(pictures(40, 5))}
     folder = write(tmp_path / "faces", images)
     assert main(["explore", "duplicates", str(folder), "--out", str(tmp_path)]) == 0
@@ -134,7 +134,7 @@ def test_different_images_are_no_duplicates(tmp_path: Path) -> None:
     assert (tmp_path / "duplicates.txt").read_text() == ""
 
 
-def test_images_are_compared_where_they_fit_best() -> None:
+def test_images_are_compared_at_the_best_shift() -> None:
     images = torch.from_numpy(pictures(3).mean(axis=3)).float()
     moved = images[0].roll((2, -1), (0, 1))
     apart = images[0].roll(5, 0)
@@ -146,9 +146,9 @@ def test_images_are_compared_where_they_fit_best() -> None:
     assert float(found[3]) >= np.corrcoef(*middles)[0, 1] - 1e-4
 
 
-def test_groups_hang_together_by_any_pair() -> None:
-    assert module._groups(np.array([[0, 3], [3, 5], [2, 7]]), 9) == [[0, 3, 5], [2, 7]]
-    assert module._groups(np.empty((0, 2), dtype=np.int64), 3) == []
+def test_groups_are_connected_components() -> None:
+    assert module.connected_groups(np.array([[0, 3], [3, 5], [2, 7]]), 9) == [[0, 3, 5], [2, 7]]
+    assert module.connected_groups(np.empty((0, 2), dtype=np.int64), 3) == []
 
 
 def test_files_are_left_out_by_name(tmp_path: Path) -> None:

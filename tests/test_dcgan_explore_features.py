@@ -16,7 +16,7 @@ from dcgan.explore.labelled import Labelled, load_labelled
 from dcgan.tensors import to_tensor
 
 
-def test_on_separable_features_the_svm_is_perfect_and_on_noise_it_guesses() -> None:
+def test_the_svm_separates_clear_features_and_guesses_on_noise() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     noise = rng.normal(size=(300, 6)).astype(np.float32)
@@ -27,7 +27,7 @@ def test_on_separable_features_the_svm_is_perfect_and_on_noise_it_guesses() -> N
     assert 0.15 < accuracy(noise, labels, np.arange(150), test) < 0.55
 
 
-def test_ds_features_are_the_maxima_of_its_layers(small_weights: Weights) -> None:
+def test_features_of_d_are_the_maxima_of_its_layers(small_weights: Weights) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     D = small_weights.discriminator
     found = d_features(D, images)
@@ -37,7 +37,7 @@ def test_ds_features_are_the_maxima_of_its_layers(small_weights: Weights) -> Non
     assert np.allclose(found[:, -16 * 32 :], last.flatten(1))
 
 
-def test_patch_features_tell_stripes_apart_and_where_they_are() -> None:
+def test_patch_features_separate_stripes_and_their_positions() -> None:
     images = np.full((40, 32, 32, 3), 128, dtype=np.uint8)
     images[::2, :, ::4] = 255
     images[1::2, ::4] = 255
@@ -57,7 +57,7 @@ def test_raw_pixels_are_means() -> None:
     assert raw_pixels(image).reshape(3, 32, 32)[0, 0, 0] == pytest.approx(51 / 127.5 - 1)
 
 
-def test_draws_are_of_every_class_and_never_of_the_test_set() -> None:
+def test_draws_cover_every_class_without_test_images() -> None:
     data = Labelled(np.zeros((40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4, np.arange(40) >= 20)
     rows = data.draw(3, np.random.default_rng(0))
     assert np.bincount(data.labels[rows]).tolist() == [3] * 4 and not data.test[rows].any()
@@ -66,7 +66,7 @@ def test_draws_are_of_every_class_and_never_of_the_test_set() -> None:
         data.draw(6, np.random.default_rng(0))
 
 
-def test_the_digits_come_along() -> None:
+def test_digits_need_no_files() -> None:
     data = load_labelled("digits", None, 32, 100, 0)
     assert data.images.shape == (200, 32, 32, 3) and data.test.sum() == 100
     assert set(data.labels) == set(range(10))

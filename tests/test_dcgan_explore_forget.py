@@ -52,20 +52,20 @@ def test_maps_are_those_of_the_layer_and_dropped_ones_are_0(small_weights: Weigh
     assert np.abs(generate_without(G, z, 1, [5, 3]).astype(int) - to_image(hidden)).max() <= 1
 
 
-def test_maps_that_go_with_a_label_are_found_strongest_first() -> None:
+def test_maps_tied_to_a_label_are_found_strongest_first() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 6)).astype(np.float32)
-    features[:, 5] = 1  # says nothing
+    features[:, 5] = 1  # constant
     has = 100 * features[:, 2] + 30 * features[:, 4] - 50 * features[:, 1] > 0
     tied = tied_maps(features * 1000, has)
     assert tied[:2] == [2, 4]
     assert 1 not in tied and 5 not in tied
 
 
-def test_places_lie_inside_and_outside_the_box() -> None:
+def test_activations_are_sampled_inside_and_outside_the_box() -> None:
     maps = torch.zeros(3, 2, 8, 8)
     maps[:, 1, 2:4, 4:8] = 1
-    features, inside = module._places(maps, (0.5, 0.25, 1, 0.5), np.random.default_rng(0))
+    features, inside = module.sample_activations(maps, (0.5, 0.25, 1, 0.5), np.random.default_rng(0))
     assert features.shape == (120, 2) and inside.sum() == 60
     assert np.array_equal(features[:, 1] == 1, inside)
     assert tied_maps(features, inside) == [1]

@@ -12,18 +12,18 @@ from dcgan.__main__ import main
 from dcgan.explore import gan_1d as module
 from dcgan.explore.gan_1d import Trace, confident_d, least_d_loss, mixture_density, optimal_d, train_1d
 
-X = module._GRID
+X = module.GRID
 WIDTH = X[1] - X[0]
 
 
-def test_the_best_d_for_equal_densities_is_a_half_and_its_loss_log_4() -> None:
+def test_the_optimal_d_for_equal_densities_is_a_half_with_loss_log_4() -> None:
     p = mixture_density(X)
     assert p.sum() * WIDTH == pytest.approx(1, abs=1e-6)
     assert np.array_equal(optimal_d(p, p), np.full(len(p), 0.5))
     assert least_d_loss(p, p, WIDTH) == pytest.approx(math.log(4), abs=1e-5)
 
 
-def test_the_best_d_for_densities_apart_knows_all_and_loses_nothing() -> None:
+def test_the_optimal_d_for_disjoint_densities_has_no_loss() -> None:
     p, q = (np.where(side, 1 / (100 * WIDTH), 0.0) for side in (X < 0, X > 0))
     assert np.array_equal(optimal_d(p, q), np.where(X < 0, 1, 0))
     assert least_d_loss(p, q, WIDTH) == 0
@@ -32,7 +32,7 @@ def test_the_best_d_for_densities_apart_knows_all_and_loses_nothing() -> None:
     assert least_d_loss(p, half, WIDTH) == pytest.approx(math.log(4) - 2 * divergence)
 
 
-def test_no_d_has_less_loss_than_the_best() -> None:
+def test_no_d_has_less_loss_than_the_optimal_one() -> None:
     p, q = mixture_density(X), mixture_density(X - 1)
     d = optimal_d(p, q)
     for other in (d.clip(0.1, 0.9), d**1.1, np.full_like(d, 0.5)):
@@ -40,11 +40,11 @@ def test_no_d_has_less_loss_than_the_best() -> None:
         assert least_d_loss(p, q, WIDTH) < loss
 
 
-def test_the_data_have_the_density() -> None:
+def test_data_follow_the_density() -> None:
     import torch
 
-    data = module._real(100_000, torch.Generator().manual_seed(0)).numpy()
-    found = np.histogram(data, module._BINS, density=True)[0]
+    data = module.sample_data(100_000, torch.Generator().manual_seed(0)).numpy()
+    found = np.histogram(data, module.BINS, density=True)[0]
     assert np.abs(found - mixture_density(X)).max() < 0.04
 
 
@@ -58,7 +58,7 @@ def test_samples_approach_the_data_and_d_its_optimum() -> None:
     assert trace.gap[-1] < 0.2 < 0.4 < trace.gap[0]
 
 
-def test_only_the_minimax_gradient_vanishes_where_d_is_sure() -> None:
+def test_only_the_minimax_gradient_vanishes_for_a_confident_d() -> None:
     (begin, *_, end) = confident_d(120, 0)
     assert end[0] < begin[0] / 3
     assert end[1] / end[2] < 0.3 < begin[1] / begin[2]

@@ -28,7 +28,7 @@ def test_the_loss_is_the_cross_entropy_to_the_label_or_to_the_uniform_distributi
     assert torch.allclose(lsro_loss(logits, mixed), torch.stack(parts).mean())
 
 
-def test_the_loss_of_a_sample_is_least_where_the_classifier_cannot_tell() -> None:
+def test_the_loss_of_a_sample_is_least_for_an_undecided_classifier() -> None:
     label = torch.tensor([UNLABELLED])
     assert float(lsro_loss(torch.full((1, 10), 3.0), label)) == pytest.approx(math.log(10), rel=1e-5)
     assert float(lsro_loss(torch.eye(10)[:1], label)) > math.log(10)
@@ -43,18 +43,18 @@ def test_the_classifier_learns_and_real_images_come_in_the_same_order(monkeypatc
     loss = module.lsro_loss
 
     def spy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        seen.append(targets[: module._REAL].tolist())
-        assert (targets[module._REAL :] == UNLABELLED).all()
+        seen.append(targets[: module.REAL_BATCH].tolist())
+        assert (targets[module.REAL_BATCH :] == UNLABELLED).all()
         return loss(logits, targets)
 
     monkeypatch.setattr(module, "lsro_loss", spy)
-    networks = [module._train(real, labels, fake, 30, 0) for fake in (None, torch.zeros(5, 3, 32, 32))]
+    networks = [module.train_classifier(real, labels, fake, 30, 0) for fake in (None, torch.zeros(5, 3, 32, 32))]
     assert seen[:30] == seen[30:]
     for network in networks:
         assert (network(real).argmax(dim=1) == labels).all()
     with torch.no_grad():
         doubt = [float(network(torch.zeros(1, 3, 32, 32)).softmax(dim=1).max()) for network in networks]
-    assert doubt[1] < 0.7  # told that it cannot know
+    assert doubt[1] < 0.7  # pushed towards the uniform distribution
 
 
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:

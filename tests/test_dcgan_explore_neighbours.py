@@ -15,7 +15,7 @@ from dcgan.metrics import nearest, nearest_few
 from dcgan.sampling import generate, sample_z
 
 
-def test_the_nearest_few_are_those_of_the_whole_table() -> None:
+def test_the_nearest_few_equal_brute_force() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(1100, 5)), rng.normal(size=(40, 5))
     table = np.linalg.norm(a[:, None] - b, axis=2)
@@ -26,7 +26,7 @@ def test_the_nearest_few_are_those_of_the_whole_table() -> None:
     assert np.array_equal(nearest_few(a, b[:3], 3)[1], table[:, :3].argsort(axis=1))
 
 
-def test_the_command_finds_what_was_remembered(
+def test_the_command_finds_memorised_faces(
     tmp_path: Path, small_weights_file: Path, small_weights: Weights, capsys: pytest.CaptureFixture[str]
 ) -> None:
     z = sample_z(4, small_weights.generator.config, torch.Generator().manual_seed(3))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights
-from dcgan.explore.saliency import _where, guided_gradient, responses
+from dcgan.explore.saliency import gradient_shares, guided_gradient, responses
 
 
 def images(count: int = 3, size: int = 4) -> Tensor:
@@ -34,7 +34,7 @@ def test_of_a_linear_net_it_is_the_weight_where_that_and_the_input_are_positive(
     assert (found > 0).any() and (found == 0).any()
 
 
-def test_each_unit_on_the_way_has_to_speak_for_it() -> None:
+def test_only_positive_gradients_pass_each_unit() -> None:
     first, last = nn.Linear(3, 2, bias=False), nn.Linear(2, 1, bias=False)
     first.weight.data = torch.tensor([[1.0, -2, 0], [0, 1, 3]])
     last.weight.data = torch.tensor([[2.0, -1]])
@@ -45,7 +45,7 @@ def test_each_unit_on_the_way_has_to_speak_for_it() -> None:
     assert torch.equal(found, torch.tensor([[2.0, -4, 0], [0, 0, 0]]))
 
 
-def test_the_network_is_left_as_it_was(small_weights: Weights) -> None:
+def test_hooks_are_removed(small_weights: Weights) -> None:
     D = small_weights.discriminator
     x = images(2, 32)
     before = D(x)
@@ -67,12 +67,18 @@ def test_responses_are_the_strongest_of_each_filter(small_weights: Weights) -> N
     assert torch.allclose(found[66:], D.features(to_tensor(faces[66:]))[0].amax(dim=(2, 3)))
 
 
-def test_where_the_gradients_lie() -> None:
+def test_gradient_shares() -> None:
     inside, even = torch.zeros(1, 3, 20, 20), torch.ones(1, 3, 20, 20)
     inside[:, :, 10, 8:11] = 1
-    assert _where(inside)["share_on_eyes_nose_mouth"] == _where(inside)["share_in_strongest_tenth_of_pixels"] == 1
-    assert _where(even)["share_in_strongest_tenth_of_pixels"] == pytest.approx(0.1)
-    assert _where(even)["share_on_eyes_nose_mouth"] == pytest.approx(_where(even)["area_of_eyes_nose_mouth"])
+    assert (
+        gradient_shares(inside)["share_on_eyes_nose_mouth"]
+        == gradient_shares(inside)["share_in_strongest_tenth_of_pixels"]
+        == 1
+    )
+    assert gradient_shares(even)["share_in_strongest_tenth_of_pixels"] == pytest.approx(0.1)
+    assert gradient_shares(even)["share_on_eyes_nose_mouth"] == pytest.approx(
+        gradient_shares(even)["area_of_eyes_nose_mouth"]
+    )
 
 
 def test_the_command_takes_generated_faces_or_a_folder(

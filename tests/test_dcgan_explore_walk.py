@@ -15,7 +15,7 @@ from dcgan.explore.walk import largest_step, lerp, pixel_steps, slerp
 
 
 @pytest.mark.parametrize("path", [slerp, lerp])
-def test_a_walk_from_z_to_z_stands_still(path) -> None:  # type: ignore[no-untyped-def]
+def test_a_walk_from_z_to_itself_is_constant(path) -> None:  # type: ignore[no-untyped-def]
     z = torch.randn(128, generator=torch.Generator().manual_seed(0))
     assert torch.equal(path(z, z, 7), z.expand(7, -1))
 
@@ -42,7 +42,7 @@ def test_slerp_between_opposite_z_is_a_line() -> None:
     assert torch.allclose(slerp(z, -z, 5), lerp(z, -z, 5))
 
 
-def test_a_jump_shows_and_an_even_walk_does_not() -> None:
+def test_the_largest_step_reveals_a_jump() -> None:
     even = np.arange(0, 50, 10, dtype=np.uint8)[:, None, None, None].repeat(12, axis=3)
     jump = np.repeat(np.array([10, 210], dtype=np.uint8), [3, 2])[:, None, None, None]
     assert np.array_equal(pixel_steps(even), [10, 10, 10, 10])

@@ -40,7 +40,7 @@ def test_ms_ssim_multiplies_the_scales_by_their_weights() -> None:
 
 
 @pytest.mark.parametrize(("size", "scales"), [(11, 1), (16, 1), (32, 2), (64, 3), (128, 4), (176, 5), (512, 5)])
-def test_scales_that_fit(size: int, scales: int) -> None:
+def test_small_images_have_fewer_scales(size: int, scales: int) -> None:
     weights = metrics.ms_ssim_weights(size)
     assert len(weights) == scales
     assert sum(weights) == pytest.approx(1)
@@ -54,7 +54,7 @@ def test_ms_ssim_of_equal_images_is_1_and_falls_with_noise() -> None:
     assert metrics.ms_ssim(x, -x).max() < 0.05  # correlated negatively counts as 0
 
 
-def test_ms_ssim_has_gradients_even_at_its_least() -> None:
+def test_ms_ssim_has_finite_gradients_at_its_minimum() -> None:
     x = noise(2, 32).requires_grad_()
     metrics.ms_ssim(x, -x.detach()).sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
@@ -83,7 +83,7 @@ def test_frechet_distance_stays_real_with_few_rows() -> None:
     assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
 
 
-def test_kernel_distance_is_the_brute_force_formula() -> None:
+def test_kernel_distance_equals_brute_force() -> None:
     a, b = RNG.standard_normal((2, 5, 3))
     scale = np.mean([x @ x for x in a])
 
@@ -121,7 +121,7 @@ def test_precision_reaches_to_the_kth_neighbour() -> None:
     assert metrics.precision_recall(real, fake, k=1)[0] == 0
 
 
-def test_nearest_is_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_equals_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_ROWS", 3)
     a, b = RNG.standard_normal((10, 4)), RNG.standard_normal((7, 4))
     table = np.linalg.norm(a[:, None] - b, axis=2)
@@ -139,7 +139,7 @@ def test_sliced_wasserstein_of_a_shift_is_its_mean_projection() -> None:
     assert metrics.sliced_wasserstein(a, a[::-1] + shift) == pytest.approx(mean, rel=0.1)
 
 
-def test_swd_names_its_levels_and_finds_where_texture_is_missing() -> None:
+def test_swd_finds_the_level_where_texture_is_missing() -> None:
     sharp = images(16, 64, 0)
     assert metrics.swd(sharp, sharp) == {64: 0, 32: 0, 16: 0}
     assert list(metrics.swd(sharp[:, :16, :16], sharp[:, :16, :16])) == [16]
@@ -150,23 +150,23 @@ def test_swd_names_its_levels_and_finds_where_texture_is_missing() -> None:
     assert found[16] < baseline[16]
 
 
-def test_swd_is_blind_to_a_tint_as_its_source() -> None:
+def test_swd_ignores_a_tint() -> None:
     dark = images(4, 16, 0) // 2
     assert metrics.swd(dark, dark + 100)[16] == pytest.approx(0, abs=1e-5)
     flat = np.full((4, 16, 16, 3), 7, dtype=np.uint8)
     assert metrics.swd(flat, flat + 1) == {16: 0}
 
 
-def test_swd_wants_as_many_of_one_size() -> None:
+def test_swd_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="equal shapes"):
         metrics.swd(images(4, 16, 0), images(5, 16, 0))
 
 
-def test_the_pyramid_adds_up_again() -> None:
+def test_the_pyramid_sums_to_the_image() -> None:
     import cv2
 
     faces = images(2, 64, 0)
-    *fine, total = metrics._pyramid(faces)
+    *fine, total = metrics.laplacian_pyramid(faces)
     for level in reversed(fine):
         total = level + np.stack([cv2.pyrUp(image) for image in total])
     assert np.allclose(total, faces, atol=1e-3)

@@ -194,7 +194,7 @@ def test_a_shift_moves_pixels_and_fills_in_black() -> None:
     assert torch.equal(moved[1], images[1])
     moved.sum().backward()
     assert images.grad is not None
-    assert images.grad[0].sum() == 3 * 4 * 5  # what was moved out has no share
+    assert images.grad[0].sum() == 3 * 4 * 5  # pixels moved out get no gradient
 
 
 def test_shifts_reach_both_bounds() -> None:
@@ -219,7 +219,7 @@ def test_an_invalid_training_config_is_refused(values: dict[str, object]) -> Non
 def test_network_settings_of_another_version_are_refused() -> None:
     with pytest.raises(ConfigError, match="dropout"):
         network_config({"dropout": 0.5})
-    assert network_config({"size": 32}) == NetworkConfig(size=32, upsample="transposed")  # an older file says less
+    assert network_config({"size": 32}) == NetworkConfig(size=32, upsample="transposed")  # older files lack settings
 
 
 def test_an_absent_device_is_an_error() -> None:

@@ -51,7 +51,7 @@ def faces() -> NDArray[np.uint8]:
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small only wait for each other
+    torch.set_num_threads(1)  # more are slower for networks this small
     yield
     torch.set_num_threads(threads)
 
@@ -72,7 +72,7 @@ def test_a_run_writes_settings_log_grids_and_checkpoint(tmp_path: Path, faces: N
 
 
 def test_the_generator_learns(tmp_path: Path) -> None:
-    """All training images are one grey: G must come nearer to it."""
+    """All training images are the same grey, which G must approach."""
     faces = np.full((16, 16, 16, 3), 200, dtype=np.uint8)
     config = replace(CONFIG, kimg=1.6, lr=2e-3, lr_end=2e-3, ema_kimg=0.05, sample_kimg=1.6)
     finish(train(config, faces, tmp_path, CPU), tmp_path)
@@ -81,7 +81,7 @@ def test_the_generator_learns(tmp_path: Path) -> None:
         for path in (tmp_path / "reals.png", tmp_path / "samples" / "0000001600.png")
     ]
     assert means[0] == 200
-    assert abs(means[1] - 200) < 30  # it begins at 127
+    assert abs(means[1] - 200) < 30  # 127 at the start
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -103,6 +103,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArra
     ]
     assert [line[0] for line in logs[0]] == [line[0] for line in logs[1]]
     assert logs[0][-1] == logs[1][-1]
+
+
+def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
+    next(train(CONFIG, faces, tmp_path, CPU))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_only_the_length_of_a_run_may_change(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
@@ -209,7 +215,7 @@ def test_the_average_of_g_has_the_given_half_life() -> None:
             mean.fill_(1.0)
             value.zero_()
     for _ in range(10):  # 100 images
-        update_average(average, G, 0.1, images=100_000, a_step=10)
+        update_average(average, G, 0.1, images=100_000, step_images=10)
     assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
 
 
@@ -261,7 +267,7 @@ def test_a_run_starts_from_weights(tmp_path: Path, faces: NDArray[np.uint8], sma
 def test_a_collapsed_run_stops_with_an_error(
     tmp_path: Path, faces: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A G that makes one image whatever z is."""
+    """G ignores z."""
     monkeypatch.setattr(dcgan.train, "_GRACE_KIMG", 0.02)
     forward = Generator.forward
     monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))

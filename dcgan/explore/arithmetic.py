@@ -89,7 +89,7 @@ def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, 
         DatasetError: too few of the samples are faces.
         LandmarkModelError: dlib or its landmark file is absent or broken.
     """
-    return _directions(_draw(weights, count, seed))
+    return _directions(draw_samples(weights, count, seed))
 
 
 def arithmetic(
@@ -111,26 +111,26 @@ def arithmetic(
     """
     _check_lists(lists, count)
     yield Progress("samples", 0, 1)
-    drawn = _draw(weights, count, seed)
+    drawn = draw_samples(weights, count, seed)
     rng = np.random.default_rng(seed)
     ways = _directions(drawn)
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     numbers: dict[str, Any] = {"samples": count, "faces": int(drawn.found.sum()), "arithmetic": {}}
     for index, label in enumerate(labels):
         yield Progress("arithmetic", index, len(labels))
-        low, high = _ends(drawn.values[label])
-        trials = [_Trial(rng.choice(high, 3, False), *rng.choice(low, (2, 3), False)) for _ in range(_TRIALS)]
+        low, high = extremes(drawn.values[label])
+        trials = [Trial(rng.choice(high, 3, False), *rng.choice(low, (2, 3), False)) for _ in range(_TRIALS)]
         rows += _figure(weights, drawn, label, trials[0], rng)
         numbers["arithmetic"][label] = _score(weights, drawn, label, trials, rng)
     for label, sides in lists.items():
-        trial = _Trial(np.array(sides["with"]), *np.array_split(sides["without"], 2))
+        trial = Trial(np.array(sides["with"]), *np.array_split(sides["without"], 2))
         rows += _figure(weights, drawn, label, trial, rng)
         apart = drawn.z[list(sides["with"])].mean(dim=0) - drawn.z[list(sides["without"])].mean(dim=0)
         ways[label] = apart / apart.norm()
     yield Progress("sweeps", 0, 1)
     fresh = sample_z(_FRESH, weights.generator.config, torch.Generator().manual_seed(seed + 1))
     swept = {label: ways[label] for label in [*labels, *lists]}
-    numbers["change_per_unit_in_stds"] = _responses(weights, drawn, swept, fresh)
+    numbers["change_per_unit_in_stds"] = label_changes(weights, drawn, swept, fresh)
     yield Progress("turn", 0, 1)
     turned, numbers["turn"] = _turn(weights, drawn, fresh)
     yield {
@@ -142,7 +142,7 @@ def arithmetic(
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Samples:
     """Samples: z (N, nz), faces uint8 (N, S, S, 3), values of the labels (N,), and whether dlib finds a face (N,)."""
 
     z: Tensor
@@ -151,7 +151,7 @@ class _Drawn:
     found: NDArray[np.bool_]
 
 
-class _Trial(NamedTuple):
+class Trial(NamedTuple):
     """The numbers of the samples whose means are combined as a - b + c."""
 
     a: NDArray[np.int64]
@@ -159,7 +159,7 @@ class _Trial(NamedTuple):
     c: NDArray[np.int64]
 
 
-def _draw(weights: Weights, count: int, seed: int) -> _Drawn:
+def draw_samples(weights: Weights, count: int, seed: int) -> Samples:
     z = sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
     faces = generate(weights.generator, z)
     values = measure(faces)
@@ -169,10 +169,10 @@ def _draw(weights: Weights, count: int, seed: int) -> _Drawn:
             f"dlib finds a face in {found.sum()} of {count} samples; expected at least {_LEAST_FACES}. Draw more "
             "samples, or use weights that generate faces"
         )
-    return _Drawn(z, faces, values, found)
+    return Samples(z, faces, values, found)
 
 
-def _directions(drawn: _Drawn) -> dict[str, Tensor]:
+def _directions(drawn: Samples) -> dict[str, Tensor]:
     """The direction of each label, orthogonal to those of the others, so that an open mouth is not also a smile."""
     ways = torch.stack([direction(drawn.z, values) for values in drawn.values.values()])
     found = {}
@@ -205,14 +205,14 @@ def _measure_one(face: NDArray[np.uint8]) -> list[float]:
     ]
 
 
-def _ends(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def extremes(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The rows with the lowest and the highest values of a label."""
     order = values.argsort()[: np.isfinite(values).sum()]  # NaN are sorted last
     few = max(6, round(_END * len(order)))
     return order[:few], order[-few:]
 
 
-def _combine(z: Tensor, trial: _Trial) -> Tensor:
+def _combine(z: Tensor, trial: Trial) -> Tensor:
     a, b, c = (z[rows].mean(dim=0) for rows in trial)
     return a - b + c
 
@@ -223,13 +223,13 @@ def _varied(z: Tensor, rng: np.random.Generator) -> Tensor:
     return z + torch.from_numpy(noise).float()
 
 
-def _in_pixels(faces: NDArray[np.uint8], trial: _Trial) -> NDArray[np.uint8]:
+def pixel_arithmetic(faces: NDArray[np.uint8], trial: Trial) -> NDArray[np.uint8]:
     a, b, c = (faces[rows].mean(axis=0) for rows in trial)
     return (a - b + c).round().clip(0, 255).astype(np.uint8)[None]
 
 
 def _figure(
-    weights: Weights, drawn: _Drawn, label: str, trial: _Trial, rng: np.random.Generator
+    weights: Weights, drawn: Samples, label: str, trial: Trial, rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.uint8]]]:
     """Rows of the faces that are combined, each followed by the face of their mean z, and of the results."""
 
@@ -241,16 +241,12 @@ def _figure(
         ("- without, mean", terms(trial.b)),
         ("+ others, mean", terms(trial.c)),
         ("= and noise", generate(weights.generator, _varied(_combine(drawn.z, trial), rng))),
-        ("= of pixels", _in_pixels(drawn.faces, trial)),
+        ("= of pixels", pixel_arithmetic(drawn.faces, trial)),
     ]
 
 
 def _score(
-    weights: Weights,
-    drawn: _Drawn,
-    label: str,
-    trials: list[_Trial],
-    rng: np.random.Generator,
+    weights: Weights, drawn: Samples, label: str, trials: list[Trial], rng: np.random.Generator
 ) -> dict[str, float]:
     """Share of the results in which dlib finds a face, and share whose label is above the median of the samples."""
     middle = np.nanmedian(drawn.values[label])
@@ -258,7 +254,7 @@ def _score(
     z += [torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])]
     results = {
         "z": generate(weights.generator, z[0]),
-        "pixels": np.concatenate([_in_pixels(drawn.faces, trial) for trial in trials]),
+        "pixels": np.concatenate([pixel_arithmetic(drawn.faces, trial) for trial in trials]),
         "c_alone": generate(weights.generator, z[1]),
     }
     scores = {}
@@ -269,8 +265,8 @@ def _score(
     return scores
 
 
-def _responses(
-    weights: Weights, drawn: _Drawn, ways: Mapping[str, Tensor], fresh: Tensor
+def label_changes(
+    weights: Weights, drawn: Samples, ways: Mapping[str, Tensor], fresh: Tensor
 ) -> dict[str, dict[str, float]]:
     """Change of each label, in its standard deviations over the samples, per unit along each direction."""
     found = {}
@@ -293,7 +289,7 @@ def _sweeps(weights: Weights, ways: Mapping[str, Tensor], starts: Tensor) -> NDA
     return sheet(rows, [f"{amount:+d}" if amount else "0" for amount in _SWEEP])
 
 
-def _turn(weights: Weights, drawn: _Drawn, fresh: Tensor) -> tuple[NDArray[np.uint8], dict[str, float]]:
+def _turn(weights: Weights, drawn: Samples, fresh: Tensor) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """Add the paper's turn vector, from four faces that look left to four that look right, to random samples."""
     values = drawn.values["turn right"]
     order = values.argsort()[: drawn.found.sum()]
@@ -322,7 +318,6 @@ def _check_lists(lists: Lists, count: int) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     parser.add_argument(
         "--label", action="append", help=f"measured label, may be repeated: {', '.join(LABELS)} (default: all)"
     )
@@ -333,11 +328,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help='JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers '
         "of samples of this seed (default: none)",
     )
-    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples (default: %(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     labels = arguments.label or LABELS
     check_labels(labels)
     try:

@@ -135,7 +135,7 @@ def duplicates(
     yield Progress("compare", 0, 1)
     known = _Known(crops, codes(network, crops), _grey(faces))
     pairs = _matches(network, faces, known)
-    groups = _groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
+    groups = connected_groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
     numbers: dict[str, Any] = {
         "images": len(faces),
         "groups": [[names[index] for index in group] for group in groups],
@@ -197,7 +197,7 @@ def _standardised(rows: Tensor) -> Tensor:
     return rows / rows.std(dim=1, keepdim=True, correction=0).clamp(min=1e-6)
 
 
-def _groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
+def connected_groups(pairs: NDArray[np.int64], count: int) -> list[list[int]]:
     """Groups of images connected by pairs (P, 2), the largest first, without single images."""
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     _, label = connected_components(links, directed=False)
@@ -225,12 +225,7 @@ KINDS = ("shift 1 px", "shift 2 px", "jpeg", "brighter", "mirrored")
 
 
 def _planted(
-    network: Autoencoder,
-    known: _Known,
-    faces: NDArray[np.uint8],
-    pairs: NDArray[np.int64],
-    count: int,
-    seed: int,
+    network: Autoencoder, known: _Known, faces: NDArray[np.uint8], pairs: NDArray[np.int64], count: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """For each kind of copy, the share whose original is found, and the share taken for another image."""
     chosen = np.random.default_rng(seed).permutation(len(faces))[:count]
@@ -247,23 +242,14 @@ def _planted(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
+    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels")
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder")
     parser.add_argument(
-        "--size", type=at_least(16), default=64, help="side of the crops in pixels (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--planted",
-        type=at_least(0),
-        default=0,
-        help="number of altered copies of each kind, to measure the recall (default: %(default)s)",
+        "--planted", type=at_least(0), default=0, help="number of altered copies of each kind, to measure the recall"
     )
 
 
 def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     names, faces = load_named_faces(arguments.faces, arguments.size, say)
     return duplicates(names, faces, arguments.epochs, arguments.planted, arguments.seed)

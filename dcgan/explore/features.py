@@ -166,18 +166,14 @@ def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[i
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     add_labelled(parser)
     parser.add_argument(
         "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="labels per class (default: 2 10 50)"
     )
-    parser.add_argument(
-        "--draws", type=at_least(1), default=5, help="random draws of these labels (default: %(default)s)"
-    )
+    parser.add_argument("--draws", type=at_least(1), default=5, help="random draws of these labels")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     size = weights.discriminator.config.size
     data = load_labelled(arguments.data, arguments.root, size, arguments.most, arguments.seed)
     return compare_features(weights, data, arguments.labels, arguments.draws, arguments.seed)

@@ -137,7 +137,7 @@ def forget(
     if box is None:
         tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
     else:
-        tied = tied_maps(*_places(maps, box, rng))
+        tied = tied_maps(*sample_activations(maps, box, rng))
     numbers: dict[str, Any] = {"label": label, "threshold": middle, "layer": layer, "maps": maps.shape[1]}
     numbers |= {"tied_maps": tied, "dropped": []}
     shuffled = rng.permutation(maps.shape[1]).tolist()
@@ -174,7 +174,9 @@ def _before(layer: int) -> list[Any]:
     return [torch.zeros_like] * layer
 
 
-def _places(maps: Tensor, box: Box, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def sample_activations(
+    maps: Tensor, box: Box, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sample activations of maps (N, C, H, W), equally often inside and outside the box."""
     side = maps.shape[2]
     left, top, right, bottom = (round(share * side) for share in box)
@@ -197,10 +199,7 @@ def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
-    parser.add_argument(
-        "--label", default="mouth open", help=f"measured label: {', '.join(LABELS)} (default: %(default)s)"
-    )
+    parser.add_argument("--label", default="mouth open", help=f"measured label: {', '.join(LABELS)}")
     parser.add_argument(
         "--box",
         type=float,
@@ -208,12 +207,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
         help="box whose content to remove, in shares of the image's side (default: remove the label)",
     )
-    parser.add_argument(
-        "--layer",
-        type=int,
-        default=0,
-        help="hidden layer of G, 0 for the first, -1 for the last (default: %(default)s)",
-    )
+    parser.add_argument("--layer", type=int, default=0, help="hidden layer of G, 0 for the first, -1 for the last")
     parser.add_argument(
         "--drop",
         type=at_least(1),
@@ -221,13 +215,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[64, 1000],
         help="numbers of maps to drop, at most all tied ones (default: 64 1000)",
     )
-    parser.add_argument(
-        "--count", type=at_least(2), default=500, help="samples for the regression (default: %(default)s)"
-    )
+    parser.add_argument("--count", type=at_least(2), default=500, help="samples for the regression")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     box = tuple(arguments.box) if arguments.box else None
     check_labels([arguments.label])
     return forget(weights, arguments.label, box, arguments.layer, arguments.drop, arguments.count, arguments.seed)

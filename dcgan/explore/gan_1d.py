@@ -18,8 +18,8 @@ from dcgan.sampling import Progress
 
 # Mixture of normal distributions: weight, mean and standard deviation of each.
 _MIXTURE = ((0.6, -1.5, 0.5), (0.4, 1.5, 0.4))
-_BINS = np.linspace(-5, 5, 201)
-_GRID = (_BINS[1:] + _BINS[:-1]) / 2
+BINS = np.linspace(-5, 5, 201)
+GRID = (BINS[1:] + BINS[:-1]) / 2
 _UNITS, _BATCH, _MANY, _EARLY = 32, 512, 100_000, 300
 _LR, _BETAS = 3e-3, (0.5, 0.999)
 _SEEN = 1e-3  # least density at which the optimal D is plotted
@@ -176,7 +176,7 @@ def _z(count: int, generator: torch.Generator) -> Tensor:
     return torch.empty(count, 1).uniform_(-1, 1, generator=generator)
 
 
-def _real(count: int, generator: torch.Generator) -> Tensor:
+def sample_data(count: int, generator: torch.Generator) -> Tensor:
     weights, means, spreads = (torch.tensor(column) for column in zip(*_MIXTURE, strict=True))
     which = torch.multinomial(weights, count, replacement=True, generator=generator)
     return (means[which] + spreads[which] * torch.randn(count, generator=generator))[:, None]
@@ -186,7 +186,7 @@ def _step_d(G: nn.Module, D: nn.Module, adam: torch.optim.Optimizer, generator: 
     with torch.no_grad():
         fake = G(_z(_BATCH, generator))
     adam.zero_grad()
-    LOSSES["minimax"].d(D(_real(_BATCH, generator)), D(fake)).backward()
+    LOSSES["minimax"].d(D(sample_data(_BATCH, generator)), D(fake)).backward()
     adam.step()
 
 
@@ -199,15 +199,15 @@ def _gradient(objective: str, G: nn.Module, D: nn.Module, generator: torch.Gener
 def _look(trace: Trace, step: int, G: nn.Module, D: nn.Module, generator: torch.Generator, keep: bool) -> None:
     with torch.no_grad():
         fake = G(_z(_MANY, generator))
-        real = _real(_MANY, generator)
+        real = sample_data(_MANY, generator)
         loss = float(LOSSES["minimax"].d(D(real), D(fake)))
-        d = torch.sigmoid(D(torch.from_numpy(_GRID).float()[:, None]))[:, 0].double().numpy()
+        d = torch.sigmoid(D(torch.from_numpy(GRID).float()[:, None]))[:, 0].double().numpy()
         lines = G(torch.linspace(-1, 1, 25)[:, None])[:, 0].double().numpy()
-    p = mixture_density(_GRID)
-    q = np.histogram(fake.numpy(), _BINS)[0] / (_MANY * (_BINS[1] - _BINS[0]))
+    p = mixture_density(GRID)
+    q = np.histogram(fake.numpy(), BINS)[0] / (_MANY * (BINS[1] - BINS[0]))
     trace.steps.append(step)
     trace.loss_d.append(loss)
-    trace.least_loss_d.append(least_d_loss(p, q, float(_BINS[1] - _BINS[0])))
+    trace.least_loss_d.append(least_d_loss(p, q, float(BINS[1] - BINS[0])))
     trace.gap.append(float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)))
     for objective in OBJECTIVES:
         trace.gradients[objective].append(_gradient(objective, G, D, generator))
@@ -242,13 +242,13 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
     figure = Figure(figsize=(3 * len(moments), 6.4), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(3, 2.4))
     upper, lower = parts
-    p = mixture_density(_GRID)
+    p = mixture_density(GRID)
     for axes, (step, (q, d, lines)) in zip(upper.subplots(1, len(moments), sharey=True), moments.items(), strict=True):
-        axes.plot(_GRID, p, "k:", label="data p")
-        axes.plot(_GRID, q, "g", label="samples q")
-        axes.plot(_GRID, d, "b--", label="D")
+        axes.plot(GRID, p, "k:", label="data p")
+        axes.plot(GRID, q, "g", label="samples q")
+        axes.plot(GRID, d, "b--", label="D")
         best = np.where(p + q > _SEEN, optimal_d(p, q), np.nan)
-        axes.plot(_GRID, best, "b", alpha=0.25, linewidth=3, label="p / (p + q)")
+        axes.plot(GRID, best, "b", alpha=0.25, linewidth=3, label="p / (p + q)")
         for z, x in zip(np.linspace(-3, 3, len(lines)), lines, strict=True):
             axes.plot([z, x], [-0.5, -0.1], "k", linewidth=0.4)
         axes.axhline(-0.5, color="k", linewidth=0.6)
@@ -275,15 +275,9 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
-    parser.add_argument(
-        "--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--d-steps", type=at_least(1), default=3, help="steps of D per step of G (default: %(default)s)"
-    )
+    parser.add_argument("--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives")
+    parser.add_argument("--d-steps", type=at_least(1), default=3, help="steps of D per step of G")
 
 
 def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     return gan_1d(arguments.steps, arguments.d_steps, arguments.seed)

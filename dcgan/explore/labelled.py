@@ -134,14 +134,9 @@ def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def add_labelled(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `load_labelled`."""
     parser.add_argument(
-        "--data",
-        default="digits",
-        help="digits, cifar10, svhn, or a folder with one sub-folder per class (default: %(default)s)",
+        "--data", default="digits", help="digits, cifar10, svhn, or a folder with one sub-folder per class"
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder that contains the files of cifar10 or svhn")
     parser.add_argument(
-        "--most",
-        type=at_least(2),
-        default=2000,
-        help="largest number of training images, and of test images (default: %(default)s)",
+        "--most", type=at_least(2), default=2000, help="largest number of training images, and of test images"
     )

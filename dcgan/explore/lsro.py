@@ -15,7 +15,7 @@ from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labe
 from dcgan.sampling import Progress, generate, sample_z
 
 UNLABELLED = -1
-_REAL, _FAKE = 32, 16  # images per batch
+REAL_BATCH, FAKE_BATCH = 32, 16  # images per batch
 _LR = 1e-3
 
 
@@ -64,7 +64,7 @@ def lsro(
     for run, rows in enumerate(chosen):
         for kind in found:
             yield Progress(f"train {kind} samples", run, runs)
-            network = _train(real[rows], labels[rows], fake if kind == "with" else None, steps, seed + run)
+            network = train_classifier(real[rows], labels[rows], fake if kind == "with" else None, steps, seed + run)
             with torch.inference_mode():
                 right = network(real[test]).argmax(dim=1) == labels[test]
             found[kind].append(float(right.float().mean()))
@@ -76,7 +76,7 @@ def lsro(
     yield {"lsro.png": _draw(found), "lsro.json": {"accuracy": numbers, "tested": int(test.sum())}}
 
 
-def _train(real: Tensor, labels: Tensor, fake: Tensor | None, steps: int, seed: int) -> nn.Module:
+def train_classifier(real: Tensor, labels: Tensor, fake: Tensor | None, steps: int, seed: int) -> nn.Module:
     """Train a small convolutional classifier and return it in eval mode."""
     # Two generators, so that the order of the real images does not depend on samples.
     order, extra = (torch.Generator().manual_seed(2 * seed + stream) for stream in (0, 1))
@@ -88,11 +88,11 @@ def _train(real: Tensor, labels: Tensor, fake: Tensor | None, steps: int, seed: 
         network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (REDUCED_PX // 8) ** 2, int(labels.max()) + 1))
     adam = torch.optim.Adam(network.parameters(), _LR)
     for _ in range(steps):
-        rows = torch.randint(len(real), (_REAL,), generator=order)
+        rows = torch.randint(len(real), (REAL_BATCH,), generator=order)
         images, targets = real[rows], labels[rows]
         if fake is not None:
-            images = torch.cat([images, fake[torch.randint(len(fake), (_FAKE,), generator=extra)]])
-            targets = torch.cat([targets, torch.full((_FAKE,), UNLABELLED)])
+            images = torch.cat([images, fake[torch.randint(len(fake), (FAKE_BATCH,), generator=extra)]])
+            targets = torch.cat([targets, torch.full((FAKE_BATCH,), UNLABELLED)])
         adam.zero_grad()
         lsro_loss(network(images), targets).backward()
         adam.step()
@@ -114,7 +114,6 @@ def _draw(found: dict[str, list[float]]) -> NDArray[np.uint8]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     add_labelled(parser)
     for flag, default, text in (
         ("--labels", 20, "labels per class"),
@@ -122,10 +121,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("--steps", 300, "training steps"),
         ("--runs", 5, "repetitions, for mean and standard deviation"),
     ):
-        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text} (default: %(default)s)")
+        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text}")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     data = load_labelled(arguments.data, arguments.root, weights.generator.config.size, arguments.most, arguments.seed)
     return lsro(weights, data, arguments.labels, arguments.samples, arguments.steps, arguments.runs, arguments.seed)

@@ -92,18 +92,16 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     parser.add_argument("faces", type=Path, help="folder of the faces that G was trained on")
-    parser.add_argument("--count", type=at_least(1), default=10, help="number of samples (default: %(default)s)")
+    parser.add_argument("--count", type=at_least(1), default=10, help="number of samples")
     parser.add_argument(
         "--described",
         type=at_least(5),
         default=5000,
-        help="largest number of training faces to compare by face embedding (default: %(default)s)",
+        help="largest number of training faces to compare by face embedding",
     )
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     training = load_faces(arguments.faces, weights.generator.config.size, say)
     return neighbours(weights, training, arguments.count, arguments.described, arguments.seed)

@@ -14,6 +14,21 @@ from align.cli import add_flags, at_least, refuse_existing, show_progress
 _NO_SETTINGS = ("command", "config", "handler", "out", "overwrite", "run")
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Keeps line breaks and appends the default to the help of each option."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(fill(line, width, indent) for line in text.splitlines())
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        stated = "default:" in text or default == argparse.SUPPRESS or default is False
+        if stated or action.required or not action.option_strings:
+            return text
+        return f"{text} (default: {'none' if default is None else '%(default)s'})"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment.
@@ -115,12 +130,11 @@ def add_explore(commands: Any) -> None:
             help=text,
             description=f"{text[0].upper()}{text[1:]}. Writes {', '.join(experiment.files)}.",
             epilog=f"example: python -m dcgan explore {name} {experiment.example}",
+            formatter_class=HelpFormatter,
         )
         parser.experiment = name
         parser.add_argument("--out", type=Path, required=True, help="folder for the output files")
-        parser.add_argument(
-            "--seed", type=at_least(0), default=0, help="seed of all random choices (default: %(default)s)"
-        )
+        parser.add_argument("--seed", type=at_least(0), default=0, help="seed of all random choices")
         parser.add_argument("--overwrite", action="store_true", help="replace existing files")
         if experiment.weights:
             add_flags(parser, "--weights", "--config", "--device")

@@ -111,7 +111,7 @@ def saliency(
             gradient = guided_gradient(network, images, partial(_strongest, network, layer, index))
             gradients.append(gradient)
             rows.append((f"{name} {index}", np.concatenate([faces[best], _shown(gradient)])))
-        numbers[name] = {"filters": varying} | _where(torch.cat(gradients))
+        numbers[name] = {"filters": varying} | gradient_shares(torch.cat(gradients))
     columns = [f"{kind} {rank + 1}" for kind in ("face", "seen") for rank in range(min(_SHOWN, len(faces)))]
     yield {"saliency.png": sheet(rows, columns), "saliency.json": numbers}
 
@@ -126,7 +126,7 @@ def _shown(gradients: Tensor) -> NDArray[np.uint8]:
     return (gradients / scale * 127 + 128).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _where(gradients: Tensor) -> dict[str, float]:
+def gradient_shares(gradients: Tensor) -> dict[str, float]:
     """Share of the squared gradients in the strongest pixels, and on eyes, nose and mouth."""
     energy = gradients.square().sum(dim=1)  # (N, S, S)
     side = energy.shape[1]
@@ -141,15 +141,13 @@ def _where(gradients: Tensor) -> dict[str, float]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
     add = parser.add_argument
     add("--faces", type=Path, help="folder of aligned faces (default: generated faces)")
-    add("--count", type=at_least(2), default=500, help="number of generated faces (default: %(default)s)")
-    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last (default: %(default)s)")
-    add("--filters", type=at_least(1), default=6, help="number of filters to show (default: %(default)s)")
+    add("--count", type=at_least(2), default=500, help="number of generated faces")
+    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last")
+    add("--filters", type=at_least(1), default=6, help="number of filters to show")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     faces = load_faces(arguments.faces, weights.discriminator.config.size, say) if arguments.faces else None
     return saliency(weights, faces, arguments.layer, arguments.filters, arguments.count, arguments.seed)

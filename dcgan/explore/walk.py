@@ -97,13 +97,9 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the experiment's own flags."""
-    parser.add_argument("--pairs", type=at_least(1), default=8, help="number of walks (default: %(default)s)")
-    parser.add_argument(
-        "--steps", type=at_least(3), default=16, help="images per walk, both ends included (default: %(default)s)"
-    )
+    parser.add_argument("--pairs", type=at_least(1), default=8, help="number of walks")
+    parser.add_argument("--steps", type=at_least(3), default=16, help="images per walk, both ends included")
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    """Run the experiment as the command line has it."""
     return walk(weights, arguments.pairs, arguments.steps, arguments.seed)
