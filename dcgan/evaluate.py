@@ -148,15 +148,7 @@ def evaluate(
 
 @dataclass
 class _Faces:
-    """Faces, uint8 (N, S, S, 3) each, and face embeddings (N, 128) by their names.
-
-    Attributes:
-        reference: validation faces to compare with.
-        other: real faces of the baseline.
-        fake: generated faces.
-        own: more generated faces, to be reconstructed.
-        training: the training set.
-    """
+    """Validation faces, the baseline's, generated ones, more to reconstruct, the training set; embeddings by name."""
 
     reference: NDArray[np.uint8]
     other: NDArray[np.uint8]
