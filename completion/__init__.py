@@ -1,4 +1,4 @@
-"""Fill holes in photos of faces: `FaceCompleter` completes photos in memory, one `Completion` each."""
+"""Fill holes in photos of faces: a `FaceCompleter` turns a photo and a hole into a `Completion`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Completion", "FaceCompleter"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that `import completion` does not wait for torch.
+    # Imported on first use: torch is slow to load.
     if name in __all__:
         from completion import complete
 

@@ -1,4 +1,4 @@
-"""python -m completion: fill holes in photos of faces."""
+"""Command line of completion: `python -m completion`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from align.cli import add_flags, at_least, parse, run_main, shown
 from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
@@ -20,71 +21,106 @@ if TYPE_CHECKING:
     from completion.batch import Result
     from completion.complete import SearchStep
 
-_EXAMPLE = """masks: center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth,
-  alpha (the transparent pixels of the photo), a mask FILE, or a FOLDER of masks named like the photos; white = fill
+_EXAMPLE = """masks:
+  center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth
+  alpha   the transparent pixels of the photo
+  FILE    a mask image; white pixels are filled
+  FOLDER  mask images with the same names as the photos
 
 examples:
   python -m completion --mask center img.png
   python -m completion --mask holes/ photos/ --output done/ --strip --report done.json
   python -m completion --mask mouth --faces all --solver paper group.jpg --output group_done.png
 
-exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 and 143 stopped by a signal"""
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 or 143 stopped by a signal"""
+# Arguments recorded as "settings" in the report.
+_REPORTED = (
+    *("mask", "invert_mask", "faces", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight", "seconds"),
+    *("blend", "seed", "weights", "device"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Create the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m completion",
-        description="Fill holes in photos of faces with what a DCGAN has learnt of faces. Inside the hole the detail "
-        "is that of the weights, 64x64 for a face; every other pixel stays as it is.",
+        description="Fill holes in photos of faces with a DCGAN. The fill has the resolution of the weights, such as "
+        "64x64 pixels per face; pixels outside the hole do not change.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size is an aligned face itself")
-    add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="what to fill, see below")
-    add("--invert-mask", action="store_true", help="black means fill in mask files, opaque with alpha")
-    add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help="whose hole a name means (%(default)s)")
-    where = parser.add_mutually_exclusive_group()
-    place = where.add_argument
-    place("--landmarks", type=Path, metavar="FILE", help="faces.jsonl of python -m align on the photos while whole")
-    place("--box", type=_four, metavar="X,Y,W,H", help="box of an upright face in pixels, from the brows to the chin")
-    place("--eyes", type=_four, metavar="X,Y,X,Y", help="centres of the eyes in pixels, of a face at any angle")
-    add("--output", type=Path, default=Path("completed"), help="folder, or file for a single photo (%(default)s/)")
-    add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help="how to search z (%(default)s)")
-    add("--prior-weight", type=_amount, metavar="W", help="of the loss that asks D (default: the solver's own)")
-    add("--seconds", type=_amount, metavar="S", help="search a photo for so long, then take the best yet (no limit)")
-    add("--candidates", type=at_least(1), default=1, metavar="N", help="write the N best that differ (%(default)s)")
-    add("--blend", choices=BLENDS, default=BLENDS[0], help="how to fit it in (%(default)s)")
-    add_flags(parser, "--weights=auto")
-    add_flags(parser, "--device")
-    add("--seed", type=_seed, default=0, help="of the search and of the random masks (%(default)s)")
-    add("--strip", action="store_true", help="also write photo, hole and completion side by side")
-    add("--history", action="store_true", help="also write a GIF of the search and its losses as JSON lines")
-    add("--jobs", type=at_least(1), default=1, metavar="N", help="photos at a time, a worker for each (%(default)s)")
-    add_flags(parser, "--engine")
-    add("--report", type=Path, metavar="FILE.json", help="write a record per photo, with PSNR if a name made the hole")
-    add_flags(parser, "--config")
-    add("--overwrite", action="store_true", help="replace files that exist (default: of many photos skip those done)")
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="say what became of every photo")
-    volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    add_flags(parser, "--version")
+    _add_input_flags(parser)
+    _add_search_flags(parser)
+    _add_output_flags(parser)
     return parser
+
+
+def _add_input_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size counts as an aligned face")
+    add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
+    add("--invert-mask", action="store_true", help="fill black pixels of mask files, or opaque pixels with alpha")
+    help_faces = "faces that a named mask is placed on (default: %(default)s)"
+    add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help=help_faces)
+    place = parser.add_mutually_exclusive_group().add_argument
+    help_landmarks = "faces.jsonl with the positions of the faces, from python -m align on the photos without holes"
+    place("--landmarks", type=Path, metavar="FILE", help=help_landmarks)
+    place("--box", type=_four, metavar="X,Y,W,H", help="box of an upright face in pixels, from the brows to the chin")
+    place("--eyes", type=_four, metavar="X,Y,X,Y", help="eye centres of a face in pixels; the face may be rotated")
+
+
+def _add_search_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    help_solver = "how to find the latent z (default: %(default)s)"
+    add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help=help_solver)
+    help_prior = "weight of the prior (discriminator) loss (default: set by the solver)"
+    add("--prior-weight", type=_amount, metavar="W", help=help_prior)
+    add("--seconds", type=_amount, metavar="S", help="time limit of the search, in seconds per photo (default: none)")
+    help_candidates = "number of different completions to write (default: %(default)s)"
+    add("--candidates", type=at_least(1), default=1, metavar="N", help=help_candidates)
+    help_blend = "how to blend the fill into the photo (default: %(default)s)"
+    add("--blend", choices=BLENDS, default=BLENDS[0], help=help_blend)
+    add_flags(parser, "--weights=auto", "--device")
+    add("--seed", type=_seed, default=0, help="seed of the search and of random masks (default: %(default)s)")
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    help_output = "output folder, or output file for a single photo (default: %(default)s/)"
+    add("--output", type=Path, default=Path("completed"), help=help_output)
+    add("--strip", action="store_true", help="also write the photo, the hole and the completion side by side")
+    add("--history", action="store_true", help="also write a GIF of the search, and its losses as JSON Lines")
+    add("--jobs", type=at_least(1), default=1, metavar="N", help="number of parallel workers (default: %(default)s)")
+    add_flags(parser, "--engine")
+    add("--report", type=Path, metavar="FILE.json", help="write results per photo as JSON, with PSNR for named masks")
+    add_flags(parser, "--config")
+    help_overwrite = "replace existing files (default: skip completed photos; with a single photo, stop)"
+    add("--overwrite", action="store_true", help=help_overwrite)
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="print details of every photo")
+    volume.add_argument("-q", "--quiet", action="store_true", help="print only errors")
+    add_flags(parser, "--version")
 
 
 def _seed(text: str) -> int:
     seed = int(text)
     if not 0 <= seed < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 0 to 2^63 - 1")
+        raise argparse.ArgumentTypeError(f"{text} is not an integer from 0 to 2^63 - 1")
     return seed
 
 
 def _amount(text: str) -> float:
     amount = float(text)
     if not 0 <= amount < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
     return amount
+
+
+def _four(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(part) for part in text.split(","))
+    if len(numbers) != 4:
+        raise argparse.ArgumentTypeError(f"{text} has {len(numbers)} numbers, expected 4")
+    return numbers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,31 +130,21 @@ def main(argv: list[str] | None = None) -> int:
         The exit code, see --help.
     """
     arguments = parse(build_parser(), argv)
-    # Threads that spin while they wait make the search several times slower on a machine that has other work too.
+    # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stopped = "stopped; what was completed is kept: run the same command again to go on"
+    stopped = "stopped; completed photos are kept; repeat the command to resume"
     return run_main("completion", lambda: _complete(arguments), stopped)
 
 
 def _complete(arguments: argparse.Namespace) -> int:
-    from collections import Counter
     from functools import partial
 
-    from tqdm import tqdm
-
-    from align.errors import PhotoError
-    from align.files import prepare_folder, write_json
-    from completion.batch import Result, complete_folder, complete_photo, plan_outputs, summary
+    from completion.batch import complete_folder, complete_photo, plan_outputs
     from completion.complete import FaceCompleter
-    from completion.holes import MaskError, split_name
 
-    if split_name(arguments.mask) is None and arguments.mask != "alpha" and not Path(arguments.mask).exists():
-        raise MaskError(f"there is no mask named {arguments.mask!r}, nor a file or folder of that name; see --help")
+    _check_mask(arguments.mask)
     root, outputs = plan_outputs(arguments.photos, arguments.output)
-    if arguments.report:
-        prepare_folder(arguments.report.parent)
-        if arguments.report.exists() and not arguments.report.is_file():
-            raise PhotoError(f"the report {arguments.report} is no file; give the name of a file")
+    _check_report(arguments.report)
     load = partial(
         FaceCompleter.load,
         arguments.weights,
@@ -127,23 +153,8 @@ def _complete(arguments: argparse.Namespace) -> int:
         arguments.blend,
         arguments.prior_weight,
     )
-    completer = load()  # tells now of weights that cannot be used
-    options = BatchOptions(
-        mask=arguments.mask,
-        invert_mask=arguments.invert_mask,
-        faces=arguments.faces,
-        landmarks=arguments.landmarks,
-        box=arguments.box,
-        eyes=arguments.eyes,
-        candidates=arguments.candidates,
-        seed=arguments.seed,
-        strip=arguments.strip,
-        history=arguments.history,
-        overwrite=arguments.overwrite,
-        measure=arguments.report is not None,
-        seconds=arguments.seconds,
-    )
-    results: list[Result] = []
+    completer = load()  # unusable weights fail here, before any worker starts
+    options = _options(arguments)
     single = len(outputs) == 1 and not arguments.photos[0].is_dir()
     items: Iterator[SearchStep | Result]
     if single:
@@ -154,50 +165,66 @@ def _complete(arguments: argparse.Namespace) -> int:
         gpu = next(completer.weights[completer.size].generator.parameters()).is_cuda
         start = (lambda: completer) if here else load
         items = complete_folder(start, outputs, root, options, arguments.jobs, arguments.engine, gpu)
-    bar = tqdm(
-        total=None if single else len(outputs), unit="step" if single else "photo", disable=arguments.quiet or None
-    )
+    results: list[Result] = []
     try:
-        with bar:
-            for item in items:
-                if isinstance(item, Result):
-                    results.append(item)
-                    bar.update(not single)
-                    _tell(item, arguments.verbose, arguments.quiet)
-                else:
-                    bar.total = item.faces * (item.steps + 1)
-                    bar.update()
+        _collect(items, results, None if single else len(outputs), arguments)
     finally:
         if arguments.report and results:
-            report = {
-                "settings": _settings(arguments, [weights.sha256 for weights in completer.weights.values()]),
-                "summary": summary(results),
-                "photos": [result.record() for result in results],
-            }
-            write_json(arguments.report, report)
-    count = Counter(result.status for result in results)
+            _write_report(arguments, results, [weights.sha256 for weights in completer.weights.values()])
     if not single and not arguments.quiet:
-        told = [f"{count[status]} {status}" for status in ("completed", "failed", "skipped")]
-        told = told if count["skipped"] else told[:2]
-        words = ", ".join(f"{name} {value:.4g}" for name, value in summary(results).items())
-        print("; means: ".join(filter(None, [", ".join(told), words])), file=sys.stderr)
-    if count["failed"]:
+        _print_summary(results)
+    if any(result.status == "failed" for result in results):
         return 2 if single else 3
     return 0
 
 
-def _four(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(part) for part in text.split(","))
-    if len(numbers) != 4:
-        raise argparse.ArgumentTypeError(f"{text} has {len(numbers)} numbers, expected 4")
-    return numbers
+def _check_mask(mask: str) -> None:
+    from completion.holes import MaskError, split_name
+
+    if split_name(mask) is None and mask != "alpha" and not Path(mask).exists():
+        raise MaskError(f"there is no mask named {mask!r}, nor a file or folder of that name; see --help")
 
 
-def _tell(result: Result, verbose: bool, quiet: bool) -> None:
+def _check_report(report: Path | None) -> None:
+    from align.errors import PhotoError
+    from align.files import prepare_folder
+
+    if report:
+        prepare_folder(report.parent)
+        if report.exists() and not report.is_file():
+            raise PhotoError(f"the report {report} is not a file; choose another path")
+
+
+def _options(arguments: argparse.Namespace) -> BatchOptions:
+    names = {field.name for field in fields(BatchOptions)} - {"measure"}
+    return BatchOptions(**{name: getattr(arguments, name) for name in names}, measure=arguments.report is not None)
+
+
+def _collect(
+    items: Iterator[SearchStep | Result], results: list[Result], total: int | None, arguments: argparse.Namespace
+) -> None:
+    """Append the results to a list, printing each and showing progress: in photos, or in steps if `total` is None."""
+    from tqdm import tqdm
+
+    from completion.batch import Result
+
+    single = total is None
+    with tqdm(total=total, unit="step" if single else "photo", disable=arguments.quiet or None) as bar:
+        for item in items:
+            if isinstance(item, Result):
+                results.append(item)
+                bar.update(not single)
+                _print_result(item, arguments.verbose, arguments.quiet)
+            else:
+                bar.total = item.faces * (item.steps + 1)
+                bar.update()
+
+
+def _print_result(result: Result, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed" or (verbose and result.reason):
-        # The library names options, the command line its flags for them.
+        # Library errors name options; the command line names its flags instead.
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
         tqdm.write(f"{shown(result.photo)}: {reason}", file=sys.stderr)
     for output in result.outputs:
@@ -205,35 +232,38 @@ def _tell(result: Result, verbose: bool, quiet: bool) -> None:
     for note in () if quiet else result.notes:
         tqdm.write(f"{shown(result.photo)}: {note}", file=sys.stderr)
     if verbose and result.figures:
-        words = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
-        tqdm.write(f"{shown(result.photo)}: {words}", file=sys.stderr)
+        tqdm.write(f"{shown(result.photo)}: {_listed(result.figures)}", file=sys.stderr)
 
 
-def _settings(arguments: argparse.Namespace, sha256: list[str]) -> dict[str, Any]:
-    kept = (
-        "mask",
-        "invert_mask",
-        "faces",
-        "landmarks",
-        "box",
-        "eyes",
-        "candidates",
-        "solver",
-        "prior_weight",
-        "seconds",
-        "blend",
-        "seed",
-        "weights",
-        "device",
-    )
-    settings = {name: getattr(arguments, name) for name in kept}
+def _print_summary(results: list[Result]) -> None:
+    from collections import Counter
+
+    from completion.batch import summary
+
+    count = Counter(result.status for result in results)
+    shown_statuses = ("completed", "failed", "skipped")[: 3 if count["skipped"] else 2]
+    counts = ", ".join(f"{count[status]} {status}" for status in shown_statuses)
+    print("; means: ".join(filter(None, [counts, _listed(summary(results))])), file=sys.stderr)
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _write_report(arguments: argparse.Namespace, results: list[Result], sha256: list[str]) -> None:
+    from align.files import write_json
+    from completion.batch import summary
+
+    settings = {name: getattr(arguments, name) for name in _REPORTED}
     settings["landmarks"] = None if arguments.landmarks is None else str(arguments.landmarks)
-    return settings | {"weights_sha256": sha256, "version": VERSION}
+    settings |= {"weights_sha256": sha256, "version": VERSION}
+    photos = [result.record() for result in results]
+    write_json(arguments.report, {"settings": settings, "summary": summary(results), "photos": photos})
 
 
 if __name__ == "__main__":
-    # The names of files are bytes, and some are no UTF-8.
+    # File names are bytes and not always valid UTF-8.
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
-    # As an exception SIGTERM runs every clean-up on its way out.
+    # Turn SIGTERM into an exception, so that cleanup code runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Complete many photos: one result per photo, whatever is wrong with any of them."""
+"""Complete photos in files: one result per photo, even for photos that fail."""
 
 import json
 import math
@@ -31,18 +31,18 @@ from dcgan.metrics import psnr
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one photo.
+    """Result of completing one photo.
 
     Attributes:
-        photo: the file.
-        status: "completed", "failed", or "skipped" for a photo of a folder whose completion exists.
+        photo: the photo's path.
+        status: "completed", "failed", or "skipped" if the output already exists.
         outputs: the files written, the completed photo first.
-        reason: why this run has no completion, for people.
-        notes: what a person should know of a completion.
-        sources: where the pixels of the hole come from, as shares: "face 1", "face 2" and so on, and "surroundings"
-            for what lies outside every face and is filled by a classical method.
-        figures: hole_share, faces, outside_share, context_loss, search_seconds, seconds; with `measure` hole_psnr, psnr
-            (dB) and ssim.
+        reason: why the photo failed or was skipped.
+        notes: remarks on the completion, as sentences without a full stop.
+        sources: origin of the hole's pixels -> share of the hole: "face 1", "face 2" and so on for generated faces;
+            "surroundings" for areas filled by a classical method.
+        figures: hole_share, faces, outside_share, context_loss, search_seconds, seconds; with `measure` also hole_psnr
+            and psnr (dB) and ssim.
     """
 
     photo: Path
@@ -54,7 +54,7 @@ class Result:
     figures: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """For a report: plain JSON; figures that are no finite number (equal images) are null."""
+        """Return the result as plain JSON; infinite figures (of identical images) become null."""
         figures = {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
         outputs = [str(path) for path in self.outputs]
         return asdict(self) | {"photo": str(self.photo), "outputs": outputs, "figures": figures}
@@ -62,11 +62,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Filling:
-    """A photo whose hole was filled in memory.
+    """Result of filling a hole in memory.
 
     Attributes:
-        completion: the pixels.
-        notes: what a person should know of them.
+        completion: the completed photo.
+        notes: as in Result.
         sources: as in Result.
         figures: as in Result, without seconds and the figures of `measure`.
     """
@@ -78,15 +78,15 @@ class Filling:
 
 
 def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path, Path]]:
-    """Which photos there are, and where each completion goes; checks the output folder before any work.
+    """List the photos and the output file of each, and check that the output can be written.
 
     Args:
-        inputs: photos and folders.
-        output: a folder; or, for a single photo, a file by its suffix.
+        inputs: photos and folders of photos.
+        output: a folder; for a single photo also a file, if the path has a suffix.
     Returns:
-        The folder that holds all inputs, and photo -> output.
+        The common parent folder of all inputs, and photo -> output.
     Raises:
-        PhotoError: an input is absent, there are no photos, or the output cannot be used.
+        PhotoError: an input does not exist, there are no photos, or the output cannot be used.
     """
     for path in inputs:
         if not os.path.lexists(path):
@@ -96,12 +96,12 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
     for folder in folders:
         photos |= dict.fromkeys(list_photos(folder, skip=[output]))
     if not photos:
-        raise PhotoError(f"{', '.join(map(str, inputs))}: no photos there; give photos or folders of photos")
+        raise PhotoError(f"found no photos in {', '.join(map(str, inputs))}; give photos or folders of photos")
     root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
     if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
         (photo,) = photos
         if output.suffix.lower() not in WRITABLE:
-            raise PhotoError(f"the output {output} has a suffix that is not written: use one of {', '.join(WRITABLE)}")
+            raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
         if output.exists() and output.samefile(photo):
             raise PhotoError(f"the output {output} is the photo itself; choose another file")
         prepare_folder(output.parent)
@@ -112,7 +112,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path,
 
 
 def _whole(path: Path) -> Path:
-    """From the root on and without "..", which would lead out of the output folder again."""
+    """Make a path absolute and resolve "..", so that outputs stay inside the output folder."""
     return Path(os.path.abspath(path))
 
 
@@ -125,38 +125,38 @@ def complete_folder(
     engine: str = "processes",
     gpu: bool = False,
 ) -> Iterator[Result]:
-    """Complete many photos; those whose completion exists are skipped, so that a second run does what is missing.
+    """Complete many photos; existing outputs are skipped, so an interrupted run can be repeated to resume it.
 
     Args:
-        load: makes the completer, once in each worker.
+        load: creates the completer, called once per worker.
         outputs: photo -> output, see plan_outputs.
-        root: the folder that holds all photos.
-        options: for each of them.
-        jobs: photos at a time.
-        engine: where, see align.workers.
-        gpu: each worker of Ray's gets a GPU.
+        root: common parent folder of the photos.
+        options: options for every photo.
+        jobs: number of workers.
+        engine: where the workers run, see align.workers.
+        gpu: reserve a GPU for each worker of Ray.
     Yields:
-        one result per photo; first those for which there is nothing to do.
+        one Result per photo, those without any work first.
     Raises:
-        WorkerError, EngineError: see align.workers; and what `load` raises.
+        WorkerError, EngineError: see align.workers; also the errors of `load`.
     """
     taken = set(outputs.values())
     tasks = []
     for photo, output in outputs.items():
         meeting = taken.intersection(_files(output, options)[1:])
         if output.exists() and not options.overwrite:
-            yield Result(photo, "skipped", reason="is completed already")
+            yield Result(photo, "skipped", reason="already completed")
         elif meeting:
-            yield Result(photo, "failed", reason=f"{meeting.pop()} is another photo's output; rename one of the photos")
+            yield Result(photo, "failed", reason=f"{meeting.pop()} is the output of another photo; rename one")
         else:
             tasks.append((photo, output))
-    # Files beside a completion that is absent are left from a run that was ended, or from a worker that was killed.
+    # Other files without the completion itself are left over from an interrupted run.
     start = partial(_worker, load, root, replace(options, overwrite=True), jobs)
     yield from spread(start, tasks, jobs, engine, gpu)
 
 
 def summary(results: Sequence[Result]) -> dict[str, float]:
-    """The mean of every figure over the photos that have it; infinite ones (equal images) are left out."""
+    """Average each figure over the photos that have it, ignoring infinite values (of identical images)."""
     names = dict.fromkeys(name for result in results for name in result.figures)
     values = {
         name: [r.figures[name] for r in results if math.isfinite(r.figures.get(name, math.nan))] for name in names
@@ -181,12 +181,12 @@ def _worker(
 def complete_photo(
     completer: FaceCompleter, photo: Path, output: Path, root: Path, options: BatchOptions
 ) -> Iterator[SearchStep | Result]:
-    """Complete one photo; yields the steps of the search, then the Result. Never raises for a fault of the photo's."""
+    """Complete one photo: yield the SearchSteps, then the Result. An unusable photo gives a failed Result."""
     try:
         yield from _complete(completer, photo, output, root, options)
     except (PhotoError, NoFaceError, holes.MaskError) as error:
         yield Result(photo, "failed", reason=str(error))
-    except OSError as error:  # of the pictures of --history; write_photo has its own words
+    except OSError as error:  # from write_animation; write_photo raises PhotoError
         yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
 
 
@@ -198,18 +198,20 @@ def name_hole(
     seed: int = 0,
     faces: Sequence[Alignment] | None = None,
 ) -> tuple[NDArray[np.bool_], Sequence[Alignment]]:
-    """The hole that a mask name means in a photo: bool (H, W), and the faces that it lies on.
+    """Place a named hole on the faces of a photo.
 
     Args:
-        completer: finds the faces.
+        completer: detects the faces.
         pixels: uint8 (H, W, 3).
         mask: a name, see completion.holes.named_hole.
-        every: use all faces, not only the first.
-        seed: for random masks.
+        every: use all faces instead of only the first.
+        seed: seed of random holes.
         faces: the faces to choose from; None to detect them.
+    Returns:
+        The hole, bool (H, W), and the faces it is placed on.
     Raises:
-        MaskError: there is no such mask.
-        NoFaceError: the photo shows no face.
+        MaskError: the hole cannot be created.
+        NoFaceError: no face was found.
     """
     faces = faces or completer.locate(pixels, every)
     faces = faces if every else faces[:1]
@@ -229,10 +231,10 @@ def fill(
     """Fill a hole in memory and describe the result; arguments and errors as in FaceCompleter.complete.
 
     Yields:
-        each SearchStep, then the Filling.
+        the SearchSteps, then the Filling.
     """
     began = time.monotonic()
-    pure, search_seconds = False, 0.0  # a generation, of a face of which nothing is visible
+    pure, search_seconds = False, 0.0  # pure: some face has no visible pixel
     for item in completer.complete(pixels, hole, faces, seed, lowres, candidates, seconds):
         if isinstance(item, Completion):
             completion = item
@@ -242,16 +244,19 @@ def fill(
             pure |= bool(item.hole.all()) and not lowres
     notes = []
     if pure:
-        notes.append("nothing of the face is known: the result is a pure generation")
+        notes.append("a face has no visible pixels and was generated at random")
     if completion.stopped:
-        notes.append(f"the search was stopped after {seconds:g} s: this is the best it had found")
+        notes.append(f"the search was stopped after {seconds:g} s; the best result so far was used")
     if completion.hidden:
-        show = "a face shows" if completion.hidden == 1 else f"{completion.hidden} faces show"
-        notes.append(f"{show} only under the hole; from there the place was taken, and no colour")
+        one = completion.hidden == 1
+        found, its = (
+            ("a face was", "its position was") if one else (f"{completion.hidden} faces were", "their positions were")
+        )
+        notes.append(f"{found} found only in the original photo; {its} used, not the colours")
     sources = {name: float(source.sum() / hole.sum()) for name, source in completion.sources.items()}
     outside = sources.get("surroundings", 0.0)
     if outside:
-        notes.append(f"{outside:.0%} of the hole lie outside every face and are filled from their surroundings")
+        notes.append(f"{outside:.0%} of the hole was filled from the surroundings instead of a generated face")
     figures = {
         "hole_share": float(hole.mean()),
         "faces": len(sources) - ("surroundings" in sources),
@@ -263,15 +268,15 @@ def fill(
 
 
 def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], completion: Completion) -> list[Path]:
-    """Write a completion, its further candidates, and a contact sheet if there are any; `output` last.
+    """Write a completion, and its other candidates with a contact sheet if there are any.
 
     Args:
-        output: file for the best completion; the others are named after it.
-        photo: lends its mode, metadata and the pixels outside the hole.
+        output: file for the best completion, written last; the names of the others derive from it.
+        photo: the original photo; provides the mode, the metadata and the pixels outside the hole.
         hole: bool (H, W).
-        completion: of `photo`.
+        completion: completion of `photo`.
     Returns:
-        the completions, the best first, without the sheet.
+        The files of the completions, the best first, without the contact sheet.
     Raises:
         PhotoError: a file cannot be written.
     """
@@ -281,7 +286,7 @@ def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], compl
     if completion.others:
         sheet = contact_sheet(painted(photo.pixels, hole), hole, [completion.pixels, *completion.others])
         write_photo(output.with_suffix(".candidates.png"), sheet)
-    write_photo(output, completion.pixels, photo, hole)  # last: where it is, everything is
+    write_photo(output, completion.pixels, photo, hole)  # last: its existence marks the photo as done
     return completions
 
 
@@ -298,7 +303,7 @@ def _complete(
     faces: Sequence[Alignment] | None = _given_faces(completer, photo, path, root, options)
     note = None
     if named and options.invert_mask:
-        raise holes.MaskError(f"the mask {options.mask} is a name, and only files and alpha can be inverted")
+        raise holes.MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
     if named:
         every = options.faces == "all"
         hole, faces = name_hole(completer, photo.pixels, options.mask, every, options.seed, faces)
@@ -325,7 +330,7 @@ def _complete(
 
 
 def _files(output: Path, options: BatchOptions) -> list[Path]:
-    """What is written for one photo, the completion first."""
+    """All output files of one photo, the completion first."""
     files = [output, *_candidate_files(output, options.candidates)]
     files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
     files += [output.with_suffix(".strip.png")] if options.strip else []
@@ -334,14 +339,14 @@ def _files(output: Path, options: BatchOptions) -> list[Path]:
 
 
 def _candidate_files(output: Path, candidates: int) -> list[Path]:
-    """Files of the candidates after the first."""
+    """Output files of the candidates after the first."""
     return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
 
 
 def _given_faces(
     completer: FaceCompleter, photo: Photo, path: Path, root: Path, options: BatchOptions
 ) -> list[Alignment] | None:
-    """The faces that the person says there are; None where they are to be looked for."""
+    """Faces from the options eyes, box or landmarks; None if they have to be detected."""
     where = photo.pixels.shape[:2], completer.template, completer.size
     if options.eyes:
         return [locate.align_by_eyes(options.eyes, *where)]
@@ -364,7 +369,7 @@ def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> 
         return holes.read_hole(mask, (height, width), options.invert_mask)
     except PhotoError as error:
         names = ", ".join(HOLES)
-        raise holes.MaskError(f"the mask {mask}: {error}; or give a name: {names}, alpha") from error
+        raise holes.MaskError(f"the mask {mask}: {error}; give another file, or one of {names}, alpha") from error
 
 
 def _write_history(output: Path, progress: Sequence[SearchStep]) -> None:

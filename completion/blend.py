@@ -1,4 +1,4 @@
-"""Put the generated pixels into the hole so that no seam shows; known pixels stay as they are, byte for byte."""
+"""Blend generated pixels into a hole without a visible seam, and classical inpainting; visible pixels never change."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from completion.config import BLENDS
 
 _SIDES = ((0, 1), (0, -1), (1, 0), (-1, 0))
 _CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=np.float32)
-_DIRECT_PX = 60_000  # up to so many pixels a hole is solved exactly, in half a second
-_COARSEST_PX = 5_000  # on the coarsest grid of larger ones
+_DIRECT_PX = 60_000  # largest hole solved directly, in about half a second
+_COARSEST_PX = 5_000  # the same for the coarsest grid of multigrid
 _STEPS, _SMOOTHINGS, _DAMPING = 7, 2, 0.8
-_TINY = 1e-20  # instead of a division by 0 where nothing is missing
-_INPAINT_SIDE_PX = 512
-_INPAINT_RIM_PX = 16  # around a hole, of what it is filled from
-_STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 25_000  # bounds on the picture and on the hole that structure is found for
-_GRAIN_PX = 1.0  # standard deviation of the blur that tells grain from shape
-_GRAIN_WINDOW_PX = 7  # side of the squares in which its strength is measured
+_TINY = 1e-20  # avoids division by 0 for a zero residual
+_INPAINT_SIDE_PX = 512  # larger holes are inpainted at reduced size
+_INPAINT_RIM_PX = 16  # width of the border around a hole that inpainting reads
+_STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 25_000  # limits on side and hole area for `surroundings`
+_GRAIN_PX = 1.0  # standard deviation of the blur that separates grain from image structure
+_GRAIN_WINDOW_PX = 7  # side of the windows in which grain is measured
 
 
 def blend(
@@ -30,17 +30,19 @@ def blend(
     how: str = "poisson",
     ignored: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Fill a hole.
+    """Fill a hole with generated pixels.
 
     Args:
-        photo: uint8 (H, W, 3); not written to, and not read inside the hole.
-        fill: uint8 (H, W, 3), what to fill the hole with; around it, what fits the fill there.
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        fill: uint8 (H, W, 3), the generated pixels; "poisson" also reads the one-pixel rim around the hole.
         hole: bool (H, W), True = fill this.
-        how: "poisson" keeps the fill's gradients and meets the photo's colours at the rim, "alpha" fades from the
-            nearest known colour into the fill over a few pixels, "none" copies.
-        ignored: bool (H, W), pixels beside the hole whose colours it need not meet; None for no such pixels.
+        how: "poisson" keeps the fill's gradients and matches the photo's colours at the rim; "alpha" fades from the
+            nearest visible colour into the fill over a few pixels; "none" copies the fill.
+        ignored: bool (H, W), pixels outside the hole that the fill need not match; None if there are none.
     Returns:
         uint8 (H, W, 3), equal to `photo` outside the hole.
+    Raises:
+        ValueError: `how` is not one of the above.
     """
     if how not in BLENDS:
         raise ValueError(f"the blend is {how!r}, expected one of {', '.join(BLENDS)}")
@@ -48,7 +50,7 @@ def blend(
     ys, xs = np.nonzero(hole)
     if not len(ys):
         return blended
-    # Only the hole and one pixel around it matter.
+    # Only the hole and the one-pixel rim around it matter.
     box = tuple(slice(max(0, axis.min() - 1), axis.max() + 2) for axis in (ys, xs))
     part = hole[box]
     known = ~part if ignored is None else ~(part | ignored[box])
@@ -61,29 +63,29 @@ def blend(
 def _poisson(
     photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Add to the fill what makes it meet the photo at the rim, spread smoothly over the hole (Laplace's equation).
+    """Add a smooth correction, the solution of Laplace's equation, that makes the fill match the photo at the rim.
 
-    With x = fill + c, c the correction, this is argmin || grad x - grad fill ||^2 with x = photo on the known pixels.
-    At the border of the photo there is no neighbour to meet.
+    x = fill + correction minimises || grad x - grad fill ||^2 subject to x = photo on the visible pixels. The border
+    of the photo imposes no condition.
     Source: Yeh et al. 2017, eq. 8; Perez, Gangnet and Blake 2003, "Poisson image editing", eq. 7.
     """
     rim = ndimage.binary_dilation(hole) & known
     regions, _ = ndimage.label(hole)
-    # A region without a rim has nothing to meet.
+    # A region without a rim has no boundary values.
     meets = hole & np.isin(regions, np.unique(regions[hole & ndimage.binary_dilation(rim)]))
-    gap = np.where(rim[..., None], photo.astype(np.float32) - fill, 0)  # what c is at the rim
+    gap = np.where(rim[..., None], photo.astype(np.float32) - fill, 0)  # correction at the rim
     return fill[hole].astype(np.float64) + _membrane(_around(gap) * meets[..., None], rim, meets)[hole]
 
 
 def _membrane(missing: NDArray[np.float32], rim: NDArray[np.bool_], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Solve Laplace's equation in a hole; in a large one by conjugate gradients, each step led by a cycle of multigrid.
+    """Solve Laplace's equation in a hole: directly if it is small, otherwise by multigrid-preconditioned CG.
 
     Args:
-        missing: float32 (H, W, 3), the sum of the values that a pixel meets at the rim; 0 outside the hole.
-        rim: bool (H, W); where neither is it nor the hole, there is no neighbour.
-        hole: bool (H, W); each part of it touches the rim.
+        missing: float32 (H, W, 3), for each pixel the sum of its neighbours' values on the rim; 0 outside the hole.
+        rim: bool (H, W), pixels with given values; pixels in neither `rim` nor `hole` are not neighbours.
+        hole: bool (H, W); each connected part touches the rim.
     Returns:
-        float32 (H, W, 3), 0 outside the hole; off by less than a grey level where the hole is large.
+        float32 (H, W, 3), 0 outside the hole; for a large hole, the error is below one grey level.
     Source: Shewchuk 1994, "An introduction to the conjugate gradient method", B3, with the beta of Polak and Ribiere.
     """
     grid = _Grid(rim, hole, _DIRECT_PX)
@@ -104,12 +106,12 @@ def _membrane(missing: NDArray[np.float32], rim: NDArray[np.bool_], hole: NDArra
 
 
 class _Grid:
-    """Laplace's equation in a hole, on grids of ever half the size.
+    """Multigrid for Laplace's equation in a hole; each level has half the resolution of the one above.
 
     Args:
-        rim: bool (H, W), where the solution is 0; where neither is it nor the hole, there is no neighbour.
-        hole: bool (H, W); each part of it touches the rim.
-        direct_px: a hole of so many pixels is solved exactly.
+        rim: bool (H, W), pixels where the solution is 0; pixels in neither `rim` nor `hole` are not neighbours.
+        hole: bool (H, W); each connected part touches the rim.
+        direct_px: largest hole, in pixels, that is solved directly.
     Source: Briggs, Henson and McCormick 2000, "A multigrid tutorial", chapter 3.
     """
 
@@ -120,17 +122,17 @@ class _Grid:
         if hole.sum() <= direct_px:
             self._factorise(hole)
             return
-        # Jacobi's method, damped, since it would let a chequerboard stand.
+        # Damped, as plain Jacobi iteration does not reduce checkerboard errors.
         self.share = np.where(self.hole, _DAMPING / np.maximum(self.count, 1), 0).astype(np.float32)
         coarse_rim = _fours(rim) > 0
         self.coarse = _Grid(coarse_rim, (_fours(hole) > 0) & ~coarse_rim, _COARSEST_PX)
 
     def applied(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The number of a pixel's neighbours times its value, less the sum of theirs; 0 outside the hole."""
+        """Apply the negative discrete Laplacian; 0 outside the hole."""
         return (self.count * values - _around(values)) * self.hole
 
     def cycle(self, missing: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The values whose `applied` is near `missing`, or exactly that where the hole is small."""
+        """Solve applied(x) = missing, by one V-cycle or, on the coarsest grid, directly."""
         solution = np.zeros_like(missing)
         if self.coarse is None:
             if len(self._at[0]):
@@ -162,19 +164,19 @@ class _Grid:
         row, column = np.concatenate(rows), np.concatenate(columns)
         laplacian = sparse.csc_matrix((-np.ones(len(row)), (row, column)), shape=(len(ys), len(ys)))
         laplacian += sparse.diags_array(self.count[ys, xs, 0].astype(np.float64), format="csc")
-        # The matrix is symmetric positive definite: no pivoting.
+        # The matrix is symmetric positive definite, so no pivoting is needed.
         self._factors = splu(
             laplacian, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
 
 
 def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sum over each pixel's four neighbours."""
+    """Sum the four neighbours of each pixel."""
     return cv2.filter2D(values, -1, _CROSS, borderType=cv2.BORDER_CONSTANT).astype(np.float32, copy=False)
 
 
 def _fours(values: NDArray[Any]) -> NDArray[np.float32]:
-    """The sums over blocks of 2x2 pixels, those at the edge perhaps cut."""
+    """Sum blocks of 2x2 pixels, padded with zeros to even size."""
     odd = [(0, length % 2) for length in values.shape[:2]] + [(0, 0)] * (values.ndim - 2)
     even = np.pad(values.astype(np.float32), odd)
     return even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
@@ -193,11 +195,11 @@ def _alpha(
 
 
 def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Fill a hole from its rim alone, without any network; the values under it are never read.
+    """Fill a hole by Telea's method, without a network.
 
     Args:
-        photo: uint8 (H, W, 3); not written to.
-        hole: bool (H, W).
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        hole: bool (H, W), True = fill this.
     Returns:
         uint8 (H, W, 3), equal to `photo` outside the hole.
     Source: Telea 2004, "An image inpainting technique based on the fast marching method".
@@ -208,16 +210,16 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
         return filled
     ys, xs = np.nonzero(hole)
     box = tuple(slice(max(0, axis.min() - _INPAINT_RIM_PX), axis.max() + 1 + _INPAINT_RIM_PX) for axis in (ys, xs))
-    part, under = filled[box], hole[box]  # a view: what is written to it is in `filled`
+    part, under = filled[box], hole[box]  # a view: writing to it changes `filled`
     part[under] = (photo[box][~under] if not under.all() else photo[~hole]).mean(axis=0).astype(np.uint8)
-    # Detail does not come back from a rim, so a large hole is filled at a smaller size.
+    # The rim cannot restore fine detail in a large hole, so a reduced size suffices.
     scale = min(1.0, _INPAINT_SIDE_PX / max(under.shape))
     size = max(1, round(under.shape[1] * scale)), max(1, round(under.shape[0] * scale))
     small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
-    if small_hole.all() or min(size) < 3:  # OpenCV reads beyond pictures of a single row
+    if small_hole.all() or min(size) < 3:  # OpenCV reads out of bounds on single-row images
         return filled
-    # In bytes every pixel's rounding would add brightness; floats OpenCV takes one channel at a time.
+    # Rounding to bytes at every pixel would brighten the fill; for floats OpenCV accepts only single channels.
     channels = [
         cv2.inpaint(channel, small_hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         for channel in cv2.split(small.astype(np.float32))
@@ -228,16 +230,16 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
 
 
 def surroundings(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Continue the structures around a hole into it: better than `inpaint` where the hole is wide, and slower.
+    """Extend surrounding structures into a hole; slower than `inpaint`, but better in wide holes.
 
-    Computed at a size that bounds the time to about a second.
+    Large areas are reduced in size, which limits the time to about a second.
 
     Args:
-        photo: uint8 (H, W, 3); not written to.
-        hole: bool (H, W); the values under it are never read.
+        photo: uint8 (H, W, 3); not modified.
+        hole: bool (H, W); its pixels are never read.
         part: bool (H, W), the pixels of the hole to fill.
     Returns:
-        uint8 (H, W, 3), changed in the part alone.
+        uint8 (H, W, 3), changed only in `part`.
     Source: Genser et al. 2018, "Demonstration of rapid frequency selective reconstruction for image resolution
         enhancement"; OpenCV's xphoto module.
     """
@@ -247,7 +249,7 @@ def surroundings(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArra
     under = hole[box]
     scale = min(1.0, _STRUCTURE_SIDE_PX / max(under.shape), (_STRUCTURE_PX / under.sum()) ** 0.5)
     size = max(1, round(under.shape[1] * scale)), max(1, round(under.shape[0] * scale))
-    # Pixels at the rim count as known only if nothing of the hole is mixed into them.
+    # A reduced pixel that overlaps the hole belongs to it.
     small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     if small_hole.all():
         return photo
@@ -263,16 +265,16 @@ def surroundings(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArra
 def grain(
     completed: NDArray[np.uint8], part: NDArray[np.bool_], hole: NDArray[np.bool_], reach_px: float, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Give a fill that was enlarged the grain of the pixels around its hole, as random noise of their strength.
+    """Add noise to an upscaled fill, as strong as the grain of the visible pixels around it.
 
     Args:
-        completed: uint8 (H, W, 3); not written to.
-        part: bool (H, W), what gets grain.
-        hole: bool (H, W), the whole hole: its pixels tell nothing of the photo's grain.
-        reach_px: how far around the part grain is looked at.
-        seed: of the noise.
+        completed: uint8 (H, W, 3); not modified.
+        part: bool (H, W), pixels that receive noise.
+        hole: bool (H, W), the whole hole; its pixels are not measured.
+        reach_px: width of the border around `part` where grain is measured, in pixels.
+        seed: seed of the noise.
     Returns:
-        uint8 (H, W, 3), changed in the part alone.
+        uint8 (H, W, 3), changed only in `part`.
     """
     ys, xs = np.nonzero(part)
     reach = int(np.ceil(reach_px))
@@ -294,18 +296,20 @@ def grain(
 
 
 def _strength(fine: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """How strong the grain is in the smoothest fifth of some pixels: hair and edges are none."""
+    """Measure grain in the smoothest fifth of the given pixels, which excludes hair and edges."""
     local = cv2.blur(fine * fine, (_GRAIN_WINDOW_PX, _GRAIN_WINDOW_PX))
     return float(np.sqrt(np.quantile(local[where], 0.2)))
 
 
 def match_means(fill: NDArray[np.uint8], face: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:
-    """Correct a generated face until the means of its blocks are those of the true face, all that is known of it.
+    """Adjust a generated face so that its block means match those of the true face.
 
     Args:
-        fill: uint8 (S, S, 3).
-        face: uint8 (S, S, 3), read by its block means alone.
+        fill: uint8 (S, S, 3), the generated face.
+        face: uint8 (S, S, 3), the true face; only its block means are read.
         block: side of the blocks in pixels.
+    Returns:
+        uint8 (S, S, 3).
     Source: Irani and Peleg 1991, "Improving resolution by image registration" (back-projection).
     """
     small = (face.shape[1] // block, face.shape[0] // block)

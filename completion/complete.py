@@ -1,4 +1,4 @@
-"""From a photo with a hole to the completed photo: find the faces, search, paste back, blend."""
+"""Complete a photo in memory: find the faces, search for their latents, paste and blend the results."""
 
 import math
 import time
@@ -25,15 +25,16 @@ from dcgan.checkpoint import Weights, WeightsError, load_fitting
 from dcgan.tensors import to_image
 from weights import AUTO
 
-_POOL = 16  # candidates drawn for each one that is shown
-_AGREES = 1.1  # context loss of a candidate that is shown, as a multiple of the best one's
-_GRAIN_REACH = 4  # pixels of the crop around a hole in which the photo's grain is measured
-_ENLARGED = 1.25  # how far weights may be enlarged before larger ones are taken
-_FINEST_PX = 2048  # largest side at which a named hole is drawn
-_WIDE_PX = 20  # parts of a hole beside the faces that are wider get structure, not only colour
-_THIN, _SCRATCHED = 0.015, 0.3  # half the width of a scratch by the crop's side; most of a crop that scratches cover
-_COVERED, _REFINEMENTS = 0.1, 2  # share of a crop under the hole from which its place is refined, and how often
-_STRAY = 0.05  # share of a hole that a brush leaves beside the faces; more is looked into
+_POOL = 16  # candidates searched for each one returned
+_AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's
+_GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
+_ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
+_FINEST_PX = 2048  # maximum side at which a named hole is drawn
+_WIDE_PX = 20  # areas outside the faces wider than this are filled with structure, not only colour
+_THIN = 0.015  # maximum half width of a scratch, relative to the crop's side
+_SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
+_COVERED, _REFINEMENTS = 0.1, 2  # minimum share of a crop under the hole to refine its position; iterations
+_STRAY = 0.05  # share of a hole that may lie outside the faces before more faces are searched for
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Completion:
     """A completed photo.
 
     Attributes:
-        pixels: uint8 (H, W, 3); outside the hole the photo's own bytes.
-        others: as `pixels`, further completions that differ, the likelier first.
-        sources: bool (H, W) each, by where the pixels of the hole come from: "face 1", "face 2" and so on, and
-            "surroundings" for what no face's crop covers, filled by a classical method. None is empty.
-        hidden: faces that were found only with the help of what lies under the hole.
-        context: the search's final context loss, a mean over the faces.
-        stopped: the time was over before the search was.
+        pixels: uint8 (H, W, 3), equal to the photo outside the hole.
+        others: further, different completions like `pixels`, the best first.
+        sources: origin of the hole's pixels -> bool (H, W), not empty: "face 1", "face 2" and so on for generated
+            faces; "surroundings" for scratches and areas outside all faces, filled by a classical method.
+        hidden: number of faces that were found only in the original photo, by looking under the hole.
+        context: final context loss, averaged over the faces.
+        stopped: whether the time limit ended the search.
     """
 
     pixels: NDArray[np.uint8]
@@ -60,16 +61,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class SearchStep:
-    """One step of one face's search.
+    """Progress of a completion: one step of the search for one face.
 
     Attributes:
-        face: which face, from 0.
-        faces: how many there are.
-        step: of the search.
-        steps: how many steps each face takes.
-        alignment: photo -> crop.
-        crop: uint8 (S, S, 3), the aligned face, its hole filled classically.
-        hole: bool (S, S), the hole in the crop's frame.
+        face: index of the face, from 0.
+        faces: number of faces.
+        step: state of the search.
+        steps: number of the last step.
+        alignment: maps the photo to the crop.
+        crop: uint8 (S, S, 3), the aligned face with its hole filled classically.
+        hole: bool (S, S), the hole in the crop.
     """
 
     face: int
@@ -82,21 +83,43 @@ class SearchStep:
 
     @property
     def preview(self) -> NDArray[np.uint8]:
-        """The best candidate so far in the crop's hole, not blended: uint8 (S, S, 3)."""
+        """The crop with the best candidate copied into the hole, without blending: uint8 (S, S, 3)."""
         return np.where(self.hole[..., None], self.step.previews[0], self.crop)
 
 
+@dataclass(frozen=True)
+class _Regions:
+    """A hole divided by how its parts are filled.
+
+    Attributes:
+        faces: the faces that the hole touches.
+        parts: bool (H, W) for each face, the pixels to generate; empty if they are all scratches.
+        thin: bool (H, W), scratches, filled from their surroundings.
+        outside: bool (H, W), other pixels outside all faces.
+    """
+
+    faces: list[Alignment]
+    parts: list[NDArray[np.bool_]]
+    thin: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+
+    def sources(self) -> dict[str, NDArray[np.bool_]]:
+        """As in Completion."""
+        named = {"surroundings": self.thin | self.outside}
+        named |= {f"face {number}": part for number, part in enumerate(self.parts, 1)}
+        return {name: part for name, part in named.items() if part.any()}
+
+
 class FaceCompleter:
-    """Completes photos; numpy in, numpy out.
+    """Completes photos given as numpy arrays.
 
     Args:
-        weights: trained networks; of several, each face gets those that fit its size in the photo.
+        weights: trained networks; if there are several, each face uses those that fit its size in the photo.
         solver: "fast", a name in completion.config.SOLVERS, or a Solver.
         blend: a name in completion.config.BLENDS.
-        prior_weight: of the prior loss, in place of the solver's own.
+        prior_weight: weight of the prior loss; None for the solver's default.
     Raises:
-        WeightsError: the weights want faces aligned in a way that is unknown here, or in different ways, or lack the
-            solver's encoder.
+        WeightsError: the weights have an unknown template or different ones, or lack the encoder of the solver.
     """
 
     def __init__(
@@ -115,7 +138,7 @@ class FaceCompleter:
                 f"expected one of {', '.join(TEMPLATES)}"
             )
         for each in several:
-            resolve(solver, each)  # a missing encoder is reported now, not after a batch of failures
+            resolve(solver, each)  # fails early if an encoder is missing
         self.solver = solver
         self.blend = blend
         self.prior_weight = prior_weight
@@ -124,58 +147,58 @@ class FaceCompleter:
 
     @classmethod
     def load(cls, weights: str = AUTO, device: str = "auto", *args: Any, **settings: Any) -> "FaceCompleter":
-        """Load weights and make a completer.
+        """Load weights and create a completer.
 
         Args:
-            weights: a name in the registry, a file, or "auto", with which each face gets what fits its size.
+            weights: a name in the registry, a file, or "auto" to choose weights by the size of each face.
             device: auto, cpu, cuda or cuda:N.
-            args: as for the class, from `solver` on.
-            settings: likewise.
+            args: positional arguments of the class, from `solver` on.
+            settings: keyword arguments of the class.
         Raises:
             WeightsError, DeviceError: the weights or the device cannot be used.
         """
         return cls(load_fitting(weights, device), *args, **settings)
 
     def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
-        """The faces of a photo, the largest first, each as a crop of the size of the weights that fit it.
+        """Find the faces of a photo, the largest first, as crops of the size of the weights that fit them.
 
-        A photo of just the weights' size is an aligned face itself.
+        A square photo of the weights' size counts as an aligned face.
 
         Args:
             pixels: uint8 (H, W, 3).
-            every: look for the small faces of a large photo, too.
+            every: also search large photos for small faces.
         Raises:
-            NoFaceError: none is found.
+            NoFaceError: no face was found.
         """
         if aligned := self._aligned(pixels):
             return aligned
         faces = [self._fitted(face) for face in locate.locate(pixels, self.template, self.size, every)]
         if not faces:
             raise NoFaceError(
-                "no face was found; say where it is (landmarks, box or eyes), "
-                f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
+                "no face was found; give its position (landmarks, box or eyes), "
+                f"or an aligned face of {self.size}x{self.size} pixels"
             )
         return faces
 
     def named_hole(
         self, pixels: NDArray[np.uint8], mask: str, faces: Sequence[Alignment], seed: int = 0
     ) -> NDArray[np.bool_]:
-        """The hole that a mask's name means on a photo's faces, its outline as fine as the photo.
+        """Draw a named hole on faces, at the resolution of the photo.
 
         Args:
             pixels: uint8 (H, W, 3).
             mask: see completion.holes.named_hole.
-            faces: of `locate`, those to make holes in.
-            seed: of the masks that are random.
+            faces: faces from `locate` to draw the hole on.
+            seed: seed of random holes.
         Returns:
             bool (H, W).
         Raises:
-            MaskError: there is no such mask.
+            MaskError: the hole cannot be created, see completion.holes.named_hole.
         """
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
         for face in faces:
-            drawn = face  # holes made of the crop's pixels keep their size, the others are drawn as fine as the photo
+            drawn = face  # holes made of single pixels are drawn at the size of the crop
             if not holes.is_lattice(mask):
                 drawn = face.resized(min(_FINEST_PX, max(face.size, round(face.size / face.scale))))
             landmarks = find_landmarks(pixels, face) if holes.needs_landmarks(mask) else None
@@ -200,94 +223,56 @@ class FaceCompleter:
         """Fill a hole in a photo.
 
         Args:
-            pixels: uint8 (H, W, 3), upright; never written to. No colour under the hole is used, but for `lowres`.
+            pixels: uint8 (H, W, 3), upright; not modified. Colours under the hole are used only with `lowres`.
             hole: bool (H, W), True = fill this.
-            faces: from `locate` or align.locate. Without them they are looked for in what is known
-                of the photo, and only where the hole reaches far beyond those in the photo as it is.
-            seed: of the search.
-            lowres: the means of blocks of 4x4 of the aligned face are known though the hole covers it.
-            candidates: how many different completions to give, the best among them.
-            seconds: after so many no face is searched any further, and the best found so far is taken; None for no
-                limit.
+            faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
+                the hole is then left without a face, in the original photo.
+            seed: seed of the search.
+            lowres: match the means of 4x4 blocks of the aligned face, under the hole too.
+            candidates: number of different completions.
+            seconds: time limit of the search; at the limit, the best result so far is used. None for no limit.
         Yields:
-            SearchStep for every step, then the Completion.
+            a SearchStep per step, then the Completion.
         Raises:
-            MaskError: the hole is empty or of another size than the photo.
-            NoFaceError: there is no face under the hole.
+            MaskError: the hole is empty, or its size differs from the photo's.
+            NoFaceError: no face was found under the hole.
         """
-        if hole.shape != pixels.shape[:2]:
-            raise holes.MaskError(f"the hole is {hole.shape[::-1]}, the photo {pixels.shape[1::-1]}: give one size")
-        if not hole.any():
-            raise holes.MaskError("the hole is empty: there is nothing to fill; mark the pixels to fill white")
-        known = inpaint(pixels, hole)
-        hidden = 0
+        _check(hole, pixels)
+        known, hidden = inpaint(pixels, hole), 0
         if faces is None:
             faces, hidden = self._under(hole, known, pixels)
-        faces = [self._fitted(face) for face in faces]
-        owner = self._owners(hole, faces)
-        if (owner < 0).all():
-            raise NoFaceError(
-                "no face was found under the hole; mark part of one, say where it is (landmarks, box or eyes), "
-                f"or give an aligned face of {self.size}x{self.size}, which needs no finding"
-            )
-        touched = [face for index, face in enumerate(faces) if (owner == index).any()]
-        owner = self._owners(hole, touched)
-        sides = [face.size / face.scale for face in touched]
-        # Of scratches their surroundings say more than a network does, unless little else of the face is visible.
-        scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
-        thin = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
-        outside = np.zeros_like(hole)
-        outside[hole] = owner < 0
-        outside &= ~thin
-        empty = hole & ~thin  # what is still to be filled
-        sources = {"surroundings": thin | outside} if (thin | outside).any() else {}
-        if thin.any():
-            known = surroundings(known, hole, thin)
-        left = hole & ~thin
-        block = holes.LOWRES_SCALE if lowres else 1
-        ends, stopped = math.inf if seconds is None else time.monotonic() + seconds, False
-        fills, contexts = [known] * candidates, []
-        for number, alignment in enumerate(touched):
-            part = np.zeros_like(hole)
-            part[hole] = owner == number
-            part &= left
-            empty = empty & ~part
+        regions = self._divide(hole, [self._fitted(face) for face in faces])
+        if regions.thin.any():
+            known = surroundings(known, hole, regions.thin)
+        ends = math.inf if seconds is None else time.monotonic() + seconds
+        fills, contexts, stopped = [known] * candidates, [], False
+        empty = hole & ~regions.thin
+        for number, (face, part) in enumerate(zip(regions.faces, regions.parts, strict=True)):
             if not part.any():
                 continue
-            sources[f"face {number + 1}"] = part
-            weights = self.weights[alignment.size]
-            solver = self._settings(weights, block)
-            if candidates > 1:
-                pool = _POOL * candidates
-                solver = replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
-            scale = 1 / alignment.scale  # a pixel of the crop in the photo's
-            crop = alignment.warp(known)
-            in_crop = self._hole_in_crop(left, alignment)
-            source = alignment.warp(pixels) if lowres else crop
-            for step in solve(weights, source[None], in_crop[None], solver, seed, block):
-                yield SearchStep(number, len(touched), step, solver.steps, alignment, crop, in_crop)
+            empty = empty & ~part
+            for item in self._search(number, regions, known, pixels if lowres else None, seed, candidates):
+                yield item
                 if time.monotonic() > ends:
                     break
-            stopped |= step.number < solver.steps
-            contexts.append(float(step.context[0, step.best[0]]))
-            for index, face in enumerate(_different(step, torch.from_numpy(in_crop), candidates)):
-                face = match_means(face, source, block) if lowres else face
-                generated = alignment.paste(known, face, beyond_px=2)  # blending looks one pixel past the hole
-                fills[index] = blend(fills[index], generated, part, self.blend, empty)
-                if scale > 1 and self.blend != "none":
-                    fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
+            stopped |= item.step.number < item.steps
+            contexts.append(float(item.step.context[0, item.step.best[0]]))
+            for index, image in enumerate(_different(item.step, torch.from_numpy(item.hole), candidates)):
+                image = match_means(image, face.warp(pixels), holes.LOWRES_SCALE) if lowres else image
+                fills[index] = self._paste(image, face, known, fills[index], hole, part, empty, seed)
+        outside = regions.outside
         if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
             fills = [surroundings(fill, outside, outside) for fill in fills]
         best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
-        yield Completion(best, tuple(others), sources, hidden, float(np.mean(contexts or [0])), stopped)
+        yield Completion(best, tuple(others), regions.sources(), hidden, float(np.mean(contexts or [0])), stopped)
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
-        """Fill holes in many aligned faces at once, as `complete` does in one.
+        """Fill holes in a batch of aligned faces.
 
         Args:
-            crops: uint8 (N, S, S, 3), S the size of one of the weights.
-            holes: bool (N, S, S).
-            seed: of the search.
+            crops: uint8 (N, S, S, 3), with S the size of one of the weights.
+            holes: bool (N, S, S), True = fill this.
+            seed: seed of the search.
         Returns:
             uint8 (N, S, S, 3).
         """
@@ -298,30 +283,96 @@ class FaceCompleter:
         return np.stack([blend(crop, face, hole, self.blend) for crop, face, hole in made])
 
     def _aligned(self, pixels: NDArray[np.uint8]) -> list[Alignment]:
-        """The whole photo as the one face, if it has the size of one of the weights."""
+        """Return the photo itself as the only face, if it has the size of one of the weights."""
         height, width = pixels.shape[:2]
         return [Alignment.identity(width)] if height == width and width in self.weights else []
 
     def _fitted(self, face: Alignment) -> Alignment:
-        """A face as a crop of the smallest weights that enlarge it by a quarter at most, or of the largest."""
+        """Resize the crop of a face to the smallest weights that enlarge it by at most a quarter, or to the largest."""
         side_px = face.size / face.scale
         sizes = [size for size in self.weights if side_px <= _ENLARGED * size]
         return face.resized(sizes[0] if sizes else self.size)
 
-    def _settings(self, weights: Weights, block: int = 1) -> Solver:
+    def _settings(self, weights: Weights, block: int = 1, candidates: int = 1) -> Solver:
         solver = resolve(self.solver, weights, block)
-        return solver if self.prior_weight is None else replace(solver, prior_weight=self.prior_weight)
+        if self.prior_weight is not None:
+            solver = replace(solver, prior_weight=self.prior_weight)
+        if candidates == 1:
+            return solver
+        pool = _POOL * candidates
+        return replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
+
+    def _divide(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> _Regions:
+        """Assign each pixel of a hole to a face, to a scratch or to the outside.
+
+        Raises:
+            NoFaceError: no pixel of the hole lies on a face.
+        """
+        owner = self._owners(hole, faces)
+        if (owner < 0).all():
+            raise NoFaceError(
+                "no face was found under the hole; mark part of a face, give its position (landmarks, box or eyes), "
+                f"or an aligned face of {self.size}x{self.size} pixels"
+            )
+        touched = [face for index, face in enumerate(faces) if (owner == index).any()]
+        owner = self._owners(hole, touched)
+        sides = [face.size / face.scale for face in touched]
+        # Scratches are better filled from their surroundings, unless they leave little of the face visible.
+        scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
+        thin = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
+        outside, *parts = (np.zeros_like(hole) for _ in range(1 + len(touched)))
+        for number, part in enumerate([outside, *parts], -1):
+            part[hole] = owner == number
+            part &= ~thin
+        return _Regions(touched, parts, thin, outside)
+
+    def _search(
+        self,
+        number: int,
+        regions: _Regions,
+        known: NDArray[np.uint8],
+        original: NDArray[np.uint8] | None,
+        seed: int,
+        candidates: int,
+    ) -> Iterator[SearchStep]:
+        """Search for the latent of one face; with `original`, from the block means of that photo."""
+        face = regions.faces[number]
+        block = 1 if original is None else holes.LOWRES_SCALE
+        solver = self._settings(self.weights[face.size], block, candidates)
+        crop = face.warp(known)
+        hole = self._hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
+        source = crop if original is None else face.warp(original)
+        for step in solve(self.weights[face.size], source[None], hole[None], solver, seed, block):
+            yield SearchStep(number, len(regions.faces), step, solver.steps, face, crop, hole)
+
+    def _paste(
+        self,
+        image: NDArray[np.uint8],
+        face: Alignment,
+        known: NDArray[np.uint8],
+        fill: NDArray[np.uint8],
+        hole: NDArray[np.bool_],
+        part: NDArray[np.bool_],
+        empty: NDArray[np.bool_],
+        seed: int,
+    ) -> NDArray[np.uint8]:
+        """Blend a generated crop into its part of the hole, with the photo's grain if the crop is enlarged."""
+        generated = face.paste(known, image, beyond_px=2)  # blending reads one pixel around the hole
+        filled = blend(fill, generated, part, self.blend, empty)
+        scale = 1 / face.scale  # pixels of the photo per pixel of the crop
+        if scale > 1 and self.blend != "none":
+            filled = grain(filled, part, hole, _GRAIN_REACH * scale, seed)
+        return filled
 
     def _under(
         self, hole: NDArray[np.bool_], known: NDArray[np.uint8], pixels: NDArray[np.uint8]
     ) -> tuple[list[Alignment], int]:
-        """The faces of a photo that a hole may lie on, and how many of them show only in the photo as it is."""
+        """Find faces that a hole may cover, and count those found only in the original photo."""
         if aligned := self._aligned(pixels):
             return aligned, 0
         found: list[Alignment] = []
         hidden = 0
-        # A face that the hole covers cannot be found in what is left. Of what lies under the hole only this is used,
-        # where the face is.
+        # A covered face can only be found in the original photo. Only its position is used from under the hole.
         for photo, find in (
             (known, locate.find_upright),
             (pixels, locate.find_upright),
@@ -337,7 +388,7 @@ class FaceCompleter:
                 if new and (self._owners(rest, [face]) >= 0).any():
                     found.append(face if photo is pixels else self._refined(known, hole, face))
                     hidden += photo is pixels
-        if not found:  # a face of which little is visible, rather than none
+        if not found:  # accept a detection of low confidence
             faint = locate.find_faint(known, self.template, self.size)
             touched = [face for face in faint if (self._owners(hole, [face]) >= 0).any()]
             found = [self._refined(known, hole, face) for face in touched[:1]]
@@ -370,9 +421,9 @@ class FaceCompleter:
         return refined
 
     def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
-        """The face that each pixel of a hole lies on, by the nearest crop; -1 outside all crops: (pixels,)."""
+        """Index of the face with the nearest crop centre for each pixel of a hole; -1 outside all crops: (pixels,)."""
         points = np.argwhere(hole)[:, ::-1]  # (x, y)
-        nearest, owner = np.full(len(points), 1 + 1e-6), np.full(len(points), -1)  # slack for what rounding takes
+        nearest, owner = np.full(len(points), 1 + 1e-6), np.full(len(points), -1)  # tolerance for rounding
         for index, face in enumerate(faces):
             middle = (face.size - 1) / 2
             distance = np.abs(face.apply(points) / middle - 1).max(axis=1)
@@ -381,7 +432,7 @@ class FaceCompleter:
         return owner
 
     def _hole_in_crop(self, hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
-        """Every pixel of the crop that the hole has a part in, or that lies beyond the photo's edge: bool (S, S)."""
+        """Mark pixels of the crop that overlap the hole or lie outside the photo: bool (S, S)."""
         if np.array_equal(face.matrix, np.eye(2, 3)):
             return hole
         share = face.warp(np.where(hole, 255, 0).astype(np.uint8))
@@ -391,14 +442,24 @@ class FaceCompleter:
         return (share > 0) | beyond
 
 
+def _check(hole: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
+    (height, width), (hole_height, hole_width) = pixels.shape[:2], hole.shape
+    if (height, width) != (hole_height, hole_width):
+        raise holes.MaskError(
+            f"the hole is {hole_width}x{hole_height}, but the photo is {width}x{height}; both must have the same size"
+        )
+    if not hole.any():
+        raise holes.MaskError("the hole is empty; mark at least one pixel to fill")
+
+
 def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
-    """The parts of a hole that are thin, such as scratches, for a face whose crop has the given side: bool (H, W)."""
+    """Mark the thin parts of a hole, such as scratches, relative to a crop's side: bool (H, W)."""
     thin = np.zeros_like(hole)
     radius = int(_THIN * side_px)
     ys, xs = np.nonzero(hole)
     box = tuple(slice(max(0, axis.min() - 2 * radius), axis.max() + 1 + 2 * radius) for axis in (ys, xs))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    # Wide parts get back the corners that the opening takes.
+    # Dilation restores the corners of wide parts that the opening removes.
     wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
     thin[box] = hole[box] & (wide == 0)
     return thin
@@ -409,16 +470,16 @@ def _size(weights: Weights) -> int:
 
 
 def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
-    """The best candidate for one face, and then always the one that is farthest from those taken already.
+    """Select the best candidate for one face, then repeatedly the one farthest from those selected.
 
-    All agree with the visible pixels about as well as the best, as far as there are enough of them.
+    Prefers candidates that match the visible pixels about as well as the best one.
 
     Args:
-        step: the last one of a search.
-        hole: bool (S, S), where they are compared.
-        count: how many to take.
+        step: last step of a search.
+        hole: bool (S, S), pixels to compare the candidates on.
+        count: number of candidates.
     Returns:
-        uint8 (S, S, 3) each.
+        uint8 (S, S, 3) each, in order of their total loss.
     """
     order = step.total[0].argsort(stable=True)
     context = step.context[0, order]

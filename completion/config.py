@@ -1,4 +1,4 @@
-"""Settings and names of completion; imports nothing heavy, since the command line's defaults come from here."""
+"""Settings and names of completion. Imports no torch, so that --help stays fast."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,9 +8,9 @@ Start = Literal["random", "encoder"]
 Prior = Literal["log", "saturating"]
 Faces = Literal["largest", "all"]
 
-# The default first.
+# The first is the default.
 BLENDS = ("poisson", "alpha", "none")
-# Name of a hole to the default of the number after its colon, None where it takes none.
+# Name of each hole -> default of the number after its colon; None if it takes no number.
 HOLES: dict[str, float | None] = {
     "center": 0.25,
     "random": 0.2,
@@ -31,21 +31,23 @@ HOLES: dict[str, float | None] = {
 
 @dataclass(frozen=True)
 class Solver:
-    """How to search.
+    """Settings of the search for z.
 
     Attributes:
-        steps: iterations of Adam.
-        restarts: candidates that are followed at once, K; the best is kept.
-        start: "random" draws; "encoder" moves them to around its guess, the first exactly there.
-        draws: z that the candidates are chosen from, by their context loss.
-        lr: Adam's learning rate at the start.
-        cosine: let the learning rate fall to 0 on a cosine.
-        weighted: weigh known pixels by how near the hole is (Yeh et al.), else all alike.
+        steps: number of Adam steps.
+        restarts: number of candidates optimised in parallel, K; the best one is the result.
+        start: "random" samples z from the prior; "encoder" adds such samples to the encoder's estimate, with no noise
+            on the first.
+        draws: number of sampled z; the `restarts` with the lowest context loss become the candidates.
+        lr: initial learning rate of Adam.
+        cosine: decay the learning rate to 0 along a cosine.
+        weighted: weight visible pixels by their proximity to the hole (Yeh et al.); otherwise uniformly.
         prior: "log" for -log D(G(z)), "saturating" for log(1 - D(G(z))).
-        prior_weight: of the prior loss.
-        z_weight: of the mean square of z, which keeps z where G was trained.
-        clip: bound on each dimension of z for a uniform prior, kept after every step; None for no bound.
-        mirrored: take the mean of the image and of the one that an encoder finds for the mirrored face.
+        prior_weight: weight of the prior loss.
+        z_weight: weight of the mean square of z, which keeps z in the region that G was trained on.
+        clip: bound on each dimension of z, applied after every step: the value itself for a uniform prior, 3 times
+            the value for a normal one; None for no bound.
+        mirrored: horizontal-flip test-time augmentation: average the images found for the face and its mirror image.
     """
 
     steps: int
@@ -62,8 +64,8 @@ class Solver:
     mirrored: bool = False
 
 
-# One pass. Steps of Adam after it agree better with what is known, and worse with what is not. The weights only
-# rank several candidates.
+# A single encoder pass. Further Adam steps fit the visible pixels better and the missing ones worse. The loss weights
+# only rank several candidates.
 _ENCODER = Solver(
     steps=0,
     restarts=1,
@@ -80,9 +82,9 @@ _ENCODER = Solver(
 
 
 SOLVERS = {
-    # What the encoder makes of the mirrored face errs elsewhere: the mean of both is nearer to the truth.
+    # The encoder's errors on the face and on its mirror image differ; averaging reduces them.
     "thorough": replace(_ENCODER, mirrored=True),
-    # Without an encoder.
+    # Needs no encoder.
     "search": Solver(
         steps=30,
         restarts=8,
@@ -97,7 +99,7 @@ SOLVERS = {
         clip=None,
     ),
     "encoder": _ENCODER,
-    # Yeh et al. 2017, section 3 and 4; the learning rate is not in the paper.
+    # Yeh et al. 2017, sections 3 and 4; the paper does not state the learning rate.
     "paper": Solver(
         steps=1500,
         restarts=1,
@@ -111,7 +113,7 @@ SOLVERS = {
         z_weight=0.0,
         clip=1.0,
     ),
-    # Amos 2016, the defaults of dcgan-completion.tensorflow.
+    # Amos 2016, defaults of dcgan-completion.tensorflow.
     "bamos": Solver(
         steps=1000,
         restarts=1,
@@ -126,28 +128,28 @@ SOLVERS = {
         clip=1.0,
     ),
 }
-# What people may ask for: "fast" is "encoder", or "search" where there is none.
+# Names accepted by the interfaces: "fast" is "encoder" if the weights have one, otherwise "search".
 SOLVER_NAMES = ("fast", *SOLVERS)
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What to do with every photo.
+    """Options for completing files, the same for every photo.
 
     Attributes:
-        mask: a name, "alpha", a mask file or a folder of masks.
-        invert_mask: black, or opaque, means fill.
-        faces: "largest" or "all": on which faces a named mask makes its hole.
-        landmarks: a file that says where the faces of each photo are; None to look for them.
-        box: (x, y, w, h) in the photo's pixels, where the one face is, from the brows to the chin.
-        eyes: (x, y, x, y) in the photo's pixels, where the eyes of the one face are.
-        candidates: how many different completions to write.
-        seed: of the search and of the random masks.
-        strip: also write photo, hole and completion side by side.
-        history: also write the search as a GIF and its losses as JSON lines.
-        overwrite: replace outputs that exist.
-        measure: compare with the photo where a name made the hole, so that the truth is known.
-        seconds: how long to search a photo at most; None for no limit.
+        mask: a hole's name, "alpha", a mask file or a folder of masks.
+        invert_mask: fill black pixels instead of white ones; with "alpha", opaque instead of transparent ones.
+        faces: faces that a named hole is placed on, "largest" or "all".
+        landmarks: JSON Lines file with the landmarks of each photo's faces; None to detect the faces.
+        box: (x, y, w, h) of a single face in pixels of the photo, from the brows to the chin.
+        eyes: (x, y, x, y), the eye centres of a single face in pixels of the photo.
+        candidates: number of different completions to write.
+        seed: seed of the search and of random holes.
+        strip: also write the photo, the hole and the completion side by side.
+        history: also write the search as a GIF and its losses as JSON Lines.
+        overwrite: replace existing outputs.
+        measure: compare the completion with the photo, if the hole is a named one: then the true pixels are known.
+        seconds: time limit for the search per photo, in seconds; None for no limit.
     """
 
     mask: str
@@ -165,7 +167,7 @@ class BatchOptions:
     seconds: float | None = None
 
 
-# Name of a hole in the benchmark -> see completion.holes.named_hole; "half" is each of the four sides in turn.
+# Benchmark name -> name for completion.holes.named_hole, except that "half" cycles through the four sides.
 BENCHMARK_HOLES = {
     "center": "center",
     "pattern": "pattern",
@@ -174,25 +176,26 @@ BENCHMARK_HOLES = {
     "eyes": "eyes",
     "mouth": "mouth",
 }
-# Methods that search for minutes, and see the first faces only; that learn from training faces; that need an encoder.
+# Methods that take minutes per face and run on the first faces only; that are fitted to training faces; that need an
+# encoder.
 SLOW, LEARNING, WITH_ENCODER = ("paper", "bamos"), ("mean", "linear"), ("thorough",)
 METHODS = ("fast", *WITH_ENCODER, *SLOW, "telea", "ns", "biharmonic", *LEARNING)
 
-# On whole photos: holes, see completion.benchmark.whole.draw_hole; and methods, the default ones.
+# Benchmark on whole photos: holes, see completion.benchmark.whole.draw_hole, and default methods.
 WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")
 WHOLE_METHODS = ("fast", "thorough", "fast+alpha", "telea", "ns")
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What `completion.benchmark.compare.compare` measures.
+    """Settings of `completion.benchmark.compare.compare`.
 
     Attributes:
-        limit: faces, spread evenly over the folder.
-        slow_limit: faces for the methods in SLOW.
+        limit: maximum number of faces, evenly spaced over the folder.
+        slow_limit: maximum number of faces for the methods in SLOW.
         holes: names in BENCHMARK_HOLES.
         methods: names in METHODS.
-        seed: of the faces' order, the holes and the search.
+        seed: seed of the order of the faces, the holes and the search.
     """
 
     limit: int = 500

@@ -1,4 +1,4 @@
-"""Pictures for people to look at: the strip of a completion, the animation of a search."""
+"""Pictures of a completion: strip, contact sheet, and animation of the search."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ _HOLE_COLOUR = (255, 0, 255)
 
 
 def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Photo, photo with its hole painted over, and completion, side by side, cut to the hole's surroundings.
+    """Show the photo, its hole and the completion side by side, cropped to the area around the hole.
 
     Args:
         photo: uint8 (H, W, 3).
         hole: bool (H, W), not empty.
         completed: uint8 (H, W, 3).
     Returns:
-        uint8, small photos enlarged and large ones reduced.
+        uint8 (h, 3 * w, 3), scaled up or down to a viewable size.
     """
     return np.hstack(around(hole, [photo, painted(photo, hole), completed]))
 
@@ -30,14 +30,14 @@ def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[
 def contact_sheet(
     photo: NDArray[np.uint8], hole: NDArray[np.bool_], completions: Sequence[NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
-    """The photo and its completions, row by row in a sheet that is about square, cut to the hole's surroundings.
+    """Arrange the photo and its completions in a roughly square grid, cropped to the area around the hole.
 
     Args:
-        photo: uint8 (H, W, 3), shown first.
+        photo: uint8 (H, W, 3), the first cell.
         hole: bool (H, W), not empty.
-        completions: uint8 (H, W, 3) each, the first one next to the photo.
+        completions: uint8 (H, W, 3) each, the following cells.
     Returns:
-        uint8, small photos enlarged and large ones reduced; what is left of the last row is white.
+        uint8 (rows * h, columns * w, 3), scaled up or down to a viewable size; unused cells are white.
     """
     cells = around(hole, [photo, *completions])
     columns = int(np.ceil(np.sqrt(len(cells))))
@@ -46,19 +46,19 @@ def contact_sheet(
 
 
 def painted(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The photo with its hole in a colour that no face has."""
+    """Paint the hole of a photo magenta."""
     shown = photo.copy()
     shown[hole] = _HOLE_COLOUR
     return shown
 
 
 def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], most: int = 60) -> None:
-    """Write frames as a GIF that lingers on the last; of more than `most` some are left out.
+    """Write frames as a looping GIF that holds the last frame for 1.5 s.
 
     Args:
-        path: .gif.
+        path: output file, .gif.
         frames: uint8 (S, S, 3) each.
-        most: frames to keep.
+        most: maximum number of frames; longer sequences are thinned out evenly.
     """
     kept = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
     images = [Image.fromarray(_viewable(frames[index])) for index in kept]
@@ -74,13 +74,13 @@ def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], most: int =
 
 
 def around(hole: NDArray[np.bool_], pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Cut pictures to a hole and as much around it as it is long.
+    """Crop pictures to a hole, with a border on all sides as wide as the hole's longer side.
 
     Args:
         hole: bool (H, W), not empty.
         pictures: uint8 (H, W, 3) each.
     Returns:
-        uint8 each, small ones enlarged and large ones reduced.
+        uint8 (h, w, 3) each, scaled up or down to a viewable size.
     """
     ys, xs = np.nonzero(hole)
     air = max(int(np.ptp(ys)), int(np.ptp(xs)))

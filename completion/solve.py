@@ -1,4 +1,4 @@
-"""The search of the z whose G(z) agrees with what is known of a face."""
+"""Find a latent z whose image G(z) matches the visible pixels of a face."""
 
 import math
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ from dcgan.tensors import to_image, to_tensor
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration of the search, for N faces at once.
+    """State of the search after one step, for N faces and K candidates each.
 
     Attributes:
-        number: from 0, where z is as drawn, to the solver's steps.
+        number: step number, from 0 (the initial z) to the solver's `steps`.
         z: float32 (N, K, nz), the candidates.
-        context: float32 (N, K), weighted L1 on the known pixels, a sum in units of [-1, 1].
-        prior: float32 (N, K), the prior loss, unweighted; 0 where nothing depends on it.
-        total: float32 (N, K), what the search minimises.
-        images: float32 (N, K, 3, S, S), G of the candidates, in [-1, 1].
+        context: float32 (N, K), weighted L1 distance over the visible pixels, summed over values in [-1, 1].
+        prior: float32 (N, K), the prior loss before weighting; 0 if it cannot affect the result.
+        total: float32 (N, K), the objective.
+        images: float32 (N, K, 3, S, S), images of the candidates, in [-1, 1].
     """
 
     number: int
@@ -41,31 +41,31 @@ class Step:
 
     @property
     def best(self) -> Tensor:
-        """The candidate of the least total loss for each face: int64 (N,)."""
+        """Index of each face's candidate with the lowest total loss: int64 (N,)."""
         return self.total.argmin(dim=1)
 
     @property
     def previews(self) -> NDArray[np.uint8]:
-        """The best candidate of each face as uint8 (N, S, S, 3)."""
+        """Image of each face's best candidate: uint8 (N, S, S, 3)."""
         return to_image(self.images[torch.arange(len(self.images)), self.best])
 
 
 def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
-    """The settings of a solver.
+    """Look up a solver's settings and check that the weights support it.
 
     Args:
-        solver: a name in SOLVERS, or settings; or "fast", which is "encoder", or "search" where an encoder is absent
-            or cannot help.
-        weights: the networks to search with.
-        block: see `solve`.
+        solver: a name in SOLVERS, settings, or "fast": "encoder" if the weights have one and `block` is 1, otherwise
+            "search".
+        weights: networks to use.
+        block: as in `solve`.
     Raises:
-        WeightsError: the solver needs an encoder that the weights do not have.
+        WeightsError: the solver needs an encoder and the weights have none.
     """
     if solver == "fast":
         solver = "search" if weights.encoder is None or block > 1 else "encoder"
     found = SOLVERS[solver] if isinstance(solver, str) else solver
     if found.start == "encoder" and weights.encoder is None:
-        raise WeightsError("the weights have no encoder; train one with python -m dcgan encode, or take another solver")
+        raise WeightsError("the weights have no encoder; train one (python -m dcgan encode) or choose another solver")
     return found
 
 
@@ -77,28 +77,28 @@ def solve(
     seed: int = 0,
     block: int = 1,
 ) -> Iterator[Step]:
-    """Search z for some faces; each gets what it would get alone.
+    """Search for the z of several faces at once; a face's result does not depend on the others.
 
     Args:
-        weights: G and D, in eval mode: batch norm must not see which candidates share a batch.
-        crops: uint8 (N, S, S, 3), aligned; what stands in the holes is never read.
-        holes: bool (N, S, S). Nothing known at all makes it a pure generation.
-        solver: how to search.
-        seed: of the random z, which are the same for every face.
-        block: with more than 1 the holes are disregarded and only the means of blocks of this side are known; of these
-            an encoder can make nothing.
+        weights: networks in eval mode, so that batch norm does not mix the candidates of a batch.
+        crops: uint8 (N, S, S, 3), aligned faces; pixels under the holes are never read.
+        holes: bool (N, S, S). If a hole covers the whole crop, the result is a random face.
+        solver: settings of the search.
+        seed: seed of the sampled z, which are the same for every face.
+        block: above 1, ignore the holes and match only the means of blocks of `block` x `block` pixels. Encoders do
+            not support this.
     Yields:
-        solver.steps + 1 Steps; the last is the result.
+        solver.steps + 1 Steps; the last one is the result.
     Raises:
-        WeightsError: the solver needs an encoder, and there is none, or only block means are known.
+        WeightsError: the solver needs an encoder, and the weights have none or `block` is above 1.
     """
     E = weights.encoder if resolve(solver, weights).start == "encoder" else None
     if E is not None and block > 1:
-        raise WeightsError("an encoder can make nothing of the means of blocks; take another solver, such as fast")
+        raise WeightsError("an encoder cannot use the means of blocks; choose another solver, such as fast")
     G, D = weights.generator, weights.discriminator
     device = device_of(G)
     known = torch.from_numpy(~holes)[:, None].to(device)
-    real = to_tensor(crops.copy()).to(device)  # torch warns of arrays that cannot be written to
+    real = to_tensor(crops.copy()).to(device)  # a copy, as torch warns about read-only arrays
     if block > 1:
         real = avg_pool2d(real, block)
         weight = torch.ones_like(real[:, :1])
@@ -107,7 +107,7 @@ def solve(
         weight = loss.context_weight(known) if solver.weighted else known.float()
 
     def judge(z: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, K, 3, S, S) and context losses (N, K) of z (N, K, nz)."""
+        """Compute the images (N, K, 3, S, S) and context losses (N, K) of z (N, K, nz)."""
         count = z.shape[1]
         fake = G(z.flatten(0, 1), skips)
         if solver.mirrored:
@@ -120,12 +120,12 @@ def solve(
     drawn = sample_z(solver.draws, G.config, torch.Generator().manual_seed(seed)).to(device)
     drawn = drawn.expand(len(real), -1, -1)  # (N, draws, nz)
     if E is not None:
-        # They move to around E's guess, the first exactly there, each with more noise than the one before it.
+        # Noise around E's estimate, growing from none for the first candidate to the full prior for the last.
         with torch.no_grad():
             guess, skips = E(real, ~known)
             if solver.mirrored:
                 mirrored, mirrored_skips = E(real.flip(3), ~known.flip(3))
-                across = (mirrored - guess)[:, None]  # (N, 1, nz), so that candidates get the same noise in both
+                across = (mirrored - guess)[:, None]  # (N, 1, nz): candidates have the same noise in both orientations
         drawn = guess[:, None] + torch.linspace(0, 1, solver.draws, device=device)[:, None] * drawn
         if G.config.z_prior == "uniform":
             drawn = drawn.clamp(-1, 1)

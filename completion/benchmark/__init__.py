@@ -1,1 +1,1 @@
-"""Benchmark of completion methods, with the DCGAN and without, on the same faces and holes."""
+"""Benchmark of completion methods, with and without the DCGAN, on the same faces and holes."""

@@ -1,4 +1,4 @@
-"""python -m completion.benchmark: measure ways of completion, with the DCGAN and without, on the same faces."""
+"""Command line of the benchmark: `python -m completion.benchmark`."""
 
 from __future__ import annotations
 
@@ -12,49 +12,54 @@ from align.cli import add_flags, at_least, run_main, show_progress
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, WHOLE_HOLES, WHOLE_METHODS, BenchmarkOptions
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
-_EXAMPLE = """example:
+_EXAMPLE = """examples:
   python -m completion.benchmark aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
   python -m completion.benchmark --whole photos/ --methods fast fast+alpha telea
 
-Learning (mean, linear) needs --train. All that is done so far is in --out after every method.
-exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 and 143 stopped by a signal"""
+mean and linear need --train. On aligned faces, the results in --out are updated after every method.
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 stopped by a signal"""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Create the argument parser."""
     parser = argparse.ArgumentParser(
         prog="python -m completion.benchmark",
-        description="Complete the same holes in the same faces by several methods, with the DCGAN and without, and "
-        "measure all of them. The tables go to stdout, and with figures and pictures to a folder.",
+        description="Compare completion methods, with and without the DCGAN, on the same holes in the same faces. "
+        "Prints the tables, and writes them to a folder together with JSON and pictures.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = BenchmarkOptions()
     add = parser.add_argument
+    add("faces", type=Path, nargs="+", help="folder of aligned faces not used in training; with --whole, of photos")
+    add("--whole", action="store_true", help="use whole photos, with holes drawn at their own resolution")
+    add("--train", type=Path, metavar="FOLDER", help="aligned faces of other people, to fit mean and linear to")
     add(
-        "faces", type=Path, nargs="+", help="folder of aligned faces that the weights have not seen; or of whole photos"
+        "--limit",
+        type=at_least(1),
+        default=defaults.limit,
+        help="maximum number of faces, evenly spaced over the folder (default: %(default)s)",
     )
-    add("--whole", action="store_true", help="complete whole photos, with holes drawn at their own resolution")
-    add("--train", type=Path, metavar="FOLDER", help="aligned faces of others, for mean and linear to learn from")
-    add("--limit", type=at_least(1), default=defaults.limit, help="faces, evenly spread (%(default)s)")
     add(
         "--slow-limit",
         type=at_least(1),
         default=defaults.slow_limit,
-        help=f"faces for {' and '.join(SLOW)} (%(default)s)",
+        help=f"maximum number of faces for {' and '.join(SLOW)} (default: %(default)s)",
     )
     for flag, names, whole in (
         ("--holes", tuple(BENCHMARK_HOLES), WHOLE_HOLES),
         ("--methods", METHODS, (*WHOLE_METHODS, "SOLVER+BLEND")),
     ):
-        listed = f"of {', '.join(names)}; with --whole of {', '.join(whole)} (all)"
-        add(flag, nargs="+", metavar="NAME", help=listed)
-    add("--out", type=Path, default=Path("benchmark"), help="folder for figures and pictures (%(default)s/)")
+        listed = f"{', '.join(names)}; with --whole: {', '.join(whole)} (default: all)"
+        add(flag, nargs="+", metavar="NAME", help=f"{flag[2:]} to compare: {listed}")
+    add("--out", type=Path, default=Path("benchmark"), help="output folder (default: %(default)s/)")
     add("--weights", help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)")
-    add("--seed", type=at_least(0), default=defaults.seed, help="of faces, holes and search (%(default)s)")
+    add(
+        "--seed", type=at_least(0), default=defaults.seed, help="seed of faces, holes and search (default: %(default)s)"
+    )
     add_flags(parser, "--device")
-    add("--overwrite", action="store_true", help="replace an earlier benchmark")
-    add("-q", "--quiet", action="store_true", help="say nothing but the tables and errors")
+    add("--overwrite", action="store_true", help="replace existing results")
+    add("-q", "--quiet", action="store_true", help="print only the tables and errors")
     return parser
 
 
@@ -75,10 +80,10 @@ def main(argv: list[str] | None = None) -> int:
         if unknown := [name for name in given if name not in names]:
             parser.error(f"argument {flag}: invalid choice: {unknown[0]!r} (choose from {', '.join(names)})")
     if len(arguments.faces) > 1 and not arguments.whole:
-        parser.error(f"{len(arguments.faces)} folders of aligned faces; expected one")
-    # Threads that spin while they wait take time from all others.
+        parser.error(f"{len(arguments.faces)} folders of aligned faces were given; expected one")
+    # Spinning OpenMP threads would count as CPU time and slow down everything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stopped = f"stopped; what was measured so far is in {arguments.out}"
+    stopped = "stopped; nothing was written" if arguments.whole else f"stopped; results so far are in {arguments.out}"
     return run_main("benchmark", lambda: (_whole if arguments.whole else _benchmark)(arguments), stopped)
 
 
@@ -150,9 +155,9 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     training = load_faces(arguments.train, size, say) if arguments.train else None
     prepare_folder(arguments.out, arguments.faces[0], *filter(None, [arguments.train]))
     left_out = lacking(options.methods, trained.encoder is not None, training is not None)
-    notes = [f"{name} is left out: it needs {what}" for name, what in left_out.items()]
+    notes = [f"{name} is skipped because it needs {what}" for name, what in left_out.items()]
     if trained.encoder is None and "fast" in options.methods:
-        notes.append("fast is the solver search: the weights have no encoder")
+        notes.append("fast uses the solver search because the weights have no encoder")
     for note in notes:
         say(note)
     facts = {
@@ -168,12 +173,12 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         report.add(item)
         report.write(arguments.out)
         if isinstance(item, Row):
-            say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s a face")
+            say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s per face")
     print(report.tables())
     return 0
 
 
 if __name__ == "__main__":
-    # As an exception SIGTERM runs every clean-up on its way out.
+    # Turn SIGTERM into an exception, so that cleanup code runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Completions without a GAN, to measure the others by: from the rim, the mean face, linear regression."""
+"""Completion methods without a GAN: classical inpainting, the mean face, and linear regression."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Crops uint8 (N, S, S, 3) and holes bool (N, S, S) to completed crops, which equal the given ones outside the holes.
+# (crops uint8 (N, S, S, 3), holes bool (N, S, S)) -> completed crops, unchanged outside the holes.
 Method = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.uint8]]
 
 _RADIUS_PX = 3
-# Pixels have more in common than the components say, so the best noise is above what these leave over.
+# Multiples of the residual variance. Residuals are correlated between pixels, so the best noise exceeds their variance.
 _NOISES = (1.0, 3.0, 10.0, 30.0, 100.0)
-_ROUNDING = 1 / 12  # variance of what rounding to whole levels takes
+_ROUNDING = 1 / 12  # variance of rounding to integers
 
 
 def telea(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Carry the rim inwards, the nearest pixels first.
+    """Inpaint by fast marching, from the rim inwards.
 
     Source: Telea 2004, "An image inpainting technique based on the fast marching method".
     """
@@ -27,7 +27,7 @@ def telea(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint
 
 
 def navier_stokes(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Carry the lines of equal brightness on from the rim.
+    """Inpaint by extending lines of equal brightness from the rim.
 
     Source: Bertalmio, Bertozzi and Sapiro 2001, "Navier-Stokes, fluid dynamics, and image and video inpainting".
     """
@@ -35,7 +35,7 @@ def navier_stokes(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray
 
 
 def biharmonic(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Bend a smooth surface over the hole that leaves the rim without a kink.
+    """Inpaint with a biharmonic surface, which matches value and slope at the rim.
 
     Source: Damelin and Hoang 2018, "On surface completion and image inpainting by biharmonic functions".
     """
@@ -48,10 +48,10 @@ def biharmonic(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np
 
 @dataclass(frozen=True)
 class MeanFace:
-    """One and the same face in every hole, as it is.
+    """Fill every hole with the mean face.
 
     Attributes:
-        face: (S, S, 3), in levels of 255.
+        face: (S, S, 3), range [0, 255].
     """
 
     face: NDArray[np.floating]
@@ -63,14 +63,14 @@ class MeanFace:
 
 @dataclass(frozen=True)
 class Linear:
-    """Ridge regression of the missing pixels on the known ones, in the space of the principal components.
+    """Ridge regression of the missing pixels on the visible ones, in a space of principal components.
 
-    A face is mean + loadings @ c + e, all c independent and standard normal, e noise that is alike in every pixel. With
-    W the loadings of the known pixels, the mean of c, given these, solves (W'W + noise I) c = W'(known - mean).
+    The model is face = mean + loadings @ c + e, with c standard normal and e white noise. With W the rows of the
+    loadings for the visible pixels, the conditional mean of c solves (W'W + noise I) c = W'(visible - mean).
 
     Attributes:
-        mean: (S, S, 3), the mean face, in levels of 255.
-        loadings: (S * S * 3, K), principal components times their standard deviations; the columns are orthogonal.
+        mean: (S, S, 3), the mean face, range [0, 255].
+        loadings: (S * S * 3, K), principal components times their standard deviations, as orthogonal columns.
         noise: variance of e.
     Source: Tipping and Bishop 1999, "Probabilistic principal component analysis", section 3; Hoerl and Kennard 1970,
         "Ridge regression".
@@ -85,25 +85,25 @@ class Linear:
         return _put(crops, holes, self.expect(crops, holes, [self.noise])[0])
 
     def expect(self, crops: NDArray[Any], holes: NDArray[np.bool_], noises: Sequence[float]) -> NDArray[np.floating]:
-        """The mean of all faces that agree with what is known of each, for several noises.
+        """Compute the conditional mean of each face given its visible pixels, for several noise variances.
 
         Args:
-            crops: (N, S, S, 3), in levels of 255; what stands in the hole is never read.
+            crops: (N, S, S, 3), range [0, 255]; pixels under the holes are never read.
             holes: bool (N, S, S).
             noises: variances of e.
         Returns:
-            (len(noises), N, S, S, 3), in the loadings' precision.
+            (len(noises), N, S, S, 3), with the dtype of the loadings.
         """
         W = self.loadings
         centred = (crops - self.mean).reshape(len(crops), -1).astype(W.dtype)
-        whole = np.diag(np.square(W).sum(axis=0))  # W'W of all pixels
+        whole = np.diag(np.square(W).sum(axis=0))  # W'W over all pixels
         expected = np.empty((len(noises), *centred.shape), dtype=W.dtype)
-        # Faces that share a hole share the work.
+        # Faces with the same hole are solved together.
         kinds, kind_of = np.unique(holes.reshape(len(holes), -1), axis=0, return_inverse=True)
         for kind, hole in enumerate(kinds.repeat(3, axis=1)):
             faces = np.flatnonzero(kind_of.reshape(-1) == kind)
             known = W[~hole]
-            gram = known.T @ known if 2 * hole.sum() > len(hole) else whole - W[hole].T @ W[hole]  # the lesser work
+            gram = known.T @ known if 2 * hole.sum() > len(hole) else whole - W[hole].T @ W[hole]  # the cheaper way
             right = known.T @ centred[np.ix_(faces, ~hole)].T  # (K, faces)
             for index, noise in enumerate(noises):
                 c = np.linalg.solve(gram + noise * np.eye(len(gram), dtype=W.dtype), right)
@@ -111,11 +111,11 @@ class Linear:
         return expected.reshape(len(noises), *crops.shape) + self.mean.astype(W.dtype)
 
     def tuned(self, faces: NDArray[np.uint8], holes: NDArray[np.bool_]) -> "Linear":
-        """Take, of a few multiples of the noise, the one that suits such holes best.
+        """Choose the multiple of the noise variance with the lowest error on held-out faces.
 
         Args:
-            faces: uint8 (N, S, S, 3), held out of the fit.
-            holes: bool (M, S, S), one for each face as far as they reach.
+            faces: uint8 (N, S, S, 3), not used in the fit.
+            holes: bool (M, S, S); hole i is applied to face i, and the longer of the two is cut.
         """
         faces, holes = faces[: len(holes)], holes[: len(faces)]
         noises = [self.noise * times for times in _NOISES]
@@ -124,12 +124,12 @@ class Linear:
 
 
 def fit_linear(faces: NDArray[np.uint8], components: int = 600, seed: int = 0) -> Linear:
-    """Fit the mean, the principal components, and for the noise what these leave over in each pixel.
+    """Fit the mean, the principal components and the residual variance of faces.
 
     Args:
-        faces: uint8 (N, S, S, 3); takes 4 bytes for each value.
-        components: how many; at most half as many as there are faces, which else would leave nothing over.
-        seed: of the randomised decomposition.
+        faces: uint8 (N, S, S, 3); needs memory for a float32 copy.
+        components: maximum number of components; at most N / 2 are used, so that a residual remains.
+        seed: seed of the randomised decomposition.
     Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 5.1.
     """
     values = torch.from_numpy(faces).flatten(1).float()  # (N, S * S * 3)

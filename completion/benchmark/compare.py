@@ -1,4 +1,4 @@
-"""Ways of completion side by side: the same faces, the same holes, the same measures."""
+"""Compare completion methods on aligned faces: same faces, same holes, same measures."""
 
 import ctypes
 import re
@@ -29,24 +29,24 @@ from dcgan.sampling import Progress, device_of
 _BATCH = 50
 _SIDES = ("left", "right", "top", "bottom")
 SHOWN = 12
-# The descriptors have 128 dimensions; with fewer faces than this their covariance says nothing.
+# Face embeddings have 128 dimensions; from fewer faces their covariance cannot be estimated.
 _LEAST_FRECHET = 50
 _MOST_FITTED, _HELD_OUT = 20_000, 50
 
 
 class CompareError(InputError):
-    """Faces or methods that nothing can be compared with."""
+    """The benchmark cannot run on the given faces and methods."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A hole, and the faces that have it.
+    """A kind of hole and the faces it is applied to.
 
     Attributes:
         hole: a name in BENCHMARK_HOLES.
         faces: uint8 (N, S, S, 3), the truth.
         holes: bool (N, S, S).
-        left_out: faces in which the part that the hole is to cover was not found.
+        left_out: number of faces left out because their landmarks were not found.
     """
 
     hole: str
@@ -57,22 +57,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Row:
-    """What one method made of one hole; means over its faces.
+    """Results of one method on one kind of hole, as means over the faces.
 
     Attributes:
         hole: a name in BENCHMARK_HOLES.
         method: a name in METHODS.
-        n: faces.
-        hole_psnr: dB over the pixels of the hole; inf if a face came back exactly.
-        same_psnr: the same of those faces alone that the methods in SLOW have.
-        psnr: dB over all pixels.
+        n: number of faces.
+        hole_psnr: PSNR over the pixels of the hole in dB; inf if a face was restored exactly.
+        same_psnr: hole_psnr on the faces that the methods in SLOW also run on.
+        psnr: PSNR over all pixels in dB.
         ssim: structural similarity of the whole crops.
-        identity: Euclidean distance of dlib's descriptors of the completed and the true face.
+        identity: Euclidean distance between dlib's face embeddings of the completed and the true face.
         found: share of the completed faces that dlib's detector finds.
-        frechet: squared Frechet distance of the descriptors of all completed to those of the true faces; None for few.
-        cpu_s: CPU-seconds for a face, of all threads.
-        wall_s: wall-clock seconds for a face.
-        memory_mb: peak memory above what was in use before; None where the system does not tell.
+        frechet: squared Frechet distance between the face embeddings of completed and true faces; None below 50 faces.
+        cpu_s: CPU time per face in seconds, summed over threads.
+        wall_s: wall-clock time per face in seconds.
+        memory_mb: peak memory above the use at the start, in MB; None if the system does not report it.
         pictures: uint8 (up to SHOWN, S, S, 3), the first completed faces.
     """
 
@@ -92,34 +92,34 @@ class Row:
     pictures: NDArray[np.uint8]
 
     def figures(self) -> dict[str, Any]:
-        """All numbers by name."""
+        """Return the figures by name."""
         return {name: value for name, value in asdict(self).items() if name not in ("hole", "method", "pictures")}
 
 
 def compare(
     weights: Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: BenchmarkOptions
 ) -> Iterator[Progress | Task | Row]:
-    """Complete faces by several methods and measure what comes out.
+    """Complete faces by several methods and measure the results.
 
-    What lies under the holes is taken out before a method sees the faces.
+    Pixels under the holes are blackened before a method sees the faces.
 
     Args:
-        weights: of the methods with a DCGAN, and how the faces are aligned.
+        weights: networks of the DCGAN methods; their template is that of the faces.
         faces: uint8 (N, S, S, 3), see `spread`.
-        training: uint8 (M, S, S, 3), faces of others for the methods that learn; None leaves these out.
+        training: uint8 (M, S, S, 3), faces of other people to fit the methods in LEARNING to; None to skip these.
         options: what to compare.
     Yields:
-        Progress; for every hole its Task, and then a Row for every method.
+        Progress; for each hole, its Task followed by a Row per method.
     Raises:
-        CompareError: no method is left, or there are too few training faces.
-        DescriptorError: the faces are aligned in a way that they cannot be described.
-        LandmarkModelError: dlib or its files are absent.
-        WeightsError: the weights are for faces aligned in an unknown way.
+        CompareError: no method can run, no face has the hole, or there are too few training faces.
+        DescriptorError: the template of the faces does not support face embeddings.
+        LandmarkModelError: dlib or its model files are missing.
+        WeightsError: the template of the weights is unknown.
     """
     left_out = lacking(options.methods, weights.encoder is not None, training is not None)
     names = [name for name in options.methods if name not in left_out]
     if not names:
-        raise CompareError(f"none of {', '.join(left_out)} can be used; give {', '.join(sorted({*left_out.values()}))}")
+        raise CompareError(f"none of {', '.join(left_out)} can run; give {', '.join(sorted({*left_out.values()}))}")
     methods: dict[str, Method] = {"telea": telea, "ns": navier_stokes, "biharmonic": biharmonic}
     for name in names:
         if name not in methods and name not in LEARNING:
@@ -134,7 +134,7 @@ def compare(
         yield Progress(f"{hole}, holes", 0, len(faces))
         task = make_task(hole, faces, options.seed)
         if not len(task.faces):
-            raise CompareError(f"the part that the hole {hole} covers was found in none of {len(faces)} faces")
+            raise CompareError(f"none of {len(faces)} faces has landmarks for the hole {hole}; choose another hole")
         yield task
         if "linear" in names:
             yield Progress(f"{hole}, noise of linear", 0, 1)
@@ -146,27 +146,27 @@ def compare(
 
 
 def spread(faces: NDArray[np.uint8], limit: int, seed: int) -> NDArray[np.uint8]:
-    """Up to `limit` faces, spread evenly, then shuffled so that the first few are spread just as well."""
+    """Select up to `limit` evenly spaced faces, shuffled so that the first few are also a fair sample."""
     chosen = np.linspace(0, len(faces) - 1, min(limit, len(faces))).round().astype(int)
     return faces[np.random.default_rng(seed).permutation(chosen)]
 
 
 def lacking(names: tuple[str, ...], encoder: bool, training: bool) -> dict[str, str]:
-    """The methods that do not have what they need, and what that is."""
+    """Return the methods that cannot run, and what each of them needs."""
     needs = {} if encoder else dict.fromkeys(WITH_ENCODER, "weights with an encoder")
     needs |= {} if training else dict.fromkeys(LEARNING, "training faces")
     return {name: needs[name] for name in sorted(names) if name in needs}
 
 
 def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:
-    """Make holes that depend on the seed, the hole, and each face's place alone, so that every run has the same.
+    """Create the holes of all faces; each depends only on the seed, the kind of hole, and the face and its index.
 
     Args:
         hole: a name in BENCHMARK_HOLES.
-        faces: uint8 (N, S, S, 3); read for the landmarks of the parts of a face.
-        seed: of the random ones.
+        faces: uint8 (N, S, S, 3); read only to find landmarks.
+        seed: seed of the random holes.
     Raises:
-        LandmarkModelError: dlib or its files are absent.
+        LandmarkModelError: dlib or its model files are missing.
     """
     size, made = faces.shape[1], []
     for index, face in enumerate(faces):
@@ -193,7 +193,7 @@ def _run(
     description: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
     slow_limit: int,
 ) -> Iterator[Progress | Row]:
-    """Let one method fill one kind of hole, and measure it."""
+    """Run and measure one method on one kind of hole."""
     few = min(slow_limit, len(task.faces))
     n = few if name in SLOW else len(task.faces)
     faces, holes = task.faces[:n], task.holes[:n]
@@ -233,18 +233,18 @@ def _run(
 
 
 def _split(training: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Faces to fit and others to choose the noise with."""
+    """Split the training faces into those to fit and those to choose the noise on."""
     if len(training) < 4:
-        raise CompareError(f"{len(training)} training faces are too few to learn from; give at least 4, better 20,000")
+        raise CompareError(f"{len(training)} training faces are too few; give at least 4, ideally 20,000")
     order = np.random.default_rng(seed).permutation(len(training))
     held_out = min(_HELD_OUT, len(training) // 4)
     return training[order[held_out:][:_MOST_FITTED]], training[order[:held_out]]
 
 
 def _begin_peak() -> float | None:
-    """Let Linux forget the peak of memory so far, and tell what is in use now, in MB; None on other systems."""
+    """Reset the peak memory counter of Linux and return the current use in MB; None on other systems."""
     try:
-        # What others gave back would else be there for the taking, and count for nobody.
+        # Return freed memory to the system; otherwise its reuse would not be counted.
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         return _status_mb("VmRSS")

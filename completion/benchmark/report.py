@@ -1,4 +1,4 @@
-"""What a benchmark says: figures as JSON, tables, pictures."""
+"""Report of the benchmark on aligned faces: JSON, tables and pictures."""
 
 import math
 from pathlib import Path
@@ -30,26 +30,28 @@ _COLUMNS = (
     ("peak MB", "memory_mb", ".0f"),
 )
 _NOTES = f"""
-- **Hole-PSNR** counts the pixels of the hole alone, **PSNR** all of them, both as means of each face's dB. They reward
-  the mean of all possible faces, which is blurred; **SSIM** is of the whole crop.
-- **Identity**: distance of dlib's descriptors of the completed and the true face; below 0.6 stands for one person.
-- **Face found**: share of the completed faces that dlib's detector finds, enlarged and with air around.
-- **Frechet**: squared distance of the descriptors' distribution to that of the true faces, the same ones; 0 if nothing
-  is missing. It falls with n, so compare equal n only, and is left out below 50 faces, since there are 128 dimensions.
-- **CPU s**: processor time of all threads for a face, blending included, training not; a GPU's work does not count.
-  **vs paper** is how many times less that is than the method `paper` takes.
-- **Peak MB**: the highest use of main memory above what was in use when the method began, the weights among it.
-- {" and ".join(f"`{name}`" for name in SLOW)} search so long that they get the first faces only.
-- What lies under a hole is blackened before a method sees the face. Holes for eyes and mouth are placed by the true
-  face's landmarks, and faces without any are left out.
+- **Hole-PSNR** covers the pixels of the hole, **PSNR** the whole crop; both are means over the faces, in dB. They
+  favour blurred fills, near the mean of all plausible faces. **SSIM** covers the whole crop.
+- **Identity**: distance between dlib's face embeddings of the completed and the true face; below 0.6, they count as
+  the same person.
+- **Face found**: share of the completed faces that dlib's detector finds, after enlarging and padding.
+- **Frechet**: squared Frechet distance between the face embeddings of the completed and of the same true faces; 0 for
+  perfect completions. It decreases with n, so only rows of equal n are comparable. It is omitted below 50 faces, since
+  the embeddings have 128 dimensions.
+- **CPU s**: processor time per face, summed over threads, with blending but without training; GPU time is not counted.
+  **vs paper** is the processor time of the method `paper` divided by that.
+- **Peak MB**: peak main memory while the method runs, above the use at its start, which includes the weights.
+- {" and ".join(f"`{name}`" for name in SLOW)} are slow and run on the first faces only.
+- Pixels under a hole are blackened before a method sees the face. Holes for eyes and mouth are placed by landmarks of
+  the true face; faces without landmarks are left out.
 """
 
 
 class Report:
-    """Collects what is measured.
+    """Collects the results of a benchmark and writes them.
 
     Args:
-        facts: what the JSON begins with: "settings", "weights", "faces", "machine", "version", "notes".
+        facts: metadata at the start of the JSON: "settings", "weights", "faces", "machine", "version", "notes".
     """
 
     def __init__(self, facts: dict[str, Any]) -> None:
@@ -58,14 +60,14 @@ class Report:
         self._rows: dict[str, dict[str, Row]] = {}
 
     def add(self, item: Task | Row) -> None:
-        """Take in the next hole, or what the next method made of it."""
+        """Add the next hole, or the next method's results on it."""
         if isinstance(item, Task):
             self._tasks[item.hole], self._rows[item.hole] = item, {}
         else:
             self._rows[item.hole][item.method] = item
 
     def record(self) -> dict[str, Any]:
-        """All of it but the pictures; infinity is the text "inf", since JSON has no number for it."""
+        """Return metadata and figures as plain JSON; infinity becomes the string "inf"."""
         holes = {
             hole: {
                 "faces": len(task.faces),
@@ -80,24 +82,24 @@ class Report:
         return self._facts | {"holes": holes}
 
     def tables(self) -> str:
-        """In Markdown, a table for each hole, then one of the faces that the slow methods have, too."""
+        """Format one Markdown table per hole, and one for the faces that all methods share."""
         return "\n\n".join([*map(self._table, self._tasks), *self._same_faces()])
 
     def write(self, folder: Path) -> None:
-        """Write all of it; files are replaced, the picture of the newest hole among them.
+        """Write the JSON, the Markdown and the picture of the latest hole, replacing existing files.
 
         Args:
-            folder: where to; exists.
+            folder: an existing folder.
         """
         facts, newest = self._facts, list(self._tasks)[-1]
         parts = [
-            f"# Completion by {facts['weights']['name']} and without",
+            f"# Completion with and without {facts['weights']['name']}",
             f"{facts['faces']['count']} faces, {facts['faces']['training']} training faces; seed "
-            f"{facts['settings']['seed']}; weights' sha256 {facts['weights']['sha256'][:12]}; {facts['machine']}.",
+            f"{facts['settings']['seed']}; weights {facts['weights']['sha256'][:12]} (SHA-256); {facts['machine']}.",
             *(f"{note}." for note in facts["notes"]),
             *(f"{self._table(hole)}\n\n{self._legend(hole)}" for hole in self._tasks),
             *self._same_faces(),
-            f"## What the figures are\n{_NOTES.rstrip()}",
+            f"## Measures\n{_NOTES.rstrip()}",
         ]
         write_json(folder / JSON_FILE, self.record())
         write_text(folder / MARKDOWN_FILE, "\n\n".join(parts) + "\n")
@@ -113,7 +115,7 @@ class Report:
 
     def _table(self, hole: str) -> str:
         task, figures = self._tasks[hole], self._figures(hole)
-        left_out = f"; {task.left_out} left out, no such part found" if task.left_out else ""
+        left_out = f"; {task.left_out} without landmarks left out" if task.left_out else ""
         body = [
             [f"`{name}`", *("" if found[key] is None else format(found[key], form) for _, key, form in _COLUMNS)]
             for name, found in figures.items()
@@ -122,7 +124,7 @@ class Report:
         return f"## {hole}: {len(task.faces)} faces{left_out}\n\n{markdown([head, *body])}"
 
     def _same_faces(self) -> list[str]:
-        """Hole-PSNR by method and hole, of the few faces that every method has; empty if these are all faces."""
+        """Table of hole-PSNR on the faces that all methods share; empty if these are all faces."""
         rows = [row for rows in self._rows.values() for row in rows.values()]
         if all(len({row.n for row in found.values()}) < 2 for found in self._rows.values()):
             return []
@@ -133,10 +135,10 @@ class Report:
         return [f"## Same faces: hole-PSNR of the first {few}\n\n{markdown([['method', *self._tasks], *body])}"]
 
     def _legend(self, hole: str) -> str:
-        return f"From the top: {', '.join(['true face', 'hole', *self._rows[hole]])}.\n\n![{hole}]({hole}.png)"
+        return f"From top to bottom: {', '.join(['true face', 'hole', *self._rows[hole]])}.\n\n![{hole}]({hole}.png)"
 
     def _picture(self, hole: str) -> NDArray[np.uint8]:
-        """Truth, holes and completions below each other; grey where a method has fewer faces."""
+        """Stack rows of true faces, holes and completions; grey where a method has fewer faces."""
         task = self._tasks[hole]
         faces, holes = task.faces[:SHOWN], task.holes[:SHOWN]
         rows = [faces, np.stack([painted(*pair) for pair in zip(faces, holes, strict=True)])]

@@ -1,4 +1,4 @@
-"""Measure completion on whole photos: holes at the photo's resolution, and figures of what a person sees."""
+"""Benchmark on whole photos: holes at the photo's resolution, and measures of visible quality."""
 
 import json
 import time
@@ -29,14 +29,14 @@ from dcgan.report import markdown
 from dcgan.sampling import Progress
 
 JSON_FILE, MARKDOWN_FILE = "whole.json", "whole.md"
-_GROUPS = ((0, 100), (100, 180), (180, 320), (320, None))  # sides of the face's crop in pixels
-_CROP_PX = 150  # side of the crop that the face embedding is taken from
+_GROUPS = ((0, 100), (100, 180), (180, 320), (320, None))  # ranges of the crop's side, in pixels of the photo
+_CROP_PX = 150  # side of the crop for face embeddings
 _VIEW_PX = 192  # side of a picture in the sheets
-_SHOWN = 24  # photos in a sheet
+_SHOWN = 24  # maximum number of photos in a sheet
 _RADIUS_PX = 3  # of OpenCV's inpainting
 _SCRATCHES = 5
-_BLUR_PX = 1.5  # standard deviation: grain does not count as detail
-_LEAST = 1e-6  # instead of 0 in a ratio
+_BLUR_PX = 1.5  # standard deviation of the blur that excludes grain from detail
+_LEAST = 1e-6  # avoids zeros in ratios
 _COLUMNS = (
     ("n", "n", "d"),
     ("hole-PSNR", "hole_psnr", ".2f"),
@@ -50,14 +50,15 @@ _COLUMNS = (
 )
 _RATIOS = ("detail", "rim")  # averaged as geometric means
 _NOTES = """
-- **Hole-PSNR**: in dB, over the pixels of the hole, mean over the holes.
-- **Detail**: mean absolute Laplacian after a Gaussian blur of 1.5 px, completed over true; 1 is right, geometric mean.
-- **Colour**: distance between the mean colours of the hole in 8-bit Lab; 0 is right.
-- **Rim**: mean absolute difference between neighbours on both sides of the rim, completed over true; 1 is right.
+- **Hole-PSNR**: PSNR over the pixels of the hole in dB, mean over the holes.
+- **Detail**: mean absolute Laplacian after a Gaussian blur of 1.5 px, completed / original; geometric mean, ideally 1.
+- **Colour**: distance between the mean colours of the hole in 8-bit Lab; ideally 0.
+- **Rim**: mean absolute difference between neighbouring pixels across the rim, completed / original; geometric mean,
+  ideally 1.
 - **Identity**: distance between dlib's face embeddings of the completed and the true face.
 - **Face found**: share of completed faces that dlib's detector finds.
-- **Located**: share of holes whose face the method found by itself; elsewhere the surroundings fill the hole.
-- **CPU s**: processor time of all threads for one hole, finding the face included.
+- **Located**: share of holes in which the method found the face; the others are filled by Telea's method.
+- **CPU s**: processor time per hole, summed over threads, including face detection.
 - Pixels under a hole are blackened before a method sees the photo.
 """
 
@@ -65,7 +66,7 @@ Method = Callable[[NDArray[np.uint8], NDArray[np.bool_]], NDArray[np.uint8]]
 
 
 class WholeBenchmarkError(InputError):
-    """Nothing can be measured: no photo with a face, or a method with an unknown name."""
+    """No photo with a face was given, or a method is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Subject:
     Attributes:
         name: the photo's file name.
         pixels: uint8 (H, W, 3).
-        face: the photo to a crop of the template "face".
+        face: maps the photo to a crop of the template "face".
         landmarks: float64 (68, 2), (x, y) in the photo's pixels.
     """
 
@@ -86,21 +87,21 @@ class Subject:
 
     @property
     def crop_px(self) -> float:
-        """Side of the face's crop in the photo's pixels."""
+        """Side of the face's crop in pixels of the photo."""
         return self.face.size / self.face.scale
 
     def at(self, shares: Any) -> NDArray[np.float64]:
-        """Points of the crop, as shares of its side, in the photo's pixels: (N, 2)."""
+        """Map points relative to the crop's side to pixels of the photo: (N, 2)."""
         return transform(self.face.inverse, np.array(shares, dtype=np.float64) * self.face.size)
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One hole completed by one method; the figures are explained in the report.
+    """Results of one method on one hole; the report explains the figures.
 
     Attributes:
         photo: the photo's name.
-        crop_px: side of the face's crop in the photo's pixels.
+        crop_px: side of the face's crop in pixels of the photo.
         hole: a name in WHOLE_HOLES.
         method: the method's name.
         pixels: uint8 (H, W, 3), the completed photo.
@@ -121,15 +122,18 @@ class Row:
     pixels: NDArray[np.uint8] = field(repr=False)
 
     def figures(self) -> dict[str, Any]:
-        """All but the pixels."""
+        """Return everything except the pixels."""
         return {name: value for name, value in asdict(self).items() if name != "pixels"}
 
 
 def read_subjects(folders: Sequence[Path], report: Callable[[str], None]) -> list[Subject]:
-    """Every photo with a face below some folders; the others are reported.
+    """Read all photos in folders and find their largest faces.
 
+    Args:
+        folders: searched recursively.
+        report: called with a message for each photo that is unusable or shows no face.
     Raises:
-        WholeBenchmarkError: there is none.
+        WholeBenchmarkError: no photo has a face.
     """
     subjects = []
     for path in [path for folder in folders for path in list_photos(folder)]:
@@ -143,12 +147,12 @@ def read_subjects(folders: Sequence[Path], report: Callable[[str], None]) -> lis
         else:
             subjects.append(subject)
     if not subjects:
-        raise WholeBenchmarkError(f"no photo with a face in {', '.join(map(str, folders))}; give a folder of photos")
+        raise WholeBenchmarkError(f"found no face in {', '.join(map(str, folders))}; give folders of photos with faces")
     return subjects
 
 
 def find_subject(name: str, pixels: NDArray[np.uint8]) -> Subject | None:
-    """The largest face of a photo and its 68 landmarks; None without any."""
+    """Find the largest face of a photo and its 68 landmarks; None if there is no face."""
     for face in locate(pixels, TEMPLATES["face"], _CROP_PX)[:1]:
         landmarks = find_landmarks(pixels, face)
         if landmarks is not None:
@@ -157,13 +161,13 @@ def find_subject(name: str, pixels: NDArray[np.uint8]) -> Subject | None:
 
 
 def draw_hole(name: str, subject: Subject, seed: int = 0) -> NDArray[np.bool_]:
-    """Draw a hole over a part of the face at the photo's resolution.
+    """Draw a hole over a part of a face at the photo's resolution.
 
     Args:
-        name: "middle", an ellipse from the brows to the upper lip; "eye", one eye and its lids; "mouth"; "half", one
-            half of the face's crop; "scratches", thin strokes across the crop.
+        name: "middle", an ellipse from the brows to the upper lip; "eye", one eye with its lids; "mouth"; "half", the
+            left or right half of the crop; "scratches", thin strokes across the crop.
         subject: the photo and its face.
-        seed: which eye, which half, where the scratches run.
+        seed: seed of the choice of eye and half, and of the scratches.
     Returns:
         bool (H, W), True = fill this.
     """
@@ -205,12 +209,14 @@ def draw_hole(name: str, subject: Subject, seed: int = 0) -> NDArray[np.bool_]:
 
 
 def methods(weights: Sequence[Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
-    """Ways to complete a photo by their names.
+    """Create completion methods by name.
 
     Args:
-        weights: for the solvers; each face gets those that fit its size.
-        names: a solver, a solver and a blend as in "fast+alpha", "telea" or "ns" (Navier-Stokes).
-        seed: of the solvers.
+        weights: networks for the solvers; each face uses those that fit its size.
+        names: solvers, solvers with a blend such as "fast+alpha", "telea" or "ns" (Navier-Stokes).
+        seed: seed of the solvers.
+    Raises:
+        WholeBenchmarkError: a method is unknown.
     """
     classical = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}
     return {
@@ -221,7 +227,7 @@ def methods(weights: Sequence[Weights], names: Sequence[str], seed: int = 0) -> 
 def compare_whole(
     subjects: Sequence[Subject], chosen: dict[str, Method], holes: Sequence[str] = WHOLE_HOLES, seed: int = 0
 ) -> Iterator[Row | Progress]:
-    """Complete every hole of every photo by every method."""
+    """Complete and measure every hole of every photo by every method."""
     for done, subject in enumerate(subjects):
         yield Progress(subject.name, done, len(subjects))
         for hole in holes:
@@ -230,7 +236,7 @@ def compare_whole(
 
 
 def measure(subject: Subject, hole: str, method: str, complete: Method, seed: int = 0) -> Row:
-    """Complete one hole by one method and compare the result with the true photo."""
+    """Complete one hole by one method and compare the result with the original photo."""
     under, true = draw_hole(hole, subject, seed), subject.pixels
     seen = np.where(under[..., None], np.uint8(0), true)
     began, located = time.process_time(), True
@@ -258,12 +264,12 @@ def measure(subject: Subject, hole: str, method: str, complete: Method, seed: in
 
 
 class WholeReport:
-    """Collects rows, and writes tables, JSON and a sheet of pictures for each hole.
+    """Collects rows and writes tables, JSON and a sheet of pictures per hole.
 
     Args:
-        facts: what the JSON begins with.
+        facts: metadata at the start of the JSON.
         subjects: the photos.
-        seed: of the holes.
+        seed: seed of the holes.
     """
 
     def __init__(self, facts: dict[str, Any], subjects: Sequence[Subject], seed: int = 0) -> None:
@@ -274,7 +280,7 @@ class WholeReport:
         self._pictures: dict[str, dict[str, list[NDArray[np.uint8]]]] = {}
 
     def add(self, row: Row) -> None:
-        """Take in what one method made of one hole."""
+        """Add the results of one method on one hole."""
         self._rows.append(row.figures())
         if row.photo not in self._shown:
             return
@@ -286,7 +292,7 @@ class WholeReport:
         sheet[row.photo].append(_view(subject, row.pixels))
 
     def table(self) -> str:
-        """In Markdown: every method, by the size of the face, then by hole, then over everything."""
+        """Format a Markdown table of all methods by face size, by hole, and overall."""
         parts = {
             (f"{least} to {most} px" if most else f"above {least} px"): [
                 row for row in self._rows if least <= row["crop_px"] < (most or float("inf"))
@@ -304,9 +310,9 @@ class WholeReport:
         return markdown([["", *(heading for heading, _, _ in _COLUMNS)], *body])
 
     def write(self, folder: Path) -> None:
-        """Write everything into a folder that exists; files are replaced."""
+        """Write the JSON, the Markdown and the sheets to an existing folder, replacing files."""
         shown = [f"![{hole}](whole-{hole}.jpg)" for hole in self._pictures]
-        legend = f"From the left: photo, hole, {', '.join(dict.fromkeys(row['method'] for row in self._rows))}."
+        legend = f"From left to right: photo, hole, {', '.join(dict.fromkeys(row['method'] for row in self._rows))}."
         text = "\n\n".join(["# Completion of whole photos", self.table(), _NOTES.strip(), legend, *shown])
         for name, content in (
             (JSON_FILE, json.dumps(self._facts | {"rows": self._rows}, indent=1)),
@@ -323,7 +329,7 @@ def _by_network(weights: Sequence[Weights], name: str, seed: int) -> Method:
     try:
         completer = FaceCompleter(weights, solver, blend or "poisson")
     except (KeyError, ValueError) as error:
-        raise WholeBenchmarkError(f"there is no method {name!r}; expected a solver, or SOLVER+BLEND") from error
+        raise WholeBenchmarkError(f"there is no method {name!r}; expected telea, ns, SOLVER or SOLVER+BLEND") from error
 
     def complete(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
         *_, done = completer.complete(pixels, hole, seed=seed)
@@ -349,7 +355,7 @@ def _mean(rows: Sequence[dict[str, Any]], key: str) -> Any:
 
 
 def _view(subject: Subject, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The face's crop for a sheet: uint8 (_VIEW_PX, _VIEW_PX, 3)."""
+    """Crop the face for a sheet: uint8 (_VIEW_PX, _VIEW_PX, 3)."""
     return subject.face.resized(_VIEW_PX).warp(photo)
 
 
