@@ -1,4 +1,4 @@
-"""The completions without a GAN, against what is known to be right."""
+"""Tests of the completion methods without a GAN against known solutions."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def faces_of_rank(rank: int, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Really normally distributed faces of few dimensions, but for rounding: uint8 (count, SIDE, SIDE, 3)."""
+    """Normally distributed faces of low rank, up to rounding: uint8 (count, SIDE, SIDE, 3)."""
     mixing = np.random.default_rng(7).standard_normal((rank, SIDE * SIDE * 3)) * 8
     values = 128 + np.random.default_rng(seed).standard_normal((count, rank)) @ mixing
     return np.clip(np.round(values), 0, 255).astype(np.uint8).reshape(count, SIDE, SIDE, 3)
@@ -33,7 +33,7 @@ METHODS: dict[str, Method] = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_known_pixels_stay_and_the_truth_under_the_hole_is_never_read(name: str) -> None:
+def test_visible_pixels_do_not_change_and_the_hole_is_never_read(name: str) -> None:
     faces, holes = faces_of_rank(3, 3, seed=1), holes_of(3)
     holes[0] = False
     holes[0, 4:12, 4:12] = True
@@ -46,16 +46,16 @@ def test_known_pixels_stay_and_the_truth_under_the_hole_is_never_read(name: str)
 
 
 @pytest.mark.parametrize("name", ["telea", "ns", "biharmonic"])
-def test_a_hole_in_one_colour_gets_that_colour(name: str) -> None:
+def test_a_hole_in_a_flat_colour_gets_that_colour(name: str) -> None:
     flat = np.full((1, SIDE, SIDE, 3), (200, 120, 40), dtype=np.uint8)
     hole = np.zeros((1, SIDE, SIDE), dtype=bool)
     hole[0, 5:11, 3:9] = True
     given = np.where(hole[..., None], 0, flat).astype(np.uint8)
-    assert np.abs(METHODS[name](given, hole).astype(int) - flat).max() <= 2  # OpenCV's rounding adds up
+    assert np.abs(METHODS[name](given, hole).astype(int) - flat).max() <= 2  # OpenCV accumulates rounding errors
 
 
-def test_biharmonic_carries_a_bend_on() -> None:
-    """x^2 + 3 x y is biharmonic; a wave is not."""
+def test_biharmonic_continues_a_curved_surface() -> None:
+    """x^2 + 3xy is biharmonic; a wave is not."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     hole = np.zeros((1, SIDE, SIDE), dtype=bool)
     hole[0, 5:11, 5:11] = True
@@ -67,7 +67,7 @@ def test_biharmonic_carries_a_bend_on() -> None:
     assert error["biharmonic"] <= 1 < error["not"]
 
 
-def test_telea_and_navier_stokes_are_opencvs() -> None:
+def test_telea_and_navier_stokes_match_opencv() -> None:
     holes = holes_of(2)
     faces = np.where(holes[..., None], 0, faces_of_rank(3, 2, seed=1)).astype(np.uint8)
     for name, how in (("telea", cv2.INPAINT_TELEA), ("ns", cv2.INPAINT_NS)):
@@ -75,13 +75,13 @@ def test_telea_and_navier_stokes_are_opencvs() -> None:
         assert np.array_equal(METHODS[name](faces, holes), expected)
 
 
-def test_the_mean_face_is_the_mean() -> None:
+def test_the_mean_face_fills_every_hole() -> None:
     everything = np.ones((2, SIDE, SIDE), dtype=bool)
     filled = METHODS["mean"](FACES[:2], everything)
     assert np.array_equal(filled, np.broadcast_to(np.round(FACES.mean(axis=0)), filled.shape))
 
 
-def test_linear_recovers_faces_that_really_are_of_few_dimensions() -> None:
+def test_linear_recovers_low_dimensional_faces() -> None:
     faces, holes = faces_of_rank(3, 8, seed=1), holes_of(8, 0.7)
     guess = np.abs(METHODS["mean"](faces, holes).astype(int) - faces)[holes].mean()
     error = np.abs(METHODS["linear"](faces, holes).astype(int) - faces)[holes]
@@ -89,9 +89,9 @@ def test_linear_recovers_faces_that_really_are_of_few_dimensions() -> None:
     assert error.max() <= 2 and error.mean() < 0.5  # rounding
 
 
-@pytest.mark.parametrize("share", [0.2, 0.8])  # either way to the same matrix
-def test_linear_is_the_conditional_mean_of_a_normal_distribution(share: float) -> None:
-    """With the covariance matrix written out: mean_h + C_hk C_kk^-1 (known - mean_k)."""
+@pytest.mark.parametrize("share", [0.2, 0.8])  # both ways of computing the Gram matrix
+def test_linear_matches_the_conditional_mean_of_a_normal_distribution(share: float) -> None:
+    """Compare with mean_h + C_hk C_kk^-1 (known - mean_k)."""
     size, noise = 4, 2.5
     basis, _ = np.linalg.qr(RNG.standard_normal((size * size * 3, 6)))
     loadings = basis * np.array([40, 30, 20, 9, 4, 1])
@@ -106,11 +106,11 @@ def test_linear_is_the_conditional_mean_of_a_normal_distribution(share: float) -
         assert found.ravel()[h] == pytest.approx(conditional)
 
 
-def test_nothing_known_gives_the_mean_and_faces_do_not_mix() -> None:
+def test_a_full_hole_gives_the_mean_and_faces_do_not_affect_each_other() -> None:
     linear = METHODS["linear"]
     holes = holes_of(4)
     holes[1] = True
-    holes[3] = holes[0]  # shares its work with another
+    holes[3] = holes[0]  # solved together with face 0
     faces = faces_of_rank(3, 4, seed=2)
     together = linear(faces, holes)
     assert np.array_equal(together[1], np.round(FACES.mean(axis=0)))
@@ -119,7 +119,7 @@ def test_nothing_known_gives_the_mean_and_faces_do_not_mix() -> None:
         assert np.abs(together[index].astype(int) - alone[0]).max() <= 1
 
 
-def test_the_fit_is_that_of_the_covariance() -> None:
+def test_the_fit_matches_the_covariance() -> None:
     noisy = np.clip(FACES + RNG.normal(0, 4, FACES.shape), 0, 255).astype(np.uint8)
     fitted = fit_linear(noisy, 3)
     values = noisy.reshape(len(noisy), -1).astype(float)
@@ -129,7 +129,7 @@ def test_the_fit_is_that_of_the_covariance() -> None:
     assert fitted.noise == pytest.approx(eigenvalues[3:].sum() / values.shape[1], rel=1e-2)
 
 
-def test_the_fit_follows_its_seed_and_leaves_torchs_alone() -> None:
+def test_the_fit_depends_on_its_seed_and_not_on_torchs() -> None:
     import torch
 
     state = torch.get_rng_state()
@@ -138,15 +138,15 @@ def test_the_fit_follows_its_seed_and_leaves_torchs_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_faces_that_are_all_alike_can_be_fitted() -> None:
+def test_identical_faces_can_be_fitted() -> None:
     alike = np.repeat(FACES[:1], 4, axis=0)
     holes = holes_of(4)
     given = np.where(holes[..., None], 0, alike).astype(np.uint8)
     assert np.array_equal(fit_linear(alike)(given, holes), alike)
 
 
-def test_tuning_takes_the_noise_that_completes_held_out_faces_best() -> None:
-    """Noise in every known pixel is to be borne with; where there is none, the least noise is the best."""
+def test_tuning_chooses_the_noise_with_the_lowest_error() -> None:
+    """With noisy faces, more noise is best; without, the least."""
     fitted = fit_linear(FACES, 5)
     clean, holes = faces_of_rank(3, 20, seed=5), holes_of(20, 0.95)
     noisy = np.clip(clean + RNG.normal(0, 40, clean.shape), 0, 255).astype(np.uint8)

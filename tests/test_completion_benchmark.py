@@ -1,4 +1,4 @@
-"""python -m completion.benchmark: the same faces and holes for all, right figures, and reports that keep them."""
+"""Tests of `python -m completion.benchmark` on aligned faces: holes, methods, figures and reports."""
 
 import json
 import math
@@ -37,7 +37,7 @@ RIM = ("telea", "ns", "biharmonic")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short searches, no detector of dlib's, and for descriptors the mean colours of 3 x 4 x 4 blocks."""
+    """Short searches, no dlib detector, and mean block colours (3 x 4 x 4) as face embeddings."""
     for name, solver in SOLVERS.items():
         monkeypatch.setitem(SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
 
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(encoder_weights_file: Path, tmp_path: Path) -> Callable[..., int]:
-    """The command on a folder; what comes later wins."""
+    """Run the command; later arguments take precedence."""
 
     def call(*words: object) -> int:
         given = ["--weights", encoder_weights_file, "--device", "cpu", "--out", tmp_path / "out", "--holes", "center"]
@@ -93,9 +93,7 @@ def test_a_perfect_method_has_perfect_figures(small_weights: Weights, monkeypatc
     assert np.array_equal(row.pictures, faces[:SHOWN])
 
 
-def test_a_hole_that_is_off_by_a_constant_has_the_psnr_of_that(
-    small_weights: Weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_constant_error_gives_the_expected_psnr(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     truth = FACES[:6]
     off = np.array([4, 8, 16, 4, 8, 16], dtype=np.uint8)[:, None, None, None]
 
@@ -111,10 +109,10 @@ def test_a_hole_that_is_off_by_a_constant_has_the_psnr_of_that(
     assert 0 < row.ssim < 1
     inner = 4 * 3  # 4 of the 16 blocks lie in the hole
     assert row.identity == pytest.approx(np.mean(off / 255 * math.sqrt(inner)))
-    assert row.frechet is None  # 6 faces tell nothing of a distribution
+    assert row.frechet is None  # too few faces for a covariance
 
 
-def test_time_and_memory_are_those_of_the_method(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_and_memory_of_the_method_are_measured(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"process_time": 100.0, "perf_counter": 900.0}
     for name in clock:
         monkeypatch.setattr(module.time, name, partial(clock.__getitem__, name))
@@ -126,7 +124,7 @@ def test_time_and_memory_are_those_of_the_method(small_weights: Weights, monkeyp
         return crops
 
     monkeypatch.setattr(module, "telea", burn)
-    monkeypatch.setattr(module, "navier_stokes", burn)  # again: memory that was given back counts anew
+    monkeypatch.setattr(module, "navier_stokes", burn)  # run twice: freed memory must be counted again
     monkeypatch.setattr(module, "biharmonic", lambda crops, holes: crops)
     rows = rows_of(small_weights, FACES[:4], holes=("center",), methods=RIM)
     busy, again, idle = (rows["center", name] for name in RIM)
@@ -140,7 +138,7 @@ def test_time_and_memory_are_those_of_the_method(small_weights: Weights, monkeyp
         assert busy.memory_mb is None
 
 
-def test_memory_is_left_open_where_the_system_does_not_tell(
+def test_memory_is_none_where_the_system_does_not_report_it(
     small_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, text: str) -> None:
@@ -154,7 +152,7 @@ def test_memory_is_left_open_where_the_system_does_not_tell(
 # Faces and holes
 
 
-def test_faces_are_spread_evenly_and_the_first_few_are_too() -> None:
+def test_faces_are_evenly_spaced_and_shuffled() -> None:
     faces = np.arange(1000)
     chosen = spread(faces, 100, 0)
     assert len(set(chosen)) == 100
@@ -165,7 +163,7 @@ def test_faces_are_spread_evenly_and_the_first_few_are_too() -> None:
 
 
 @pytest.mark.parametrize("hole", [name for name in BENCHMARK_HOLES if not needs_landmarks(BENCHMARK_HOLES[name])])
-def test_a_hole_depends_on_seed_and_face_alone(hole: str) -> None:
+def test_a_hole_depends_only_on_seed_and_face(hole: str) -> None:
     task = make_task(hole, FACES, 3)
     assert task.left_out == 0 and np.array_equal(task.faces, FACES)
     assert np.array_equal(task.holes, make_task(hole, 255 - FACES, 3).holes)
@@ -177,13 +175,13 @@ def test_a_hole_depends_on_seed_and_face_alone(hole: str) -> None:
     assert task.holes.mean(axis=(1, 2)) == pytest.approx(share, abs=1e-3)
 
 
-def test_halves_take_turns() -> None:
+def test_half_cycles_through_the_sides() -> None:
     left, right, top, bottom, again = make_task("half", FACES[:5], 0).holes
     assert left[:, :16].all() and right[:, 16:].all() and top[:16].all() and bottom[16:].all()
     assert np.array_equal(left, again)
 
 
-def test_eyes_and_mouth_follow_the_true_face_and_faces_without_are_left_out(
+def test_eyes_and_mouth_follow_landmarks_and_faces_without_any_are_left_out(
     small_weights: Weights, astronaut: NDArray[np.uint8]
 ) -> None:
     photo = astronaut[0:230, 110:340]
@@ -200,11 +198,11 @@ def test_eyes_and_mouth_follow_the_true_face_and_faces_without_are_left_out(
 
 def test_a_hole_that_no_face_has_is_an_error(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_landmarks", lambda photo, alignment: None)
-    with pytest.raises(CompareError, match="mouth covers was found in none of 20 faces"):
+    with pytest.raises(CompareError, match="none of 20 faces has landmarks for the hole mouth"):
         rows_of(small_weights, holes=("mouth",), methods=("telea",))
 
 
-def test_all_methods_get_the_same_faces_with_nothing_in_the_same_holes(
+def test_all_methods_get_the_same_faces_with_the_same_black_holes(
     encoder_weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
@@ -225,7 +223,7 @@ def test_all_methods_get_the_same_faces_with_nothing_in_the_same_holes(
 
 
 @pytest.mark.parametrize("hole", ["center", "pattern"])
-def test_the_truth_under_the_hole_reaches_no_method(encoder_weights: Weights, hole: str) -> None:
+def test_no_method_sees_pixels_under_the_hole(encoder_weights: Weights, hole: str) -> None:
     holes = make_task(hole, FACES[:4], 0).holes
     noise = np.random.default_rng(9).integers(0, 256, FACES[:4].shape, dtype=np.uint8)
     poisoned = np.where(holes[..., None], noise, FACES[:4])
@@ -238,7 +236,7 @@ def test_the_truth_under_the_hole_reaches_no_method(encoder_weights: Weights, ho
 # Methods
 
 
-def test_every_method_keeps_what_is_known_and_the_seed_decides_the_rest(encoder_weights: Weights) -> None:
+def test_every_method_keeps_visible_pixels_and_depends_on_the_seed(encoder_weights: Weights) -> None:
     given: dict[str, Any] = {"holes": ("random80",), "slow_limit": 2}
     first, again = (shown(encoder_weights, FACES[:4], **given) for _ in range(2))
     assert {method for _, method in first} == set(METHODS)
@@ -251,7 +249,7 @@ def test_every_method_keeps_what_is_known_and_the_seed_decides_the_rest(encoder_
         assert not np.array_equal(pictures, FACES[: len(pictures)])
 
 
-def test_with_the_dcgan_it_is_what_the_completer_makes_of_an_aligned_face(encoder_weights: Weights) -> None:
+def test_dcgan_methods_match_the_completer(encoder_weights: Weights) -> None:
     made = shown(encoder_weights, FACES[:2], holes=("center",), methods=WITH_DCGAN, seed=5)
     holes = make_task("center", FACES[:2], 5).holes
     for solver in WITH_DCGAN:
@@ -260,24 +258,24 @@ def test_with_the_dcgan_it_is_what_the_completer_makes_of_an_aligned_face(encode
         assert np.abs(made["center", solver][1].astype(int) - completion.pixels).max() <= 1
 
 
-def test_the_mean_is_of_training_faces_alone(encoder_weights: Weights) -> None:
+def test_the_mean_uses_only_training_faces(encoder_weights: Weights) -> None:
     training = np.full((40, 32, 32, 3), 70, dtype=np.uint8)
     made = shown(encoder_weights, FACES, training=training, holes=("center",), methods=("mean", "linear"))
     for pictures in made.values():
         assert (pictures[:, 8:24, 8:24] == 70).all()
 
 
-def test_what_lacks_something_is_left_out(small_weights: Weights) -> None:
+def test_methods_without_their_requirements_are_skipped(small_weights: Weights) -> None:
     assert small_weights.encoder is None
     rows = rows_of(small_weights, FACES[:2], None, holes=("center",), slow_limit=1)
     assert [method for _, method in rows] == ["fast", "paper", "bamos", *RIM]
-    with pytest.raises(CompareError, match="none of linear, mean can be used; give training faces"):
+    with pytest.raises(CompareError, match="none of linear, mean can run; give training faces"):
         rows_of(small_weights, FACES[:2], None, methods=("linear", "mean"))
     with pytest.raises(CompareError, match="3 training faces are too few"):
         rows_of(small_weights, FACES[:2], TRAINING[:3], methods=("mean",))
 
 
-def test_names_are_known_to_those_who_are_asked() -> None:
+def test_default_names_are_valid() -> None:
     assert set(WITH_DCGAN) <= {"fast", *SOLVERS} & set(METHODS)
     assert BenchmarkOptions().methods == METHODS and BenchmarkOptions().holes == tuple(BENCHMARK_HOLES)
 
@@ -334,7 +332,7 @@ def test_the_command_writes_tables_figures_and_pictures(
     ]
 
 
-def test_the_picture_shows_truth_hole_and_methods(small_weights: Weights, tmp_path: Path) -> None:
+def test_the_picture_has_a_row_for_truth_hole_and_each_method(small_weights: Weights, tmp_path: Path) -> None:
     report = Report(
         {
             "settings": {"seed": 0, "slow_limit": 2},
@@ -358,7 +356,7 @@ def test_the_picture_shows_truth_hole_and_methods(small_weights: Weights, tmp_pa
     assert (hole[16, 16] == (255, 0, 255)).all() and np.array_equal(hole[:8], truth[:8])
 
 
-def test_infinite_figures_are_text_in_json(
+def test_infinite_figures_are_strings_in_json(
     folder: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = spread(FACES, 20, 0)
@@ -370,7 +368,7 @@ def test_infinite_figures_are_text_in_json(
     assert "|       inf |" in (tmp_path / "out" / "benchmark.md").read_text()
 
 
-def test_what_was_measured_before_a_stop_is_kept(
+def test_results_before_an_interrupt_are_kept(
     folder: Path,
     tmp_path: Path,
     run: Callable[..., int],
@@ -382,21 +380,21 @@ def test_what_was_measured_before_a_stop_is_kept(
 
     monkeypatch.setattr(module, "biharmonic", stop)
     assert run(folder, "--methods", *RIM) == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("benchmark: stopped; what was measured so far is in ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("benchmark: stopped; results so far are in ")
     out = tmp_path / "out"
     assert list(json.loads((out / "benchmark.json").read_text())["holes"]["center"]["methods"]) == ["telea", "ns"]
     assert "`ns`" in (out / "benchmark.md").read_text()
     assert read_photo(out / "center.png").pixels.shape[0] == 4 * 32
 
 
-def test_notes_tell_what_is_left_out(
+def test_notes_list_skipped_methods(
     folder: Path, run: Callable[..., int], small_weights_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--weights", small_weights_file, "--methods", "fast", "linear", "telea"]
     assert run(folder, *words) == 0
     notes = [
-        "linear is left out: it needs training faces",
-        "fast is the solver search: the weights have no encoder",
+        "linear is skipped because it needs training faces",
+        "fast uses the solver search because the weights have no encoder",
     ]
     assert capsys.readouterr().err.splitlines()[:2] == notes
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["notes"] == notes
@@ -449,5 +447,8 @@ def test_help_needs_no_torch_and_shows_defaults_and_an_example() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "(500)" in done.stdout and "python -m completion.benchmark aligned_val/" in done.stdout
+    assert (
+        "(default: 500)" in " ".join(done.stdout.split())
+        and "python -m completion.benchmark aligned_val/" in done.stdout
+    )
     assert all(name in done.stdout for name in (*BENCHMARK_HOLES, *METHODS))

@@ -1,4 +1,4 @@
-"""The benchmark on whole photos: holes where they are meant to be, figures that have an oracle."""
+"""Tests of the benchmark on whole photos: positions of holes, and figures against known values."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def covered(hole: NDArray[np.bool_], points: NDArray[np.float64]) -> float:
     return float(hole[y, x].mean())
 
 
-def test_holes_lie_over_the_parts_that_they_are_named_after(subject: Subject) -> None:
+def test_holes_cover_the_parts_they_are_named_after(subject: Subject) -> None:
     holes = {name: draw_hole(name, subject) for name in WHOLE_HOLES}
     points = subject.landmarks
     assert covered(holes["middle"], points[NOSE]) == 1 and covered(holes["middle"], points[JAW]) == 0
@@ -40,19 +40,19 @@ def test_holes_lie_over_the_parts_that_they_are_named_after(subject: Subject) ->
     assert 0.03 < (holes["scratches"] & crop).sum() / crop.sum() < 0.15
 
 
-def test_holes_follow_from_the_seed_and_the_photo(subject: Subject) -> None:
+def test_holes_depend_on_the_seed_and_the_photo(subject: Subject) -> None:
     for name in WHOLE_HOLES:
         assert np.array_equal(draw_hole(name, subject, 3), draw_hole(name, subject, 3))
     assert any(not np.array_equal(draw_hole("scratches", subject), draw_hole("scratches", subject, s)) for s in (1, 2))
 
 
-def test_the_truth_itself_has_perfect_figures(subject: Subject) -> None:
+def test_the_original_photo_has_perfect_figures(subject: Subject) -> None:
     row = measure(subject, "middle", "truth", lambda pixels, hole: subject.pixels)
     assert row.hole_psnr == math.inf and row.colour == 0 and row.identity == 0
     assert row.detail == 1 and row.rim == 1 and row.found and row.located
 
 
-def test_a_shift_in_brightness_shows_in_colour_and_rim(subject: Subject) -> None:
+def test_a_brightness_shift_affects_colour_and_rim(subject: Subject) -> None:
     def brighter(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
         shifted = np.where(subject.pixels > 205, subject.pixels - np.uint8(50), subject.pixels + np.uint8(50))
         return np.where(hole[..., None], shifted, subject.pixels)
@@ -71,7 +71,7 @@ def test_a_flat_fill_has_no_detail(subject: Subject) -> None:
     assert row.detail < 0.4 and row.colour < 3
 
 
-def test_a_method_sees_nothing_under_the_hole_and_may_find_no_face(subject: Subject) -> None:
+def test_methods_see_a_black_hole_and_may_find_no_face(subject: Subject) -> None:
     def blind(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
         assert not pixels[hole].any() and np.array_equal(pixels[~hole], subject.pixels[~hole])
         raise NoFaceError("no face was found")
@@ -108,6 +108,6 @@ def test_the_command_writes_a_table_json_and_a_sheet_for_each_hole(
     for hole in ("eye", "mouth"):
         assert pixels(out / f"whole-{hole}.jpg").shape == (192, 192 * 4, 3)  # photo, hole and two methods
     assert "whole-eye.jpg" in (out / "whole.md").read_text()
-    assert main([*command, "-q"]) == 2  # nothing is replaced unasked
+    assert main([*command, "-q"]) == 2  # existing results are not replaced
     assert main(["--whole", str(photos), "--methods", "magic", "--out", str(tmp_path / "other")]) == 2
     assert main(["--whole", str(tmp_path / "empty"), "--out", str(tmp_path / "other")]) == 2

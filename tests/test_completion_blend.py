@@ -1,4 +1,4 @@
-"""Blending: no seam, and known pixels as they are."""
+"""Tests of blending and classical inpainting: no seam, and unchanged visible pixels."""
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ each_blend = pytest.mark.parametrize("how", BLENDS)
 
 @pytest.fixture
 def photo() -> NDArray[np.uint8]:
-    """Noise of middling values that cannot be written to."""
+    """Noise of medium values, read-only."""
     pixels = np.random.default_rng(1).integers(80, 160, (SIDE, SIDE, 3), dtype=np.uint8)
     pixels.flags.writeable = False
     return pixels
@@ -56,9 +56,7 @@ def fill() -> NDArray[np.uint8]:
 
 
 @each_hole
-def test_fault_24_a_shifted_patch_blends_back_to_the_background(
-    hole: NDArray[np.bool_], photo: NDArray[np.uint8]
-) -> None:
+def test_a_shifted_patch_blends_back_to_the_background(hole: NDArray[np.bool_], photo: NDArray[np.uint8]) -> None:
     shift = np.array([-60, 7, 80])
     shifted = (photo + shift).astype(np.uint8)
     assert np.array_equal(blend(photo, shifted, hole), photo)
@@ -66,7 +64,7 @@ def test_fault_24_a_shifted_patch_blends_back_to_the_background(
 
 @each_blend
 @each_hole
-def test_fault_23_and_24_known_pixels_stay_and_the_hole_is_never_read(
+def test_visible_pixels_do_not_change_and_the_hole_is_never_read(
     hole: NDArray[np.bool_], how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
 ) -> None:
     blended = blend(photo, fill, hole, how)
@@ -76,19 +74,17 @@ def test_fault_23_and_24_known_pixels_stay_and_the_hole_is_never_read(
 
 
 @each_blend
-def test_fault_27_the_callers_arrays_are_never_written(
-    how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
-) -> None:
+def test_arguments_are_not_modified(how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
     hole = HOLES["several"].copy()
     hole.flags.writeable = False
-    blended = blend(photo, fill, hole, how)  # would raise
+    blended = blend(photo, fill, hole, how)  # writing to an argument would raise
     assert not np.shares_memory(blended, photo) and not np.shares_memory(blended, fill)
     assert not np.shares_memory(inpaint(photo, hole), photo)
     assert not np.shares_memory(match_means(fill, photo, 4), fill)
 
 
 @each_blend
-def test_fault_22_a_full_hole_is_the_fill_and_fault_21_an_empty_one_the_photo(
+def test_a_full_hole_gives_the_fill_and_an_empty_one_the_photo(
     how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
 ) -> None:
     assert np.array_equal(blend(photo, fill, FULL, how), fill)
@@ -97,9 +93,7 @@ def test_fault_22_a_full_hole_is_the_fill_and_fault_21_an_empty_one_the_photo(
 
 
 @each_blend
-def test_fault_28_separate_holes_are_filled_each_on_its_own(
-    how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]
-) -> None:
+def test_separate_holes_are_filled_independently(how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
     regions = [box(1, 4, 1, 4), box(12, 20, 12, 20)]
     together = blend(photo, fill, regions[0] | regions[1], how)
     for region in regions:
@@ -107,15 +101,15 @@ def test_fault_28_separate_holes_are_filled_each_on_its_own(
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2)])
-def test_fault_22_a_full_hole_in_a_tiny_photo_is_the_fill(shape: tuple[int, int]) -> None:
+def test_a_full_hole_in_a_tiny_photo_gives_the_fill(shape: tuple[int, int]) -> None:
     fill = np.full((*shape, 3), 77, dtype=np.uint8)
     assert np.array_equal(blend(np.zeros_like(fill), fill, np.ones(shape, dtype=bool)), fill)
 
 
-def test_poisson_takes_away_what_is_harmonic_and_nothing_else() -> None:
+def test_poisson_removes_only_harmonic_differences() -> None:
     ys, xs = np.mgrid[0:SIDE, 0:SIDE]
     photo = np.stack([60 + 3 * xs, 100 + 2 * ys, 40 + xs + ys], axis=2).astype(np.uint8)
-    saddle = (xs - 9) * (ys - 10)  # the discrete Laplace operator makes 0 of it too
+    saddle = (xs - 9) * (ys - 10)  # also harmonic in the discrete sense
     fill = (photo + np.stack([saddle, 2 * xs, -2 * ys], axis=2)).clip(0, 255).astype(np.uint8)
     hole = HOLES["inside"]
     assert np.array_equal(blend(photo, fill, hole), photo)
@@ -132,7 +126,7 @@ def test_poisson_keeps_the_gradients_of_the_fill(photo: NDArray[np.uint8]) -> No
     laplace = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[..., None]
     found = ndimage.convolve(bumped, laplace)[inner] - ndimage.convolve(plain, laplace)[inner]
     wanted = ndimage.convolve(fill.astype(int), laplace)[inner]
-    assert np.abs(found - wanted).max() <= 8  # each of five pixels of two pictures is rounded
+    assert np.abs(found - wanted).max() <= 8  # five rounded pixels in each of two images
 
 
 def test_poisson_clips_instead_of_wrapping_around() -> None:
@@ -144,7 +138,7 @@ def test_poisson_clips_instead_of_wrapping_around() -> None:
     assert (blended >= 250).all() and (blended[8:11, 9:12] == 255).all()
 
 
-def test_alpha_fades_from_the_nearest_known_colour_into_the_fill() -> None:
+def test_alpha_fades_from_the_nearest_visible_colour_into_the_fill() -> None:
     photo = np.full((60, 60, 3), 50, dtype=np.uint8)
     fill = np.full_like(photo, 150)
     hole = np.zeros((60, 60), dtype=bool)
@@ -158,20 +152,20 @@ def test_none_copies(photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
     assert np.array_equal(blend(photo, fill, hole, "none"), np.where(hole[..., None], fill, photo))
 
 
-def test_an_unknown_blend_is_named(photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
+def test_an_unknown_blend_is_refused(photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="'smooth', expected one of poisson, alpha, none"):
         blend(photo, fill, FULL, "smooth")
 
 
 @each_hole
-def test_fault_29_inpaint_never_reads_the_hole(hole: NDArray[np.bool_], photo: NDArray[np.uint8]) -> None:
+def test_inpaint_never_reads_the_hole(hole: NDArray[np.bool_], photo: NDArray[np.uint8]) -> None:
     filled = inpaint(photo, hole)
     other = np.where(hole[..., None], 255 - photo, photo)
     assert np.array_equal(inpaint(other, hole), filled)
     assert np.array_equal(filled[~hole], photo[~hole])
 
 
-def test_fault_29_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
+def test_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (300, 2100, 3), dtype=np.uint8)
     hole = np.zeros((300, 2100), dtype=bool)
     hole[101:167, 333:951] = True
@@ -179,7 +173,7 @@ def test_fault_29_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
     assert np.array_equal(inpaint(other, hole)[hole], inpaint(photo, hole)[hole])
 
 
-def test_inpaint_carries_on_a_flat_colour_however_far() -> None:
+def test_inpaint_extends_a_flat_colour_over_any_distance() -> None:
     photo = np.full((300, 300, 3), (200, 100, 10), dtype=np.uint8)
     hole = np.zeros((300, 300), dtype=bool)
     hole[20:, 20:] = True
@@ -188,7 +182,7 @@ def test_inpaint_carries_on_a_flat_colour_however_far() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (1, 3000)])
-def test_fault_16_tiny_photos_are_inpainted(shape: tuple[int, int]) -> None:
+def test_tiny_photos_are_inpainted(shape: tuple[int, int]) -> None:
     photo = np.full((*shape, 3), 90, dtype=np.uint8)
     hole = np.zeros(shape, dtype=bool)
     hole[0, 0] = True
@@ -198,7 +192,7 @@ def test_fault_16_tiny_photos_are_inpainted(shape: tuple[int, int]) -> None:
     assert np.array_equal(inpaint(photo, ~hole)[hole], photo[hole])
 
 
-def test_match_means_meets_the_means_of_the_blocks() -> None:
+def test_match_means_reproduces_the_block_means() -> None:
     rng = np.random.default_rng(0)
     fill = rng.integers(60, 200, (32, 32, 3), dtype=np.uint8)
     face = np.kron(rng.integers(90, 160, (8, 8, 3)), np.ones((4, 4, 1))).astype(np.uint8)
@@ -206,21 +200,21 @@ def test_match_means_meets_the_means_of_the_blocks() -> None:
     means = matched.reshape(8, 4, 8, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(means, face[::4, ::4], atol=1)
     detail = np.corrcoef((fill - fill.mean()).ravel(), matched.ravel())[0, 1]
-    assert detail > 0.5  # what the means leave open comes from the fill
+    assert detail > 0.5  # detail comes from the fill
 
 
-def test_match_means_reads_the_means_alone() -> None:
+def test_match_means_reads_only_the_block_means() -> None:
     rng = np.random.default_rng(0)
     fill = rng.integers(60, 200, (16, 16, 3), dtype=np.uint8)
     face = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    flipped = face.reshape(4, 4, 4, 4, 3)[:, ::-1, :, ::-1].reshape(16, 16, 3)  # inside of every block
+    flipped = face.reshape(4, 4, 4, 4, 3)[:, ::-1, :, ::-1].reshape(16, 16, 3)  # flips each block
     assert not np.array_equal(face, flipped)
     assert np.array_equal(match_means(fill, face, 4), match_means(fill, flipped, 4))
 
 
 @pytest.mark.parametrize("shape", [(260, 300), (301, 257)])
 def test_a_large_hole_is_solved_like_a_small_one(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
-    """Multigrid against the exact solution, at the photo's border too, and with islands in the hole."""
+    """Compare multigrid with the direct solution, at the border of the photo and with islands in the hole."""
     rng = np.random.default_rng(0)
     photo, fill = (rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(2))
     photo = cv2.GaussianBlur(photo, (0, 0), 5).astype(np.uint8)
@@ -236,7 +230,7 @@ def test_a_large_hole_is_solved_like_a_small_one(monkeypatch: pytest.MonkeyPatch
     assert (near != exact).mean() < 0.05
 
 
-def test_grain_is_as_strong_as_around_the_hole_and_in_the_part_alone() -> None:
+def test_grain_matches_the_surroundings_and_changes_only_the_part() -> None:
     rng = np.random.default_rng(0)
     grainy = np.clip(128 + rng.normal(0, 6, (120, 120, 1)), 0, 255).round().astype(np.uint8).repeat(3, axis=2)
     hole = np.zeros((120, 120), dtype=bool)
@@ -250,10 +244,10 @@ def test_grain_is_as_strong_as_around_the_hole_and_in_the_part_alone() -> None:
     assert fine[1][42:58, 42:78].std() == pytest.approx(fine[0][:36].std(), rel=0.15)
     again, other = grain(smooth, part, hole, 20), grain(smooth, part, hole, 20, seed=1)
     assert np.array_equal(done, again) and not np.array_equal(done, other)
-    assert np.abs(grain(grainy, part, hole, 20).astype(int) - grainy).mean() < 0.5  # which has its grain already
+    assert np.abs(grain(grainy, part, hole, 20).astype(int) - grainy).mean() < 0.5  # it already has grain
 
 
-def test_grain_has_nothing_to_go_by_where_everything_is_hole() -> None:
+def test_grain_changes_nothing_without_visible_pixels() -> None:
     photo, hole = np.full((20, 20, 3), 9, dtype=np.uint8), np.ones((20, 20), dtype=bool)
     assert np.array_equal(grain(photo, hole, hole, 5), photo)
 
@@ -264,7 +258,7 @@ def striped(angle: float = 0.5) -> NDArray[np.uint8]:
     return np.repeat(wave[..., None], 3, axis=2).round().astype(np.uint8)
 
 
-def test_structures_go_on_into_a_wide_hole() -> None:
+def test_surroundings_extends_structures_into_a_wide_hole() -> None:
     photo, hole = striped(), np.zeros((160, 160), dtype=bool)
     hole[60:100, 60:100] = True
     part = hole.copy()
@@ -275,9 +269,9 @@ def test_structures_go_on_into_a_wide_hole() -> None:
     assert error < classical / 2
     noise = np.random.default_rng(0).integers(0, 256, photo.shape, dtype=np.uint8)
     hidden = surroundings(np.where(hole[..., None], noise, photo), hole, part)
-    assert np.array_equal(filled[part], hidden[part])  # nothing under the hole is read
+    assert np.array_equal(filled[part], hidden[part])  # pixels under the hole are not read
 
 
-def test_structures_of_a_photo_that_is_all_hole_do_not_exist() -> None:
+def test_surroundings_changes_nothing_without_visible_pixels() -> None:
     photo, hole = striped(), np.ones((160, 160), dtype=bool)
     assert np.array_equal(surroundings(photo, hole, hole), photo)

@@ -1,4 +1,4 @@
-"""Whole photos: find the faces, complete them, and leave every other byte as it is."""
+"""Tests of completing photos in memory: faces, holes, blending, and unchanged pixels elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ def completer(small_weights: Weights) -> FaceCompleter:
 
 @pytest.fixture(scope="module")
 def face(astronaut: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 (230, 230, 3): one face, that cannot be written to."""
+    """uint8 (230, 230, 3): a photo of one face, read-only."""
     pixels = astronaut[0:230, 110:340].copy()
     pixels.flags.writeable = False
     return pixels
@@ -45,7 +45,7 @@ def found(completer: FaceCompleter, face: NDArray[np.uint8]) -> Alignment:
 
 @pytest.fixture
 def aligned() -> NDArray[np.uint8]:
-    """An aligned face of the weights' size: for untrained networks any picture is one."""
+    """An aligned face of the weights' size; untrained networks accept any picture."""
     pixels = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)
     pixels.flags.writeable = False
     return pixels
@@ -72,7 +72,7 @@ def overwritten(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np
 # Aligned faces
 
 
-def test_an_aligned_face_is_used_as_it_is(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+def test_an_aligned_face_is_used_unchanged(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
     hole = box(aligned.shape, 8, 24, 8, 24)
     progress, completion = run(completer, aligned, hole)
     assert [item.step.number for item in progress] == [0, 1, 2]
@@ -93,9 +93,7 @@ def test_without_blending_the_hole_holds_the_last_preview(small_weights: Weights
 
 
 @pytest.mark.parametrize("lowres", [False, True])
-def test_fault_22_a_full_hole_is_a_pure_generation(
-    completer: FaceCompleter, aligned: NDArray[np.uint8], lowres: bool
-) -> None:
+def test_a_full_hole_gives_a_random_face(completer: FaceCompleter, aligned: NDArray[np.uint8], lowres: bool) -> None:
     full = np.ones((32, 32), dtype=bool)
     progress, completion = run(completer, aligned, full, lowres=lowres)
     assert np.array_equal(completion.pixels, progress[-1].preview) != lowres
@@ -105,13 +103,13 @@ def test_fault_22_a_full_hole_is_a_pure_generation(
     assert not np.array_equal(completion.pixels, aligned)
 
 
-def test_fault_21_an_empty_hole_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+def test_an_empty_hole_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
     with pytest.raises(MaskError, match="empty"):
         run(completer, aligned, np.zeros((32, 32), dtype=bool))
 
 
-def test_fault_25_a_hole_of_another_size_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
-    with pytest.raises(MaskError, match=r"\(30, 31\), the photo \(32, 32\)"):
+def test_a_hole_of_another_size_is_refused(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+    with pytest.raises(MaskError, match="30x31, but the photo is 32x32"):
         run(completer, aligned, np.ones((31, 30), dtype=bool))
 
 
@@ -125,7 +123,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("hole", SMALL.values(), ids=SMALL.keys())
-def test_fault_23_and_24_small_holes_and_holes_at_borders(
+def test_small_holes_and_holes_at_the_border_are_filled(
     completer: FaceCompleter, aligned: NDArray[np.uint8], hole: tuple[int, int, int, int]
 ) -> None:
     marked = box(aligned.shape, *hole)
@@ -136,18 +134,18 @@ def test_fault_23_and_24_small_holes_and_holes_at_borders(
 # Whole photos
 
 
-def test_a_spot_of_a_whole_photo_is_a_hole_of_the_crop_too(
+def test_a_small_spot_of_a_large_photo_is_a_hole_in_the_crop(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = box(face.shape, 147, 153, 113, 119)
     progress, completion = run(completer, face, hole)
-    assert 1 <= progress[0].hole.sum() <= 9  # 6 px are 1.4 of the crop
+    assert 1 <= progress[0].hole.sum() <= 9  # 6 px of the photo are 1.4 px of the crop
     v, u = np.argwhere(progress[0].hole).mean(axis=0)
     assert np.abs(found.apply(np.array([115.5, 149.5])) - [u, v]).max() < 1
     assert np.array_equal(completion.pixels[~hole], face[~hole])
 
 
-def test_scratches_are_filled_from_their_surroundings_and_what_is_wide_by_the_network(
+def test_scratches_are_filled_from_their_surroundings_and_wide_parts_by_the_network(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     scratch, spot = box(face.shape, 110, 112, 60, 170), box(face.shape, 140, 160, 105, 125)
@@ -163,14 +161,14 @@ def test_scratches_are_filled_from_their_surroundings_and_what_is_wide_by_the_ne
     assert np.array_equal(completion.sources["face 1"], spot) and progress[0].hole.sum() < 40
 
 
-def test_single_pixels_that_are_missing_everywhere_are_no_scratches(
+def test_pixels_missing_everywhere_are_not_scratches(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = completer.named_hole(face, "random:0.8", [found])
     assert run(completer, face, hole, [found])[1].sources.keys() == {"face 1"}
 
 
-def test_at_the_border_of_the_crop_there_is_no_seam_either(
+def test_there_is_no_seam_at_the_border_of_the_crop(
     small_weights: Weights, completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = completer.named_hole(face, "full", [found])
@@ -182,9 +180,7 @@ def test_at_the_border_of_the_crop_there_is_no_seam_either(
     assert steps["poisson"] < 0.15 * steps["none"]
 
 
-def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
-    completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
-) -> None:
+def test_a_named_hole_lies_on_the_face(completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment) -> None:
     hole = completer.named_hole(face, "center", [found])
     ys, xs = np.nonzero(hole)
     mean = find_faces(face, 68)[0].mean(axis=0)
@@ -196,7 +192,7 @@ def test_the_hole_of_a_name_lies_on_the_face_and_the_rest_stays(
 
 
 @pytest.mark.parametrize("mask", HOLES)
-def test_every_name_makes_its_hole_inside_the_crop(
+def test_every_named_hole_lies_inside_the_crop(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment, mask: str
 ) -> None:
     hole = completer.named_hole(face, mask, [found])
@@ -207,8 +203,8 @@ def test_every_name_makes_its_hole_inside_the_crop(
     assert hole.sum() / covered.sum() == pytest.approx(share, abs=0.08)
 
 
-def test_a_named_hole_has_the_outline_of_the_photo_not_of_the_crop(completer: FaceCompleter) -> None:
-    turned = Alignment(np.array([[0.1, 0.02, 1], [-0.02, 0.1, 8]]), 32)  # a crop's pixel is ten of the photo
+def test_a_named_hole_has_the_resolution_of_the_photo(completer: FaceCompleter) -> None:
+    turned = Alignment(np.array([[0.1, 0.02, 1], [-0.02, 0.1, 8]]), 32)  # a pixel of the crop is ten of the photo
     hole = completer.named_hole(np.zeros((320, 320, 3), dtype=np.uint8), "center", [turned])
     columns = np.arange(110, 200)
     top = hole[:, columns].argmax(axis=0)
@@ -235,7 +231,7 @@ def test_each_face_gets_the_weights_that_fit_its_size(small_weights: Weights, fa
         assert both.locate(np.zeros((size, size, 3), dtype=np.uint8))[0].size == size
 
 
-def test_features_lie_where_the_landmarks_of_the_whole_photo_are(
+def test_features_lie_on_the_landmarks_of_the_photo(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     [landmarks] = find_faces(face, 68)
@@ -243,17 +239,15 @@ def test_features_lie_where_the_landmarks_of_the_whole_photo_are(
         hole = completer.named_hole(face, mask, [found])
         xs, ys = landmarks.round().astype(int).T
         on = hole[ys, xs]
-        assert on[part].mean() > 0.9 and on[:17].sum() == 0  # and never on the jaw
+        assert on[part].mean() > 0.9 and on[:17].sum() == 0  # not on the jaw
 
 
-def test_features_of_what_is_no_face_are_not_found(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
+def test_features_need_a_face(completer: FaceCompleter, aligned: NDArray[np.uint8]) -> None:
     with pytest.raises(MaskError, match="no face was found"):
         completer.named_hole(aligned, "eyes", completer.locate(aligned))
 
 
-def test_fault_31_of_several_faces_those_under_the_hole_are_completed(
-    completer: FaceCompleter, face: NDArray[np.uint8]
-) -> None:
+def test_only_faces_under_the_hole_are_completed(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     pair = np.hstack([face, face])
     faces = completer.locate(pair)
     assert len(faces) == 2
@@ -270,9 +264,7 @@ def test_fault_31_of_several_faces_those_under_the_hole_are_completed(
     assert np.array_equal(completion.pixels[~one], pair[~one])
 
 
-def test_fault_28_separate_holes_on_separate_faces_do_not_disturb_each_other(
-    completer: FaceCompleter, face: NDArray[np.uint8]
-) -> None:
+def test_holes_on_separate_faces_are_filled_independently(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     pair = np.hstack([face, face])
     faces = completer.locate(pair)
     both = completer.named_hole(pair, "mouth", faces)
@@ -283,7 +275,7 @@ def test_fault_28_separate_holes_on_separate_faces_do_not_disturb_each_other(
         assert np.array_equal(together[half], run(completer, pair, half, faces)[1].pixels[half])
 
 
-def test_where_crops_overlap_the_hole_is_the_nearer_faces(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+def test_where_crops_overlap_the_nearer_face_fills_the_hole(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     faces = completer.locate(face)
     shifted = Alignment(faces[0].matrix + [[0, 0, 10], [0, 0, 0]], 32)
     first, second = (found.footprint(face.shape[:2]) for found in (faces[0], shifted))
@@ -295,7 +287,7 @@ def test_where_crops_overlap_the_hole_is_the_nearer_faces(completer: FaceComplet
     assert not (sources["face 1"] & ~first).any() and not (sources["face 2"] & ~second).any()
     assert (sources["face 1"] & second).any() and (sources["face 2"] & first).any()
     x1, x2 = (np.nonzero(sources[name])[1].mean() for name in ("face 1", "face 2"))
-    assert x2 < x1 - 20  # the second crop lies further left
+    assert x2 < x1 - 20  # the second crop is further left
     assert np.array_equal(completion.pixels[~hole], face[~hole])
 
 
@@ -318,7 +310,7 @@ def test_a_hole_outside_every_face_is_refused(completer: FaceCompleter, face: ND
         run(completer, face, box(face.shape, 205, 225, 0, 30))
 
 
-def test_fault_30_no_face_is_named(completer: FaceCompleter) -> None:
+def test_a_photo_without_a_face_is_refused(completer: FaceCompleter) -> None:
     grey = np.full((100, 100, 3), 128, dtype=np.uint8)
     with pytest.raises(NoFaceError, match="32x32"):
         completer.locate(grey)
@@ -326,22 +318,20 @@ def test_fault_30_no_face_is_named(completer: FaceCompleter) -> None:
         run(completer, grey, box(grey.shape, 20, 40, 20, 40))
 
 
-def test_fault_32_landmarks_without_a_fit_are_no_face(
-    completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_degenerate_landmarks_are_not_a_face(completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locate, "find_faces", lambda *_, **__: [np.full((5, 2), 50.0)])
     with pytest.raises(NoFaceError):
         completer.locate(np.full((100, 100, 3), 128, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (31, 32), (2, 2)])
-def test_fault_16_tiny_photos_hold_no_face(completer: FaceCompleter, shape: tuple[int, int]) -> None:
+def test_tiny_photos_contain_no_face(completer: FaceCompleter, shape: tuple[int, int]) -> None:
     photo = np.full((*shape, 3), 128, dtype=np.uint8)
     with pytest.raises(NoFaceError):
         run(completer, photo, box(shape, 0, 1, 0, 1))
 
 
-def test_fault_32_beyond_the_photos_edge_nothing_is_known(
+def test_pixels_outside_the_photo_are_part_of_the_hole(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     top = int(np.nonzero(found.footprint(face.shape[:2]))[0].min()) + 45
@@ -354,9 +344,7 @@ def test_fault_32_beyond_the_photos_edge_nothing_is_known(
     assert np.array_equal(completion.pixels[~hole], cut[~hole])
 
 
-def test_fault_32_a_face_cut_by_the_edge_is_found_and_completed(
-    completer: FaceCompleter, face: NDArray[np.uint8]
-) -> None:
+def test_a_face_cut_by_the_edge_is_completed(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     cut = np.ascontiguousarray(face[45:])
     faces = completer.locate(cut)
     hole = completer.named_hole(cut, "full", faces)
@@ -365,7 +353,7 @@ def test_fault_32_a_face_cut_by_the_edge_is_found_and_completed(
     assert completion.sources.keys() == {"face 1"} and np.array_equal(completion.pixels[~hole], cut[~hole])
 
 
-def test_fault_29_what_lies_under_the_hole_changes_no_byte(
+def test_pixels_under_the_hole_have_no_effect(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = completer.named_hole(face, "mouth", [found]) | box(face.shape, 205, 225, 0, 30)
@@ -376,7 +364,7 @@ def test_fault_29_what_lies_under_the_hole_changes_no_byte(
 
 
 @pytest.mark.parametrize("blend", ["poisson", "alpha", "none"])
-def test_fault_29_for_aligned_faces_and_every_blend(
+def test_pixels_under_the_hole_of_an_aligned_face_have_no_effect(
     small_weights: Weights, aligned: NDArray[np.uint8], blend: str
 ) -> None:
     completer = FaceCompleter(small_weights, QUICK, blend)
@@ -385,7 +373,7 @@ def test_fault_29_for_aligned_faces_and_every_blend(
     assert np.array_equal(one.pixels, two.pixels) and one.context == two.context
 
 
-def test_lowres_of_a_whole_photo_keeps_the_means_of_the_crop(
+def test_lowres_of_a_whole_photo_keeps_the_block_means_of_the_crop(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -411,7 +399,7 @@ def test_seeds_repeat_a_completion_and_others_differ(completer: FaceCompleter, a
     assert not np.array_equal(first, second)
 
 
-def test_fault_27_photo_hole_and_matrices_are_never_written(
+def test_photo_hole_and_matrices_are_not_modified(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = completer.named_hole(face, "center", [found])
@@ -423,21 +411,21 @@ def test_fault_27_photo_hole_and_matrices_are_never_written(
         assert np.array_equal(was, now)
 
 
-def test_weights_for_faces_aligned_in_an_unknown_way_are_refused(small_weights: Weights) -> None:
+def test_weights_with_an_unknown_template_are_refused(small_weights: Weights) -> None:
     with pytest.raises(WeightsError, match="aligned as 'mine', expected one of face, "):
         FaceCompleter(replace(small_weights, template="mine"))
 
 
-def test_solvers_go_by_name_too(small_weights: Weights) -> None:
+def test_solvers_can_be_given_by_name(small_weights: Weights) -> None:
     crop, hole = np.full((32, 32, 3), 128, dtype=np.uint8), np.eye(32, dtype=bool)
     first = next(FaceCompleter(small_weights, "bamos").complete(crop, hole))
     assert isinstance(first, SearchStep) and first.steps == SOLVERS["bamos"].steps
 
 
-# Faces that cannot be found in what is known
+# Hidden faces, candidates and batches
 
 
-def test_a_face_that_the_hole_hides_is_found_in_the_photo_as_it_is(
+def test_a_hidden_face_is_found_in_the_original_photo(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment
 ) -> None:
     hole = completer.named_hole(face, "full", [found])
@@ -446,13 +434,13 @@ def test_a_face_that_the_hole_hides_is_found_in_the_photo_as_it_is(
     _, completion = run(completer, face, hole)
     assert completion.hidden == 1 and completion.sources.keys() == {"face 1"}
     assert np.array_equal(completion.pixels[~hole], face[~hole])
-    told = run(completer, overwritten(face, hole), hole, [found])[1]
-    assert np.array_equal(completion.pixels, told.pixels)  # its locate, and no colour, was taken from under the hole
+    expected = run(completer, overwritten(face, hole), hole, [found])[1]
+    assert np.array_equal(completion.pixels, expected.pixels)  # only the position was taken from under the hole
     with pytest.raises(NoFaceError, match="box or eyes"):
         run(completer, inpaint(face, hole), hole)
 
 
-def test_beside_a_face_that_shows_a_hidden_one_is_found_too(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+def test_a_hidden_face_is_found_beside_a_visible_one(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
     pair = np.hstack([face, face])
     faces = completer.locate(pair)
     right = box(pair.shape, 0, 230, 230, 460)
@@ -480,7 +468,7 @@ def test_candidates_differ_and_the_best_comes_first(encoder_weights: Weights, fa
     assert not run(completer, face, hole)[1].others
 
 
-def test_many_crops_at_once_are_completed_like_each_alone(encoder_weights: Weights) -> None:
+def test_a_batch_of_crops_is_completed_like_each_alone(encoder_weights: Weights) -> None:
     generator = np.random.default_rng(0)
     crops = generator.integers(80, 160, (3, 32, 32, 3), dtype=np.uint8)
     holes = np.stack([box((32, 32), 8, 24, left, left + 16) for left in (0, 8, 16)])

@@ -1,4 +1,4 @@
-"""Holes by name, from files and from alpha."""
+"""Tests of holes by name, from files and from alpha, and of training holes."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def hole_of(mask: str, size: int = 64, seed: int = 0) -> NDArray[np.bool_]:
 
 @pytest.fixture
 def landmarks() -> NDArray[np.float64]:
-    """68 landmarks of a face in a 64x64 crop; the parts that make holes are rings, the rest lies in a corner."""
+    """68 landmarks in a 64x64 crop: rings for eyes, nose and mouth; all others in a corner."""
     points = np.zeros((68, 2))
     for first, last, x, y in ((36, 42, 22, 26), (42, 48, 42, 26), (27, 36, 32, 34), (48, 68, 32, 48)):
         turns = np.linspace(0, 2 * np.pi, last - first, endpoint=False)
@@ -43,7 +43,7 @@ def landmarks() -> NDArray[np.float64]:
 # Names
 
 
-def test_center_is_32_of_64_in_the_middle_and_its_number_the_margin() -> None:
+def test_center_covers_the_middle_half_and_its_number_is_the_margin() -> None:
     expected = np.zeros((64, 64), dtype=bool)
     expected[16:48, 16:48] = True
     assert np.array_equal(hole_of("center"), expected)
@@ -62,19 +62,19 @@ def test_center_is_32_of_64_in_the_middle_and_its_number_the_margin() -> None:
         ("lowres", slice(None), slice(None)),
     ],
 )
-def test_sides_and_full_are_where_they_say(side: str, rows: slice, columns: slice) -> None:
+def test_sides_and_full_cover_the_named_area(side: str, rows: slice, columns: slice) -> None:
     expected = np.zeros((64, 64), dtype=bool)
     expected[rows, columns] = True
     assert np.array_equal(hole_of(side), expected)
 
 
-def test_half_is_each_of_the_four_sides_at_some_seed() -> None:
+def test_half_is_a_random_side() -> None:
     sides = {side: hole_of(side).tobytes() for side in ("left", "right", "top", "bottom")}
     assert {hole_of("half", seed=seed).tobytes() for seed in range(20)} == set(sides.values())
 
 
 @pytest.mark.parametrize(("mask", "share"), [("random", 0.2), ("random:0.8", 0.8), ("random:1", 1.0)])
-def test_random_takes_its_share_exactly_and_anywhere(mask: str, share: float) -> None:
+def test_random_covers_exactly_its_share(mask: str, share: float) -> None:
     hole = hole_of(mask)
     assert hole.sum() == round(64 * 64 * share)
     assert abs(hole[:32].mean() - share) < 0.05 and abs(hole[:, :32].mean() - share) < 0.05
@@ -89,17 +89,17 @@ def test_pattern_is_a_quarter_in_blobs() -> None:
     hole = hole_of("pattern")
     assert hole.mean() == pytest.approx(0.25, abs=1 / 64**2)
     alike = (hole[1:] == hole[:-1]).mean()
-    assert alike > 0.9  # scattered pixels would agree with their neighbours at 0.62
+    assert alike > 0.9  # 0.62 for independent pixels
 
 
 @pytest.mark.parametrize("mask", ["random", "half", "pattern"])
-def test_seeds_make_holes_again_and_other_seeds_others(mask: str) -> None:
+def test_the_seed_determines_the_hole(mask: str) -> None:
     assert np.array_equal(hole_of(mask, seed=3), hole_of(mask, seed=3))
     assert len({hole_of(mask, seed=seed).tobytes() for seed in range(20)}) > 1
 
 
 @pytest.mark.parametrize(("mask", "parts"), [("eyes", [(36, 48)]), ("nose", [(27, 36)]), ("mouth", [(48, 68)])])
-def test_features_cover_their_landmarks_and_little_else(
+def test_features_cover_only_their_landmarks(
     mask: str, parts: list[tuple[int, int]], landmarks: NDArray[np.float64]
 ) -> None:
     hole = named_hole(mask, 64, np.random.default_rng(0), landmarks)
@@ -108,9 +108,11 @@ def test_features_cover_their_landmarks_and_little_else(
         own[first:last] = True
     xs, ys = landmarks.round().astype(int).T
     assert np.array_equal(hole[ys, xs], own)
-    assert hole[np.clip(ys[own] + 2, 0, 63), xs[own]].all() and hole[ys[own] - 2, xs[own]].all()  # some skin too
+    assert (
+        hole[np.clip(ys[own] + 2, 0, 63), xs[own]].all() and hole[ys[own] - 2, xs[own]].all()
+    )  # includes a margin of skin
     assert hole.mean() < 0.15
-    assert not hole[26, 32]  # the eyes are two parts
+    assert not hole[26, 32]  # the eyes are separate
 
 
 def test_features_at_the_border_stay_in_the_crop(landmarks: NDArray[np.float64]) -> None:
@@ -125,7 +127,7 @@ def test_every_name_makes_a_hole_and_only_features_need_landmarks(landmarks: NDA
     assert [name for name in config.HOLES if needs_landmarks(name)] == ["eyes", "nose", "mouth"]
 
 
-def test_features_without_landmarks_say_so() -> None:
+def test_features_without_landmarks_are_refused() -> None:
     with pytest.raises(MaskError, match="68 landmarks"):
         hole_of("eyes")
 
@@ -134,12 +136,12 @@ def test_features_without_landmarks_say_so() -> None:
     "mask",
     ["center:", "center:x", "center:0", "center:0.5", "center:nan", "random:-1", "random:1.1", "left:1", "lowres:4"],
 )
-def test_wrong_numbers_are_named(mask: str) -> None:
+def test_invalid_numbers_are_reported(mask: str) -> None:
     with pytest.raises(MaskError, match=f"the mask is '{mask}'"):
         split_name(mask)
 
 
-def test_what_is_no_name_is_left_to_files() -> None:
+def test_other_text_is_not_a_name() -> None:
     assert split_name("holes/center") is None and split_name("Center") is None and split_name("alpha") is None
     with pytest.raises(MaskError, match="no mask named 'centre'"):
         hole_of("centre")
@@ -149,7 +151,7 @@ def test_what_is_no_name_is_left_to_files() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
-def test_fault_26_grey_antialiased_and_jpeg_masks_are_black_or_white(tmp_path: Path, suffix: str) -> None:
+def test_grey_antialiased_and_jpeg_masks_become_black_and_white(tmp_path: Path, suffix: str) -> None:
     expected = np.zeros((48, 64), dtype=bool)
     expected[16:32, 8:40] = True
     grey = np.where(expected, 200, 40).astype(np.uint8)
@@ -157,7 +159,7 @@ def test_fault_26_grey_antialiased_and_jpeg_masks_are_black_or_white(tmp_path: P
     assert np.array_equal(hole, expected) and warning is None
 
 
-def test_fault_26_grey_counts_as_the_nearer_of_black_and_white(tmp_path: Path) -> None:
+def test_grey_is_rounded_to_black_or_white(tmp_path: Path) -> None:
     ramp = np.arange(256, dtype=np.uint8)[None].repeat(2, axis=0)
     hole, _ = read_hole(save(tmp_path / "ramp.png", ramp), (2, 256))
     assert np.array_equal(hole[0], np.arange(256) >= 128)
@@ -168,21 +170,21 @@ def test_invert_makes_black_the_hole(tmp_path: Path) -> None:
     assert np.array_equal(read_hole(path, (9, 7), invert=True)[0], ~read_hole(path, (9, 7))[0])
 
 
-def test_fault_25_a_mask_of_another_size_is_resized_to_nearest_with_a_note(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_resized_with_a_warning(tmp_path: Path) -> None:
     small = np.random.default_rng(0).integers(0, 2, (8, 6), dtype=np.uint8) * 255
     hole, warning = read_hole(save(tmp_path / "mask.png", small), (24, 18))
     assert np.array_equal(hole, small.repeat(3, axis=0).repeat(3, axis=1) > 0)
-    assert warning == "the mask is 6x8, the photo 18x24: the mask is resized"
+    assert warning == "the mask was resized from 6x8 to the photo's 18x24"
 
 
-def test_a_mask_that_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_a_mask_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_text("white")
     with pytest.raises(PhotoError, match="not an image"):
         read_hole(tmp_path / "mask.png", (8, 8))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_every_pixel_that_is_not_opaque(mode: str) -> None:
+def test_alpha_covers_all_pixels_that_are_not_opaque(mode: str) -> None:
     image = Image.new(mode, (4, 3))
     alpha = Image.fromarray(np.array([[255, 0, 1, 254]] * 3, dtype=np.uint8))
     image.putalpha(alpha)
@@ -191,7 +193,7 @@ def test_alpha_is_every_pixel_that_is_not_opaque(mode: str) -> None:
     assert np.array_equal(alpha_hole(to_photo(image), invert=True), ~hole)
 
 
-def test_alpha_of_a_photo_without_any_is_refused() -> None:
+def test_a_photo_without_alpha_is_refused() -> None:
     with pytest.raises(MaskError, match="RGB without alpha"):
         alpha_hole(to_photo(Image.new("RGB", (4, 4))))
 
@@ -216,9 +218,9 @@ def test_dots_in_a_stem_are_part_of_it(tmp_path: Path) -> None:
     assert find_mask_file(tmp_path, Path("a.b.jpg")) == expected
 
 
-def test_a_mask_file_lies_upright_like_the_photo(tmp_path: Path) -> None:
+def test_the_exif_orientation_of_a_mask_is_applied(tmp_path: Path) -> None:
     mask = Image.fromarray(np.array([[255, 0, 0]], dtype=np.uint8))
-    mask.getexif()[0x0112] = 6  # the camera was turned
+    mask.getexif()[0x0112] = 6  # rotated by 90 degrees
     mask.save(tmp_path / "mask.png", exif=mask.getexif())
     assert read_photo(tmp_path / "mask.png").pixels.shape == (3, 1, 3)
     assert read_hole(tmp_path / "mask.png", (3, 1))[0].ravel().tolist() == [True, False, False]
@@ -226,14 +228,14 @@ def test_a_mask_file_lies_upright_like_the_photo(tmp_path: Path) -> None:
 
 def test_a_transparent_mask_is_filled_only_where_it_is_painted_white(tmp_path: Path) -> None:
     painted = np.zeros((4, 4, 4), dtype=np.uint8)
-    painted[..., :3] = 255  # under alpha 0 any colour may stand
+    painted[..., :3] = 255  # any colour may be stored under alpha 0
     painted[1, 2, 3] = 255
     Image.fromarray(painted).save(tmp_path / "mask.png")
     hole, _ = read_hole(tmp_path / "mask.png", (4, 4))
     assert np.argwhere(hole).tolist() == [[1, 2]]
 
 
-# Holes to train with
+# Training holes
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -246,7 +248,7 @@ def drawn(kind: str, count: int) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("size", [16, 64])
-def test_holes_are_never_empty_and_of_every_extent(size: int) -> None:
+def test_training_holes_are_never_empty_and_vary_in_extent(size: int) -> None:
     holes = draw_holes(2000, size, rng())
     assert holes.shape == (2000, size, size) and holes.dtype == bool
     shares = holes.mean(axis=(1, 2))
@@ -254,10 +256,10 @@ def test_holes_are_never_empty_and_of_every_extent(size: int) -> None:
     assert shares.min() < 0.1 and shares.max() > 0.9
     assert 0.2 < shares.mean() < 0.5
     frequency = holes.mean(axis=0)
-    assert frequency.min() > 0.15  # there is no pixel that is always known
+    assert frequency.min() > 0.15  # no pixel is always visible
 
 
-def test_the_seed_repeats_holes() -> None:
+def test_the_seed_determines_training_holes() -> None:
     one, again, other = (draw_holes(50, 32, rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
@@ -281,7 +283,7 @@ def test_each_kind_covers_a_share_within_its_bounds(kind: str, low: float, high:
     assert kind == "grid" or shares.std() > 0.03
 
 
-def test_every_kind_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_of_training_hole_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = dict.fromkeys(TRAINING_KINDS, 0)
     for kind, draw in list(TRAINING_KINDS.items()):
 
@@ -292,7 +294,7 @@ def test_every_kind_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(TRAINING_KINDS, kind, count)
     draw_holes(1000, 16, rng())
     assert min(counts.values()) > 100
-    assert 1100 < sum(counts.values()) < 1250  # some holes are of two kinds
+    assert 1100 < sum(counts.values()) < 1250  # some holes combine two kinds
 
 
 def test_a_kind_that_draws_nothing_gives_the_center(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +303,8 @@ def test_a_kind_that_draws_nothing_gives_the_center(monkeypatch: pytest.MonkeyPa
     assert (draw_holes(3, 32, rng()) == named_hole("center", 32, rng())).all()
 
 
-def test_kinds_with_the_name_of_a_hole_are_drawn_as_that_is() -> None:
-    """The same share of blobs or of single pixels from the same randomness is the same hole."""
+def test_kinds_named_like_a_hole_are_drawn_like_it() -> None:
+    """With the same share and random state, both give the same hole."""
     share = np.random.default_rng(7).uniform(0.2, 0.95)
     generator = np.random.default_rng(7)
     generator.random()
@@ -310,7 +312,7 @@ def test_kinds_with_the_name_of_a_hole_are_drawn_as_that_is() -> None:
     assert {"center", "half", "random", "grid", "pattern"} <= TRAINING_KINDS.keys() & HOLES.keys()
 
 
-def test_holes_lie_where_their_names_say() -> None:
+def test_training_holes_lie_where_their_kind_says() -> None:
     halves = drawn("half", 200)
     corners = halves[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert {tuple(corner) for corner in corners.astype(int).tolist()} == {

@@ -1,4 +1,4 @@
-"""What the search minimises, against the papers' equations."""
+"""Tests of the search losses against the equations of the papers."""
 
 import math
 
@@ -31,13 +31,13 @@ def holes() -> list[NDArray[np.bool_]]:
 
 
 @pytest.mark.parametrize("hole", holes(), ids=["centre", "corner", "random", "none"])
-def test_context_weight_is_equation_3(hole: NDArray[np.bool_]) -> None:
+def test_context_weight_matches_equation_3(hole: NDArray[np.bool_]) -> None:
     weight = context_weight(torch.from_numpy(~hole)[None, None])[0, 0].numpy()
     np.testing.assert_allclose(weight, weight_by_loops(~hole), atol=1e-6)
     assert not weight[hole].any()
 
 
-def test_context_weight_takes_other_windows_and_batches() -> None:
+def test_context_weight_supports_other_windows_and_batches() -> None:
     centre, corner, *_ = holes()
     known = torch.from_numpy(np.stack([~centre, ~corner]))[:, None]
     weights = context_weight(known, window=3)[:, 0].numpy()
@@ -48,18 +48,18 @@ def test_context_loss_is_the_weighted_sum_of_absolute_differences() -> None:
     real = torch.tensor([[0.5, -1.0], [0.0, 1.0]]).expand(1, 3, 2, 2)
     fake = torch.stack([real[0], real[0] + 0.25, real[0] * 0])
     weight = torch.tensor([[[[1.0, 0.5], [2.0, 0.0]]]])
-    # Three channels times sum of weight * |difference|; where the weight is 0 the difference of 1 goes unseen.
+    # Three channels times the sum of weight * |difference|; the difference of 1 has weight 0.
     assert context_loss(fake, real, weight).tolist() == [0.0, 3 * 0.25 * 3.5, 3 * (0.5 + 0.5)]
 
 
-def test_priors_are_those_of_the_papers() -> None:
+def test_priors_match_the_papers() -> None:
     logits = torch.tensor([-2.0, 0.0, 3.0])
     judged = [1 / (1 + math.exp(-logit)) for logit in logits.tolist()]  # D(G(z)) as a probability
     assert log_prior(logits).tolist() == pytest.approx([-math.log(d) for d in judged], rel=1e-5)
     assert saturating_prior(logits).tolist() == pytest.approx([math.log(1 - d) for d in judged], rel=1e-5)
 
 
-def test_priors_stay_finite_where_a_probability_would_round_to_0_or_1() -> None:
+def test_priors_stay_finite_for_extreme_logits() -> None:
     logits = torch.tensor([-200.0, 200.0])
     assert log_prior(logits).tolist() == [200.0, 0.0]
     assert saturating_prior(logits).tolist() == [0.0, -200.0]

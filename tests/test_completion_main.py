@@ -1,4 +1,4 @@
-"""The command line: `python -m completion`."""
+"""Tests of the command line `python -m completion`."""
 
 import errno
 import io
@@ -58,21 +58,21 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-# What comes out
+# Outputs
 
 
-def test_done_is_0_and_stdout_carries_the_path_alone(
+def test_success_returns_0_and_prints_only_the_path(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert complete(save(tmp_path / "a.png")) == 0
-    assert capsys.readouterr() == (f"{done / 'a.png'}\n", "")  # and no bar, since this is no terminal
+    assert capsys.readouterr() == (f"{done / 'a.png'}\n", "")  # no progress bar without a terminal
     completed = pixels(done / "a.png")
     assert np.array_equal(completed[~CENTER], FACE[~CENTER])
     assert (completed[CENTER] != FACE[CENTER]).any()
 
 
 @pytest.mark.parametrize("mask", [*config.HOLES, "center:0.3", "random:0.5"])
-def test_every_mask_by_its_name(
+def test_every_mask_name_works(
     complete: Complete, tmp_path: Path, done: Path, mask: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     around = np.stack([np.arange(68) % 8 + 12, np.arange(68) // 8 + 12], axis=1).astype(float)
@@ -89,7 +89,7 @@ def test_lowres_keeps_the_means_of_the_blocks(complete: Complete, tmp_path: Path
     assert np.abs(found - wanted).max() <= 1
 
 
-def test_a_whole_photo_keeps_its_size_and_every_byte_around_the_hole(
+def test_a_whole_photo_changes_only_in_the_hole(
     complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
 ) -> None:
     photo = astronaut[0:230, 100:340]
@@ -98,7 +98,7 @@ def test_a_whole_photo_keeps_its_size_and_every_byte_around_the_hole(
     assert 0 < changed.mean() < 0.05
 
 
-def test_faces_all_fills_the_hole_of_a_name_on_every_face(
+def test_faces_all_places_a_named_hole_on_every_face(
     complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
 ) -> None:
     face = astronaut[0:230, 110:340]
@@ -113,7 +113,7 @@ def test_faces_all_fills_the_hole_of_a_name_on_every_face(
 
 @pytest.mark.parametrize("blend", ["poisson", "alpha", "none"])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_blend_and_solver(
+def test_every_blend_works_with_every_solver(
     complete: Complete, encoder_weights_file: Path, tmp_path: Path, done: Path, blend: str, solver: str
 ) -> None:
     words = ["--blend", blend, "--solver", solver, "--weights", encoder_weights_file]
@@ -121,7 +121,7 @@ def test_every_blend_and_solver(
     assert np.array_equal(pixels(done / "a.png")[~CENTER], FACE[~CENTER])
 
 
-def test_the_solver_encoder_needs_one(
+def test_the_encoder_solver_needs_an_encoder(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert complete(save(tmp_path / "a.png"), "--solver", "encoder") == 2
@@ -145,7 +145,7 @@ def test_the_seed_repeats_a_completion(complete: Complete, tmp_path: Path) -> No
     assert data[0] == data[1] != data[2]
 
 
-def test_strip_and_history_lie_beside_the_photo(
+def test_strip_and_history_are_written_beside_the_photo(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert complete(save(tmp_path / "a.png"), "--strip", "--history") == 0
@@ -167,7 +167,7 @@ def test_strip_and_history_lie_beside_the_photo(
 
 def strict(text: str) -> Any:
     def refuse(constant: str) -> NoReturn:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not valid JSON")
 
     return json.loads(text, parse_constant=refuse)
 
@@ -202,19 +202,21 @@ def test_a_perfect_completion_has_null_for_its_infinite_psnr(
     monkeypatch.setattr(FaceCompleter, "named_hole", lambda *_: np.ones((32, 32), dtype=bool))
     first = tmp_path / "first.png"
     assert complete(save(tmp_path / "a.png"), output=first) == 0
-    assert complete(first, "--report", tmp_path / "r.json", output=tmp_path / "second.png") == 0  # the same again
+    assert (
+        complete(first, "--report", tmp_path / "r.json", output=tmp_path / "second.png") == 0
+    )  # completing it again changes nothing
     report = strict((tmp_path / "r.json").read_text())
     assert report["photos"][0]["figures"]["psnr"] is None and report["photos"][0]["figures"]["ssim"] == 1
     assert "psnr" not in report["summary"] and "ssim" in report["summary"]
 
 
-def test_what_a_mask_file_hides_is_no_truth_to_measure_by(complete: Complete, tmp_path: Path) -> None:
+def test_no_psnr_is_reported_for_mask_files(complete: Complete, tmp_path: Path) -> None:
     mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0).astype(np.uint8))
     assert complete(save(tmp_path / "a.png"), "--report", tmp_path / "r.json", mask=mask) == 0
     assert "psnr" not in strict((tmp_path / "r.json").read_text())["photos"][0]["figures"]
 
 
-def test_verbose_says_more_and_quiet_nothing(
+def test_verbose_prints_figures_and_quiet_nothing(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
@@ -226,20 +228,20 @@ def test_verbose_says_more_and_quiet_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_a_pure_generation_is_called_so_and_lowres_is_none(
+def test_a_fully_hidden_face_gets_a_note_except_with_lowres(
     complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aligned, whole = save(tmp_path / "a.png"), save(tmp_path / "b.png", astronaut[0:230, 110:340])
     for mask, expected in (("full", 1), ("lowres", 0), ("center", 0)):
         for photo in (aligned, whole):
             assert complete(photo, "--overwrite", mask=mask) == 0
-            assert capsys.readouterr().err.count("pure generation") == expected
+            assert capsys.readouterr().err.count("was generated at random") == expected
 
 
 # Mask files
 
 
-def test_one_mask_file_serves_all_photos_and_fault_25_of_another_size_is_resized_with_a_note(
+def test_one_mask_file_serves_all_photos_and_is_resized_with_a_note(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
@@ -249,10 +251,10 @@ def test_one_mask_file_serves_all_photos_and_fault_25_of_another_size_is_resized
     for name, photo in (("a.png", FACE), ("b.png", 255 - FACE)):
         completed = pixels(done / name)
         assert np.array_equal(completed[~CENTER], photo[~CENTER]) and (completed[CENTER] != photo[CENTER]).any()
-    assert capsys.readouterr().err.count("the mask is 16x16, the photo 32x32: the mask is resized") == 2
+    assert capsys.readouterr().err.count("the mask was resized from 16x16 to the photo's 32x32") == 2
 
 
-def test_a_folder_of_masks_and_invert(
+def test_a_folder_of_masks_can_be_inverted(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw, holes = tmp_path / "raw", tmp_path / "holes"
@@ -271,7 +273,7 @@ def test_a_folder_of_masks_and_invert(
 @pytest.mark.parametrize(
     ("content", "words"), [(b"", "not an image"), (b"text", "not an image"), (None, "not a regular file")]
 )
-def test_a_mask_that_cannot_be_read_is_named(
+def test_an_unreadable_mask_is_reported(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, words: str
 ) -> None:
     mask = tmp_path / "mask.png"
@@ -281,15 +283,13 @@ def test_a_mask_that_cannot_be_read_is_named(
     assert f"the mask {mask}: {words}" in told and len(told.splitlines()) == 1
 
 
-def test_fault_21_an_empty_mask_is_named(
-    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_mask_is_reported(complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = save(tmp_path / "mask.png", np.zeros((32, 32), dtype=np.uint8))
     assert complete(save(tmp_path / "a.png"), mask=mask) == 2
     assert "the hole is empty" in capsys.readouterr().err
 
 
-def test_fault_29_photos_that_differ_only_under_the_mask_give_identical_files(
+def test_photos_that_differ_only_under_the_mask_give_identical_files(
     complete: Complete, astronaut: NDArray[np.uint8], tmp_path: Path, done: Path
 ) -> None:
     face = astronaut[0:230, 110:340]
@@ -302,15 +302,15 @@ def test_fault_29_photos_that_differ_only_under_the_mask_give_identical_files(
     assert (done / "a.png").read_bytes() == (done / "b.png").read_bytes()
 
 
-# What a photo brings along
+# Alpha, colour modes and metadata
 
 
-def test_fault_14_alpha_makes_the_hole_and_only_the_hole_becomes_opaque(
-    complete: Complete, tmp_path: Path, done: Path
-) -> None:
+def test_with_alpha_only_the_hole_becomes_opaque(complete: Complete, tmp_path: Path, done: Path) -> None:
     rgba = np.dstack([FACE, np.where(CENTER, 0, 255).astype(np.uint8)])
     raw = save(tmp_path / "raw" / "a.png", rgba).parent
-    save(raw / "b.png", np.where(CENTER[..., None], np.uint8([9, 8, 7, 0]), rgba))  # other colours where none show
+    save(
+        raw / "b.png", np.where(CENTER[..., None], np.uint8([9, 8, 7, 0]), rgba)
+    )  # other colours under full transparency
     assert complete(raw, mask="alpha") == 0
     with Image.open(done / "a.png") as completed:
         assert completed.mode == "RGBA"
@@ -322,20 +322,20 @@ def test_fault_14_alpha_makes_the_hole_and_only_the_hole_becomes_opaque(
     assert (found[~CENTER] != rgba[~CENTER]).any() and np.array_equal(found[CENTER], rgba[CENTER])
 
 
-def test_fault_14_alpha_and_colours_outside_the_hole_stay(complete: Complete, tmp_path: Path, done: Path) -> None:
+def test_alpha_and_colours_outside_the_hole_do_not_change(complete: Complete, tmp_path: Path, done: Path) -> None:
     rgba = np.dstack([FACE, np.random.default_rng(1).integers(0, 256, (32, 32), dtype=np.uint8)])
     assert complete(save(tmp_path / "a.png", rgba)) == 0
     assert np.array_equal(pixels(done / "a.png")[~CENTER], rgba[~CENTER])
 
 
-def test_fault_15_grey_photos_stay_grey(complete: Complete, tmp_path: Path, done: Path) -> None:
+def test_grey_photos_stay_grey(complete: Complete, tmp_path: Path, done: Path) -> None:
     assert complete(save(tmp_path / "a.png", FACE[..., 0])) == 0
     found = pixels(done / "a.png")
     assert found.shape == (32, 32) and np.array_equal(found[~CENTER], FACE[~CENTER][:, 0])
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_fault_10_and_19_exif_is_kept_upright_without_the_place_and_so_is_the_profile(
+def test_exif_and_colour_profile_are_kept_without_orientation_and_position(
     complete: Complete, tmp_path: Path, suffix: str
 ) -> None:
     exif = Image.Exif()
@@ -357,9 +357,7 @@ def test_fault_10_and_19_exif_is_kept_upright_without_the_place_and_so_is_the_pr
 # Files
 
 
-def test_folders_keep_their_sub_folders_and_fault_38_photos_of_one_stem_are_both_kept(
-    complete: Complete, tmp_path: Path, done: Path
-) -> None:
+def test_subfolders_and_photos_with_the_same_stem_are_kept(complete: Complete, tmp_path: Path, done: Path) -> None:
     raw = tmp_path / "raw"
     for name in ("a.png", "a.bmp", "sub/a.png", "sub/deep/b.jpg"):
         save(raw / name)
@@ -367,7 +365,7 @@ def test_folders_keep_their_sub_folders_and_fault_38_photos_of_one_stem_are_both
     assert files(done) == ["a.bmp.png", "a.png.png", "sub/a.png", "sub/deep/b.png"]
 
 
-def test_photos_from_above_stay_inside_of_the_output_folder(
+def test_outputs_of_photos_in_a_parent_folder_stay_in_the_output_folder(
     complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path / "above.png")
@@ -379,14 +377,14 @@ def test_photos_from_above_stay_inside_of_the_output_folder(
     assert [name for name in files(tmp_path) if "done" not in name] == before
 
 
-def test_photos_in_an_output_folder_below_the_photos_are_passed_over(complete: Complete, tmp_path: Path) -> None:
+def test_photos_in_an_output_folder_below_the_photos_are_ignored(complete: Complete, tmp_path: Path) -> None:
     save(tmp_path / "raw" / "a.png")
     for _ in range(2):
         assert complete(tmp_path / "raw", "--overwrite", output=tmp_path / "raw" / "done") == 0
     assert files(tmp_path / "raw") == ["a.png", "done/a.png"]
 
 
-def test_outputs_that_exist_are_replaced_only_on_demand(
+def test_existing_outputs_are_replaced_only_with_overwrite(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = save(tmp_path / "a.png")
@@ -399,10 +397,10 @@ def test_outputs_that_exist_are_replaced_only_on_demand(
 
 
 def no_work(*_: object, **__: object) -> NoReturn:
-    raise AssertionError("work was begun")
+    raise AssertionError("work has started")
 
 
-def test_fault_37_the_output_is_not_the_input(
+def test_an_output_that_is_the_input_is_refused(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(complete_module, "load_fitting", no_work)
@@ -421,7 +419,7 @@ def test_fault_37_the_output_is_not_the_input(
     assert photo.read_bytes() == data and files(tmp_path) == ["raw/a.png"]
 
 
-def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
+def test_unwritable_outputs_are_reported_before_any_work(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(complete_module, "load_fitting", no_work)
@@ -441,7 +439,7 @@ def test_fault_39_outputs_that_cannot_be_written_are_noticed_before_any_work(
 
 
 @pytest.mark.parametrize("full_at", [0, 1, 2, 3])
-def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
+def test_a_full_disk_keeps_the_old_files_and_the_batch_continues(
     complete: Complete,
     tmp_path: Path,
     done: Path,
@@ -451,7 +449,7 @@ def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
 ) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
     save(raw / "b.png")
-    outputs = ["a.strip.png", "a.history.gif", "a.history.jsonl", "a.png"]  # as they are written
+    outputs = ["a.strip.png", "a.history.gif", "a.history.jsonl", "a.png"]  # in the order of writing
     for name in outputs:
         save(done / "old.png").rename(done / name)
     old = (done / "a.png").read_bytes()
@@ -465,10 +463,10 @@ def test_fault_40_a_full_disk_leaves_the_old_files_whole_and_the_batch_goes_on(
     assert complete(raw, "--overwrite", "--strip", "--history") == 3
     assert f"{raw / 'a.png'}: cannot be written: No space left on device" in capsys.readouterr().err
     assert [(done / name).read_bytes() == old for name in outputs] == [index >= full_at for index in range(4)]
-    assert files(done) == sorted(outputs + [name.replace("a", "b", 1) for name in outputs])  # and no temporary
+    assert files(done) == sorted(outputs + [name.replace("a", "b", 1) for name in outputs])  # no temporary files
 
 
-def test_fault_41_a_photo_that_vanishes_in_mid_run_is_named(
+def test_a_photo_that_vanishes_during_the_run_is_reported(
     complete: Complete,
     tmp_path: Path,
     done: Path,
@@ -492,7 +490,7 @@ def test_fault_41_a_photo_that_vanishes_in_mid_run_is_named(
 @pytest.mark.parametrize(
     "name", ["grüße 脸.png", "with space.png", "line\nbreak.png", "-v.png", "--mask.png", "a'\".png"]
 )
-def test_fault_35_any_name_will_do(
+def test_any_file_name_works(
     complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(save(tmp_path / "raw" / name).parent)
@@ -500,7 +498,7 @@ def test_fault_35_any_name_will_do(
     assert files(done) == [name]
 
 
-def test_fault_35_names_stay_on_one_line_of_the_messages(
+def test_file_names_with_line_breaks_give_single_line_messages(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "line\nbreak.png").write_text("text")
@@ -509,7 +507,7 @@ def test_fault_35_names_stay_on_one_line_of_the_messages(
     assert "line\\nbreak.png': not an image" in told and len(told.splitlines()) == 1
 
 
-def test_fault_35_names_that_are_no_utf_8_reach_stdout_as_they_are(small_weights_file: Path, tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf_8_reach_stdout_unchanged(small_weights_file: Path, tmp_path: Path) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
     os.rename(raw / "a.png", os.fsencode(raw) + b"/\xff.png")
     command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--weights", small_weights_file]
@@ -550,7 +548,7 @@ BROKEN = {
 }
 
 
-def test_faults_1_to_42_of_files_are_named_one_by_one_and_the_batch_goes_on(
+def test_each_unusable_file_is_reported_and_the_batch_continues(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = save(tmp_path / "raw" / "00-sound.png").parent
@@ -574,7 +572,7 @@ def test_faults_1_to_42_of_files_are_named_one_by_one_and_the_batch_goes_on(
     assert told.out.splitlines() == [str(done / name) for name in files(done)]
 
 
-def test_fault_42_a_fifo_as_the_photo_is_refused_without_waiting(
+def test_a_fifo_is_refused_without_blocking(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "a.png")
@@ -585,7 +583,7 @@ def test_fault_42_a_fifo_as_the_photo_is_refused_without_waiting(
 # Many photos
 
 
-def test_a_second_run_does_what_is_missing(
+def test_a_second_run_completes_only_missing_outputs(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = tmp_path / "raw"
@@ -593,31 +591,31 @@ def test_a_second_run_does_what_is_missing(
         save(raw / f"{number}.png", FACE + number)
     assert complete(raw, "--strip") == 0
     first = {name: (done / name).read_bytes() for name in files(done)}
-    (done / "1.png").unlink()  # as after a run that was killed before its last write
+    (done / "1.png").unlink()  # as if the run had been killed before its last write
     save(done / "1.strip.png", NO_FACE)
     (done / "2.strip.png").unlink()
     capsys.readouterr()
     assert complete(raw, "--strip", "-v", "--report", tmp_path / "r.json") == 0
     told = capsys.readouterr()
     assert told.out.splitlines() == [str(done / "1.png"), str(done / "1.strip.png")]
-    assert f"{raw / '0.png'}: is completed already" in told.err and "1 completed, 0 failed, 2 skipped; " in told.err
+    assert f"{raw / '0.png'}: already completed" in told.err and "1 completed, 0 failed, 2 skipped; " in told.err
     assert {name: (done / name).read_bytes() for name in files(done)} == {
         name: data for name, data in first.items() if name != "2.strip.png"
     }
     records = strict((tmp_path / "r.json").read_text())["photos"]
     assert [record["status"] for record in records] == ["skipped", "skipped", "completed"]
     assert complete(raw) == 0 and capsys.readouterr().err == "0 completed, 0 failed, 3 skipped\n"
-    assert complete(raw / "1.png") == 2  # where a person waits for this very photo
+    assert complete(raw / "1.png") == 2  # a single photo is not skipped
     assert "exists; overwrite it" in capsys.readouterr().err
 
 
-def test_no_file_lands_on_another_photo_s_completion(
+def test_no_output_overwrites_another_photos_completion(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     raw = save(tmp_path / "raw" / "a.png").parent
     save(raw / "a.strip.png", 255 - FACE)
     assert complete(raw, "--strip", "--overwrite") == 3
-    assert f"{raw / 'a.png'}: {done / 'a.strip.png'} is another photo's output" in capsys.readouterr().err
+    assert f"{raw / 'a.png'}: {done / 'a.strip.png'} is the output of another photo" in capsys.readouterr().err
     assert files(done) == ["a.strip.png", "a.strip.strip.png"]
 
 
@@ -639,10 +637,10 @@ def test_the_completion_is_written_last(
     assert len(files(done)) == 4
 
 
-def test_two_workers_do_what_one_does(
+def test_two_workers_give_the_same_files_as_one(
     complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    monkeypatch.undo()  # workers have the solvers as they are
+    monkeypatch.undo()  # workers do not see patched solvers
     raw = tmp_path / "raw"
     for number in range(5):
         save(raw / f"{number}.png", FACE + number)
@@ -658,10 +656,10 @@ def test_two_workers_do_what_one_does(
     }
 
 
-def test_weights_that_a_worker_cannot_use_are_2(
+def test_weights_that_a_worker_cannot_load_exit_with_2(
     complete: Complete, tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that went after the command had looked at them."""
+    """The weights file is removed after the command has loaded it."""
     raw = save(tmp_path / "raw" / "a.png").parent
     save(raw / "b.png")
     file = tmp_path / "once.safetensors"
@@ -677,7 +675,7 @@ def test_weights_that_a_worker_cannot_use_are_2(
     assert complete(raw, "--jobs", 2, "--weights", file) == 2
 
 
-def test_sigterm_ends_all_processes_and_leaves_no_half_file(
+def test_sigterm_ends_all_processes_and_leaves_no_partial_file(
     small_weights_file: Path, tmp_path: Path, done: Path
 ) -> None:
     first = save(tmp_path / "raw" / "0.png")
@@ -710,7 +708,7 @@ def test_sigterm_ends_all_processes_and_leaves_no_half_file(
 # Usage
 
 
-def test_unusable_input_is_2_and_one_line(
+def test_unusable_input_exits_with_2_and_one_line(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = save(tmp_path / "a.png")
@@ -718,7 +716,7 @@ def test_unusable_input_is_2_and_one_line(
     (tmp_path / "text.safetensors").write_text("text")
     for arguments, mask, words in (
         ([tmp_path / "gone.png"], "center", "does not exist"),
-        ([tmp_path / "empty"], "center", "no photos there"),
+        ([tmp_path / "empty"], "center", "found no photos in"),
         ([photo], "centre", "no mask named 'centre', nor a file"),
         ([photo], "center:2", "center takes a number above 0 and below 0.5"),
         ([photo], "alpha", "without alpha"),
@@ -750,7 +748,7 @@ def test_unusable_input_is_2_and_one_line(
         ["a.png", "--mask", "center", "-q", "-v"],
     ],
 )
-def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
@@ -765,10 +763,10 @@ def test_the_largest_seed_works(complete: Complete, tmp_path: Path) -> None:
     ("error", "code", "words"),
     [
         (LandmarkModelError("dlib is not installed; run: pip install dlib-bin"), 1, "pip install dlib-bin"),
-        (KeyboardInterrupt(), 130, "is kept"),
+        (KeyboardInterrupt(), 130, "photos are kept"),
     ],
 )
-def test_fault_34_what_ends_a_run_is_one_line_and_its_code_and_the_report_tells_so_far(
+def test_an_aborted_run_gives_one_line_its_exit_code_and_a_partial_report(
     complete: Complete,
     tmp_path: Path,
     done: Path,
@@ -794,10 +792,12 @@ def test_fault_34_what_ends_a_run_is_one_line_and_its_code_and_the_report_tells_
     assert len(strict((tmp_path / "report.json").read_text())["photos"]) == 1
 
 
-def test_a_search_whose_time_is_over_gives_the_best_it_has(complete: Complete, tmp_path: Path, done: Path) -> None:
+def test_a_search_at_its_time_limit_gives_the_best_result_so_far(
+    complete: Complete, tmp_path: Path, done: Path
+) -> None:
     report = tmp_path / "report.json"
     assert complete(save(tmp_path / "a.png"), "--solver", "paper", "--seconds", 0, "--history", "--report", report) == 0
-    assert len((done / "a.history.jsonl").read_text().splitlines()) == 1  # of the three that it would have
+    assert len((done / "a.history.jsonl").read_text().splitlines()) == 1  # instead of three
     [record] = strict(report.read_text())["photos"]
     assert any("stopped after 0 s" in note for note in record["notes"])
     assert (
@@ -808,9 +808,7 @@ def test_a_search_whose_time_is_over_gives_the_best_it_has(complete: Complete, t
     assert not any("stopped" in note for note in record["notes"])
 
 
-def test_the_prior_weight_is_the_solvers_own_unless_another_is_given(
-    complete: Complete, tmp_path: Path, done: Path
-) -> None:
+def test_the_prior_weight_defaults_to_the_solvers(complete: Complete, tmp_path: Path, done: Path) -> None:
     found = []
     for name, *given in (("a",), ("b", "--prior-weight", SOLVERS["search"].prior_weight), ("c", "--prior-weight", 1e6)):
         assert complete(save(tmp_path / f"{name}.png"), "--solver", "search", *given) == 0
@@ -822,23 +820,27 @@ def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     told = capsys.readouterr().out
-    assert ended.value.code == 0 and all(name in told for name in config.HOLES) and "(poisson)" in told
+    assert (
+        ended.value.code == 0
+        and all(name in told for name in config.HOLES)
+        and "(default: poisson)" in " ".join(told.split())
+    )
     defaults = vars(build_parser().parse_args(["a.png", "--mask", "center"]))
     for name, value in vars(batch.BatchOptions("center")).items():
         assert name == "measure" or defaults[name] == value
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("python -m completion ")
 
 
-def test_an_output_of_an_unknown_suffix_is_named(
+def test_an_output_with_an_unsupported_suffix_is_refused(
     complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert complete(save(tmp_path / "a.png"), output=tmp_path / "a.tiff") == 2
-    assert ".tiff has a suffix that is not written" in capsys.readouterr().err
+    assert ".tiff has an unsupported suffix" in capsys.readouterr().err
 
 
 def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
@@ -850,15 +852,17 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
         batch.plan_outputs([tmp_path / "gone"], tmp_path / "done")
 
 
-def test_a_name_cannot_be_inverted(complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_named_mask_cannot_be_inverted(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert complete(save(tmp_path / "a.png"), "--invert-mask") == 2
     assert "inverted" in capsys.readouterr().err
 
 
-# Faces that are told, and several answers
+# Given face positions, and candidates
 
 
-def test_candidates_are_files_and_a_sheet(complete: Complete, tmp_path: Path, done: Path) -> None:
+def test_candidates_are_written_with_a_contact_sheet(complete: Complete, tmp_path: Path, done: Path) -> None:
     photo = save(tmp_path / "a.png")
     assert complete(photo, "--candidates", 3) == 0
     assert files(done) == ["a.2.png", "a.3.png", "a.candidates.png", "a.png"]
@@ -874,7 +878,7 @@ def test_candidates_are_files_and_a_sheet(complete: Complete, tmp_path: Path, do
 
 
 @pytest.mark.parametrize("how", ["--eyes", "--box", "--landmarks"])
-def test_a_face_that_cannot_be_found_is_told(
+def test_an_undetected_face_is_completed_at_a_given_position(
     complete: Complete, tmp_path: Path, done: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo, mask = save(tmp_path / "raw" / "a.png", NO_FACE), np.zeros((100, 100), dtype=np.uint8)
@@ -895,7 +899,7 @@ def test_a_face_that_cannot_be_found_is_told(
 @pytest.mark.parametrize(
     "words", [["--box", "1,2,3"], ["--box", "1,2,3,4", "--eyes", "1,2,3,4"], ["--candidates", "0"]]
 )
-def test_places_that_contradict_and_no_candidates_are_wrong_usage(words: list[str]) -> None:
+def test_two_positions_or_zero_candidates_are_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         build_parser().parse_args(["a.png", "--mask", "center", *words])
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""The search of z, with untrained networks whose own images are the targets."""
+"""Tests of the search for z, with images of untrained networks as targets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ HOLE = np.zeros((32, 32), dtype=bool)
 HOLE[8:24, 8:24] = True
 QUICK = replace(SOLVERS["search"], steps=3, draws=6, restarts=2)
 FROM_E = replace(QUICK, start="encoder")
-# Nothing but the context counts, so that the target's own z is the best there is.
+# Only the context loss, so that the z of the target is optimal.
 FINDER = Solver(
     steps=150,
     restarts=4,
@@ -45,7 +45,7 @@ FINDER = Solver(
 
 @pytest.fixture(scope="module")
 def target(small_weights: Weights) -> NDArray[np.uint8]:
-    """G(z0) as a photo that cannot be written to."""
+    """G(z0) as a read-only photo."""
     z0 = sample_z(1, small_weights.generator.config, torch.Generator().manual_seed(99))
     pixels = to_image(small_weights.generator(z0))[0]
     pixels.flags.writeable = False
@@ -54,7 +54,7 @@ def target(small_weights: Weights) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Single:
-    """A Step of the search for one face."""
+    """A search step for a single face."""
 
     z: Tensor
     context: Tensor
@@ -85,7 +85,7 @@ def same(one: Single, other: Single) -> bool:
     return torch.equal(one.z, other.z) and torch.equal(one.context, other.context) and one.best == other.best
 
 
-def test_the_image_of_a_z_is_found_again_around_and_inside_the_hole(
+def test_a_generated_image_is_recovered_around_and_inside_the_hole(
     small_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
     steps = list(search(small_weights, target, HOLE, FINDER))
@@ -93,11 +93,11 @@ def test_the_image_of_a_z_is_found_again_around_and_inside_the_hole(
     assert final.context[final.best] < 0.1 * first.context[first.best]
     assert np.abs(final.preview[HOLE].astype(int) - target[HOLE]).max() <= 4
     assert np.abs(final.preview.astype(int) - target).max() <= 4
-    assert np.abs(first.preview.astype(int) - target).max() > 10  # which no draw did by itself
+    assert np.abs(first.preview.astype(int) - target).max() > 10  # no draw matches the target
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_every_solver_lowers_the_context_loss_and_yields_a_step_more_than_its_steps(
+def test_every_solver_lowers_the_context_loss_and_yields_the_initial_state_and_each_step(
     encoder_weights: Weights, target: NDArray[np.uint8], name: str
 ) -> None:
     solver = replace(SOLVERS[name], steps=15, lr=SOLVERS[name].lr or 0.1)
@@ -111,7 +111,9 @@ def test_every_solver_lowers_the_context_loss_and_yields_a_step_more_than_its_st
         assert step.preview.shape == (32, 32, 3) and step.preview.dtype == np.uint8
 
 
-def test_a_step_tells_the_losses_of_its_z_and_shows_the_best(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_a_step_has_the_losses_of_its_z_and_previews_the_best(
+    small_weights: Weights, target: NDArray[np.uint8]
+) -> None:
     weights = replace(small_weights, facts={"logit_offset": 3.0})
     solver = replace(QUICK, draws=12, restarts=12, prior="saturating", prior_weight=5.0, z_weight=7.0)
     for step in search(weights, target, HOLE, solver):
@@ -128,25 +130,27 @@ def test_a_step_tells_the_losses_of_its_z_and_shows_the_best(small_weights: Weig
         assert np.array_equal(step.preview, to_image(fake)[step.best])
 
 
-def test_the_log_prior_is_the_other_one(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_log_prior_differs_from_the_saturating_one(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     step = last(small_weights, target, HOLE, replace(QUICK, prior="log"))
     logits = small_weights.discriminator(small_weights.generator(step.z))
     torch.testing.assert_close(step.prior, log_prior(logits))
 
 
-def test_all_known_pixels_count_alike_without_weights(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_without_weighting_all_visible_pixels_count_equally(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     step = last(small_weights, target, HOLE, replace(QUICK, weighted=False))
     difference = (small_weights.generator(step.z) - to_tensor(target[None].copy())).abs()
     torch.testing.assert_close(step.context, difference[..., torch.from_numpy(~HOLE)].sum(dim=(1, 2)))
 
 
-def test_the_nearest_draws_are_followed(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_draws_with_the_lowest_context_loss_become_candidates(
+    small_weights: Weights, target: NDArray[np.uint8]
+) -> None:
     all_of_them = next(search(small_weights, target, HOLE, replace(QUICK, draws=100, restarts=100), seed=4))
     best = next(search(small_weights, target, HOLE, replace(QUICK, draws=100, restarts=3), seed=4))
     torch.testing.assert_close(best.context, all_of_them.context.sort().values[:3])
 
 
-def test_seeds_repeat_a_search_bit_by_bit(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_seed_determines_every_bit(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     one, again, other = (last(small_weights, target, HOLE, QUICK, seed=seed) for seed in (1, 1, 2))
     assert same(one, again) and not same(one, other)
 
@@ -156,17 +160,17 @@ def guess(weights: Weights, pixels: NDArray[np.uint8]) -> tuple[Tensor, list[Ski
     return weights.encoder(to_tensor(pixels[None].copy()), torch.from_numpy(HOLE)[None, None])
 
 
-def test_the_solver_encoder_is_one_pass_of_e(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_encoder_solver_is_one_pass_of_e(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
     [step] = search(encoder_weights, target, HOLE, SOLVERS["encoder"], seed=3)
     z, skips = guess(encoder_weights, target)
     assert torch.equal(step.z, z)
     torch.testing.assert_close(step.images, encoder_weights.generator(z, skips))
-    assert not torch.allclose(step.images, encoder_weights.generator(z), atol=1e-3)  # the skips count
+    assert not torch.allclose(step.images, encoder_weights.generator(z), atol=1e-3)  # skips affect the image
 
 
-def test_the_solver_thorough_takes_the_mean_of_both_hands(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_thorough_solver_averages_both_orientations(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
     hole = HOLE.copy()
-    hole[:, 20:] = False  # off the middle, so that it matters which way round
+    hole[:, 20:] = False  # asymmetric, so that the orientation matters
 
     def images(pixels: NDArray[np.uint8], hole: NDArray[np.bool_], solver: Solver) -> Tensor:
         [step] = search(encoder_weights, pixels, hole, solver)
@@ -178,7 +182,7 @@ def test_the_solver_thorough_takes_the_mean_of_both_hands(encoder_weights: Weigh
     torch.testing.assert_close(images(target, hole, SOLVERS["thorough"]), (one + other) / 2)
 
 
-def test_the_search_begins_around_what_e_guesses(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_the_search_starts_around_the_estimate_of_e(encoder_weights: Weights, target: NDArray[np.uint8]) -> None:
     z, _ = guess(encoder_weights, target)
     first = next(search(encoder_weights, target, HOLE, replace(FROM_E, draws=101, restarts=101)))
     distance = (first.z - z).square().mean(dim=1).sqrt()
@@ -186,7 +190,7 @@ def test_the_search_begins_around_what_e_guesses(encoder_weights: Weights, targe
     assert distance[80:].mean() == pytest.approx(0.9, abs=0.15)
 
 
-def test_faces_searched_together_get_what_each_gets_alone(encoder_weights: Weights) -> None:
+def test_faces_of_a_batch_do_not_affect_each_other(encoder_weights: Weights) -> None:
     generator = np.random.default_rng(0)
     crops = generator.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     holes = generator.random((3, 32, 32)) < 0.4
@@ -199,7 +203,7 @@ def test_faces_searched_together_get_what_each_gets_alone(encoder_weights: Weigh
             assert np.abs(together.previews[index].astype(int) - alone.preview).max() <= 1
 
 
-def test_fast_searches_from_random_draws_where_an_encoder_cannot_help(
+def test_fast_falls_back_to_search_without_a_usable_encoder(
     small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
     assert resolve("fast", encoder_weights) is resolve("encoder", encoder_weights) is SOLVERS["encoder"]
@@ -210,7 +214,7 @@ def test_fast_searches_from_random_draws_where_an_encoder_cannot_help(
     assert not same(one, last(encoder_weights, target, HOLE, FROM_E))
 
 
-def test_the_solver_encoder_needs_an_encoder_and_known_pixels(
+def test_the_encoder_solver_needs_an_encoder_and_visible_pixels(
     small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
     with pytest.raises(WeightsError, match="no encoder.*dcgan encode"):
@@ -219,7 +223,7 @@ def test_the_solver_encoder_needs_an_encoder_and_known_pixels(
         last(encoder_weights, target, HOLE, SOLVERS["encoder"], block=4)
 
 
-def test_candidates_near_a_guess_stay_inside_of_a_uniform_prior(tmp_path: Path) -> None:
+def test_candidates_near_an_estimate_stay_within_a_uniform_prior(tmp_path: Path) -> None:
     config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior="uniform")
     E = Encoder(config, 4)
     with torch.no_grad():
@@ -234,7 +238,7 @@ def test_candidates_near_a_guess_stay_inside_of_a_uniform_prior(tmp_path: Path) 
 
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("name", ["small_weights", "encoder_weights"])
-def test_fault_29_what_stands_in_the_hole_is_never_read(
+def test_pixels_under_the_hole_have_no_effect(
     request: pytest.FixtureRequest, target: NDArray[np.uint8], weighted: bool, name: str
 ) -> None:
     weights = request.getfixturevalue(name)
@@ -245,14 +249,14 @@ def test_fault_29_what_stands_in_the_hole_is_never_read(
     assert not same(last(weights, target, HOLE, solver), last(weights, elsewhere, HOLE, solver))
 
 
-def test_fault_27_read_only_arrays_will_do(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_read_only_arrays_are_accepted(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     hole = HOLE.copy()
     hole.flags.writeable = False
     assert not target.flags.writeable
-    last(small_weights, target, hole, QUICK)  # neither an error nor torch's warning
+    last(small_weights, target, hole, QUICK)  # raises no error and no torch warning
 
 
-def test_no_candidate_depends_on_the_others(
+def test_candidates_do_not_affect_each_other(
     small_weights: Weights, target: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = sample_z(4, small_weights.generator.config, torch.Generator().manual_seed(0))
@@ -267,16 +271,14 @@ def test_no_candidate_depends_on_the_others(
     torch.testing.assert_close(together.context[:1], alone.context)
 
 
-def test_fault_22_with_nothing_known_the_search_is_of_any_face(
-    small_weights: Weights, target: NDArray[np.uint8]
-) -> None:
+def test_without_visible_pixels_the_result_is_a_random_face(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     step = last(small_weights, target, np.ones((32, 32), dtype=bool), QUICK)
     assert not step.context.any() and torch.isfinite(step.z).all()
 
 
-def test_of_blocks_only_the_means_are_read(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_with_blocks_only_the_means_are_read(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     full = np.ones((32, 32), dtype=bool)
-    flipped = target.reshape(8, 4, 8, 4, 3)[:, ::-1, :, ::-1].reshape(32, 32, 3)  # inside of every block
+    flipped = target.reshape(8, 4, 8, 4, 3)[:, ::-1, :, ::-1].reshape(32, 32, 3)  # flips each block
     assert not np.array_equal(flipped, target)
     one, other = (last(small_weights, pixels, full, QUICK, block=4) for pixels in (target, flipped))
     torch.testing.assert_close(one.z, other.z)
@@ -285,13 +287,13 @@ def test_of_blocks_only_the_means_are_read(small_weights: Weights, target: NDArr
     torch.testing.assert_close(one.context, (found - wanted).abs().sum(dim=(1, 2, 3)))
 
 
-def test_the_means_of_blocks_find_the_image_again(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_block_means_recover_a_generated_image(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     step = last(small_weights, target, np.ones((32, 32), dtype=bool), FINDER, block=4)
     assert np.abs(step.preview.astype(int) - target).max() <= 4
 
 
 @pytest.mark.parametrize(("z_prior", "bound"), [("uniform", 1.0), ("normal", 3.0)])
-def test_clip_keeps_z_inside_of_the_prior(tmp_path: Path, z_prior: str, bound: float) -> None:
+def test_clip_keeps_z_within_the_prior(tmp_path: Path, z_prior: str, bound: float) -> None:
     torch.manual_seed(0)
     config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior=z_prior)
     save_weights(tmp_path / "tiny.safetensors", Generator(config), Discriminator(config), "face", {})
@@ -303,7 +305,7 @@ def test_clip_keeps_z_inside_of_the_prior(tmp_path: Path, z_prior: str, bound: f
     assert last(weights, crop, hole, replace(fierce, clip=None)).z.abs().max() > bound
 
 
-def test_a_cosine_brings_the_steps_to_rest(small_weights: Weights, target: NDArray[np.uint8]) -> None:
+def test_a_cosine_schedule_ends_at_zero(small_weights: Weights, target: NDArray[np.uint8]) -> None:
     def strides(cosine: bool) -> list[float]:
         steps = search(small_weights, target, HOLE, replace(QUICK, steps=10, cosine=cosine))
         return [float((after.z - before.z).norm()) for before, after in pairwise(steps)]
@@ -311,7 +313,7 @@ def test_a_cosine_brings_the_steps_to_rest(small_weights: Weights, target: NDArr
     assert strides(True)[0] == strides(False)[0] and strides(True)[-1] < 0.1 * strides(False)[-1]
 
 
-def test_adam_is_the_one_of_torch() -> None:
+def test_adam_matches_torch() -> None:
     ours = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     theirs = ours.detach().clone().requires_grad_(True)
     adam, reference = Adam(ours), torch.optim.Adam([theirs])
