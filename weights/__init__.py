@@ -36,6 +36,13 @@ REGISTRY = {
         template="face",
         licence="non-commercial research",
     ),
+    "faces-128": Entry(
+        file="faces-128.safetensors",
+        sha256="f85162b0bafe1450d75ecafda3e214aff29df934dd2a3e075b4b936b8277dcf4",
+        size=128,
+        template="face",
+        licence="non-commercial research",
+    ),
 }
 DEFAULT = "faces-64"
 AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
