@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m completion",
         description="Fill holes in photos of faces with a DCGAN. The fill has the resolution of the weights, such as "
-        "64x64 pixels per face; pixels outside the hole do not change.",
+        "128x128 pixels per face; pixels outside the hole do not change.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
