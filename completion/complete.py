@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -146,18 +145,26 @@ class FaceCompleter:
         self.template = TEMPLATES[templates[0]]
 
     @classmethod
-    def load(cls, weights: str = AUTO, device: str = "auto", *args: Any, **settings: Any) -> "FaceCompleter":
+    def load(
+        cls,
+        weights: str = AUTO,
+        device: str = "auto",
+        solver: str | Solver = "fast",
+        blend: str = "poisson",
+        prior_weight: float | None = None,
+    ) -> "FaceCompleter":
         """Load weights and create a completer.
 
         Args:
-            weights: a name in the registry, a file, or "auto" to choose weights by the size of each face.
+            weights: a name in the registry, a file, or "auto" to use for each face the weights that fit its size.
             device: auto, cpu, cuda or cuda:N.
-            args: positional arguments of the class, from `solver` on.
-            settings: keyword arguments of the class.
+            solver: see the class.
+            blend: see the class.
+            prior_weight: see the class.
         Raises:
             WeightsError, DeviceError: the weights or the device cannot be used.
         """
-        return cls(load_fitting(weights, device), *args, **settings)
+        return cls(load_fitting(weights, device), solver, blend, prior_weight)
 
     def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
         """Find the faces of a photo, the largest first, as crops of the size of the weights that fit them.
