@@ -21,9 +21,10 @@ from align.files import atomic_write
 MAX_PIXELS = 40_000_000
 _MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
 _READ = ("JPEG", "PNG", "WEBP", "BMP")
-# Format and settings for each suffix. WebP is lossless, so that pixels outside a hole keep their values.
+# Format and settings for each suffix. WebP is lossless, so that pixels outside a hole keep their values. On photos,
+# PNG's level 3 takes a third of the time of the usual 6 and 2 to 9 % more space; level 1 a quarter and 5 to 20 %.
 WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {}),
+    ".png": ("PNG", {"compress_level": 3}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),

@@ -118,6 +118,13 @@ def test_a_jpeg_with_a_trailer_is_read(file):
     assert read_photo(file).pixels.shape == (24, 32, 3)
 
 
+def test_pngs_are_compressed_fast(tmp_path):
+    write_photo(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
+    data = (tmp_path / "photo.png").read_bytes()
+    compression = data[data.index(b"IDAT") + 5] >> 6  # RFC 1950, FLEVEL: 1 is fast, 2 the default
+    assert compression == 1
+
+
 @pytest.mark.parametrize("name", [b"IHDR", b"IDAT", b"pHYs"])
 def test_a_png_with_a_wrong_checksum_is_refused(file, name):
     data = bytearray(encode(Image.fromarray(gradient()), "PNG", dpi=(72, 72)))
