@@ -8,6 +8,9 @@ InputError
 └── WorkerError           a worker process died (exit code 1)
 """
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class InputError(Exception):
     """An input or a dependency cannot be used; the message says what was found, what was expected and what to do.
@@ -17,6 +20,12 @@ class InputError(Exception):
     """
 
     exit_code = 2
+
+
+def hint(wrong: str, names: Collection[str]) -> str:
+    """Return "did you mean 'X'?" with the most similar of the names or, if none is similar, the list of the names."""
+    similar = get_close_matches(wrong.lower(), names, n=1)
+    return f"did you mean {similar[0]!r}?" if similar else f"expected one of {', '.join(names)}"
 
 
 class PhotoError(InputError):

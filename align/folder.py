@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align.config import AlignOptions
+from align.crop import align_faces
 from align.errors import LandmarkModelError, PhotoError
 from align.files import atomic_write, output_names, prepare_folder, write_text
-from align.landmarks import find_faces
 from align.photo import read_photo, write_photo
-from align.template import TEMPLATES
-from align.warp import fit
 from align.workers import spread
 
 RECORDS = "faces.jsonl"
@@ -128,8 +126,7 @@ def read_records(output: Path) -> dict[str, dict[str, Any]]:
 def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
     try:
         photo = read_photo(task.photo)
-        template = TEMPLATES[options.template]
-        faces = find_faces(photo.pixels, template.points, options.upsample)
+        faces = align_faces(photo, options.size, options.template, options.upsample)
         if not faces:
             if options.missing and (options.overwrite or not (options.missing / task.name).exists()):
                 unchanged = np.zeros(photo.pixels.shape[:2], dtype=bool)
@@ -138,20 +135,19 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
         if options.faces == "single" and len(faces) > 1:
             return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, expected one")
         crops = []
-        for number, landmarks in enumerate(faces if options.faces == "all" else faces[:1]):
+        for number, face in enumerate(faces if options.faces == "all" else faces[:1]):
             name = task.name.with_name(f"{task.name.stem}_{number}.png") if number else task.name
-            alignment = fit(template, landmarks, options.size)
             record = {
                 "crop": name.as_posix(),
                 "source": task.source,
                 "sha256": photo.sha256,
                 "face": number,
-                "template": template.name,
+                "template": options.template,
                 "size": options.size,
-                "matrix": alignment.matrix.tolist(),
-                "landmarks": landmarks.tolist(),
+                "matrix": face.alignment.matrix.tolist(),
+                "landmarks": face.landmarks.tolist(),
             }
-            crops.append((output / name, alignment.warp(photo.pixels), record))
+            crops.append((output / name, face.pixels, record))
         for path, pixels, record in reversed(crops):
             # Read the records again: this photo's first worker may have been killed after it wrote the crop.
             if (

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import stat
 import threading
 import warnings
@@ -110,6 +111,70 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
         return Photo(_on_white(plain), plain, kept, exif, sha256)
 
 
+PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str]
+
+
+def as_photo(photo: PhotoLike) -> Photo:
+    """Convert any usual form of a photo.
+
+    Args:
+        photo: a path, a Pillow image, or an array of shape (H, W) or (H, W, C) with C = 1 (grey), 2 (grey and alpha),
+            3 (RGB) or 4 (RGBA), as uint8, as uint16 or as floats from 0 to 1. A Photo is returned unchanged.
+    Raises:
+        PhotoError: the file cannot be read, or the array has another shape, type or range.
+    """
+    if isinstance(photo, Photo):
+        return photo
+    if isinstance(photo, Image.Image):
+        return to_photo(photo)
+    if isinstance(photo, str | os.PathLike):
+        try:
+            return read_photo(Path(photo))
+        except PhotoError as error:
+            raise PhotoError(f"{os.fspath(photo)}: {error}") from error
+    pixels = _as_bytes(photo)
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return Photo(pixels, Image.fromarray(pixels), None, None, "")
+    return to_photo(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
+
+
+def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:
+    """Check the shape of an array and scale its values to uint8."""
+    pixels = np.asarray(photo)
+    if pixels.dtype.kind not in "biuf" or pixels.ndim == 0:
+        raise PhotoError(f"the photo is a {type(photo).__name__}; expected a path, a Pillow image or a numpy array")
+    if pixels.ndim not in (2, 3) or pixels.ndim == 3 and not 1 <= pixels.shape[2] <= 4 or 0 in pixels.shape:
+        raise PhotoError(f"the photo has shape {pixels.shape}; expected (H, W) or (H, W, C) with C from 1 to 4")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        return (pixels / 257).round().astype(np.uint8)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise PhotoError(f"the photo is {pixels.dtype}; expected uint8, uint16, or floats from 0 to 1")
+    least, most = pixels.min(), pixels.max()
+    if not (least >= 0 and most <= 1):  # also NaN
+        raise PhotoError(
+            f"the photo has {pixels.dtype} values from {least:g} to {most:g}; expected 0 to 1, or convert it to uint8"
+        )
+    return (pixels * 255).round().astype(np.uint8)
+
+
+def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | None = None) -> Image.Image:
+    """Convert pixels to the mode of a photo, and take the pixels outside the hole from that photo.
+
+    Args:
+        pixels: uint8 (H, W, 3) RGB.
+        photo: photo of the same size.
+        hole: bool (H, W), True = take `pixels`, opaque. None: True everywhere.
+    """
+    image = Image.fromarray(pixels).convert(photo.image.mode)
+    if hole is None:
+        return image
+    merged = np.array(photo.image)  # (H, W) or (H, W, 2 to 4)
+    merged[hole] = np.asarray(image)[hole]
+    return Image.fromarray(merged)
+
+
 def write_photo(
     path: Path, pixels: NDArray[np.uint8], like: Photo | None = None, hole: NDArray[np.bool_] | None = None
 ) -> None:
@@ -126,14 +191,8 @@ def write_photo(
     if path.suffix.lower() not in WRITABLE:
         raise PhotoError(f"the suffix {path.suffix!r} is not supported; use one of {', '.join(WRITABLE)}")
     kind, settings = WRITABLE[path.suffix.lower()]
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels) if like is None else merge(pixels, like, hole)
     metadata = {}
-    if like is not None:
-        image = image.convert(like.image.mode)
-        if hole is not None:
-            merged = np.array(like.image)  # (H, W) or (H, W, 2 to 4)
-            merged[hole] = np.asarray(image)[hole]
-            image = Image.fromarray(merged)
     if kind in ("JPEG", "BMP") and "A" in image.mode:
         image = Image.fromarray(_on_white(image)).convert(image.mode.rstrip("A"))
     if kind == "WEBP" and image.mode.startswith("L"):

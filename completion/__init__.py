@@ -1,11 +1,13 @@
-"""Fill holes in photos of faces: a `FaceCompleter` turns a photo and a hole into a `Completion`."""
+"""Fill holes in photos of faces: a `FaceCompleter` turns a photo and a mask into a `Completion`."""
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from completion.complete import Completion, FaceCompleter
+from weights import VERSION as __version__
 
-__all__ = ["Completion", "FaceCompleter"]
+if TYPE_CHECKING:
+    from completion.complete import Completion, FaceCompleter, SearchStep
+
+__all__ = ["Completion", "FaceCompleter", "SearchStep", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

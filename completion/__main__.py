@@ -179,10 +179,10 @@ def _complete(arguments: argparse.Namespace) -> int:
 
 
 def _check_mask(mask: str) -> None:
-    from completion.holes import MaskError, split_name
+    from completion.holes import split_names, unknown_mask
 
-    if split_name(mask) is None and mask != "alpha" and not Path(mask).exists():
-        raise MaskError(f"there is no mask named {mask!r}, nor a file or folder of that name; see --help")
+    if split_names(mask) is None and mask != "alpha" and not Path(mask).exists():
+        raise unknown_mask(mask)
 
 
 def _check_report(report: Path | None) -> None:

@@ -190,34 +190,6 @@ def complete_photo(
         yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
 
 
-def name_hole(
-    completer: FaceCompleter,
-    pixels: NDArray[np.uint8],
-    mask: str,
-    every: bool = False,
-    seed: int = 0,
-    faces: Sequence[Alignment] | None = None,
-) -> tuple[NDArray[np.bool_], Sequence[Alignment]]:
-    """Place a named hole on the faces of a photo.
-
-    Args:
-        completer: detects the faces.
-        pixels: uint8 (H, W, 3).
-        mask: a name, see completion.holes.named_hole.
-        every: use all faces instead of only the first.
-        seed: seed of random holes.
-        faces: the faces to choose from; None to detect them.
-    Returns:
-        The hole, bool (H, W), and the faces it is placed on.
-    Raises:
-        MaskError: the hole cannot be created.
-        NoFaceError: no face was found.
-    """
-    faces = faces or completer.locate(pixels, every)
-    faces = faces if every else faces[:1]
-    return completer.named_hole(pixels, mask, faces, seed), faces
-
-
 def fill(
     completer: FaceCompleter,
     pixels: NDArray[np.uint8],
@@ -228,14 +200,15 @@ def fill(
     candidates: int = 1,
     seconds: float | None = None,
 ) -> Iterator[SearchStep | Filling]:
-    """Fill a hole in memory and describe the result; arguments and errors as in FaceCompleter.complete.
+    """Fill a hole in memory and describe the result; arguments and errors as in FaceCompleter.steps.
 
     Yields:
         the SearchSteps, then the Filling.
     """
     began = time.monotonic()
     pure, search_seconds = False, 0.0  # pure: some face has no visible pixel
-    for item in completer.complete(pixels, hole, faces, seed, lowres, candidates, seconds):
+    settings: dict[str, Any] = {"candidates": candidates, "seed": seed, "seconds": seconds, "lowres": lowres}
+    for item in completer.steps(pixels, hole, faces=faces, **settings):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -280,11 +253,11 @@ def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], compl
     Raises:
         PhotoError: a file cannot be written.
     """
-    completions = [output, *_candidate_files(output, 1 + len(completion.others))]
-    for path, other in zip(completions[1:], completion.others, strict=True):
+    completions = [output, *_candidate_files(output, len(completion.candidates))]
+    for path, other in zip(completions[1:], completion.candidates[1:], strict=True):
         write_photo(path, other, photo, hole)
-    if completion.others:
-        sheet = contact_sheet(painted(photo.pixels, hole), hole, [completion.pixels, *completion.others])
+    if len(completions) > 1:
+        sheet = contact_sheet(painted(photo.pixels, hole), hole, completion.candidates)
         write_photo(output.with_suffix(".candidates.png"), sheet)
     write_photo(output, completion.pixels, photo, hole)  # last: its existence marks the photo as done
     return completions
@@ -299,14 +272,14 @@ def _complete(
     if existing and not options.overwrite:
         raise PhotoError(f"the output {existing[0]} exists; overwrite it or choose another output")
     photo = read_photo(path)
-    named = holes.split_name(options.mask) is not None
+    named = holes.split_names(options.mask) is not None
     faces: Sequence[Alignment] | None = _given_faces(completer, photo, path, root, options)
     note = None
     if named and options.invert_mask:
         raise holes.MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
     if named:
         every = options.faces == "all"
-        hole, faces = name_hole(completer, photo.pixels, options.mask, every, options.seed, faces)
+        hole, faces = completer.place(photo.pixels, options.mask, faces, every, options.seed)
     else:
         hole, note = _given_hole(photo, path, root, options)
     progress: list[SearchStep] = []

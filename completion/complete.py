@@ -9,16 +9,19 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from align import locate
-from align.errors import NoFaceError
+from align.errors import InputError, NoFaceError, hint
 from align.landmarks import find_landmarks
+from align.photo import Photo, PhotoLike, as_photo, merge
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion import holes
 from completion.blend import blend, grain, inpaint, match_means, surroundings
-from completion.config import Solver
+from completion.config import BLENDS, SOLVER_NAMES, Solver
+from completion.holes import MaskLike
 from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError, load_fitting
 from dcgan.tensors import to_image
@@ -41,8 +44,10 @@ class Completion:
     """A completed photo.
 
     Attributes:
-        pixels: uint8 (H, W, 3), equal to the photo outside the hole.
-        others: further, different completions like `pixels`, the best first.
+        candidates: uint8 (H, W, 3) each, different completions, the best first; all equal the photo outside the hole.
+        photo: the photo.
+        hole: bool (H, W), the pixels that were filled.
+        faces: the faces that the hole touches.
         sources: origin of the hole's pixels -> bool (H, W), not empty: "face 1", "face 2" and so on for generated
             faces; "surroundings" for scratches and areas outside all faces, filled by a classical method.
         hidden: number of faces that were found only in the original photo, by looking under the hole.
@@ -50,12 +55,27 @@ class Completion:
         stopped: whether the time limit ended the search.
     """
 
-    pixels: NDArray[np.uint8]
-    others: tuple[NDArray[np.uint8], ...]
+    candidates: tuple[NDArray[np.uint8], ...]
+    photo: Photo
+    hole: NDArray[np.bool_]
+    faces: tuple[Alignment, ...]
     sources: dict[str, NDArray[np.bool_]]
     hidden: int
     context: float
     stopped: bool
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The best completion: uint8 (H, W, 3)."""
+        return self.candidates[0]
+
+    @property
+    def image(self) -> Image.Image:
+        """The best completion in the photo's mode (L, LA, RGB or RGBA), with its colour profile."""
+        image = merge(self.pixels, self.photo, self.hole)
+        if self.photo.icc_profile:
+            image.info["icc_profile"] = self.photo.icc_profile
+        return image
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ class _Regions:
 
 
 class FaceCompleter:
-    """Completes photos given as numpy arrays.
+    """Completes photos: `completer(photo, mask)` returns the completed photo, `steps` also the search for it.
 
     Args:
         weights: trained networks; if there are several, each face uses those that fit its size in the photo.
@@ -118,6 +138,7 @@ class FaceCompleter:
         blend: a name in completion.config.BLENDS.
         prior_weight: weight of the prior loss; None for the solver's default.
     Raises:
+        InputError: there is no such solver or blend.
         WeightsError: the weights have an unknown template or different ones, or lack the encoder of the solver.
     """
 
@@ -128,6 +149,10 @@ class FaceCompleter:
         blend: str = "poisson",
         prior_weight: float | None = None,
     ) -> None:
+        if isinstance(solver, str) and solver not in SOLVER_NAMES:
+            raise InputError(f"there is no solver named {solver!r}; {hint(solver, SOLVER_NAMES)}")
+        if blend not in BLENDS:
+            raise InputError(f"there is no blend named {blend!r}; {hint(blend, BLENDS)}")
         several = [weights] if isinstance(weights, Weights) else weights
         self.weights = {each.generator.config.size: each for each in sorted(several, key=_size)}
         templates = sorted({each.template for each in several})
@@ -166,17 +191,34 @@ class FaceCompleter:
         """
         return cls(load_fitting(weights, device), solver, blend, prior_weight)
 
-    def locate(self, pixels: NDArray[np.uint8], every: bool = False) -> list[Alignment]:
+    def __call__(
+        self,
+        photo: PhotoLike,
+        mask: MaskLike,
+        *,
+        faces: Sequence[Alignment] | None = None,
+        every: bool = False,
+        candidates: int = 1,
+        seed: int = 0,
+        seconds: float | None = None,
+    ) -> Completion:
+        """Fill a hole in a photo; see `steps` for arguments and errors."""
+        steps = self.steps(photo, mask, faces=faces, every=every, candidates=candidates, seed=seed, seconds=seconds)
+        return next(item for item in steps if isinstance(item, Completion))
+
+    def locate(self, photo: PhotoLike, every: bool = False) -> list[Alignment]:
         """Find the faces of a photo, the largest first, as crops of the size of the weights that fit them.
 
         A square photo of the weights' size counts as an aligned face.
 
         Args:
-            pixels: uint8 (H, W, 3).
+            photo: see align.photo.as_photo.
             every: also search large photos for small faces.
         Raises:
             NoFaceError: no face was found.
+            PhotoError: the photo cannot be used.
         """
+        pixels = as_photo(photo).pixels
         if aligned := self._aligned(pixels):
             return aligned
         faces = [self._fitted(face) for face in locate.locate(pixels, self.template, self.size, every)]
@@ -217,33 +259,72 @@ class FaceCompleter:
             hole[ys, xs] |= in_crop[v, u]
         return hole
 
-    def complete(
+    def place(
         self,
         pixels: NDArray[np.uint8],
-        hole: NDArray[np.bool_],
+        mask: str,
         faces: Sequence[Alignment] | None = None,
+        every: bool = False,
         seed: int = 0,
-        lowres: bool = False,
-        candidates: int = 1,
-        seconds: float | None = None,
-    ) -> Iterator[SearchStep | Completion]:
-        """Fill a hole in a photo.
+    ) -> tuple[NDArray[np.bool_], Sequence[Alignment]]:
+        """Place a named hole on the faces of a photo.
 
         Args:
-            pixels: uint8 (H, W, 3), upright; not modified. Colours under the hole are used only with `lowres`.
-            hole: bool (H, W), True = fill this.
+            pixels: uint8 (H, W, 3).
+            mask: see completion.holes.named_hole.
+            faces: the faces to choose from; None to detect them.
+            every: use all faces instead of only the first.
+            seed: seed of random holes.
+        Returns:
+            The hole, bool (H, W), and the faces it is placed on.
+        Raises:
+            MaskError: the hole cannot be created.
+            NoFaceError: no face was found.
+        """
+        faces = faces or self.locate(pixels, every)
+        faces = faces if every else faces[:1]
+        return self.named_hole(pixels, mask, faces, seed), faces
+
+    def steps(
+        self,
+        photo: PhotoLike,
+        mask: MaskLike,
+        *,
+        faces: Sequence[Alignment] | None = None,
+        every: bool = False,
+        candidates: int = 1,
+        seed: int = 0,
+        seconds: float | None = None,
+        lowres: bool = False,
+    ) -> Iterator[SearchStep | Completion]:
+        """Fill a hole in a photo, and report every step of the search.
+
+        Args:
+            photo: see align.photo.as_photo; not modified. Colours under the hole are used only with `lowres`.
+            mask: names such as "eyes,mouth", see completion.holes.named_hole; else see completion.holes.as_hole.
             faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
                 the hole is then left without a face, in the original photo.
-            seed: seed of the search.
-            lowres: match the means of 4x4 blocks of the aligned face, under the hole too.
+            every: place a named mask on all faces instead of the largest.
             candidates: number of different completions.
+            seed: seed of the search and of random holes.
             seconds: time limit of the search; at the limit, the best result so far is used. None for no limit.
+            lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
         Yields:
             a SearchStep per step, then the Completion.
         Raises:
-            MaskError: the hole is empty, or its size differs from the photo's.
+            PhotoError: the photo cannot be used.
+            MaskError: the mask cannot be used, is empty, or its size differs from the photo's.
             NoFaceError: no face was found under the hole.
         """
+        if candidates < 1:
+            raise InputError(f"candidates is {candidates}; expected 1 or more")
+        photo = as_photo(photo)
+        pixels = photo.pixels
+        if isinstance(mask, str) and holes.split_names(mask):
+            hole, faces = self.place(pixels, mask, faces, every, seed)
+            lowres |= mask == "lowres"
+        else:
+            hole = holes.as_hole(mask, photo)
         _check(hole, pixels)
         known, hidden = inpaint(pixels, hole), 0
         if faces is None:
@@ -270,8 +351,9 @@ class FaceCompleter:
         outside = regions.outside
         if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
             fills = [surroundings(fill, outside, outside) for fill in fills]
-        best, *others = (np.where(hole[..., None], fill, pixels) for fill in fills)
-        yield Completion(best, tuple(others), regions.sources(), hidden, float(np.mean(contexts or [0])), stopped)
+        made = tuple(np.where(hole[..., None], fill, pixels) for fill in fills)
+        found, context = tuple(regions.faces), float(np.mean(contexts or [0]))
+        yield Completion(made, photo, hole, found, regions.sources(), hidden, context, stopped)
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], seed: int = 0) -> NDArray[np.uint8]:
         """Fill holes in a batch of aligned faces.

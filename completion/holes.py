@@ -1,17 +1,19 @@
 """Create holes by name, at random or from files: bool arrays, True = fill this."""
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.errors import InputError
+from align.errors import InputError, PhotoError, hint
 from align.files import list_photos
-from align.photo import Photo, read_photo
+from align.photo import Photo, read_photo, to_photo
 from completion.config import HOLES
 
 # Parts of a face as ranges of the 68 landmarks (iBUG 300-W); the eyes are two ranges.
@@ -33,15 +35,25 @@ class MaskError(InputError):
     """A hole cannot be created from the given name, file or photo."""
 
 
-def split_name(mask: str) -> tuple[str, float | None] | None:
-    """Split "center:0.3" into name and number; None if the text is not a hole's name.
+MaskLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
+
+
+def split_names(mask: str) -> list[tuple[str, float | None]] | None:
+    """Split "eyes,center:0.3" into names and numbers; None if a part is not the name of a hole.
 
     Raises:
-        MaskError: the name takes no number, or the number is out of range.
+        MaskError: a name takes no number, its number is out of range, or lowres is combined with another hole.
     """
-    name, colon, number = mask.partition(":")
-    if name not in HOLES:
+    parts = mask.split(",")
+    if any(part.partition(":")[0] not in HOLES for part in parts):
         return None
+    if len(parts) > 1 and "lowres" in parts:
+        raise MaskError(f"the mask is {mask!r}, but lowres cannot be combined with other holes")
+    return [_split_name(part) for part in parts]
+
+
+def _split_name(mask: str) -> tuple[str, float | None]:
+    name, colon, number = mask.partition(":")
     default = HOLES[name]
     if not colon:
         return name, default
@@ -57,13 +69,13 @@ def split_name(mask: str) -> tuple[str, float | None] | None:
 
 
 def needs_landmarks(mask: str) -> bool:
-    """Whether the hole with this name is placed by landmarks."""
-    return mask in _PARTS
+    """Whether a named hole is placed by landmarks."""
+    return any(part in _PARTS for part in mask.split(","))
 
 
 def is_lattice(mask: str) -> bool:
-    """Whether the hole with this name consists of single pixels of the crop."""
-    return mask.partition(":")[0] in _LATTICES
+    """Whether a named hole contains single pixels of the crop."""
+    return any(part.partition(":")[0] in _LATTICES for part in mask.split(","))
 
 
 def named_hole(
@@ -73,7 +85,7 @@ def named_hole(
 
     Args:
         mask: a name in HOLES, optionally with a number: center:M leaves a margin of M times the side around the hole;
-            random:F removes the share F of all pixels.
+            random:F removes the share F of all pixels. Names separated by commas give the union of their holes.
         size: side of the crop in pixels.
         rng: random generator for random, half and pattern.
         landmarks: float64 (68, 2), (x, y) in the crop's pixels; required for eyes, nose and mouth.
@@ -84,10 +96,22 @@ def named_hole(
     Source: Amos 2016, dcgan-completion.tensorflow (center, random, left, full, grid, lowres); Yeh et al. 2017,
         section 4 (center, random, half, pattern).
     """
-    parsed = split_name(mask)
-    if parsed is None:
-        raise MaskError(f"there is no mask named {mask!r}; expected one of {', '.join(HOLES)}, or a file or folder")
-    name, number = parsed
+    parts = split_names(mask)
+    if parts is None:
+        raise unknown_mask(mask)
+    return np.logical_or.reduce([_single_hole(*part, size, rng, landmarks) for part in parts])
+
+
+def unknown_mask(mask: str) -> MaskError:
+    """Return the error for a mask that is neither a name nor a file."""
+    wrong = next((part for part in mask.split(",") if part.partition(":")[0] not in HOLES), mask)
+    names = (*HOLES, "alpha", "a mask file")
+    return MaskError(f"there is no mask named {wrong!r}; {hint(wrong.partition(':')[0], names)}")
+
+
+def _single_hole(
+    name: str, number: float | None, size: int, rng: np.random.Generator, landmarks: NDArray[np.float64] | None
+) -> NDArray[np.bool_]:
     if name in _PARTS:
         if landmarks is None:
             raise MaskError(f"the mask {name} needs 68 landmarks, but no face was found; choose another mask")
@@ -237,14 +261,62 @@ def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple
     Raises:
         PhotoError: the file cannot be read.
     """
-    image = read_photo(path).image.convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)  # transparent pixels count as black
-    white = np.asarray(image.convert("L")) >= 128
+    white = _white(read_photo(path).image)
     warning = None
     if white.shape != shape:
         warning = f"the mask was resized from {white.shape[1]}x{white.shape[0]} to the photo's {shape[1]}x{shape[0]}"
         white = cv2.resize(white.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     return white != invert, warning
+
+
+def as_hole(mask: MaskLike, photo: Photo) -> NDArray[np.bool_]:
+    """Convert any usual form of a mask, except a name; white, 1 and True mean fill.
+
+    Args:
+        mask: "alpha" for the transparent pixels of the photo, the path of a mask image, a Pillow image, or an array of
+            shape (H, W) or (H, W, 1): bool, 0 and 1, 0 and 255, or 0 and 65535. Values between are rounded to either.
+            An array (H, W, 3) or (H, W, 4) is an image, uint8.
+        photo: the photo.
+    Returns:
+        bool (H, W), of the mask's own size.
+    Raises:
+        MaskError: the mask is none of these, or the photo has no alpha channel.
+    """
+    if isinstance(mask, str) and mask == "alpha":
+        return alpha_hole(photo)
+    if isinstance(mask, str | os.PathLike):
+        if isinstance(mask, str) and not os.path.lexists(mask):
+            raise unknown_mask(mask)
+        try:
+            return _white(read_photo(Path(mask)).image)
+        except PhotoError as error:
+            raise MaskError(f"the mask {os.fspath(mask)}: {error}") from error
+    if isinstance(mask, Image.Image) and (len(mask.getbands()) > 1 or mask.mode == "P"):
+        return _white(to_photo(mask).image)
+    values = np.asarray(mask)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim == 3 and values.shape[2] in (3, 4) and values.dtype == np.uint8:
+        return _white(Image.fromarray(values))
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        what = type(mask).__name__
+        raise MaskError(f"the mask is a {what}; expected a name, a path, a Pillow image or a numpy array")
+    if values.ndim != 2:
+        raise MaskError(f"the mask is {values.dtype} of shape {values.shape}; expected (H, W)")
+    if values.dtype == bool:
+        return values
+    least, most = values.min(initial=0), values.max(initial=0)
+    white = next((white for white in (1, 255, 65_535) if 0 <= least <= most <= white), None)  # None also with NaN
+    if white is None:
+        raise MaskError(f"the mask has values from {least:g} to {most:g}; expected 0 and 1, or 0 and 255")
+    return values >= white / 2
+
+
+def _white(image: Image.Image) -> NDArray[np.bool_]:
+    """Mark the white pixels of a mask image; grey is rounded to black or white, transparent pixels count as black."""
+    image = image.convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.asarray(image.convert("L")) >= 128
 
 
 def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ import pytest
 from pictures import NO_FACE, PORTRAIT, save
 from PIL import Image
 
+from align import crop as crop_module
 from align import folder as folder_module
 from align.config import AlignOptions
 from align.errors import LandmarkModelError, PhotoError, WorkerError
@@ -173,7 +174,7 @@ def test_an_unexpected_error_fails_only_its_photo(raw, aligned, monkeypatch):
             raise MemoryError("too much")
         return find_faces(pixels)
 
-    monkeypatch.setattr(folder_module, "find_faces", find)
+    monkeypatch.setattr(crop_module, "find_faces", find)
     results = run(raw, aligned)
     assert statuses(results) == {"a.png": "aligned", "b.png": "failed"}
     assert results["b.png"].reason == "MemoryError: too much"
@@ -185,15 +186,15 @@ def test_a_missing_landmark_model_ends_the_run(raw, aligned, monkeypatch):
     def find(*_):
         raise LandmarkModelError("dlib is not installed")
 
-    monkeypatch.setattr(folder_module, "find_faces", find)
+    monkeypatch.setattr(crop_module, "find_faces", find)
     with pytest.raises(LandmarkModelError):
         run(raw, aligned)
 
 
-def test_landmarks_without_a_fit_fail_their_photo(raw, aligned, monkeypatch):
+def test_landmarks_without_a_fit_are_no_face(raw, aligned, monkeypatch):
     save(raw / "a.png", PORTRAIT)
-    monkeypatch.setattr(folder_module, "find_faces", lambda *_: [np.ones((5, 2))])
-    assert "lie on one point" in run(raw, aligned)["a.png"].reason
+    monkeypatch.setattr(crop_module, "find_faces", lambda *_: [np.ones((5, 2))])
+    assert statuses(run(raw, aligned)) == {"a.png": "no face"}
 
 
 def test_unusual_file_names_are_kept(raw, aligned):

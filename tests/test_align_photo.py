@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from align.errors import PhotoError
 from align.files import list_photos
-from align.photo import MAX_PIXELS, read_photo, to_photo, write_photo
+from align.photo import MAX_PIXELS, as_photo, read_photo, to_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -587,3 +587,47 @@ def test_unusual_file_names_can_be_written_and_read(tmp_path):
         write_photo(tmp_path / "sub" / name, gradient())
         assert np.array_equal(read_photo(tmp_path / "sub" / name).pixels, gradient())
     assert len(list_photos(tmp_path)) == 5
+
+
+# Photos in memory
+
+
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.float64])
+def test_an_array_is_read_like_the_same_image(channels, kind):
+    pixels = gradient(channels=channels or 1)
+    pixels = pixels[..., 0] if channels == 0 else pixels
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels, ["L", "L", "LA", "RGB", "RGBA"][channels])
+    given = (
+        pixels / 255 if np.issubdtype(kind, np.floating) else pixels.astype(kind) * (257 if kind == np.uint16 else 1)
+    )
+    photo, expected = as_photo(given.astype(kind)), to_photo(image)
+    assert np.array_equal(photo.pixels, expected.pixels)
+    assert photo.image.mode == expected.image.mode and np.array_equal(photo.image, expected.image)
+
+
+def test_a_path_is_read_like_the_file_and_named_in_errors(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(gradient()).save(path)
+    for given in (path, str(path)):
+        assert np.array_equal(as_photo(given).pixels, gradient()) and as_photo(given).sha256
+    with pytest.raises(PhotoError, match="no.png: cannot be read: No such file"):
+        as_photo(tmp_path / "no.png")
+    photo = read_photo(path)
+    assert as_photo(photo) is photo
+
+
+@pytest.mark.parametrize(
+    ("photo", "words"),
+    [
+        (None, "the photo is a NoneType; expected a path, a Pillow image or a numpy array"),
+        (np.zeros((3, 8, 8), dtype=np.uint8), r"shape \(3, 8, 8\); expected \(H, W\)"),
+        (np.zeros((0, 8, 3), dtype=np.uint8), r"shape \(0, 8, 3\); expected"),
+        (np.zeros((8, 8, 3), dtype=np.int64), "the photo is int64; expected uint8, uint16, or floats from 0 to 1"),
+        (np.full((8, 8, 3), 255.0), "float64 values from 255 to 255; expected 0 to 1"),
+        (np.full((8, 8, 3), np.nan), "float64 values from nan to nan; expected 0 to 1"),
+    ],
+)
+def test_an_unusable_array_gets_one_clear_error(photo, words):
+    with pytest.raises(PhotoError, match=words):
+        as_photo(photo)

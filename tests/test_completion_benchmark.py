@@ -253,7 +253,7 @@ def test_dcgan_methods_match_the_completer(encoder_weights: Weights) -> None:
     made = shown(encoder_weights, FACES[:2], holes=("center",), methods=WITH_DCGAN, seed=5)
     holes = make_task("center", FACES[:2], 5).holes
     for solver in WITH_DCGAN:
-        *_, completion = FaceCompleter(encoder_weights, solver).complete(FACES[1], holes[1], seed=5)
+        *_, completion = FaceCompleter(encoder_weights, solver).steps(FACES[1], holes[1], seed=5)
         assert isinstance(completion, Completion)
         assert np.abs(made["center", solver][1].astype(int) - completion.pixels).max() <= 1
 

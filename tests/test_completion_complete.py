@@ -1,23 +1,28 @@
 """Tests of completing photos in memory: faces, holes, blending, and unchanged pixels elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import CENTER, FACE, save
+from PIL import Image, ImageCms
 from scipy import ndimage
 
 from align import locate
-from align.errors import NoFaceError
+from align.errors import InputError, NoFaceError
 from align.landmarks import find_faces
+from align.photo import PhotoLike
 from align.warp import Alignment, transform
 from completion import complete as complete_module
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import HOLES, SOLVERS
-from completion.holes import MaskError
+from completion.holes import MaskError, MaskLike
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.networks import Discriminator, Generator
 
@@ -51,10 +56,16 @@ def aligned() -> NDArray[np.uint8]:
     return pixels
 
 
-def run(completer: FaceCompleter, *args: object, **kwargs: object) -> tuple[list[SearchStep], Completion]:
-    *progress, completion = completer.complete(*args, **kwargs)  # type: ignore[arg-type]
+def run(
+    completer: FaceCompleter,
+    photo: PhotoLike,
+    mask: MaskLike,
+    faces: Sequence[Alignment] | None = None,
+    **settings: Any,
+) -> tuple[list[SearchStep], Completion]:
+    *progress, completion = completer.steps(photo, mask, faces=faces, **settings)
     assert isinstance(completion, Completion)
-    return progress, completion
+    return [item for item in progress if isinstance(item, SearchStep)], completion
 
 
 def box(shape: Sequence[int], top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
@@ -418,7 +429,7 @@ def test_weights_with_an_unknown_template_are_refused(small_weights: Weights) ->
 
 def test_solvers_can_be_given_by_name(small_weights: Weights) -> None:
     crop, hole = np.full((32, 32, 3), 128, dtype=np.uint8), np.eye(32, dtype=bool)
-    first = next(FaceCompleter(small_weights, "bamos").complete(crop, hole))
+    first = next(FaceCompleter(small_weights, "bamos").steps(crop, hole))
     assert isinstance(first, SearchStep) and first.steps == SOLVERS["bamos"].steps
 
 
@@ -460,12 +471,12 @@ def test_candidates_differ_and_the_best_comes_first(encoder_weights: Weights, fa
     progress, several = run(completer, face, hole, candidates=4)
     last = progress[-1].step
     assert last.total.shape == (1, 64) and last.best[0] == last.total[0].argmin()
-    found = [several.pixels, *several.others]
+    found = several.candidates
     assert len(found) == 4
     for index, pixels in enumerate(found):
         assert np.array_equal(pixels[~hole], face[~hole])
         assert all((pixels[hole] != other[hole]).mean() > 0.2 for other in found[:index])
-    assert not run(completer, face, hole)[1].others
+    assert len(run(completer, face, hole)[1].candidates) == 1
 
 
 def test_a_batch_of_crops_is_completed_like_each_alone(encoder_weights: Weights) -> None:
@@ -501,3 +512,98 @@ def test_a_face_that_is_largely_covered_is_aligned_by_its_completion(face: NDArr
     [rough] = locate.locate(inpaint(covered, hole), completer.template, true.size)
     progress, _ = run(completer, covered, hole)
     assert off(progress[0].alignment) < 0.85 * off(rough)
+
+
+# Forms of photos and masks, and the result
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda rgb, folder: save(folder / "a.png", rgb),
+        lambda rgb, folder: str(save(folder / "a.png", rgb)),
+        lambda rgb, folder: Image.fromarray(rgb),
+        lambda rgb, folder: Image.fromarray(rgb).convert("RGBA"),
+        lambda rgb, folder: np.dstack([rgb, np.full((32, 32), 255, dtype=np.uint8)]),
+        lambda rgb, folder: (rgb / 255).astype(np.float32),
+        lambda rgb, folder: rgb.astype(np.uint16) * 257,
+    ],
+    ids=["path", "text", "image", "RGBA image", "RGBA", "float32", "uint16"],
+)
+def test_every_form_of_a_photo_gives_the_same_completion(
+    completer: FaceCompleter, tmp_path: Path, form: Callable[[NDArray[np.uint8], Path], PhotoLike]
+) -> None:
+    expected = completer(FACE, CENTER).pixels
+    assert np.array_equal(completer(form(FACE, tmp_path), CENTER).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda hole, folder: save(folder / "hole.png", Image.fromarray(hole)),
+        lambda hole, folder: str(save(folder / "hole.png", hole * 255)),
+        lambda hole, folder: Image.fromarray(hole),
+        lambda hole, folder: hole.astype(np.uint8),
+        lambda hole, folder: hole[..., None] * 255,
+        lambda hole, folder: hole.astype(float),
+        lambda hole, folder: "center",
+        lambda hole, folder: "center,center:0.3",
+    ],
+    ids=["path", "text", "image", "0 and 1", "H, W, 1", "float", "name", "names"],
+)
+def test_every_form_of_a_mask_gives_the_same_completion(
+    completer: FaceCompleter, tmp_path: Path, form: Callable[[NDArray[np.bool_], Path], MaskLike]
+) -> None:
+    completion = completer(FACE, form(CENTER, tmp_path))
+    assert np.array_equal(completion.pixels, completer(FACE, CENTER).pixels)
+    assert np.array_equal(completion.hole, CENTER)
+
+
+def test_the_completion_is_the_last_of_the_steps(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+    completion = completer(face, "mouth", seed=3, candidates=2)
+    *_, last = completer.steps(face, "mouth", seed=3, candidates=2)
+    assert isinstance(last, Completion)
+    assert all(np.array_equal(*pair) for pair in zip(completion.candidates, last.candidates, strict=True))
+    assert len(completion.candidates) == 2 and completion.pixels is completion.candidates[0]
+    [found] = completion.faces
+    assert locate.is_among(found, completer.locate(face))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_the_image_has_the_mode_profile_and_pixels_of_the_photo(completer: FaceCompleter, mode: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = Image.fromarray(FACE).convert(mode)
+    if "A" in mode:
+        photo.putalpha(Image.fromarray(FACE[..., 1]))
+    photo.info["icc_profile"] = profile
+    image = completer(photo, CENTER).image
+    assert image.mode == mode and image.size == (32, 32)
+    assert image.info.get("icc_profile") == (profile if "RGB" in mode else None)  # an RGB profile does not fit grey
+    before, after = np.asarray(photo), np.asarray(image)
+    assert np.array_equal(after[~CENTER], before[~CENTER]) and not np.array_equal(after[CENTER], before[CENTER])
+
+
+def test_every_places_a_named_mask_on_all_faces(completer: FaceCompleter, face: NDArray[np.uint8]) -> None:
+    pair = np.hstack([face, face])
+    assert len(completer(pair, "mouth").faces) == 1
+    assert len(completer(pair, "mouth", every=True).faces) == 2
+
+
+def test_a_photo_and_a_mask_of_different_sizes_are_refused(completer: FaceCompleter, tmp_path: Path) -> None:
+    for mask in (CENTER[1:], Image.fromarray(CENTER[1:]), save(tmp_path / "hole.png", Image.fromarray(CENTER[1:]))):
+        with pytest.raises(MaskError, match="the hole is 32x31, but the photo is 32x32"):
+            completer(FACE, mask)
+
+
+def test_unknown_names_get_a_suggestion(completer: FaceCompleter, small_weights: Weights) -> None:
+    with pytest.raises(MaskError, match="no mask named 'moth'; did you mean 'mouth'?"):
+        completer(FACE, "eyes,moth")
+    with pytest.raises(InputError, match="no solver named 'thorogh'; did you mean 'thorough'?"):
+        FaceCompleter(small_weights, "thorogh")
+    with pytest.raises(InputError, match="no blend named 'x'; expected one of poisson, alpha, none"):
+        FaceCompleter(small_weights, QUICK, "x")
+
+
+def test_at_least_one_candidate_is_expected(completer: FaceCompleter) -> None:
+    with pytest.raises(InputError, match="candidates is 0; expected 1 or more"):
+        completer(FACE, CENTER, candidates=0)

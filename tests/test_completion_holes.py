@@ -16,13 +16,15 @@ from completion.config import HOLES
 from completion.holes import (
     TRAINING_KINDS,
     MaskError,
+    MaskLike,
     alpha_hole,
+    as_hole,
     draw_holes,
     find_mask_file,
     named_hole,
     needs_landmarks,
     read_hole,
-    split_name,
+    split_names,
 )
 
 
@@ -138,13 +140,26 @@ def test_features_without_landmarks_are_refused() -> None:
 )
 def test_invalid_numbers_are_reported(mask: str) -> None:
     with pytest.raises(MaskError, match=f"the mask is '{mask}'"):
-        split_name(mask)
+        split_names(mask)
 
 
 def test_other_text_is_not_a_name() -> None:
-    assert split_name("holes/center") is None and split_name("Center") is None and split_name("alpha") is None
+    assert split_names("holes/center") is None and split_names("Center") is None and split_names("alpha") is None
     with pytest.raises(MaskError, match="no mask named 'centre'"):
         hole_of("centre")
+
+
+def test_names_separated_by_commas_give_the_union(landmarks: NDArray[np.float64]) -> None:
+    holes = [named_hole(mask, 64, np.random.default_rng(0), landmarks) for mask in ("eyes", "mouth", "eyes,mouth")]
+    assert np.array_equal(holes[0] | holes[1], holes[2]) and (holes[2] != holes[0]).any()
+    assert needs_landmarks("left,mouth") and not needs_landmarks("left,top")
+    assert split_names("eyes,center:0.3") == [("eyes", None), ("center", 0.3)]
+    assert split_names("eyes,hole.png") is None
+
+
+def test_lowres_cannot_be_combined() -> None:
+    with pytest.raises(MaskError, match="'eyes,lowres', but lowres cannot be combined"):
+        split_names("eyes,lowres")
 
 
 # Files
@@ -329,3 +344,52 @@ def test_training_holes_lie_where_their_kind_says() -> None:
     for x, y in ((0.345, 0.41), (0.655, 0.41), (0.5, 0.75)):
         assert 0.4 < features[round(64 * y), round(64 * x)] < 0.65
     assert features[:12].max() == features[:, :8].max() == 0
+
+
+# Masks in memory
+
+
+def grey(rows: list[list[int]]) -> Image.Image:
+    return Image.fromarray(np.array(rows, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.array([[False, True], [True, False]]),
+        np.array([[0, 1], [1, 0]]),
+        np.array([[0, 255], [128, 127]], dtype=np.uint8),
+        np.array([[0, 65535], [65535, 255]], dtype=np.uint16),
+        np.array([[0.0, 1.0], [0.5, 0.49]]),
+        np.array([[[0], [255]], [[255], [0]]]),
+        np.array([[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]], dtype=np.uint8),
+        np.array([[[0] * 4, [255] * 4], [[255] * 4, [255] * 3 + [0]]], dtype=np.uint8),  # transparent white is black
+        grey([[0, 1], [1, 0]]),
+        grey([[0, 255], [255, 0]]),
+        grey([[0, 255], [255, 0]]).convert("1"),
+        grey([[0, 255], [255, 0]]).convert("P"),
+        grey([[0, 255], [255, 0]]).convert("RGBA"),
+    ],
+    ids=lambda mask: f"{getattr(mask, 'dtype', None) or mask.mode} {getattr(mask, 'shape', '')}",
+)
+def test_every_usual_mask_means_the_same(mask: MaskLike) -> None:
+    assert as_hole(mask, to_photo(grey([[0, 0], [0, 0]]))).tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.zeros((2, 2, 2)), r"float64 of shape \(2, 2, 2\); expected \(H, W\)"),
+        (np.zeros(4, dtype=bool), r"bool of shape \(4,\); expected \(H, W\)"),
+        (np.array([[0, -1]]), "values from -1 to 0; expected 0 and 1, or 0 and 255"),
+        (np.array([[0, 70000]]), "values from 0 to 70000; expected"),
+        (np.array([[0, np.nan]]), "values from nan to nan; expected"),
+        (None, "is a NoneType; expected a name, a path, a Pillow image or a numpy array"),
+        (Path("no.png"), "the mask no.png: cannot be read: No such file"),
+        ("no.png", "there is no mask named 'no.png'"),
+        ("alpha", "the mask is alpha, but the photo is L without alpha"),
+    ],
+)
+def test_an_unusable_mask_gets_one_clear_error(mask: Any, words: str) -> None:
+    with pytest.raises(MaskError, match=words):
+        as_hole(mask, to_photo(grey([[0, 0]])))

@@ -717,7 +717,7 @@ def test_unusable_input_exits_with_2_and_one_line(
     for arguments, mask, words in (
         ([tmp_path / "gone.png"], "center", "does not exist"),
         ([tmp_path / "empty"], "center", "found no photos in"),
-        ([photo], "centre", "no mask named 'centre', nor a file"),
+        ([photo], "centre", "no mask named 'centre'; did you mean 'center'?"),
         ([photo], "center:2", "center takes a number above 0 and below 0.5"),
         ([photo], "alpha", "without alpha"),
         ([photo, "--device", "cuda:99"], "center", "the device cuda:99 is absent"),

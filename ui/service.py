@@ -21,7 +21,7 @@ from align.files import output_names
 from align.photo import Photo, read_photo, write_photo
 from align.warp import Alignment, transform
 from completion import config, holes
-from completion.batch import Filling, Result, fill, name_hole, summary, write_completions
+from completion.batch import Filling, Result, fill, summary, write_completions
 from completion.complete import FaceCompleter
 from completion.config import BLENDS, SOLVER_NAMES
 from completion.picture import around, painted, write_animation
@@ -210,7 +210,7 @@ class Service:
         """
         if named:
             _check_name(named)
-            return name_hole(self._completer, photo.pixels, named, every)[0]
+            return self._completer.place(photo.pixels, named, every=every)[0]
         height, width = photo.pixels.shape[:2]
         if mask is not None:
             read_photo(mask, self.limits.max_pixels)  # the limit for photos
@@ -253,7 +253,7 @@ class Service:
         faces: Sequence[Alignment] | None = None
         if isinstance(mask, str):
             _check_name(mask)
-            hole, faces = name_hole(completer, photo.pixels, mask, seed=settings.seed)
+            hole, faces = completer.place(photo.pixels, mask, seed=settings.seed)
         else:
             hole = mask
         before, hole_on_page = shown(painted(photo.pixels, hole)), _shown_hole(hole)
@@ -268,7 +268,7 @@ class Service:
                 last = time.monotonic()
                 pasted = _on_page(item.alignment, photo.pixels, before).paste(before, item.preview, beyond_px=2)
                 yield np.where(hole_on_page[..., None], pasted, before)
-        best, *others = filling.completion.pixels, *filling.completion.others
+        best, *others = filling.completion.candidates
         write_photo(folder / f"{photo.name}-hole.png", hole.astype(np.uint8)[..., None].repeat(3, axis=2) * 255)
         output = folder / f"{photo.name}-completed{'.png' if settings.as_png else photo.suffix}"
         completions = write_completions(output, photo, hole, filling.completion)
@@ -357,7 +357,7 @@ class Service:
         faces: Sequence[Alignment] | None = None
         note = None
         if isinstance(mask, str):
-            hole, faces = name_hole(completer, photo.pixels, mask, seed=seed)
+            hole, faces = completer.place(photo.pixels, mask, seed=seed)
         else:
             height, width = photo.pixels.shape[:2]
             hole, note = holes.read_hole(mask, (height, width))
@@ -389,7 +389,7 @@ def shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _check_name(mask: str) -> None:
     """Refuse anything but names of holes, above all paths on the server."""
-    if holes.split_name(mask) is None:
+    if holes.split_names(mask) is None:
         raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or upload a mask")
 
 

@@ -46,7 +46,7 @@ REGISTRY = {
 }
 DEFAULT = "faces-64"
 AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
-VERSION = "0.2.0"
+VERSION = __version__ = "0.2.0"
 
 
 def resolve(name_or_file: str) -> Path:

@@ -332,7 +332,7 @@ def _by_network(weights: Sequence[Weights], name: str, seed: int) -> Method:
         raise WholeBenchmarkError(f"there is no method {name!r}; expected telea, ns, SOLVER or SOLVER+BLEND") from error
 
     def complete(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        *_, done = completer.complete(pixels, hole, seed=seed)
+        *_, done = completer.steps(pixels, hole, seed=seed)
         assert isinstance(done, Completion)
         return done.pixels
 
