@@ -4,18 +4,50 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from align.errors import PhotoError
 
 # Includes formats that read_photo refuses: the user gets an error for them, not silence.
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder while it is written to; the system releases it if the process dies.
+
+    Raises:
+        PhotoError: another run holds the lock, or the file system has no locks.
+    """
+    lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise PhotoError(f"another run is writing to {folder}; wait until it ends, or choose another folder") from error
+    except (OSError, NotImplementedError) as error:
+        raise PhotoError(f"{folder} cannot be locked: {error}; choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Delete the temporary files of killed runs in folders that are locked; sub-folders are not searched."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _PART.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from completion.holes import draw_holes, named_hole
 from dcgan import loss
-from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
+from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, restoring, save_weights
 from dcgan.config import EncoderConfig
 from dcgan.dataset import Batches, digest
 from dcgan.grow import new_and_old
@@ -286,11 +286,12 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan encode")
     start = load_weights(folder / START)
-    config, G = saved["config"], start.generator
-    E = Encoder(G.config, config["nef"], config.get("skips", False))
-    E.load_state_dict(saved["ema"])
-    if "ema_g" in saved:
-        G.load_state_dict(saved["ema_g"])
+    with restoring(folder):
+        config, G = saved["config"], start.generator
+        E = Encoder(G.config, config["nef"], config.get("skips", False))
+        E.load_state_dict(saved["ema"])
+        if "ema_g" in saved:
+            G.load_state_dict(saved["ema_g"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     before = start.facts.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
     facts["images"] = saved["step"] * config["batch"] + before.get("images", 0)

@@ -1,8 +1,13 @@
 """Checkpoints, which training resumes from, and weights files, which everything else loads."""
 
 import hashlib
+import io
 import json
+import logging
 import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,9 @@ from dcgan.networks import Discriminator, Encoder, Generator
 
 _FORMAT = "dcgan-completion"
 _VERSION = 1
+# A checkpoint is a zip file, which ends with a comment: its length, then the SHA-256 of the file without a comment.
+_END, _NO_COMMENT, _COMMENT_BYTES = b"PK\x05\x06", bytes(2), 66
+_log = logging.getLogger(__name__)
 
 
 class CheckpointError(InputError):
@@ -69,29 +77,86 @@ def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
         Path of the file.
     """
     path = folder / f"checkpoint-{images:010d}.pt"
+    buffer = io.BytesIO()  # torch.save turns a full disk into an error without a reason
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
     with atomic_write(path) as file:
-        torch.save(state, file)
+        file.write(content[: -len(_NO_COMMENT)])
+        file.write(_comment(content))
     for old in _checkpoints(folder)[2:]:
         old.unlink(missing_ok=True)
     return path
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Load the newest readable checkpoint of a run folder; None if it has no checkpoints.
+    """Load the newest intact checkpoint of a run folder; None if it has no checkpoints.
+
+    Newer ones that are damaged are renamed to NAME.broken, and logged.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is readable.
+        CheckpointError: there are checkpoints, but all are damaged; they keep their names.
     """
-    reasons: list[str] = []
+    broken: dict[Path, str] = {}
     for path in _checkpoints(folder):
         try:
-            # weights_only refuses pickles that run code.
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises a dozen types for damaged files; try the previous checkpoint
-            reasons.append(f"{path.name}: {type(error).__name__}")
-    if reasons:
-        raise CheckpointError(f"no checkpoint in {folder} is readable ({'; '.join(reasons)}); start in a new folder")
+            state = _read(path)
+        except CheckpointError as error:
+            broken[path] = str(error)
+            continue
+        for other, reason in broken.items():
+            aside = other.with_name(f"{other.name}.broken")
+            with suppress(FileNotFoundError):  # another process of the group was first
+                other.rename(aside)
+            _log.warning("%s %s; renamed to %s, using %s", other, reason, aside.name, path.name)
+        return state
+    if broken:
+        reasons = "; ".join(f"{path.name} {reason}" for path, reason in broken.items())
+        raise CheckpointError(f"no checkpoint in {folder} is usable ({reasons}); start in a new folder")
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; raises CheckpointError with the reason alone if it is damaged."""
+    if not path.is_file():
+        raise CheckpointError("is not a regular file")
+    content = bytearray(path.read_bytes())
+    older = content[-22:].startswith(_END) and content.endswith(_NO_COMMENT)  # 0.2.0 wrote no comment
+    if not older:
+        comment = content[-_COMMENT_BYTES:]
+        content[-_COMMENT_BYTES:] = _NO_COMMENT
+        if comment != _comment(content):
+            raise CheckpointError("is damaged: its sha256 does not match its contents")
+    try:
+        if older and zipfile.ZipFile(io.BytesIO(content)).testzip():
+            raise CheckpointError("is damaged: a checksum does not match")
+        # weights_only refuses pickles that run code.
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # torch raises a dozen types for files that are no checkpoints
+        raise CheckpointError(f"is not a checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"is not a checkpoint: it holds a {type(state).__name__}")
+    return state
+
+
+def _comment(content: bytearray | memoryview) -> bytes:
+    return (_COMMENT_BYTES - 2).to_bytes(2, "little") + hashlib.sha256(content).hexdigest().encode()
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Turn errors of a state that does not fit this program's networks into a CheckpointError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split("\n")[:2])
+        raise CheckpointError(
+            f"the checkpoint in {folder} does not fit this version of the program ({reason}); "
+            "use the version that wrote it, or another folder"
+        ) from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:

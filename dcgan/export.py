@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dcgan.checkpoint import CheckpointError, load_checkpoint, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_weights
 from dcgan.config import network_config
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
@@ -35,13 +35,14 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     saved = load_checkpoint(folder)
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan train")
-    config = saved["config"]
-    network = network_config(config["network"])
-    G, D = Generator(network), Discriminator(network)
-    G.load_state_dict(saved["ema"])
-    D.load_state_dict(saved["D"])
+    with restoring(folder):
+        config = saved["config"]
+        network = network_config(config["network"])
+        G, D = Generator(network), Discriminator(network)
+        G.load_state_dict(saved["ema"])
+        D.load_state_dict(saved["D"])
+        images = saved["step"] * config["batch"] * config["d_steps"]
     settle_batch_norm(G)
-    images = saved["step"] * config["batch"] * config["d_steps"]
     started = saved["started"]
     ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
     facts = {

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from align.errors import InputError
-from align.files import atomic_write, write_json, write_text
-from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from align.files import atomic_write, lock_folder, remove_leftovers, write_json, write_text
+from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
 from dcgan.parallel import Group
 from dcgan.tensors import to_image
 
@@ -58,7 +58,8 @@ class Run:
         seconds: wall-clock time of those steps, without maintenance.
         resumed: whether there was a checkpoint.
     Raises:
-        CheckpointError: the folder holds another run, or no readable checkpoint.
+        CheckpointError: the folder holds another run, or no usable checkpoint.
+        PhotoError: another process is training in the folder.
     """
 
     def __init__(
@@ -74,27 +75,36 @@ class Run:
         self.config, self.parts, self.origin, self.notes = config, parts, origin, notes
         self.step_images, self.group = step_images, group
         self.step, self.seconds = 0, 0.0
-        saved = load_checkpoint(folder)
-        self.resumed = saved is not None
-        if saved is not None:
-            _check_same_run(saved, config, origin, folder)
-            for name, part in parts.items():
-                part.load_state_dict(saved[name])
-            notes.update({name: saved[name] for name in notes})
-            self.step, self.seconds = saved["step"], saved["seconds"]
+        with ExitStack() as lock:
+            if group.rank == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(lock_folder(folder))
+            self.resumed = self._restore(folder)
+            self._lock = lock.pop_all()
         self._folder = folder
         self._writer = self._open() if group.rank == 0 else None
         self._losses: dict[str, list[Tensor]] = {}
         self._ticked = self.images, self.seconds
         self._saved_at = time.monotonic()
 
+    def _restore(self, folder: Path) -> bool:
+        """Load the newest checkpoint of the folder, if there is one."""
+        saved = load_checkpoint(folder)
+        if saved is None:
+            return False
+        with restoring(folder):
+            _check_same_run(saved, self.config, self.origin, folder)
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            self.notes.update({name: saved[name] for name in self.notes})
+            self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
+        return True
+
     def _open(self) -> Any:
         """Prepare the folder: delete partial files and later log lines, write config.json, start TensorBoard."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for partial in self._folder.glob(".*.part"):  # of a run that was killed while it saved
-            partial.unlink()
+        remove_leftovers([self._folder])  # of a run that was killed while it saved
         kept = [line for line in read_stats(self._folder) if line["kimg"] * 1000 <= self.images]
         write_text(self._folder / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         write_json(self._folder / "config.json", self.config)
@@ -199,22 +209,33 @@ class Run:
     @contextmanager
     def saving(self) -> Iterator[None]:
         """Save when the block ends or the caller closes the training iterator, but not after an error."""
-        try:
-            yield
-        except GeneratorExit:
+        with self._lock:
+            try:
+                yield
+            except GeneratorExit:
+                self.save()
+                raise
+            finally:
+                if self._writer:
+                    self._writer.close()
             self.save()
-            raise
-        finally:
-            if self._writer:
-                self._writer.close()
-        self.save()
 
 
 def read_stats(path: Path) -> list[dict[str, float]]:
-    """Read the lines of a run folder's stats.jsonl, without an incomplete last line."""
+    """Read the lines of a run folder's stats.jsonl, without those that a crash has left incomplete or damaged."""
     file = path / "stats.jsonl"
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return [stats for stats in map(_stats, lines) if stats]
+
+
+def _stats(line: bytes) -> dict[str, float]:
+    """Parse a line of stats.jsonl; empty if it is not one."""
+    try:
+        stats = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    numbers = isinstance(stats, dict) and all(isinstance(value, int | float) for value in stats.values())
+    return stats if numbers and "kimg" in stats else {}
 
 
 def machine(device: torch.device) -> str:

@@ -218,6 +218,55 @@ def test_the_newest_readable_checkpoint_loads(tmp_path: Path) -> None:
         assert saved["step"] == 2
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["with sha256", "of 0.2.0"])
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path, older: bool) -> None:
+    state = {"weight": torch.arange(100.0)}
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    newest = save_checkpoint(tmp_path, 2, state)
+    if older:
+        torch.save(state, newest)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and torch.equal(loaded["weight"], state["weight"])
+    whole = newest.read_bytes()
+    tensor = whole.index(state["weight"].numpy().tobytes())
+    for at in range(tensor, tensor + 400, 7) if older else range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        newest.write_bytes(damaged)
+        assert load_checkpoint(tmp_path) == {"step": 1}
+
+
+def test_a_broken_checkpoint_is_named_and_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for images in (1, 2):
+        save_checkpoint(tmp_path, images, {"step": images})
+    (tmp_path / "checkpoint-0000000002.pt").write_bytes(b"broken")
+    for _ in range(2):
+        assert load_checkpoint(tmp_path) == {"step": 1}
+    [line] = caplog.messages
+    assert "renamed to checkpoint-0000000002.pt.broken, using checkpoint-0000000001.pt" in line
+    save_checkpoint(tmp_path, 3, {"step": 3})
+    names = [f"checkpoint-000000000{name}" for name in ("1.pt", "2.pt.broken", "3.pt")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (tmp_path / names[1]).read_bytes() == b"broken"
+
+
+def test_checkpoints_keep_their_names_if_all_are_broken(tmp_path: Path) -> None:
+    for images in (1, 2):
+        (tmp_path / f"checkpoint-{images:010d}.pt").write_bytes(b"broken")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="no checkpoint in .* is usable"):
+            load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_no_file_or_no_dictionary_is_set_aside(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    save_checkpoint(tmp_path, 2, [])  # type: ignore[arg-type]
+    os.mkfifo(tmp_path / "checkpoint-0000000003.pt")
+    (tmp_path / "checkpoint-0000000004.pt").mkdir()
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert len(list(tmp_path.glob("*.broken"))) == 3
+
+
 def test_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -89,6 +90,26 @@ def test_a_signal_saves_and_sets_the_exit_code(tmp_path: Path, faces: Path, numb
     assert process.wait(60) == 128 + number
     assert "run the same command again to resume" in said
     assert len(list(run.glob("checkpoint-*.pt"))) == 1
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
+    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", str(faces), "--out", str(run), *SMALL]
+    assert main([*words, "--kimg", "0.008"]) == 0
+    [checkpoint] = run.glob("checkpoint-*")
+    before = checkpoint.read_bytes()
+    capsys.readouterr()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        assert main([*words, "--kimg", "0.016"]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "File too large" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.read_bytes() for path in run.glob("checkpoint-*")] == [before]
+    assert not list(run.glob(".*.part"))
 
 
 def test_start_weights_determine_the_networks(tmp_path: Path, small_weights_file: Path) -> None:

@@ -19,9 +19,10 @@ import dcgan.dataset
 import dcgan.loss
 import dcgan.step
 import dcgan.train
+from align.errors import PhotoError
 from align.photo import read_photo
 from dcgan.benchmark import benchmark_train
-from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint, save_weights
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Discriminator, Generator
@@ -107,8 +108,44 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArra
 
 def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
     (tmp_path / ".0123456789abcdef.part").write_bytes(b"half a checkpoint")
+    (tmp_path / ".mine.part").write_bytes(b"of another program")
     next(train(CONFIG, faces, tmp_path, CPU))
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".0*"))
+    assert (tmp_path / ".mine.part").read_bytes() == b"of another program"
+
+
+def test_a_log_damaged_by_a_crash_does_not_stop_a_run(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    finish(train(replace(CONFIG, kimg=0.032), faces, tmp_path, CPU), tmp_path)
+    before = read_stats(tmp_path)
+    with open(tmp_path / "stats.jsonl", "ab") as file:
+        file.write(bytes(100) + b'\n\xff\n[]\n{"loss": 1}\n{"kimg": "a"}\n' + b"[" * 10**5 + b'\n{"kimg')
+    assert read_stats(tmp_path) == before
+    finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
+    assert [tick["kimg"] for tick in read_stats(tmp_path)] == [0.016, 0.032, 0.048]
+
+
+@pytest.mark.parametrize("change", [{"G": {}}, {"G": 1}, {"config": None}, {"step": "a"}, {"opt_d": None}, None])
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    tmp_path: Path, faces: NDArray[np.uint8], change: dict[str, object] | None
+) -> None:
+    finish(train(replace(CONFIG, kimg=0.016), faces, tmp_path, CPU), tmp_path)
+    saved = load_checkpoint(tmp_path)
+    assert saved is not None
+    save_checkpoint(tmp_path, 16, saved | change if change else {})
+    with pytest.raises(CheckpointError):
+        next(train(CONFIG, faces, tmp_path, CPU))
+
+
+def test_a_run_folder_is_locked_until_the_run_ends(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    run = train(CONFIG, faces, tmp_path, CPU)
+    next(run), next(run)
+    before = (tmp_path / "stats.jsonl").stat()
+    with pytest.raises(PhotoError, match="another run is writing to"):
+        next(train(CONFIG, faces, tmp_path, CPU))
+    assert (tmp_path / "stats.jsonl").stat() == before
+    run.close()
+    finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
+    finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
 
 
 def test_only_the_length_of_a_run_may_change(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
