@@ -24,7 +24,7 @@ from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.parallel import Group
 from dcgan.run import Run, TrainingStep, machine
 from dcgan.sampling import sample_z
-from dcgan.step import cosine, seeded, update_average
+from dcgan.step import MovingAverage, cosine, seeded
 from dcgan.tensors import to_image, to_tensor
 
 START = "start.safetensors"  # in the run folder: copy of the weights that E is trained for; export adds E to it
@@ -117,12 +117,14 @@ class _Engine:
             self.E.eval()
         self.ema = deepcopy(self.E).eval().requires_grad_(False)
         self.ema_g = deepcopy(self.G).requires_grad_(False)
+        self.averages = [MovingAverage(self.ema, self.E, config.ema_kimg, config.batch)]
         self.optimiser = torch.optim.Adam(_param_groups(config, self.E, 1), config.lr, (0.9, 0.99), fused=True)
         self.parts: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
         if config.lr_generator > 0:
             self.G.requires_grad_(True)
             for group in _param_groups(config, self.G, config.lr_generator):
                 self.optimiser.add_param_group(group)
+            self.averages.append(MovingAverage(self.ema_g, self.G, config.ema_kimg, config.batch))
             self.parts |= {"G": self.G, "ema_g": self.ema_g}
         if config.adversarial_weight > 0:
             self.opt_critic = torch.optim.Adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
@@ -158,10 +160,8 @@ class _Engine:
             self.optimiser.step()
         if config.adversarial_weight > 0:
             losses["critic"] = self._step_critic(number, real, completed.detach())
-        images = (number + 1) * config.batch
-        update_average(self.ema, self.E, config.ema_kimg, images, config.batch)
-        if config.lr_generator > 0:
-            update_average(self.ema_g, self.G, config.ema_kimg, images, config.batch)
+        for average in self.averages:
+            average.update((number + 1) * config.batch)
         return losses
 
     def autocast(self) -> torch.autocast:

@@ -185,7 +185,8 @@ def _grid(size: int, row: int = 0, column: int = 0) -> NDArray[np.bool_]:
 def _pattern(size: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Irregular blobs: the given share of pixels, those where smooth noise is lowest."""
     noise = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), size / 16)
-    return noise < np.quantile(noise, share)
+    count = math.ceil(share * (noise.size - 1))
+    return noise < np.partition(noise, count, axis=None)[count]  # as np.quantile does, but faster
 
 
 def _part(name: str, size: int, landmarks: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -39,6 +39,7 @@ class Engine:
             synchronise(self.G)
             synchronise(self.D)
         self.ema = deepcopy(self.G).eval().requires_grad_(False)
+        self.average = MovingAverage(self.ema, self.G, config.ema_kimg, config.batch * config.d_steps)
         adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
         self.opt_g = torch.optim.Adam(self.G.parameters(), **adam)
         self.opt_d = torch.optim.Adam(self.D.parameters(), **adam)
@@ -77,8 +78,7 @@ class Engine:
         loss_g.backward()
         self.group.average_gradients(self.G)
         self.opt_g.step()
-        step_images = config.batch * config.d_steps
-        update_average(self.ema, self.G, config.ema_kimg, (number + 1) * step_images, step_images)
+        self.average.update((number + 1) * config.batch * config.d_steps)
         return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
 
     def _step_d(
@@ -138,24 +138,31 @@ def cosine(first: float, last: float, done: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
-@torch.no_grad()
-def update_average(
-    average: nn.Module, network: nn.Module, half_life_kimg: float, images: int, step_images: int
-) -> None:
-    """Update an exponential moving average of weights and batch norm statistics.
+class MovingAverage:
+    """Exponential moving average of a network: of its weights and batch norm statistics.
 
     Args:
-        average: updated in place.
-        network: the network after the step.
+        average: a copy of the network, updated in place.
+        network: the network that is trained.
         half_life_kimg: half-life in thousands of images, shorter early in the run so that the random start is
             forgotten; 0 copies the network.
-        images: images shown so far.
         step_images: images per step.
     """
-    half_life = min(half_life_kimg * 1000, 0.05 * images)
-    keep = 0.5 ** (step_images / half_life) if half_life > 0 else 0.0
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        mean.lerp_(value, 1 - keep) if mean.is_floating_point() else mean.copy_(value)
+
+    def __init__(self, average: nn.Module, network: nn.Module, half_life_kimg: float, step_images: int) -> None:
+        self._half_life, self._step_images = half_life_kimg * 1000, step_images
+        pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+        self._means, self._values = ([pair[i] for pair in pairs if pair[0].is_floating_point()] for i in (0, 1))
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self, images: int) -> None:
+        """Follow the network after a step; `images` have been shown so far."""
+        half_life = min(self._half_life, 0.05 * images)
+        keep = 0.5 ** (self._step_images / half_life) if half_life > 0 else 0.0
+        torch._foreach_lerp_(self._means, self._values, 1 - keep)
+        for mean, value in self._counts:
+            mean.copy_(value)
 
 
 def seeded(seed: int, purpose: int, index: int) -> torch.Generator:

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import conv2d, interpolate
 
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
@@ -175,6 +176,28 @@ def test_nearest_upsampling_doubles_the_side(size: int) -> None:
     G = Generator(replace(SMALL, size=size))
     assert G(torch.randn(2, 4)).shape == (2, 3, size, size)
     assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in G.modules()) == 1  # z to 4x4
+
+
+def test_nearest_upsampling_equals_an_upsampling_and_a_convolution() -> None:
+    """The image, and the gradients of all weights; bias and no bias."""
+    torch.manual_seed(0)
+    G = Generator(replace(SMALL, size=32, upsample="nearest,nearest,grown")).double()
+    z = torch.randn(2, 4, dtype=torch.double)
+
+    def plain(hidden: torch.Tensor) -> torch.Tensor:
+        for layer in G.layers:
+            if isinstance(layer, torch.nn.Conv2d):
+                hidden = interpolate(hidden, scale_factor=2)
+                hidden = conv2d(hidden, layer.weight, layer.bias, padding=1)
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+    images = [G(z), plain(z[:, :, None, None])]
+    torch.testing.assert_close(*images)
+    gradients = [torch.autograd.grad(image.square().sum(), list(G.parameters())) for image in images]
+    torch.testing.assert_close(*gradients)
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in G.layers) == 3
 
 
 @pytest.mark.parametrize("values", [{}, {"upsample": "transposed"}, {"network": "mlp"}])

@@ -28,7 +28,7 @@ from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group
 from dcgan.run import TrainingError, read_stats
-from dcgan.step import Engine, update_average
+from dcgan.step import Engine, MovingAverage
 from dcgan.train import settle_batch_norm, train
 
 CPU = torch.device("cpu")
@@ -251,8 +251,9 @@ def test_the_average_of_g_has_the_given_half_life() -> None:
         for mean, value in zip(average.parameters(), G.parameters(), strict=True):
             mean.fill_(1.0)
             value.zero_()
+    follow = MovingAverage(average, G, 0.1, step_images=10)
     for _ in range(10):  # 100 images
-        update_average(average, G, 0.1, images=100_000, step_images=10)
+        follow.update(images=100_000)
     assert next(average.parameters()).flatten()[0].item() == pytest.approx(0.5, rel=1e-5)
 
 
@@ -347,7 +348,7 @@ WORKER = """
 import sys, torch
 from dcgan import parallel
 from dcgan.config import NetworkConfig, TrainConfig
-from dcgan.step import Engine, update_average
+from dcgan.step import Engine
 
 torch.set_num_threads(1)
 out = sys.argv[1]
