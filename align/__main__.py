@@ -86,24 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _align(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from align.files import list_photos, prepare_folder, write_json
+    from align.files import list_photos, write_json
     from align.folder import RECORDS, align_folder
 
     if not arguments.input.exists():
         raise PhotoError(f"{arguments.input} does not exist; expected a photo or a folder of photos")
-    root, photos = arguments.input.parent, [arguments.input]
-    if arguments.input.is_dir():
-        outputs = [arguments.output, *filter(None, [arguments.missing])]
-        root, photos = arguments.input, list_photos(arguments.input, skip=outputs)
+    photos = list_photos(arguments.input) if arguments.input.is_dir() else [arguments.input]
     if not photos:
         raise PhotoError(f"{arguments.input} contains no photos")
-    if arguments.report:
-        prepare_folder(arguments.report.parent)
 
     options = AlignOptions(**{field.name: getattr(arguments, field.name) for field in fields(AlignOptions)})
     results: list[Result] = []
     try:
-        progress = align_folder(photos, root, arguments.output, options)
+        progress = align_folder(photos, arguments.input, arguments.output, options, arguments.report)
         for result in tqdm(progress, total=len(photos), unit="photo", disable=arguments.quiet or None):
             results.append(result)
             if arguments.verbose or not (arguments.quiet or result.status in ("aligned", "skipped")):

@@ -1,4 +1,4 @@
-"""Files and folders: atomic writes, lists of photos, output names."""
+"""Files and folders: what may be read and written, atomic writes, locks, lists of photos, output names."""
 
 import json
 import os
@@ -7,19 +7,100 @@ import secrets
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from filelock import FileLock, Timeout
 
 from align.errors import PhotoError
 
 # Includes formats that read_photo refuses: the user gets an error for them, not silence.
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
+_MAX_REPORT_BYTES = 2**30
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of limited size, without waiting for a pipe or a device.
+
+    Raises:
+        PhotoError: the file is not a regular file, is too large, or cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise PhotoError("not a regular file; expected a file")
+            if found.st_size > max_bytes:
+                raise PhotoError(f"too large: {found.st_size:,} bytes, the limit is {max_bytes:,}")
+            return file.read(max_bytes)
+    except IsADirectoryError as error:
+        raise PhotoError("not a regular file; expected a file") from error
+    except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
+        raise PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open_without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_target(path: Path) -> None:
+    """Check that a path is free or a regular file, so that it can be written to.
+
+    Raises:
+        PhotoError: the path is a link, a folder, a device or a pipe, or too long.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be written to: {error.strerror}; choose another output") from error
+    if not stat.S_ISREG(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise PhotoError(f"the output {path} is {what}; remove it or choose another output")
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], folder: Path | None = None) -> None:
+    """Check before any work that writing the outputs leaves the inputs untouched.
+
+    Args:
+        outputs: files that will be written; they need not exist.
+        inputs: files and folders that are read. Files are compared by identity, whatever their names.
+        folder: outputs below this folder must not lie behind a link inside it.
+    Raises:
+        PhotoError: an output is an input, or lies in an input folder or behind a link.
+    """
+    files, folders = set(), {}
+    for path in inputs:
+        with suppress(OSError):  # reported when the input is read
+            found = path.stat()
+            if stat.S_ISDIR(found.st_mode):
+                folders[Path(os.path.realpath(path))] = path
+            else:
+                files.add((found.st_dev, found.st_ino))
+    checked = set()
+    for output in outputs:
+        if output.parent not in checked:
+            _check_folder(output.parent, folders, folder)
+            checked.add(output.parent)
+        with suppress(OSError):
+            found = output.stat()
+            if (found.st_dev, found.st_ino) in files:
+                raise PhotoError(f"the output {output} is also an input; choose another output")
+
+
+def _check_folder(folder: Path, inputs: Mapping[Path, Path], top: Path | None = None) -> None:
+    """Check an output folder, for `check_outputs`; `inputs` maps real input folders to their names."""
+    real = Path(os.path.realpath(folder))
+    for above in (real, *real.parents):
+        if above in inputs:
+            raise PhotoError(
+                f"the output folder {folder} is in the input folder {inputs[above]}; choose a folder outside it"
+            )
+    if top is not None and folder.is_relative_to(top) and real != Path(os.path.realpath(top), folder.relative_to(top)):
+        raise PhotoError(f"the output folder {folder} is behind a link; remove the link or choose another folder")
 
 
 @contextmanager
@@ -29,6 +110,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         PhotoError: another run holds the lock, or the file system has no locks.
     """
+    from filelock import FileLock, Timeout  # slow to import
+
     lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -52,7 +135,12 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise."""
+    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise.
+
+    Raises:
+        PhotoError: `path` is a link, a folder, a device or a pipe.
+    """
+    check_target(path)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
@@ -80,12 +168,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
+def list_photos(folder: Path) -> list[Path]:
     """List all files with an image suffix in a folder and its sub-folders, sorted, without hidden ones.
 
-    Args:
-        folder: the folder; links are followed, but each real folder is listed only once.
-        skip: sub-folders to leave out, such as an output folder.
+    Links are followed, but each real folder is listed only once.
+
     Raises:
         PhotoError: a folder cannot be listed.
     """
@@ -93,7 +180,7 @@ def list_photos(folder: Path, skip: Collection[Path] = ()) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise PhotoError(f"{error.filename} cannot be listed: {error.strerror}") from error
 
-    seen = {os.path.realpath(path) for path in skip} - {os.path.realpath(folder)}
+    seen = set()
     photos = []
     for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)
@@ -127,24 +214,49 @@ def output_names(photos: Sequence[Path], root: Path, numbered: bool = False) -> 
         bases |= colliding
 
 
-def prepare_folder(folder: Path, *taken: Path) -> None:
+def prepare_folder(folder: Path, *inputs: Path) -> None:
     """Create an output folder and check that it is writable.
 
     Args:
         folder: the output folder.
-        taken: folders that it must differ from, such as the input folder.
+        inputs: files and folders that are read; the output folder must not be inside one of them.
     Raises:
-        PhotoError: the folder is one of `taken`, or cannot be created or written to.
+        PhotoError: the folder is inside an input folder, or cannot be created or written to.
     """
+    _check_folder(folder, {Path(os.path.realpath(path)): path for path in inputs if path.is_dir()})
     try:
-        for other in taken:
-            if folder.exists() and other.exists() and folder.samefile(other):
-                raise PhotoError(f"the output folder {folder} is the same as {other}; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise PhotoError(f"{folder} cannot be written to: {error.strerror}; choose another folder") from error
+
+
+def prepare_report(path: Path, keys: Collection[str], outputs: Iterable[Path], overwrite: bool = False) -> None:
+    """Create the folder of a JSON report and check that the report can be written.
+
+    Args:
+        path: the report.
+        keys: keys by which an earlier report, or the first record in it, is recognised; it may be replaced.
+        outputs: other files that will be written.
+        overwrite: whether a file that is no report may be replaced too.
+    Raises:
+        PhotoError: the report is another output, is a file that is no report, or cannot be written.
+    """
+    if any(path.name == output.name and path.resolve() == output.resolve() for output in outputs):
+        raise PhotoError(f"the report {path} is also another output; choose another file")
+    prepare_folder(path.parent)
+    check_target(path)
+    if path.exists() and not overwrite and not _is_report(path, keys):
+        raise PhotoError(f"the report {path} exists and is not an earlier report; choose another file or overwrite it")
+
+
+def _is_report(path: Path, keys: Collection[str]) -> bool:
+    try:
+        found = json.loads(read_file(path, _MAX_REPORT_BYTES))
+        return set(keys) <= set(found[0] if isinstance(found, list) else found)
+    except (PhotoError, ValueError, TypeError, IndexError, RecursionError):
+        return False
 
 
 def _claim(base: Path, bases: set[Path], numbered: bool) -> Path:

@@ -2,13 +2,15 @@
 
 import fcntl
 import json
+import os
 import signal
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +21,16 @@ from PIL import Image
 from align.config import AlignOptions
 from align.crop import align_faces
 from align.errors import LandmarkModelError, PhotoError
-from align.files import atomic_write, output_names, prepare_folder, write_text
+from align.files import (
+    atomic_write,
+    check_outputs,
+    lock_folder,
+    output_names,
+    prepare_folder,
+    prepare_report,
+    remove_leftovers,
+    write_text,
+)
 from align.photo import read_photo, write_photo
 from align.workers import spread
 
@@ -53,7 +64,11 @@ class _Task(NamedTuple):
 
 
 def align_folder(
-    photos: Sequence[Path], root: Path, output: Path, options: AlignOptions | None = None
+    photos: Sequence[Path],
+    source: Path,
+    output: Path,
+    options: AlignOptions | None = None,
+    report: Path | None = None,
 ) -> Iterator[Result]:
     """Cut the faces out of photos as PNG files, and record each in `output`/faces.jsonl.
 
@@ -63,24 +78,43 @@ def align_folder(
     start and at the end of a run.
 
     Args:
-        photos: distinct files below `root`.
-        root: the input folder; the output folder gets the same sub-folders.
-        output: folder for the crops.
+        photos: distinct files below `source`.
+        source: the input folder, or the only photo; the output folder gets the same sub-folders.
+        output: folder for the crops; locked during the run.
         options: the settings; None for the defaults.
+        report: a file that the caller will write, checked like the outputs.
     Yields:
         One result per photo, skipped photos first.
     Raises:
-        PhotoError: a folder cannot be used, or contains crops of another template or size.
+        PhotoError: an output is or replaces an input, a folder cannot be used, is used by another run, or contains
+            crops of another template or size.
         LandmarkModelError: dlib or its landmark file is missing or broken.
         WorkerError, EngineError: see `align.workers.spread`.
     """
     options = options or AlignOptions()
+    root = source if source.is_dir() else source.parent
     names = output_names(photos, root, numbered=options.faces == "all")
-    prepare_folder(output, root)
-    _refuse_overlap(root, output, names)
-    if options.missing:
-        prepare_folder(options.missing, root, output)
-        _refuse_overlap(root, options.missing, names)
+    folders = [output, *filter(None, [options.missing])]
+    inputs = [source, *photos, *(photo.parent for photo in photos if source.is_dir())]  # a photo's folder may be a link
+    outputs = {folder: [folder / name for name in (Path(RECORDS), *names.values())] for folder in folders}
+    check_outputs(filter(None, [report]), inputs)
+    for folder in folders:
+        check_outputs(outputs[folder], inputs, folder)
+    if options.missing and os.path.realpath(options.missing) == os.path.realpath(output):
+        raise PhotoError(f"the folder for photos without a face is the output folder {output}; choose another folder")
+    if report:
+        prepare_report(report, {field.name for field in fields(Result)}, chain(*outputs.values()), options.overwrite)
+    with ExitStack() as locks:
+        for folder in folders:
+            prepare_folder(folder)
+            locks.enter_context(lock_folder(folder))
+            remove_leftovers({file.parent for file in outputs[folder]})
+        yield from _align_locked(photos, root, output, names, options)
+
+
+def _align_locked(
+    photos: Sequence[Path], root: Path, output: Path, names: dict[Path, Path], options: AlignOptions
+) -> Iterator[Result]:
     records = _tidy_records(output)
     kinds = {(record["template"], record["size"]) for record in records.values()}
     if not options.overwrite and not kinds <= {(options.template, options.size)}:
@@ -151,7 +185,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
         for path, pixels, record in reversed(crops):
             # Read the records again: this photo's first worker may have been killed after it wrote the crop.
             if (
-                path.exists()
+                os.path.lexists(path)
                 and not options.overwrite
                 and read_records(output).get(record["crop"], {}).get("source") != task.source
             ):
@@ -176,13 +210,6 @@ def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: di
         with records.open("ab") as lines:
             fcntl.lockf(lines, fcntl.LOCK_EX)  # two machines could write to the same place
             lines.write(json.dumps(record).encode() + b"\n")
-
-
-def _refuse_overlap(root: Path, output: Path, names: dict[Path, Path]) -> None:
-    """Raise PhotoError if an output would be written among the photos, in an output folder above the input folder."""
-    here, there = root.resolve(), output.resolve()
-    if here.is_relative_to(there) and any((there / name).is_relative_to(here) for name in names.values()):
-        raise PhotoError(f"the output in {output} would be among the photos in {root}; choose another folder")
 
 
 def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:

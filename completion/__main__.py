@@ -143,8 +143,8 @@ def _complete(arguments: argparse.Namespace) -> int:
     from completion.complete import FaceCompleter
 
     _check_mask(arguments.mask)
-    root, outputs = plan_outputs(arguments.photos, arguments.output)
-    _check_report(arguments.report)
+    options = _options(arguments)
+    plan = plan_outputs(arguments.photos, arguments.output, options, arguments.report)
     load = partial(
         FaceCompleter.load,
         arguments.weights,
@@ -154,20 +154,19 @@ def _complete(arguments: argparse.Namespace) -> int:
         arguments.prior_weight,
     )
     completer = load()  # unusable weights fail here, before any worker starts
-    options = _options(arguments)
-    single = len(outputs) == 1 and not arguments.photos[0].is_dir()
+    single = len(plan.outputs) == 1 and not arguments.photos[0].is_dir()
     items: Iterator[SearchStep | Result]
     if single:
-        [(photo, output)] = outputs.items()
-        items = complete_photo(completer, photo, output, root, options)
+        [(photo, output)] = plan.outputs.items()
+        items = complete_photo(completer, photo, output, plan.root, options)
     else:
         here = arguments.jobs == 1 and arguments.engine == "processes"
         gpu = next(completer.weights[completer.size].generator.parameters()).is_cuda
         start = (lambda: completer) if here else load
-        items = complete_folder(start, outputs, root, options, arguments.jobs, arguments.engine, gpu)
+        items = complete_folder(start, plan, options, arguments.jobs, arguments.engine, gpu)
     results: list[Result] = []
     try:
-        _collect(items, results, None if single else len(outputs), arguments)
+        _collect(items, results, None if single else len(plan.outputs), arguments)
     finally:
         if arguments.report and results:
             _write_report(arguments, results, [weights.sha256 for weights in completer.weights.values()])
@@ -183,16 +182,6 @@ def _check_mask(mask: str) -> None:
 
     if split_names(mask) is None and mask != "alpha" and not Path(mask).exists():
         raise unknown_mask(mask)
-
-
-def _check_report(report: Path | None) -> None:
-    from align.errors import PhotoError
-    from align.files import prepare_folder
-
-    if report:
-        prepare_folder(report.parent)
-        if report.exists() and not report.is_file():
-            raise PhotoError(f"the report {report} is not a file; choose another path")
 
 
 def _options(arguments: argparse.Namespace) -> BatchOptions:

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,17 @@ from numpy.typing import NDArray
 from align import locate
 from align.config import cores
 from align.errors import NoFaceError, PhotoError
-from align.files import list_photos, output_names, prepare_folder, write_text
+from align.files import (
+    check_outputs,
+    check_target,
+    list_photos,
+    lock_folder,
+    output_names,
+    prepare_folder,
+    prepare_report,
+    remove_leftovers,
+    write_text,
+)
 from align.photo import WRITABLE, Photo, read_photo, write_photo
 from align.warp import Alignment
 from align.workers import spread
@@ -77,38 +88,62 @@ class Filling:
     figures: dict[str, float]
 
 
-def plan_outputs(inputs: Sequence[Path], output: Path) -> tuple[Path, dict[Path, Path]]:
-    """List the photos and the output file of each, and check that the output can be written.
+@dataclass(frozen=True)
+class Plan:
+    """What to complete, and where to.
+
+    Attributes:
+        root: common parent folder of the photos.
+        outputs: photo -> file of its completion.
+        folder: folder of all outputs; None if the output is a single file.
+    """
+
+    root: Path
+    outputs: dict[Path, Path]
+    folder: Path | None
+
+
+def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, report: Path | None = None) -> Plan:
+    """List the photos and the output file of each, and check before any work that all files can be written.
 
     Args:
         inputs: photos and folders of photos.
         output: a folder; for a single photo also a file, if the path has a suffix.
-    Returns:
-        The common parent folder of all inputs, and photo -> output.
+        options: options for every photo; they name further inputs and outputs.
+        report: a JSON file that the caller will write.
     Raises:
-        PhotoError: an input does not exist, there are no photos, or the output cannot be used.
+        PhotoError: an input does not exist, there are no photos, an output is or replaces an input, or an output cannot
+            be written.
     """
     for path in inputs:
         if not os.path.lexists(path):
             raise PhotoError(f"{path} does not exist; give photos or folders of photos")
     folders = [path for path in inputs if path.is_dir()]
-    photos = {path: None for path in inputs if path not in folders}
-    for folder in folders:
-        photos |= dict.fromkeys(list_photos(folder, skip=[output]))
+    listed = [photo for folder in folders for photo in list_photos(folder)]
+    photos = dict.fromkeys([*(path for path in inputs if path not in folders), *listed])
     if not photos:
         raise PhotoError(f"found no photos in {', '.join(map(str, inputs))}; give photos or folders of photos")
     root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
     if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
-        (photo,) = photos
         if output.suffix.lower() not in WRITABLE:
             raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
-        if output.exists() and output.samefile(photo):
-            raise PhotoError(f"the output {output} is the photo itself; choose another file")
-        prepare_folder(output.parent)
-        return root, {photo: output}
-    prepare_folder(output, *folders, *{path.parent for path in photos if path in inputs})
-    names = output_names([_whole(path) for path in photos], root)
-    return root, {path: output / names[_whole(path)] for path in photos}
+        plan = Plan(root, dict.fromkeys(photos, output), None)
+    else:
+        names = output_names([_whole(path) for path in photos], root)
+        plan = Plan(root, {path: output / names[_whole(path)] for path in photos}, output)
+    others = filter(None, [_mask_path(options), options.landmarks])
+    read = [*folders, *photos, *others, *{photo.parent for photo in listed}]  # a photo's folder may be a link
+    written = [file for main in plan.outputs.values() for file in _files(main, options)]
+    check_outputs([*filter(None, [report]), *written], read, plan.folder)
+    prepare_folder(plan.folder or output.parent)
+    if report:
+        prepare_report(report, ("settings", "summary", "photos"), written, options.overwrite)
+    return plan
+
+
+def _mask_path(options: BatchOptions) -> Path | None:
+    """Return the mask's file or folder, or None for a mask that is a name."""
+    return None if options.mask == "alpha" or holes.split_names(options.mask) else Path(options.mask)
 
 
 def _whole(path: Path) -> Path:
@@ -118,8 +153,7 @@ def _whole(path: Path) -> Path:
 
 def complete_folder(
     load: Callable[[], FaceCompleter],
-    outputs: dict[Path, Path],
-    root: Path,
+    plan: Plan,
     options: BatchOptions,
     jobs: int = 1,
     engine: str = "processes",
@@ -129,30 +163,44 @@ def complete_folder(
 
     Args:
         load: creates the completer, called once per worker.
-        outputs: photo -> output, see plan_outputs.
-        root: common parent folder of the photos.
-        options: options for every photo.
+        plan: the photos and their outputs; their folder is locked during the run.
+        options: options for every photo, those of the plan.
         jobs: number of workers.
         engine: where the workers run, see align.workers.
         gpu: reserve a GPU for each worker of Ray.
     Yields:
         one Result per photo, those without any work first.
     Raises:
+        PhotoError: another run is writing to the folder.
         WorkerError, EngineError: see align.workers; also the errors of `load`.
     """
-    taken = set(outputs.values())
-    tasks = []
-    for photo, output in outputs.items():
-        meeting = taken.intersection(_files(output, options)[1:])
-        if output.exists() and not options.overwrite:
-            yield Result(photo, "skipped", reason="already completed")
-        elif meeting:
-            yield Result(photo, "failed", reason=f"{meeting.pop()} is the output of another photo; rename one")
-        else:
-            tasks.append((photo, output))
-    # Other files without the completion itself are left over from an interrupted run.
-    start = partial(_worker, load, root, replace(options, overwrite=True), jobs)
-    yield from spread(start, tasks, jobs, engine, gpu)
+    with nullcontext() if plan.folder is None else lock_folder(plan.folder):
+        remove_leftovers({output.parent for output in plan.outputs.values()})
+        taken = set(plan.outputs.values())
+        tasks = []
+        for photo, output in plan.outputs.items():
+            if done := _without_work(photo, output, taken, options):
+                yield done
+            else:
+                tasks.append((photo, output))
+        # Other files without the completion itself are left over from an interrupted run.
+        start = partial(_worker, load, plan.root, replace(options, overwrite=True), jobs)
+        yield from spread(start, tasks, jobs, engine, gpu)
+
+
+def _without_work(photo: Path, output: Path, taken: Collection[Path], options: BatchOptions) -> Result | None:
+    """Return the result of a photo that is completed already, or whose files cannot be written."""
+    files = _files(output, options)
+    try:
+        for file in files:
+            check_target(file)
+    except PhotoError as error:
+        return Result(photo, "failed", reason=str(error))
+    if meeting := [file for file in files[1:] if file in taken]:
+        return Result(photo, "failed", reason=f"{meeting[0]} is the output of another photo; rename one")
+    if output.exists() and not options.overwrite:
+        return Result(photo, "skipped", reason="already completed")
+    return None
 
 
 def summary(results: Sequence[Result]) -> dict[str, float]:
@@ -268,6 +316,8 @@ def _complete(
 ) -> Iterator[SearchStep | Result]:
     began = time.monotonic()
     outputs = _files(output, options)
+    for file in outputs:
+        check_target(file)
     existing = [str(item) for item in outputs if item.exists()]
     if existing and not options.overwrite:
         raise PhotoError(f"the output {existing[0]} exists; overwrite it or choose another output")

@@ -30,6 +30,12 @@ def save_all(folder: Path, faces: NDArray[np.uint8]) -> Path:
     return folder
 
 
+def files(folder: Path) -> list[str]:
+    """Names of all files in a folder and its sub-folders, without locks."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if Path(name).name != ".lock")
+
+
 def pixels(path: str | Path | IO[bytes]) -> NDArray[np.uint8]:
     """Read a picture in its own mode."""
     with Image.open(path) as image:

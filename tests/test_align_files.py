@@ -2,13 +2,28 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from pictures import files
 
 from align.errors import PhotoError
-from align.files import atomic_write, list_photos, output_names, prepare_folder, write_json, write_text
+from align.files import (
+    atomic_write,
+    check_outputs,
+    list_photos,
+    lock_folder,
+    output_names,
+    prepare_folder,
+    read_file,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 
 
 def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_other(tmp_path):
@@ -41,12 +56,6 @@ def test_photos_of_all_sub_folders_are_listed_in_order(tmp_path):
     make(tmp_path, "faces.jsonl", "notes.txt", ".hidden.png", ".git/x.png", "jpg")
     listed = [path.relative_to(tmp_path).as_posix() for path in list_photos(tmp_path)]
     assert listed == ["a.PNG", "b.jpg", "d.gif", "e.tif", "sub/deep/c.webp"]
-
-
-def test_a_skipped_folder_inside_the_input_is_not_listed(tmp_path):
-    make(tmp_path, "a.jpg", "aligned/a.png", "aligned/sub/b.png")
-    assert list_photos(tmp_path, skip=[tmp_path / "sub" / ".." / "aligned"]) == [tmp_path / "a.jpg"]
-    assert len(list_photos(tmp_path, skip=[tmp_path])) == 3
 
 
 def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
@@ -84,14 +93,116 @@ def test_output_names_keep_sub_folders_and_never_collide(tmp_path, numbered, out
     assert {str(photo.relative_to(tmp_path)): str(name) for photo, name in named.items()} == outputs
 
 
-def test_the_output_folder_must_differ_from_the_input(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path)
-    (tmp_path / "x").mkdir()
-    for folder in (tmp_path, tmp_path / "link", tmp_path / "x" / ".."):
-        with pytest.raises(PhotoError, match="choose another folder"):
-            prepare_folder(folder, tmp_path)
-    prepare_folder(tmp_path / "inside" / "deeper", tmp_path)
-    assert list((tmp_path / "inside" / "deeper").iterdir()) == []
+def test_the_output_folder_must_be_outside_the_input(tmp_path):
+    photos = tmp_path / "photos"
+    make(photos, "sub/a.jpg")
+    (tmp_path / "link").symlink_to(photos)
+    for folder in (photos, tmp_path / "link", photos / "sub" / "..", photos / "new" / "deeper"):
+        with pytest.raises(PhotoError, match="is in the input folder"):
+            prepare_folder(folder, photos)
+    prepare_folder(tmp_path / "photos2" / "deeper", photos)
+    assert list((tmp_path / "photos2" / "deeper").iterdir()) == [] and not (photos / "new").exists()
+
+
+def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path):
+    photo, mask = make(tmp_path, "photo.jpg", "masks/photo.png")
+    (tmp_path / "soft").symlink_to(photo)
+    os.link(photo, tmp_path / "hard")
+    (tmp_path / "folder").symlink_to(tmp_path / "masks")
+    for name in ("photo.jpg", "masks/../photo.jpg", "soft", "hard", "masks/photo.png", "masks/new.png", "folder/x.png"):
+        with pytest.raises(PhotoError, match="is also an input|is in the input folder"):
+            check_outputs([tmp_path / "fine.png", tmp_path / name], [photo, tmp_path / "gone", mask.parent])
+    check_outputs([tmp_path / "masks2" / "new.png"], [photo, mask.parent])
+
+
+def test_an_output_behind_a_link_inside_the_output_folder_is_refused(tmp_path):
+    make(tmp_path, "done/a.png", "elsewhere/b.png")
+    (tmp_path / "done" / "sub").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "link").symlink_to(tmp_path / "done")
+    with pytest.raises(PhotoError, match="behind a link"):
+        check_outputs([tmp_path / "done" / "sub" / "b.png"], [], tmp_path / "done")
+    check_outputs([tmp_path / "link" / "new" / "a.png"], [], tmp_path / "link")  # the user chose this link
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "/dev/null", "a" * 256])
+def test_nothing_but_a_regular_file_is_replaced(tmp_path, kind):
+    path = tmp_path / kind
+    if kind == "link":
+        path.symlink_to(*make(tmp_path, "target"))
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    before = os.path.lexists(path) and path.lstat()
+    with pytest.raises(PhotoError, match="is a link|is a folder|is not a regular file|File name too long"):
+        write_text(path, "new")
+    assert (os.path.lexists(path) and path.lstat()) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pipe", "not a regular file"),
+        (".", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("gone", "cannot be read: No such file"),
+        ("large", "too large: 11 bytes, the limit is 10"),
+        ("a" * 256, "cannot be read: File name too long"),
+        ("zero\0byte", "cannot be read"),
+    ],
+)
+def test_only_regular_files_up_to_a_size_are_read(tmp_path, kind, words):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"12345678901")
+    with pytest.raises(PhotoError, match=words):
+        read_file(tmp_path / kind, 10)
+    (tmp_path / "large").write_bytes(b"1234567890")
+    assert read_file(tmp_path / "large", 10) == b"1234567890"
+
+
+def test_the_lock_of_a_folder_excludes_other_processes_and_ends_with_its_process(tmp_path):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from align.files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(PhotoError, match="another run is writing to .*; wait until it ends"), lock_folder(tmp_path):
+            pass
+        other.kill()
+    for _ in range(2):
+        with lock_folder(tmp_path), pytest.raises(PhotoError, match="another run"), lock_folder(tmp_path):
+            pass
+
+
+def test_a_folder_that_cannot_be_locked_is_reported(tmp_path):
+    [file] = make(tmp_path, "file")
+    with pytest.raises(PhotoError, match="cannot be locked"), lock_folder(file):
+        pass
+
+
+def test_only_the_temporary_files_of_this_program_are_removed(tmp_path):
+    kept = [".part", ".notes.part", ".0123456789abcdef.part.png", "0123456789abcdef.part", "sub/.0123456789abcdef.part"]
+    make(tmp_path, *kept, ".0123456789abcdef.part")
+    (tmp_path / ".fedcba9876543210.part").mkdir()
+    remove_leftovers([tmp_path, tmp_path / "gone"])
+    assert files(tmp_path) == sorted(kept)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "file"):
+        [part] = set(tmp_path.glob(".*.part")) - {tmp_path / name for name in kept} - set(tmp_path.glob(".fed*"))
+        remove_leftovers([tmp_path])
+        assert not part.exists()
+        raise KeyboardInterrupt
 
 
 def test_the_error_names_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import NO_FACE, PORTRAIT, save
+from pictures import NO_FACE, PORTRAIT, files, save
 from PIL import Image
 
 from align import crop as crop_module
@@ -38,7 +39,7 @@ TWO_FACES[10:286, 240:516] = Image.fromarray(PORTRAIT).resize((276, 276), Image.
 
 
 def run(raw, aligned, **options):
-    photos = list_photos(raw, skip=[aligned])
+    photos = list_photos(raw)
     return {
         result.photo.relative_to(raw).as_posix(): result
         for result in align_folder(photos, raw, aligned, replace(ONE, **options))
@@ -61,7 +62,7 @@ def records(aligned):
 def check_records(aligned):
     """Every crop has one record, and no temporary file is left."""
     assert [record["crop"] for record in records(aligned)] == crops(aligned)
-    assert not [path for path in aligned.rglob(".*")]
+    assert not list(aligned.rglob("*.part"))
 
 
 def test_a_crop_is_written_with_its_record(raw, aligned):
@@ -145,7 +146,7 @@ def test_copies_of_photos_without_a_face_have_no_location_and_are_replaced_only_
     save(raw / "one.jpg", PORTRAIT)
     missing = tmp_path / "missing"
     run(raw, aligned, missing=missing)
-    assert [path.relative_to(missing).as_posix() for path in missing.rglob("*.*")] == ["sub/none.png"]
+    assert files(missing) == ["sub/none.png"]
     copy = missing / "sub" / "none.png"
     assert np.array_equal(read_photo(copy).pixels, read_photo(raw / "sub" / "none.jpg").pixels)
     assert b"1999:09:09" not in copy.read_bytes()
@@ -218,8 +219,8 @@ def test_broken_links_fail(raw, aligned):
 def test_input_output_and_missing_folders_must_differ(raw, aligned):
     before = save(raw / "a.png", PORTRAIT).read_bytes()
     for options in ({}, {"overwrite": True}):
-        for output, missing in ((raw, None), (aligned, raw), (aligned, aligned)):
-            with pytest.raises(PhotoError, match="choose another folder"):
+        for output, missing in ((raw, None), (raw / "sub", None), (aligned, raw), (aligned, aligned)):
+            with pytest.raises(PhotoError, match="choose a"):
                 run(raw, output, missing=missing, **options)
     assert [path.name for path in raw.iterdir()] == ["a.png"] and (raw / "a.png").read_bytes() == before
 
@@ -229,7 +230,7 @@ def test_an_output_folder_above_the_input_is_refused_where_outputs_would_replace
     before = save(raw / "a.png", NO_FACE).read_bytes()
     save(raw / "raw" / "a.png", PORTRAIT if folder == "output" else NO_FACE)
     above = {"missing": tmp_path} if folder == "missing" else {}
-    with pytest.raises(PhotoError, match="would be among the photos"):
+    with pytest.raises(PhotoError, match="is in the input folder"):
         run(raw, aligned if folder == "missing" else tmp_path, overwrite=True, **above)
     assert (raw / "a.png").read_bytes() == before
 
@@ -241,10 +242,32 @@ def test_an_output_folder_above_the_input_is_accepted_where_nothing_collides(raw
     assert (tmp_path / "a.png").exists()
 
 
-def test_an_output_folder_inside_the_input_is_not_read(raw):
-    save(raw / "a.png", PORTRAIT)
-    assert statuses(run(raw, raw / "aligned")) == {"a.png": "aligned"}
-    assert statuses(run(raw, raw / "aligned")) == {"a.png": "skipped"}
+def test_the_folder_of_a_linked_photo_folder_is_an_input_too(raw, tmp_path):
+    photo = save(tmp_path / "album" / "a.jpg", PORTRAIT)
+    save(raw / "b.jpg", PORTRAIT)
+    (raw / "linked").symlink_to(photo.parent)
+    with pytest.raises(PhotoError, match="is in the input folder"):
+        run(raw, photo.parent)
+    assert files(photo.parent) == ["a.jpg"]
+
+
+def test_a_folder_is_aligned_into_by_one_run_at_a_time(raw, aligned):
+    photos = [save(raw / name, PORTRAIT) for name in ("a.png", "b.png")]
+    first = align_folder(photos, raw, aligned, ONE)
+    assert next(first).status == "aligned"
+    with pytest.raises(PhotoError, match="another run is writing to"):
+        run(raw, aligned)
+    assert [result.status for result in first] == ["aligned"]
+    check_records(aligned)
+    assert set(statuses(run(raw, aligned)).values()) == {"skipped"}
+
+
+def test_temporary_files_of_a_killed_run_are_removed_by_the_next(raw, aligned):
+    save(raw / "sub" / "a.png", PORTRAIT)
+    parts = [save(aligned / name / "x.png").rename(aligned / name / f".{'0a' * 8}.part") for name in ("", "sub")]
+    mine = save(aligned / "x.png").rename(aligned / ".notes.part")
+    run(raw, aligned)
+    assert mine.exists() and not any(part.exists() for part in parts)
 
 
 def test_two_photos_with_the_same_stem_get_a_crop_each(raw, aligned):
@@ -450,11 +473,14 @@ def test_two_workers_write_the_same_files_as_one(raw, aligned, tmp_path, engine)
     assert not multiprocessing.active_children()
 
 
-def test_a_photo_whose_worker_was_killed_after_its_crop_is_aligned_again(raw, aligned):
+def test_a_photo_whose_worker_was_killed_after_its_crop_is_aligned_again(raw, aligned, tmp_path):
     photos = [save(raw / name, PORTRAIT) for name in ("a.png", "b.png")]
+    run(raw, tmp_path / "other")
     results = align_folder(photos, raw, aligned, ONE)
     assert next(results).status == "aligned"
-    run(raw, aligned)  # writes b.png, like the killed worker
+    shutil.copy(tmp_path / "other" / "b.png", aligned)  # as if written by a worker that was then killed
+    with (aligned / RECORDS).open("a") as file:
+        file.write(json.dumps(records(tmp_path / "other")[1]) + "\n")
     assert [result.status for result in results] == ["aligned"]
 
 

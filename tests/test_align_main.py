@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import NO_FACE, PORTRAIT, save
+from pictures import NO_FACE, PORTRAIT, files, save
 
 from align import folder as folder_module
 from align.__main__ import build_parser, main
@@ -61,7 +61,7 @@ def test_photos_skipped_by_faces_single_are_no_failure(raw, aligned, capsys):
     assert "two.png: several faces: 2 faces found, expected one" in capsys.readouterr().err
     assert align(raw, aligned, "--faces", "all") == 0
     assert align(raw, aligned) == 0  # skipped
-    assert sorted(path.name for path in aligned.iterdir()) == [RECORDS, "two.png", "two_1.png"]
+    assert files(aligned) == [RECORDS, "two.png", "two_1.png"]
 
 
 def test_verbose_lists_all_photos_and_quiet_none(raw, aligned, capsys):
@@ -89,7 +89,7 @@ def test_the_input_can_be_a_single_photo(raw, aligned):
     save(raw / "a.png", PORTRAIT)
     save(raw / "b.png", PORTRAIT)
     assert align(raw / "a.png", aligned) == 0
-    assert sorted(path.name for path in aligned.iterdir()) == ["a.png", RECORDS]
+    assert files(aligned) == ["a.png", RECORDS]
 
 
 def test_names_with_a_leading_dash_work_after_two_dashes(tmp_path, monkeypatch):
@@ -110,22 +110,56 @@ def test_missing_overwrite_size_and_template_take_effect(raw, aligned, tmp_path)
     assert (record["template"], record["size"]) == ("outer-eyes-nose", 32)
 
 
-def test_outputs_inside_the_input_are_not_read_as_photos(raw, capsys):
-    save(raw / "a.png", PORTRAIT)
-    save(raw / "b.png", NO_FACE)
+def test_a_crop_may_be_written_beside_a_single_photo(raw):
+    photo = save(raw / "a.jpg", PORTRAIT)
+    before = photo.read_bytes()
+    assert align(photo, raw) == 0
+    assert files(raw) == ["a.jpg", "a.png", RECORDS] and photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_neither_crops_nor_the_report_replace_an_input_or_another_output(raw, aligned, tmp_path, capsys, overwrite):
+    photo = save(raw / "a.png", PORTRAIT)
+    hard = tmp_path / "aligned" / "a.png"
+    hard.parent.mkdir()
+    os.link(photo, hard)
+    (tmp_path / "link.json").symlink_to(photo)
+    for words, message in (
+        ([raw, tmp_path, "--report", photo], "is in the input folder"),
+        ([photo, tmp_path, "--report", photo], "is also an input"),
+        ([photo, tmp_path / "crops", "--report", tmp_path / "link.json"], "is also an input"),
+        ([photo, aligned], "is also an input"),
+        ([photo, tmp_path / "crops", "--report", tmp_path / "crops" / RECORDS], "is also another output"),
+        ([photo, tmp_path / "crops", "--report", "/dev/null"], "is not a regular file"),
+    ):
+        before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+        assert align(*words, *overwrite) == 2
+        told = capsys.readouterr().err
+        assert message in told and len(told.splitlines()) == 1
+        assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+    assert Path("/dev/null").is_char_device()
+
+
+def test_only_an_earlier_report_is_replaced_without_overwrite(raw, aligned, tmp_path):
+    photo, report = save(raw / "a.png", PORTRAIT), tmp_path / "report.json"
     for _ in range(2):
-        assert align(raw, raw / "aligned", "--missing", raw / "missing") == 3
-        assert capsys.readouterr().err.splitlines()[-1].startswith("2 photos: ")
+        assert align(photo, aligned, "--report", report) == 0
+    for foreign in (b"", b"[]", b'{"photo": 1}', b"notes"):
+        report.write_bytes(foreign)
+        assert align(photo, aligned, "--report", report) == 2 and report.read_bytes() == foreign
+    assert align(photo, aligned, "--report", report, "--overwrite") == 0
+    assert json.loads(report.read_text())[0]["status"] == "aligned"
 
 
 def test_unusable_input_is_2_with_one_line(raw, aligned, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     for arguments, words in (
         ((tmp_path / "gone", aligned), "does not exist"),
         ((tmp_path / "empty", aligned), "contains no photos"),
-        ((save(raw / "a.png", PORTRAIT).parent, raw), "choose another folder"),
-        ((raw, raw / "a.png"), "cannot be written to"),
-        ((raw, aligned, "--report", raw / "a.png" / "report.json"), "cannot be written to"),
+        ((save(raw / "a.png", PORTRAIT).parent, raw), "is in the input folder"),
+        ((raw, tmp_path / "file"), "cannot be written to"),
+        ((raw, aligned, "--report", tmp_path / "file" / "report.json"), "cannot be written to"),
     ):
         assert align(*arguments) == 2
         out, err = capsys.readouterr()
@@ -252,7 +286,7 @@ def test_signals_end_all_processes_and_leave_no_partial_file(raw, aligned, numbe
         assert set(crops) <= set(recorded)
     else:
         assert sorted(crops) == recorded
-        assert len(list(aligned.iterdir())) == len(crops) + 1
+        assert len(files(aligned)) == len(crops) + 1
 
 
 @pytest.mark.shared

@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import CENTER, FACE, NO_FACE, pixels, save
+from pictures import CENTER, FACE, NO_FACE, files, pixels, save
 from PIL import ExifTags, Image, ImageCms
 
 from align.errors import LandmarkModelError, PhotoError
+from align.files import lock_folder
 from align.photo import read_photo
 from completion import batch, config, holes
 from completion import complete as complete_module
@@ -52,10 +53,6 @@ def complete(small_weights_file: Path, done: Path) -> Complete:
         return main([str(argument) for argument in [*options, *arguments]])
 
     return run
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 # Outputs
@@ -377,13 +374,6 @@ def test_outputs_of_photos_in_a_parent_folder_stay_in_the_output_folder(
     assert [name for name in files(tmp_path) if "done" not in name] == before
 
 
-def test_photos_in_an_output_folder_below_the_photos_are_ignored(complete: Complete, tmp_path: Path) -> None:
-    save(tmp_path / "raw" / "a.png")
-    for _ in range(2):
-        assert complete(tmp_path / "raw", "--overwrite", output=tmp_path / "raw" / "done") == 0
-    assert files(tmp_path / "raw") == ["a.png", "done/a.png"]
-
-
 def test_existing_outputs_are_replaced_only_with_overwrite(
     complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,10 +403,114 @@ def test_an_output_that_is_the_input_is_refused(
         ([photo], photo),
         ([photo], tmp_path / "link" / "a.png"),
         ([tmp_path / "link"], tmp_path / "raw"),
+        ([tmp_path / "raw"], tmp_path / "raw" / "done"),
+        ([tmp_path / "raw" / "a.png", tmp_path / "raw"], tmp_path / "raw"),
     ):
         assert complete(*inputs, "--overwrite", output=output) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert photo.read_bytes() == data and files(tmp_path) == ["raw/a.png"]
+
+
+def test_photos_in_two_folders_are_not_replaced_by_outputs_in_their_parent(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete_module, "load_fitting", no_work)
+    folders = [save(tmp_path / "p" / name / "x.png").parent for name in "ab"]
+    for overwrite in ([], ["--overwrite"]):
+        assert complete(*folders, *overwrite, output=tmp_path / "p") == 2
+        assert "is in the input folder" in capsys.readouterr().err
+    assert all(np.array_equal(pixels(folder / "x.png"), FACE) for folder in folders)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_masks_and_landmarks_are_not_replaced(
+    complete: Complete,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    done: Path,
+    overwrite: list[str],
+) -> None:
+    monkeypatch.setattr(complete_module, "load_fitting", no_work)
+    photos = save(tmp_path / "photos" / "a.png").parent
+    masks = save(tmp_path / "holes" / "a.png", np.where(CENTER, 255, 0)).parent
+    (tmp_path / "faces.jsonl").write_text("{}")
+    for words, mask, output in (
+        ([photos], masks, masks),
+        ([photos], masks / "a.png", masks),
+        ([photos / "a.png"], masks / "a.png", masks / "a.png"),
+        ([photos, "--report", masks / "a.png"], masks, tmp_path / "done"),
+        ([photos, "--report", photos / "a.png"], "center", tmp_path / "done"),
+        (
+            [photos, "--landmarks", tmp_path / "faces.jsonl", "--report", tmp_path / "faces.jsonl"],
+            masks,
+            done,
+        ),
+    ):
+        before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+        assert complete(*words, *overwrite, mask=mask, output=output) == 2
+        told = capsys.readouterr().err
+        assert ("is also an input" in told or "is in the input folder" in told) and len(told.splitlines()) == 1
+        assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+
+
+def test_side_outputs_do_not_replace_an_input(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, other = save(tmp_path / "x.png"), save(tmp_path / "x.strip.png", 255 - FACE)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "x.2.png").symlink_to(other)
+    for words, output in ((["--strip"], tmp_path / "done.png"), (["--candidates", 2], tmp_path / "done" / "x.png")):
+        output = output.with_name("x.png") if "--strip" in words else output
+        assert complete(other, *words, "--overwrite", output=output) == 2
+        assert "is also an input" in capsys.readouterr().err
+    assert np.array_equal(pixels(photo), FACE) and np.array_equal(pixels(other), 255 - FACE)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "long"])
+def test_a_batch_reports_an_output_that_cannot_be_replaced_and_continues(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    raw = save(tmp_path / "raw" / "b.png").parent
+    name = "a" * 250 + ".png" if kind == "long" else "a.png"
+    save(raw / name)
+    done.mkdir()
+    if kind == "folder":
+        (done / name).mkdir()
+    elif kind == "link":
+        (done / name).symlink_to(save(tmp_path / "mine.png", NO_FACE))
+    elif kind == "pipe":
+        os.mkfifo(done / name)
+    assert complete(raw, "--strip") == 3
+    told = capsys.readouterr().err
+    assert f"{raw / name}: the output {done}" in told or f"{raw / name}: {done}" in told and "too long" in told
+    assert {"b.png", "b.strip.png"} <= set(files(done)) and "1 completed, 1 failed" in told
+    assert kind != "link" or np.array_equal(pixels(tmp_path / "mine.png"), NO_FACE)
+
+
+@pytest.mark.parametrize("report", ["/dev/null", "link.json", "done/a.png", "notes.json"])
+def test_a_report_replaces_nothing_but_a_report(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str], report: str
+) -> None:
+    photos = save(tmp_path / "raw" / "a.png").parent
+    (tmp_path / "notes.json").write_text('{"photos": []}')
+    (tmp_path / "link.json").symlink_to(tmp_path / "notes.json")
+    assert complete(photos, "--report", tmp_path / report) == 2
+    assert "report" in capsys.readouterr().err or Path(report).is_absolute()
+    assert (tmp_path / "notes.json").read_text() == '{"photos": []}' and files(done) == []
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_batch_locks_its_folder_and_removes_temporary_files_of_a_killed_run(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "sub" / "a.png").parents[1]
+    part = save(done / "sub" / "x.png").rename(done / "sub" / ".0123456789abcdef.part")
+    with lock_folder(done):
+        assert complete(raw) == 2
+    assert "another run is writing to" in capsys.readouterr().err and part.exists()
+    assert complete(raw) == 0
+    assert files(done) == ["sub/a.png"]
 
 
 def test_unwritable_outputs_are_reported_before_any_work(
@@ -521,7 +615,7 @@ def test_file_names_that_are_not_utf_8_reach_stdout_unchanged(small_weights_file
     assert told.returncode == 0, told.stderr
     assert told.stdout == os.fsencode(tmp_path / "done") + b"/\xff.png\n"
     assert told.stderr.startswith(b"1 completed, 0 failed; means: ")
-    assert os.listdir(os.fsencode(tmp_path / "done")) == [b"\xff.png"]
+    assert files(tmp_path / "done") == [os.fsdecode(b"\xff.png")]
 
 
 def encoded(kind: str, pixels: NDArray[np.uint8] = FACE, **settings: Any) -> bytes:
@@ -845,11 +939,12 @@ def test_an_output_with_an_unsupported_suffix_is_refused(
 
 def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     one, two = save(tmp_path / "raw" / "a.png"), save(tmp_path / "raw" / "b.png")
-    root, outputs = batch.plan_outputs([tmp_path / "raw", one], tmp_path / "done")
-    assert root == tmp_path / "raw"
-    assert outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
+    options = config.BatchOptions("center")
+    plan = batch.plan_outputs([tmp_path / "raw", one], tmp_path / "done", options)
+    assert (plan.root, plan.folder) == (tmp_path / "raw", tmp_path / "done")
+    assert plan.outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
     with pytest.raises(PhotoError, match="gone does not exist"):
-        batch.plan_outputs([tmp_path / "gone"], tmp_path / "done")
+        batch.plan_outputs([tmp_path / "gone"], tmp_path / "done", options)
 
 
 def test_a_named_mask_cannot_be_inverted(

@@ -101,13 +101,13 @@ def _whole(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             tqdm.write(text, file=sys.stderr)
 
+    prepare_folder(arguments.out, *arguments.faces)
     name = arguments.weights or AUTO
     trained = load_fitting(name, arguments.device)
     chosen = methods(trained, arguments.methods, arguments.seed)
     if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
     subjects = read_subjects(arguments.faces, say)
-    prepare_folder(arguments.out, *arguments.faces)
     facts = {
         "weights": {"name": Path(name).name, "sha256": [weights.sha256 for weights in trained]},
         "photos": len(subjects),
@@ -146,6 +146,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     options = BenchmarkOptions(
         arguments.limit, arguments.slow_limit, tuple(arguments.holes), tuple(arguments.methods), arguments.seed
     )
+    prepare_folder(arguments.out, arguments.faces[0], *filter(None, [arguments.train]))
     name = arguments.weights or DEFAULT
     trained = load(name, arguments.device)
     if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
@@ -153,7 +154,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     size = trained.generator.config.size
     faces = spread(load_faces(arguments.faces[0], size, say), options.limit, options.seed)
     training = load_faces(arguments.train, size, say) if arguments.train else None
-    prepare_folder(arguments.out, arguments.faces[0], *filter(None, [arguments.train]))
     left_out = lacking(options.methods, trained.encoder is not None, training is not None)
     notes = [f"{name} is skipped because it needs {what}" for name, what in left_out.items()]
     if trained.encoder is None and "fast" in options.methods:
