@@ -267,7 +267,7 @@ def fill(
     if pure:
         notes.append("a face has no visible pixels and was generated at random")
     if completion.stopped:
-        notes.append(f"the search was stopped after {seconds:g} s; the best result so far was used")
+        notes.append(f"the search was stopped after {seconds:.3g} s; the best result so far was used")
     if completion.hidden:
         one = completion.hidden == 1
         found, its = (

@@ -307,7 +307,8 @@ class FaceCompleter:
             every: place a named mask on all faces instead of the largest.
             candidates: number of different completions.
             seed: seed of the search and of random holes.
-            seconds: time limit of the search; at the limit, the best result so far is used. None for no limit.
+            seconds: time limit; at the limit, the search ends with its best result so far, and no further candidate
+                is blended. None for no limit.
             lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
         Yields:
             a SearchStep per step, then the Completion.
@@ -316,6 +317,7 @@ class FaceCompleter:
             MaskError: the mask cannot be used, is empty, or its size differs from the photo's.
             NoFaceError: no face was found under the hole.
         """
+        ends = math.inf if seconds is None else time.monotonic() + seconds
         if candidates < 1:
             raise InputError(f"candidates is {candidates}; expected 1 or more")
         photo = as_photo(photo)
@@ -332,7 +334,6 @@ class FaceCompleter:
         regions = self._divide(hole, [self._fitted(face) for face in faces])
         if regions.thin.any():
             known = surroundings(known, hole, regions.thin)
-        ends = math.inf if seconds is None else time.monotonic() + seconds
         fills, contexts, stopped = [known] * candidates, [], False
         empty = hole & ~regions.thin
         for number, (face, part) in enumerate(zip(regions.faces, regions.parts, strict=True)):
@@ -345,9 +346,12 @@ class FaceCompleter:
                     break
             stopped |= item.step.number < item.steps
             contexts.append(float(item.step.context[0, item.step.best[0]]))
-            for index, image in enumerate(_different(item.step, torch.from_numpy(item.hole), candidates)):
+            for index, image in enumerate(_different(item.step, torch.from_numpy(item.hole), len(fills))):
                 image = match_means(image, face.warp(pixels), holes.LOWRES_SCALE) if lowres else image
                 fills[index] = self._paste(image, face, known, fills[index], hole, part, empty, seed)
+                if index + 1 < len(fills) and time.monotonic() > ends:
+                    fills, stopped = fills[: index + 1], True
+                    break
         outside = regions.outside
         if cv2.distanceTransform(np.pad(outside, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
             fills = [surroundings(fill, outside, outside) for fill in fills]

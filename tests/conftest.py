@@ -142,11 +142,13 @@ class Page:
         url: its address.
         state: of ui.server.Guard.
         app: Gradio's, a gr.Blocks.
+        turns: the queue of completions, a ui.turns.Turns.
     """
 
     url: str
     state: dict[str, Any]
     app: Any
+    turns: Any
 
 
 @pytest.fixture(scope="session")
@@ -167,11 +169,13 @@ def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
     @contextmanager
     def served(service: Any, **settings: Any) -> Iterator[Page]:
         from ui.app import build_app, launch
+        from ui.turns import Turns
 
-        app: Any = build_app(service)
+        turns = Turns(service.limits.waiting)
+        app: Any = build_app(service, turns)
         state = launch(app, service.limits, **settings)
         try:
-            yield Page(app.local_url.rstrip("/"), state, app)
+            yield Page(app.local_url.rstrip("/"), state, app, turns)
         finally:
             app.close(verbose=False)
             asyncio.set_event_loop(None)  # of those loops the last one

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import itertools
 import json
 import os
 import re
@@ -104,16 +105,18 @@ def handler(http: httpx.Client, name: str, event: str = "") -> int:
     raise AssertionError(f"the page has no handler for {event} of {name}")
 
 
-def ask(http: httpx.Client, number: int, data: list[Any], event: Any = None) -> tuple[bool, str]:
+def ask(
+    http: httpx.Client, number: int, data: list[Any], event: Any = None, session: str | None = None
+) -> tuple[bool, str]:
     """Run a handler as the page does; whether it succeeded, and its messages."""
-    session = uuid4().hex
+    session = session or uuid4().hex
     body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event}
     answer = http.post(f"{API}/queue/join", json=body)
     if answer.is_error:
         return False, f"{answer.status_code} {answer.text}"
     text = http.get(f"{API}/queue/data", params={"session_hash": session}).text
     messages = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line]
-    [success] = [message["success"] for message in messages if message["msg"] == "process_completed"]
+    success = all(message["success"] for message in messages if message["msg"] == "process_completed")
     return success and "did not work" not in text, text
 
 
@@ -542,18 +545,60 @@ def test_a_full_queue_refuses_and_serves_those_who_wait(
     with (
         serve(Service(encoder_weights, Limits(waiting=1))) as small,
         httpx.Client(base_url=small.url, timeout=300) as http,
-        ThreadPoolExecutor(2) as pool,
+        ThreadPoolExecutor(3) as pool,
     ):
         number, data = handler(http, "complete"), api_inputs(upload(http, photo))
-        running = pool.submit(ask, http, number, data)
-        assert gate.begun.wait(300)
-        waiting = pool.submit(ask, http, number, data)
-        while not http.get(f"{API}/queue/status").json()["queue_size"]:
+        accepted = [pool.submit(ask, http, number, data) for _ in range(3)]
+        while small.turns.counts != (2, 1):
             time.sleep(0.1)
-        accepted, text = ask(http, number, data)
-        assert not accepted and text.startswith("503 ") and "Queue is full" in text
+        refused, text = ask(http, number, data)
+        assert not refused and "the queue is full: 1 requests are waiting" in text.lower()
         gate.set()
-        assert running.result(300)[0] and waiting.result(300)[0]
+        assert all(answer.result(300)[0] for answer in accepted)
+
+
+def test_a_small_photo_is_completed_while_a_large_request_runs_and_those_behind_it_see_their_place(
+    http: httpx.Client, page: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, begun = threading.Event(), threading.Event()
+    solve = complete_module.solve
+
+    def slow(*arguments: Any) -> Iterator[Step]:
+        if arguments[3].steps > 1000:  # paper
+            begun.set()
+            assert held.wait(300)
+        yield from itertools.islice(solve(*arguments), 1)
+
+    monkeypatch.setattr(complete_module, "solve", slow)
+    own = upload(http, face_with_hole(photo.parent / "b.png"))
+    number, data = handler(http, "complete", "click"), [own, drawing(own, own), "paper", *SETTINGS[1:]]
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(ask, http, number, data)
+        assert begun.wait(300)
+        behind = pool.submit(ask, http, number, data)
+        while page.turns.counts != (1, 1):
+            time.sleep(0.1)
+        assert alive(http, photo)  # would wait for ever behind the large one
+        held.set()
+        assert large.result(300)[0] and behind.result(300)[0]
+        assert "Waiting: 1 request is before yours, about 10 s." in behind.result()[1]
+
+
+def test_a_second_click_while_a_photo_is_completed_starts_nothing(
+    http: httpx.Client, photo: Path, gate: Any, page: Any
+) -> None:
+    own = upload(http, face_with_hole(photo.parent / "b.png"))
+    number, data, session = handler(http, "complete", "click"), [own, drawing(own, own), *SETTINGS], uuid4().hex
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, http, number, data, None, session)
+        assert gate.begun.wait(300)
+        body = {"data": data, "fn_index": number, "session_hash": session}
+        assert http.post(f"{API}/queue/join", json=body).is_success
+        while http.get(f"{API}/queue/status").json()["queue_size"]:
+            time.sleep(0.1)
+        assert page.turns.counts == (1, 0)
+        gate.set()
+        assert first.result(300)[0]
 
 
 @pytest.mark.parametrize("way", ["photo to fill", "photo of a program"])

@@ -28,7 +28,7 @@ from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
 from ui import service as service_module
-from ui.service import Filled, Limits, Service, ServiceError, Settings, Upload, explain
+from ui.service import Filled, Limits, Preview, Service, ServiceError, Settings, Upload, explain
 
 Command = Callable[..., None]
 
@@ -190,13 +190,13 @@ def test_a_named_hole_is_that_of_the_command_line(
     service: Service, command: Command, tmp_path: Path, name: str, faces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holes = []
-    complete = FaceCompleter.complete
+    steps = FaceCompleter.steps
 
-    def noted(self: FaceCompleter, pixels: Any, hole: NDArray[np.bool_], *rest: Any) -> Iterator[Any]:
+    def noted(self: FaceCompleter, pixels: Any, hole: NDArray[np.bool_], **rest: Any) -> Iterator[Any]:
         holes.append(hole)
-        return complete(self, pixels, hole, *rest)
+        return steps(self, pixels, hole, **rest)
 
-    monkeypatch.setattr(FaceCompleter, "complete", noted)
+    monkeypatch.setattr(FaceCompleter, "steps", noted)
     photo = save(tmp_path / "a.png", np.hstack([PORTRAIT, PORTRAIT]))
     command("--mask", name, "--faces", faces, "--output", tmp_path / "b.png", photo)
     hole = service.hole(service.read(photo), named=name, every=faces == "all")
@@ -309,9 +309,14 @@ def test_previews_change_inside_the_hole_only(service: Service, photo: Upload, f
     outside = np.repeat(np.repeat(~CENTER, 16, axis=0), 16, axis=1)
     inside = (slice(160, 352), slice(160, 352))  # a pixel of the photo from the rim, which is soft when enlarged
     assert (result.before[inside] == (255, 0, 255)).all()
-    for picture in items[:-1]:
-        assert isinstance(picture, np.ndarray) and np.array_equal(picture[outside], result.before[outside])
+    shares = []
+    for preview in items[:-1]:
+        assert isinstance(preview, Preview)
+        shares.append(preview.share)
+        picture = preview.picture
+        assert np.array_equal(picture[outside], result.before[outside])
         assert (picture[inside] != (255, 0, 255)).any(axis=2).all()
+    assert 0 <= shares[0] < shares[-1] <= 1 and shares == sorted(shares)
 
 
 def test_results_are_files_named_after_the_photo_and_the_same_pictures_for_the_page(
@@ -364,6 +369,29 @@ def test_a_search_at_its_time_limit_ends_with_the_best_result_and_a_note(
     for notes in ("".join(result.notes), *lines):
         assert "the search was stopped after" in notes
     assert np.array_equal(pixels(result.completions[0])[~CENTER], FACE[~CENTER])
+
+
+def test_at_the_time_limit_no_further_candidate_is_blended(
+    encoder_weights: Weights, photo: Upload, folder: Path, command: Command, tmp_path: Path
+) -> None:
+    service = Service(encoder_weights, Limits(seconds=1e-9))
+    result = filled(service.complete(photo, CENTER, Settings(candidates=8), folder))
+    assert len(result.completions) == 1 and "the search was stopped after" in "".join(result.notes)
+    assert np.array_equal(pixels(result.completions[0])[~CENTER], FACE[~CENTER])
+
+
+def test_a_large_photo_gets_fewer_candidates_and_a_note(encoder_weights: Weights, photo: Upload, folder: Path) -> None:
+    service = Service(encoder_weights, Limits(max_pixels=32 * 32))
+    result = filled(service.complete(photo, CENTER, Settings(candidates=8), folder))
+    assert len(result.completions) == 2
+    assert result.notes == ("a photo of this size gets 2 candidates at most",)
+
+
+def test_slow_solvers_and_many_pixels_make_a_request_large(service: Service, photo: Upload) -> None:
+    big = replace(photo, pixels=np.broadcast_to(photo.pixels[:1, :1], (2000, 2001, 3)))
+    assert not service.is_large(photo, Settings(candidates=8))
+    assert service.is_large(photo, Settings("paper"))
+    assert service.is_large(big, Settings(candidates=2)) and not service.is_large(big, Settings(candidates=1))
 
 
 # Batches

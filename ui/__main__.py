@@ -42,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--auth", type=_user, metavar="USER:PASS", help="require a login; --config FILE hides it from process lists")
     for flag, least, default, metavar, words in (
         ("--max-pixels", 4096, 16_000_000, "N", "most pixels of a photo"),
-        ("--max-seconds", 1, 60, "S", "longest search for a photo, in seconds; then the best result so far is used"),
+        ("--max-seconds", 1, 60, "S", "longest work on a photo, in seconds; then the best result so far is used"),
         ("--max-photos", 1, 50, "N", "most photos in a batch"),
-        ("--max-waiting", 1, 16, "N", "most requests in the queue"),
+        ("--max-waiting", 1, 16, "N", "most requests that wait"),
     ):
         add(flag, type=at_least(least), default=default, metavar=metavar, help=f"{words} (default: %(default)s)")
     add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy serves the page, as /faces")
@@ -85,6 +85,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     from ui.app import build_app, launch
     from ui.server import drain, sweep
     from ui.service import Limits, Service
+    from ui.turns import Turns
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
     service = Service(load_fitting(arguments.weights, arguments.device), limits)
@@ -96,7 +97,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopping)
-    app = build_app(service)
+    app = build_app(service, Turns(limits.waiting))
     state = launch(app, limits, arguments.host, arguments.port, arguments.auth, arguments.root_path, arguments.open)
     if not arguments.quiet:
         print(f"The page is at {app.local_url} (press Ctrl+C to stop)", file=sys.stderr)

@@ -12,6 +12,7 @@ from ui.complete_tab import complete_tab
 from ui.explore_tab import explore_tab
 from ui.server import Guard
 from ui.service import Limits, Service
+from ui.turns import Turns
 
 _CSS = """
 #sheet .grid-wrap, #gallery .grid-wrap { height: auto !important; max-height: none !important; min-height: 0 }
@@ -20,15 +21,15 @@ _CSS = """
 """
 
 
-def build_app(service: Service) -> gr.Blocks:
-    """Build the page, for `launch`."""
+def build_app(service: Service, turns: Turns) -> gr.Blocks:
+    """Build the page, for `launch`; completions wait for their turn in `turns`."""
     with gr.Blocks(title="Fill in a face", analytics_enabled=False) as app:
         gr.Markdown(
             "# Fill in a face\nPaint over the missing part of a face and let a neural network fill it in. "
             "Photos and results are deleted within an hour."
         )
         with gr.Tab("Complete"):
-            complete_tab(service)
+            complete_tab(service, turns)
         with gr.Tab("Explore"):
             explore_tab(service)
         with gr.Tab("Batch"):
@@ -79,6 +80,7 @@ def launch(
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
+            max_threads=limits.waiting + 24,  # each waiting request keeps one
             max_file_size=limits.file_bytes,
             footer_links=["api", "settings"],
             app_kwargs={"middleware": [guard]},

@@ -1,5 +1,6 @@
 """The tab Complete: paint a hole on a photo and fill it; and the same for programs, as the endpoint /complete."""
 
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from align.errors import InputError, PhotoError
 from align.photo import read_photo, write_photo
-from ui.handlers import ONE_AT_A_TIME, PRIVATE, escape, photo_path, show_errors, to_int, warn
+from ui.handlers import ONE_AT_A_TIME, PRIVATE, TAKING_TURNS, escape, photo_path, show_errors, to_int, visitor, warn
 from ui.service import HOLE_COLOUR, HOLES, Filled, Service, ServiceError, Settings, Upload, shown
+from ui.turns import Place, Turns
 
 _SOLVERS = [
     ("Fast: one pass of the encoder, the sharpest result", "fast"),
@@ -26,8 +28,9 @@ _BLENDS = [("Poisson: matches the colours at the edge", "poisson"), ("Soft edge"
 _FIRST_STEP = "Load a photo, or try an example face. Then paint over what is missing and press **Complete**."
 
 
-def complete_tab(service: Service) -> None:
+def complete_tab(service: Service, turns: Turns) -> None:
     """Build the tab."""
+    running: set[str | None] = set()  # sessions of the pages that complete a photo
     with gr.Row():
         with gr.Column():
             photo = gr.Image(
@@ -185,14 +188,20 @@ def complete_tab(service: Service) -> None:
         hole = service.hole(service.read(photo_path(path)), drawn=_layers(value))
         return _on_editor(_background(value), service.drawing(~hole))
 
-    def fill(*inputs: Any) -> Iterator[dict[Any, Any]]:
+    def fill(request: gr.Request, *inputs: Any) -> Iterator[dict[Any, Any]]:
+        if request.session_hash in running:  # a double click
+            yield {status: gr.skip()}
+            return
+        running.add(request.session_hash)
         try:
-            yield from fill_hole(*inputs)
+            yield from fill_hole(visitor(request), *inputs)
         except InputError as error:
             yield {status: warn(error)}
+        finally:
+            running.discard(request.session_hash)
 
     def fill_hole(
-        path: Any, value: Any, solver: str, candidates: Any, blend: str, seed: Any, weight: Any, as_png: Any
+        who: str, path: Any, value: Any, solver: str, candidates: Any, blend: str, seed: Any, weight: Any, as_png: Any
     ) -> Iterator[dict[Any, Any]]:
         settings = Settings(solver, to_int(candidates), blend, to_int(seed), weight, bool(as_png))
         upload = _read(service, path)
@@ -202,12 +211,15 @@ def complete_tab(service: Service) -> None:
         yield {
             preview: gr.update(visible=True),
             **{component: gr.update(visible=False) for component in (slider, gallery, download, files)},
-            status: "Looking for the face ...",
         }
-        with tempfile.TemporaryDirectory() as folder:
+        large = service.is_large(upload, settings)
+        with turns.ticket(who, large) as ticket, tempfile.TemporaryDirectory() as folder:
+            for place in turns.places(ticket):
+                yield {status: _waiting(place)}
+            yield {status: "Looking for the face ..."}
             for item in service.complete(upload, hole, settings, Path(folder)):
                 if not isinstance(item, Filled):
-                    yield {preview: item, status: "Filling the hole ..."}
+                    yield {preview: item.picture, status: f"Filling the hole: {item.share:.0%} ..."}
                     continue
                 several = len(item.completions) > 1
                 written = [str(path) for path in [*item.completions, *item.files]]
@@ -244,18 +256,20 @@ def complete_tab(service: Service) -> None:
         "show_progress": "hidden",
         "scroll_to_output": True,
         **unprocessed,
+        **TAKING_TURNS,
     }
     first = complete.click(**run)
     second = again.click(lambda seed: (seed or 0) + 1, seed, seed, queue=False, **PRIVATE).then(**run)
     stop.click(lambda: "Stopped.", None, status, cancels=[first, second], queue=False, **PRIVATE)
     gallery.select(show_errors(choose_candidate), [slider, files], [slider, download], **unprocessed)
-    _add_endpoint(service)
+    _add_endpoint(service, turns)
 
 
-def _add_endpoint(service: Service) -> None:
+def _add_endpoint(service: Service, turns: Turns) -> None:
     """Add /complete, which fills a hole in a single request."""
 
     def complete(
+        request: gr.Request,
         photo: str,
         mask: str = "center",
         mask_file: str | None = None,
@@ -270,9 +284,12 @@ def _add_endpoint(service: Service) -> None:
         settings = Settings(solver, to_int(candidates), blend, to_int(seed), weight, as_png)
         upload = _read(service, photo)
         hole = service.hole(upload, mask=Path(mask_file)) if mask_file else mask
-        with tempfile.TemporaryDirectory() as folder:
+        large = service.is_large(upload, settings)
+        # If the client has gone, Gradio ends the work at a yield.
+        with turns.ticket(visitor(request), large) as ticket, tempfile.TemporaryDirectory() as folder:
+            for _ in turns.places(ticket):
+                yield None
             for item in service.complete(upload, hole, settings, Path(folder)):
-                # If the client has gone, Gradio ends the work at a yield.
                 yield [str(file) for file in item.completions] if isinstance(item, Filled) else None
 
     with gr.Group(visible=False):
@@ -288,7 +305,12 @@ def _add_endpoint(service: Service) -> None:
             gr.Checkbox(True, label="write PNG, which keeps every pixel outside the hole exactly"),
         ]
         output = gr.File(label="completions, the best first", file_count="multiple")
-        gr.Button().click(show_errors(complete), inputs, output, api_name="complete", **ONE_AT_A_TIME)
+        gr.Button().click(show_errors(complete), inputs, output, api_name="complete", **TAKING_TURNS)
+
+
+def _waiting(place: Place) -> str:
+    ahead = "1 request is" if place.ahead == 1 else f"{place.ahead} requests are"
+    return f"Waiting: {ahead} before yours, about {math.ceil(place.seconds)} s."
 
 
 def _summary(filled: Filled, several: bool) -> str:

@@ -14,8 +14,10 @@ from align.errors import InputError
 from ui.service import ServiceError, Settings, explain
 
 _FAILED = "That did not work"
-# Options of events: work with the networks runs one at a time, and steps of the page are no part of the API.
+# Options of events: short work with the networks runs one at a time, completions wait in ui.turns instead of Gradio's
+# queue, and steps of the page are no part of the API.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+TAKING_TURNS: dict[str, Any] = {"concurrency_id": "turns", "concurrency_limit": None}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
@@ -68,6 +70,11 @@ def to_int(value: Any) -> Any:
 
 def to_seed(value: Any) -> int:
     return Settings(seed=to_int(value)).seed
+
+
+def visitor(request: gr.Request) -> str:
+    """Who sent a request: the user name or, without a login, the address."""
+    return request.username or request.client.host
 
 
 def photo_path(photo: dict[str, Any] | str | None) -> Path:

@@ -23,7 +23,7 @@ from align.warp import Alignment, transform
 from completion import config, holes
 from completion.batch import Filling, Result, fill, summary, write_completions
 from completion.complete import FaceCompleter
-from completion.config import BLENDS, SOLVER_NAMES
+from completion.config import BLENDS, SLOW, SOLVER_NAMES
 from completion.picture import around, painted, write_animation
 from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
@@ -34,6 +34,7 @@ HOLES = tuple(name for name in config.HOLES if name != "lowres")  # lowres is no
 HOLE_COLOUR = (255, 0, 255)
 _LEAST_PX, _MOST_PX = 512, 1600  # longer side of a photo on the page
 _PREVIEWS_PER_S = 5
+_LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
 _LAYERS = 16  # most layers of a drawing; the page sends one, but a forged request may name thousands
 _DRAWN = 16  # z are drawn at least so many at once: torch draws a single z differently from the first of many
 _FACE_COLOUR = (255, 255, 255)
@@ -61,7 +62,7 @@ class Limits:
 
     Attributes:
         max_pixels: most pixels of a photo or mask.
-        seconds: longest search for a photo; after that, the best result so far is used.
+        seconds: longest work on a photo; after that, the best result so far is used.
         photos: most photos in a batch.
         waiting: most requests in the queue.
     """
@@ -70,6 +71,11 @@ class Limits:
     seconds: float = 60.0
     photos: int = 50
     waiting: int = 16
+
+    @property
+    def candidate_pixels(self) -> int:
+        """Most pixels of all candidates of a photo together."""
+        return 2 * self.max_pixels
 
     @property
     def file_bytes(self) -> int:
@@ -122,6 +128,19 @@ class Upload(Photo):
 
     name: str
     suffix: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A completion in progress.
+
+    Attributes:
+        picture: uint8 (h, w, 3), the photo in page size.
+        share: how much of the search is done, from 0 to 1.
+    """
+
+    picture: NDArray[np.uint8]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -231,7 +250,7 @@ class Service:
 
     def complete(
         self, photo: Upload, mask: str | NDArray[np.bool_], settings: Settings, folder: Path
-    ) -> Iterator[NDArray[np.uint8] | Filled]:
+    ) -> Iterator[Preview | Filled]:
         """Fill a hole as the command line does, and write the results for download.
 
         Args:
@@ -240,7 +259,7 @@ class Service:
             settings: how to fill it.
             folder: where to write the files, named after the photo.
         Yields:
-            previews, uint8 (h, w, 3) in page size, at most 5 a second; then the Filled.
+            Previews, at most 5 a second; then the Filled.
         Raises:
             ServiceError: there is no such name.
             MaskError: the hole is empty or cannot be made.
@@ -250,6 +269,8 @@ class Service:
         """
         began = time.monotonic()
         completer = self._completer_for(settings)
+        height, width = photo.pixels.shape[:2]
+        candidates = max(1, min(settings.candidates, self.limits.candidate_pixels // (height * width)))
         faces: Sequence[Alignment] | None = None
         if isinstance(mask, str):
             _check_name(mask)
@@ -259,22 +280,25 @@ class Service:
         before, hole_on_page = shown(painted(photo.pixels, hole)), _shown_hole(hole)
         lowres = isinstance(mask, str) and mask == "lowres"
         last = -math.inf
-        for item in fill(
-            completer, photo.pixels, hole, faces, settings.seed, lowres, settings.candidates, self.limits.seconds
-        ):
+        seconds = self.limits.seconds - (time.monotonic() - began)
+        for item in fill(completer, photo.pixels, hole, faces, settings.seed, lowres, candidates, seconds):
             if isinstance(item, Filling):
                 filling = item
             elif time.monotonic() - last >= 1 / _PREVIEWS_PER_S:
                 last = time.monotonic()
                 pasted = _on_page(item.alignment, photo.pixels, before).paste(before, item.preview, beyond_px=2)
-                yield np.where(hole_on_page[..., None], pasted, before)
+                share = (item.face + item.step.number / max(1, item.steps)) / item.faces
+                yield Preview(np.where(hole_on_page[..., None], pasted, before), share)
         best, *others = filling.completion.candidates
+        notes = [*filling.notes]
+        if candidates < settings.candidates:
+            notes.append(f"a photo of this size gets {candidates} candidate{'s' * (candidates > 1)} at most")
         write_photo(folder / f"{photo.name}-hole.png", hole.astype(np.uint8)[..., None].repeat(3, axis=2) * 255)
         output = folder / f"{photo.name}-completed{'.png' if settings.as_png else photo.suffix}"
         completions = write_completions(output, photo, hole, filling.completion)
         files = sorted({*folder.iterdir()} - {*completions})
         crops = around(hole, [best, *others])
-        yield Filled(before, shown(best), crops, completions, files, filling.notes, time.monotonic() - began)
+        yield Filled(before, shown(best), crops, completions, files, tuple(notes), time.monotonic() - began)
 
     def batch(
         self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], settings: Settings, folder: Path
@@ -317,6 +341,11 @@ class Service:
         if not any(result.outputs for result in results):
             raise ServiceError("none of the photos could be completed")
         yield _zipped(folder / "completed.zip", results)
+
+    def is_large(self, photo: Photo, settings: Settings) -> bool:
+        """Whether a completion takes so long that it must not run beside another of its kind."""
+        height, width = photo.pixels.shape[:2]
+        return settings.solver in SLOW or settings.candidates * height * width > _LARGE_PX
 
     def example(self, seed: int) -> NDArray[np.uint8]:
         """A generated face as a photo to try the page with, uint8 (6 S, 6 S, 3)."""
