@@ -217,30 +217,43 @@ def _add_export(commands: Any) -> None:
         "export",
         _export,
         "Write the weights of a run's newest checkpoint to one file. For a run of train these are D and the moving "
-        "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder. Also plots "
-        "the training curves to losses.png in the run folder.",
+        "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder, and beside "
+        "them an .onnx file of the same name, with which completion needs no torch. Also plots the training curves to "
+        "losses.png in the run folder. Given weights instead of a run, writes only their .onnx file.",
         "export runs/faces faces.safetensors",
     )
-    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode")
-    parser.add_argument("file", type=Path, help="weights file to write, .safetensors")
+    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode, or weights")
+    parser.add_argument("file", type=Path, help="file to write: .safetensors for a run, .onnx for weights")
     parser.add_argument("--template", default="face", help="alignment template of the training faces")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def _export(arguments: argparse.Namespace) -> int:
     from completion.encoder import export_encoder
-    from dcgan.checkpoint import load_checkpoint
-    from dcgan.export import export_run, plot_losses
+    from dcgan.checkpoint import WeightsError, load, load_checkpoint
+    from dcgan.export import export_onnx, export_run, plot_losses
 
-    picture = arguments.run / "losses.png"
-    refuse_existing([arguments.file], arguments.overwrite)
-    if "E" in (load_checkpoint(arguments.run) or {}):
-        facts = export_encoder(arguments.run, arguments.file)
+    run, file, graph = arguments.run, arguments.file, arguments.file.with_suffix(".onnx")
+    if run.is_file() or str(run) in REGISTRY:
+        if file != graph:
+            raise WeightsError(f"the file to write is {file}; expected .onnx for weights, or give a run folder")
+        refuse_existing([graph], arguments.overwrite)
+        export_onnx(load(str(run), "cpu"), graph)
+        print(graph)
+        return 0
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"the file to write is {file}; expected .safetensors for a run, or give weights")
+    refuse_existing([file, graph], arguments.overwrite)
+    if "E" in (load_checkpoint(run) or {}):
+        facts = export_encoder(run, file)
+        export_onnx(load(str(file), "cpu"), graph)
+        written = [file, graph]
     else:
-        facts = export_run(arguments.run, arguments.file, arguments.template)
-    plot_losses(arguments.run, picture)
+        facts = export_run(run, file, arguments.template)
+        written = [file]
+    plot_losses(run, run / "losses.png")
     say(f"{facts['images'] / 1000:.1f} kimg in {facts['seconds'] / 60:.0f} minutes on {facts['machine']}")
-    print(arguments.file, picture, sep="\n")
+    print(*written, run / "losses.png", sep="\n")
     return 0
 
 

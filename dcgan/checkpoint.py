@@ -21,7 +21,7 @@ from align.files import atomic_write
 from dcgan.config import ConfigError, network_config
 from dcgan.networks import Discriminator, Encoder, Generator
 
-_FORMAT = "dcgan-completion"
+FORMAT = "dcgan-completion"
 _VERSION = 1
 # A checkpoint is a zip file, which ends with a comment: its length, then the SHA-256 of the file without a comment.
 _END, _NO_COMMENT, _COMMENT_BYTES = b"PK\x05\x06", bytes(2), 66
@@ -207,7 +207,7 @@ def save_weights(
         for key, value in network.state_dict().items()
     }
     header = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "version": str(_VERSION),
         "network": json.dumps(asdict(generator.config), sort_keys=True),
         "template": template,
@@ -269,7 +269,7 @@ def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool 
         raise WeightsError(
             f"{path} is not a readable safetensors file ({error}); expected weights written by python -m dcgan export"
         ) from error
-    if header.get("format") != _FORMAT:
+    if header.get("format") != FORMAT:
         raise WeightsError(f"{path} is from another program; expected weights written by python -m dcgan export")
     if header.get("version") != str(_VERSION):
         raise WeightsError(

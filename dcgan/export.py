@@ -1,13 +1,21 @@
-"""Export a training run: a weights file, and a plot of its training curves."""
+"""Export a training run: a weights file, the networks for completion as ONNX, and a plot of its training curves."""
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
-from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_weights
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from align.files import atomic_write
+from dcgan.checkpoint import FORMAT, CheckpointError, Weights, WeightsError, load_checkpoint, restoring, save_weights
 from dcgan.config import network_config
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats
+from dcgan.tensors import to_bytes, to_tensor
 from dcgan.train import settle_batch_norm
 
 _PANELS: dict[str, tuple[str, ...]] = {
@@ -58,6 +66,69 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     }
     save_weights(path, G.eval(), D, template, facts)
     return facts
+
+
+class _Completer(nn.Module):
+    """E, then G with E's skips: crops uint8 (N, S, S, 3), holes bool (N, S, S), noise (K, nz) to faces uint8."""
+
+    def __init__(self, encoder: nn.Module, generator: Generator) -> None:
+        super().__init__()
+        self.E, self.G = encoder, generator
+
+    def forward(self, crops: Tensor, holes: Tensor, noise: Tensor) -> Tensor:
+        z, skips = self.E(to_tensor(crops), holes[:, None])
+        z = (z[:, None] + noise).flatten(0, 1)
+        if self.G.config.z_prior == "uniform":
+            z = z.clamp(-1, 1)
+        return to_bytes(self.G(z, skips))
+
+
+def export_onnx(weights: Weights, path: Path) -> None:
+    """Write encoder and generator as one ONNX graph, with which completion needs no torch.
+
+    Inputs: crops uint8 (N, S, S, 3), of which pixels inside the holes have no effect; holes bool (N, S, S), True = fill
+    this; optionally noise float32 (K, nz), which is added to the encoder's z of every crop, by default 0 with K = 1.
+    Output: faces uint8 (N * K, S, S, 3), those of the first crop first. The large tensors are stored in half precision.
+
+    Args:
+        weights: networks as loaded from a file, on the CPU.
+        path: file to write, .onnx.
+    Raises:
+        WeightsError: the weights have no encoder.
+    """
+    from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
+
+    if weights.encoder is None:
+        raise WeightsError("the weights have no encoder; train one (python -m dcgan encode) before exporting to ONNX")
+    config = weights.generator.config
+    # Two crops and three z, as sizes of 1 would become constants of the graph.
+    crops, noise = torch.zeros(2, config.size, config.size, 3, dtype=torch.uint8), torch.zeros(3, config.nz)
+    exported = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter is deprecated, but the new one needs 21 s instead of 1
+        torch.onnx.export(
+            _Completer(weights.encoder, weights.generator).eval(),
+            (crops, crops[..., 0] > 0, noise),
+            exported,  # type: ignore[arg-type]  # a file, as of the documentation
+            input_names=["crops", "holes", "noise"],
+            output_names=["faces"],
+            dynamic_axes={"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    model: ModelProto = load_from_string(exported.getvalue())
+    graph = model.graph
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim > 1:
+            name, half = tensor.name, f"{tensor.name} (half)"
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+            graph.node.insert(0, helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
+    graph.initializer.append(numpy_helper.from_array(np.zeros((1, config.nz), np.float32), "noise"))
+    facts = {"format": FORMAT, "size": str(config.size), "template": weights.template, "sha256": weights.sha256}
+    helper.set_model_props(model, facts | {"nz": str(config.nz)})
+    with atomic_write(path) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
 def plot_losses(folder: Path, path: Path) -> None:

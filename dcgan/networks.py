@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv_transpose2d
+from torch.nn.functional import avg_pool2d, conv_transpose2d
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dcgan.config import NetworkConfig
@@ -170,8 +170,9 @@ class _Skip(nn.Module):
             nn.init.zeros_(value)
 
     def forward(self, seen: Tensor, near: Tensor, hidden: Tensor) -> Tensor:
-        each = len(hidden) // len(seen)  # z of one image
-        seen, near = (value.repeat_interleave(each, dim=0) for value in (seen, near))
+        each = hidden.shape[0] // seen.shape[0]  # z of one image
+        # Not repeat_interleave, which torch cannot export.
+        seen, near = (value[:, None].expand(-1, each, -1, -1, -1).flatten(0, 1) for value in (seen, near))
         return near * self.layers(torch.cat([seen, hidden], dim=1))
 
 
@@ -181,7 +182,7 @@ def _near_known(hole: Tensor, level: Tensor) -> Tensor:
     1 if at least a quarter of the pixels of the cell and its neighbours is visible, 0 if none is. Far from visible
     pixels a skip could only add the mean of all faces, which blurs what G makes.
     """
-    known = adaptive_avg_pool2d((~hole).to(level.dtype), level.shape[2]).expand(len(level), -1, -1, -1)
+    known = avg_pool2d((~hole).to(level.dtype), hole.shape[2] // level.shape[2]).expand(level.shape[0], -1, -1, -1)
     share = avg_pool2d(known, 3, 1, 1, count_include_pad=False)
     return (4 * share).clamp(max=1)
 

@@ -19,4 +19,9 @@ def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
 
 def to_image(images: Tensor) -> NDArray[np.uint8]:
     """Convert (N, 3, S, S) in [-1, 1] to images uint8 (N, S, S, 3); other values are clipped."""
-    return ((images.detach().float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return to_bytes(images.detach()).cpu().numpy()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """As `to_image`, on the device of the images."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

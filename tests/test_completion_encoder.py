@@ -218,9 +218,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             assert one[key] == other[key] or one["kimg"] == 0.032  # the tick that was cut in two
 
 
-def test_export_keeps_g_and_d_unchanged(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], file: Path) -> None:
+def test_export_keeps_g_and_d_unchanged(
+    tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved = finish(CONFIG, weights, faces, tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "e.safetensors")]) == 0
+    written = [tmp_path / "e.safetensors", tmp_path / "e.onnx", tmp_path / "run" / "losses.png"]
+    assert capsys.readouterr().out.splitlines() == [str(path) for path in written]
+    assert all(path.is_file() for path in written)
     before, after = load_file(file), load_file(tmp_path / "e.safetensors")
     assert all(name.startswith("E.") for name in after.keys() - before.keys())
     assert len(before) >= 20 and before.keys() < after.keys()

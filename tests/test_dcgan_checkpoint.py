@@ -283,26 +283,29 @@ def test_a_folder_without_checkpoints_loads_none(tmp_path: Path) -> None:
 
 def test_embedded_weights_match_the_registry() -> None:
     for name, entry in weights.REGISTRY.items():
+        for suffix in (".safetensors", ".onnx"):
+            assert weights.path(name, suffix).stat().st_size < 32_000_000
         path = weights.path(name)
         loaded = load_weights(path)
-        assert path.stat().st_size < 32_000_000
         assert loaded.generator.config.size == entry.size
         assert loaded.template == entry.template
         assert entry.licence in (path.parent / "README.md").read_text()
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
 def test_changed_absent_and_unknown_embedded_weights_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(weights.WeightsFileError, match="cannot be read"):
-        weights.path()
-    (tmp_path / weights.REGISTRY[weights.DEFAULT].file).write_bytes(b"other")
+        weights.path(weights.DEFAULT, suffix)
+    (tmp_path / f"{weights.DEFAULT}{suffix}").write_bytes(b"other")
     with pytest.raises(weights.WeightsFileError, match="sha256"):
-        weights.path()
+        weights.path(weights.DEFAULT, suffix)
     with pytest.raises(weights.WeightsFileError, match="no weights named 'dogs'"):
         weights.path("dogs")
-    assert weights.resolve("mine.safetensors") == Path("mine.safetensors")
+    assert weights.resolve("mine.bin") == Path("mine.bin")
+    assert weights.resolve("mine.bin", ".onnx") == Path("mine.onnx")
 
 
 def test_weights_are_loaded_by_name_or_from_a_file(
