@@ -6,9 +6,10 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +32,35 @@ WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
     ".bmp": ("BMP", {}),
 }
-_JPEG_SEGMENT_BYTES = 65_533
+# The only metadata that is kept, apart from the colour profile: camera, exposure, capture time, resolution, copyright.
+# Anything else may hold a place, a name, or a preview of the face before the hole.
+_TAGS = {
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.XResolution,
+    ExifTags.Base.YResolution,
+    ExifTags.Base.ResolutionUnit,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Copyright,
+}
+_EXIF_TAGS = {
+    ExifTags.Base.ExposureTime,
+    ExifTags.Base.FNumber,
+    ExifTags.Base.ISOSpeedRatings,
+    ExifTags.Base.FocalLength,
+    ExifTags.Base.LensMake,
+    ExifTags.Base.LensModel,
+    ExifTags.Base.DateTimeOriginal,
+    ExifTags.Base.DateTimeDigitized,
+    ExifTags.Base.OffsetTime,
+    ExifTags.Base.OffsetTimeOriginal,
+    ExifTags.Base.OffsetTimeDigitized,
+    ExifTags.Base.SubsecTime,
+    ExifTags.Base.SubsecTimeOriginal,
+    ExifTags.Base.SubsecTimeDigitized,
+}
+_TEXT_CHARACTERS = 500  # longer values are not what the tags are for
+_MAX_DPI = 65_535  # JPEG stores 16 bits
 # catch_warnings replaces global state and is not safe in two threads at once.
 _warnings_lock = threading.Lock()
 
@@ -44,7 +73,8 @@ class Photo:
         pixels: uint8 (H, W, 3) RGB; transparent pixels are composited on white.
         image: the same photo in L, LA, RGB or RGBA, whichever is closest to the mode of the file.
         icc_profile: the colour profile, if it is valid for the mode of `image`.
-        exif: the EXIF block without location, orientation and thumbnail.
+        exif: an EXIF block with camera, exposure, capture time, resolution and copyright, if the file has them.
+        dpi: horizontal and vertical resolution in pixels per inch, if the file states it.
         sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
     """
 
@@ -52,6 +82,7 @@ class Photo:
     image: Image.Image
     icc_profile: bytes | None
     exif: bytes | None
+    dpi: tuple[float, float] | None
     sha256: str
 
 
@@ -101,14 +132,14 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
     with _quiet():
         try:
             ImageOps.exif_transpose(upright, in_place=True)
-            exif = _without_place(upright.getexif())
+            exif = _allowed(upright.getexif())
         except Exception:  # corrupt EXIF raises almost anything in Pillow; the pixels are still good
             pass
         icc_profile = upright.info.get("icc_profile")
         plain = _reduce_mode(upright, icc_profile)
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
-        return Photo(_on_white(plain), plain, kept, exif, sha256)
+        return Photo(_on_white(plain), plain, kept, exif, _resolution(image), sha256)
 
 
 PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str]
@@ -134,7 +165,7 @@ def as_photo(photo: PhotoLike) -> Photo:
             raise PhotoError(f"{os.fspath(photo)}: {error}") from error
     pixels = _as_bytes(photo)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return Photo(pixels, Image.fromarray(pixels), None, None, "")
+        return Photo(pixels, Image.fromarray(pixels), None, None, None, "")
     return to_photo(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
 
 
@@ -183,7 +214,7 @@ def write_photo(
     Args:
         path: .png, .jpg, .jpeg, .webp or .bmp. JPEG is lossy; JPEG and BMP drop transparency.
         pixels: uint8 (H, W, 3) RGB.
-        like: photo of the same size from which to take the mode, colour profile and EXIF.
+        like: photo of the same size from which to take the mode, colour profile, EXIF and resolution.
         hole: bool (H, W), True = write `pixels`, opaque; elsewhere write the pixels of `like`. None: True everywhere.
     Raises:
         PhotoError: the suffix is unknown, the format cannot store the photo, or the file cannot be written.
@@ -197,8 +228,9 @@ def write_photo(
         image = Image.fromarray(_on_white(image)).convert(image.mode.rstrip("A"))
     if kind == "WEBP" and image.mode.startswith("L"):
         image = image.convert("RGBA" if "A" in image.mode else "RGB")
-    if like is not None and kind != "BMP":
-        found = {"icc_profile": _fitting(like.icc_profile, image.mode), "exif": like.exif}
+    if like is not None:
+        found = {"icc_profile": _fitting(like.icc_profile, image.mode), "exif": like.exif, "dpi": like.dpi}
+        found = {"dpi": like.dpi} if kind == "BMP" else found
         metadata = {key: value for key, value in found.items() if value}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,11 +275,32 @@ def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
     return image
 
 
-def _without_place(exif: Image.Exif) -> bytes | None:
-    exif.pop(ExifTags.Base.GPSInfo, None)
-    exif.pop(ExifTags.Base.Orientation, None)
-    data = exif.tobytes() if len(exif) else b""  # without the thumbnail
-    return data if 0 < len(data) <= _JPEG_SEGMENT_BYTES else None
+def _allowed(exif: Image.Exif) -> bytes | None:
+    """Copy the tags of the allow-lists into a new EXIF block; None if there are none."""
+    kept = Image.Exif()
+    kept.update(_plain(exif, _TAGS))
+    if details := _plain(exif.get_ifd(ExifTags.IFD.Exif), _EXIF_TAGS):
+        kept.get_ifd(ExifTags.IFD.Exif).update(details)
+    return kept.tobytes() if len(kept) or details else None
+
+
+def _plain(tags: Mapping[int, Any], allowed: Collection[int]) -> dict[int, Any]:
+    """Select allowed tags whose values are numbers or short text."""
+    found = {tag: tags[tag] for tag in sorted(allowed) if tag in tags}
+    found = {tag: value.partition("\0")[0] if isinstance(value, str) else value for tag, value in found.items()}
+    return {
+        tag: value
+        for tag, value in found.items()
+        if isinstance(value, Real) or isinstance(value, str) and len(value) <= _TEXT_CHARACTERS
+    }
+
+
+def _resolution(image: Image.Image) -> tuple[float, float] | None:
+    try:
+        across, down = map(float, image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None
+    return (across, down) if 1 <= across <= _MAX_DPI and 1 <= down <= _MAX_DPI else None
 
 
 def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:

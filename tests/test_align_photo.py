@@ -414,12 +414,101 @@ def test_thumbnail_xmp_and_comment_are_dropped(file):
     assert not any(word in written for word in (b"THUMBNAIL", b"GPS", b"xmpmeta"))
 
 
-def test_exif_too_long_for_a_jpeg_is_dropped(file):
+SECRET = b"HIDDEN-PLACE"
+KEPT = {
+    ExifTags.Base.Make: "Maker",
+    ExifTags.Base.Model: "Camera",
+    ExifTags.Base.DateTime: "2020:01:02 03:04:05",
+    ExifTags.Base.Copyright: "Owner",
+    ExifTags.Base.XResolution: 300,
+    ExifTags.Base.YResolution: 300,
+    ExifTags.Base.ResolutionUnit: 2,
+}
+
+
+def secretive_exif():
+    """EXIF with what is kept, and the secret in all other places: text, blocks of other formats, maker notes, IFD1."""
     exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = "x" * 70_000
-    photo = reread(file, Image.fromarray(gradient()), "PNG", exif=exif)
+    exif.update(KEPT)
+    exif[ExifTags.Base.Make] = "Maker\0" + SECRET.decode()
+    texts = (270, 305, 315, 316, 269, 285, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F, 0xA430, 0xC614, 0xC62F)
+    blocks = (700, 33723, 34377, 50341, 59932, 37500, 37510)  # XMP, IPTC, Photoshop, PrintIM, padding, notes, comment
+    for tag in (*texts, *blocks):
+        exif[tag] = SECRET
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.DateTimeOriginal] = "2020:01:02 03:04:05"
+    details[ExifTags.Base.LensModel] = SECRET * 100  # too long for a lens
+    for tag in (37500, 37510, 42016, 42032, 42033, 42037, 40964):
+        details[tag] = SECRET
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (51.0, 30.0, 26.0), 27: SECRET})
+    data = bytearray(exif.tobytes())
+    first = 6 + int.from_bytes(data[10:14], "little")  # after "Exif\0\0"
+    link = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[link : link + 4] = (len(data) - 6).to_bytes(4, "little")  # the next directory: the thumbnail
+    data += struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, len(data) - 6 + 30, 0x0202, 4, 1, len(SECRET), 0) + SECRET
+    return bytes(data)
+
+
+def segment(marker, data):
+    return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def secretive(kind):
+    """A file with the secret in every known place of its format."""
+    exif = secretive_exif()
+    xmp = b"<x:xmpmeta>" + SECRET + b"</x:xmpmeta>"
+    settings = {"exif": exif, "icc_profile": SRGB}
+    if kind == "PNG":
+        data = encode(Image.fromarray(gradient()), kind, dpi=(300, 300), **settings)
+        hidden = [chunk(b"tEXt", b"Comment\0" + SECRET), chunk(b"zTXt", b"Note\0\0" + zlib.compress(SECRET))]
+        hidden += [chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp), chunk(b"prVt", SECRET), chunk(b"prvt", SECRET)]
+        return data[:33] + b"".join(hidden) + data[33:] + SECRET
+    if kind == "WEBP":
+        return encode(Image.fromarray(gradient()), kind, lossless=True, xmp=xmp, **settings)
+    data = encode(Image.fromarray(gradient()), kind, dpi=(300, 300), xmp=xmp, comment=SECRET, **settings)
+    apps = [segment(0xE0 + number, b"Block\0" + SECRET) for number in range(3, 16)]
+    apps += [segment(0xE0, b"JFXX\0\x10" + SECRET), segment(0xED, b"Photoshop 3.0\x008BIM" + SECRET)]
+    return data[:20] + b"".join(apps) + data[20:] + SECRET
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_no_hidden_thumbnail_text_or_location_reaches_an_output(file, kind, suffix):
+    file.write_bytes(secretive(kind))
+    assert file.read_bytes().count(SECRET) > 20
+    photo = read_photo(file)
+    output = file.with_name(f"output{suffix}")
+    write_photo(output, photo.pixels, photo)
+    assert SECRET not in output.read_bytes()
+    with Image.open(output) as image:
+        image.load()
+        known = {"icc_profile", "exif", "dpi", "jfif", "jfif_version", "jfif_unit", "jfif_density", "compression"}
+        assert set(image.info) <= known | {"loop", "background", "timestamp", "duration"}
+        if suffix == ".bmp":
+            return
+        assert image.info["icc_profile"] == SRGB
+        exif = image.getexif()
+    assert {tag: exif[tag] for tag in KEPT} == KEPT
+    assert set(exif) == set(KEPT) | {ExifTags.IFD.Exif}
+    assert dict(exif.get_ifd(ExifTags.IFD.Exif)) == {ExifTags.Base.DateTimeOriginal: "2020:01:02 03:04:05"}
+    assert not exif.get_ifd(ExifTags.IFD.IFD1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+def test_the_resolution_is_kept(file, suffix):
+    photo = reread(file, Image.fromarray(gradient()), "PNG", dpi=(240, 240))
+    output = file.with_name(f"output{suffix}")
+    write_photo(output, photo.pixels, photo)
+    assert read_photo(output).dpi == pytest.approx((240, 240), abs=0.05)
+
+
+@pytest.mark.parametrize("dots", [0, 2**31 - 1])
+def test_an_absurd_resolution_is_dropped(file, dots):
+    data = encode(Image.fromarray(gradient()), "PNG")
+    file.write_bytes(data[:33] + chunk(b"pHYs", struct.pack(">IIB", dots, dots, 1)) + data[33:])
+    photo = read_photo(file)
+    assert photo.dpi is None
     write_photo(file.with_suffix(".jpg"), photo.pixels, photo)
-    assert read_photo(file.with_suffix(".jpg")).exif is None
 
 
 def test_a_valid_profile_is_kept_and_a_broken_one_dropped(file):
