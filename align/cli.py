@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tomllib
 from pathlib import Path
@@ -76,13 +77,19 @@ def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int 
     return [*kept[:at], *given, *kept[at:]]
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """Return an argparse type for integers not below `least`."""
+def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float]:
+    """Return an argparse type for numbers from `least` to `most`: integers if `least` is one."""
+    kind = type(least)
 
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
+    def number(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            what = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text} is not {what} from {least} to {most}")
+        return value
 
     return number
 

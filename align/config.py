@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from align.settings import Range, check
 
 Faces = Literal["largest", "all", "single"]
 
@@ -29,10 +31,13 @@ class AlignOptions:
     """
 
     template: str = "face"
-    size: int = 64
+    size: Annotated[int, Range(1, 4096)] = 64
     faces: Faces = "largest"
-    upsample: int = 1
+    upsample: Annotated[int, Range(0, 8)] = 1
     overwrite: bool = False
     missing: Path | None = None
-    jobs: int = field(default_factory=cores)
+    jobs: Annotated[int, Range(1, 1024)] = field(default_factory=cores)
     engine: Literal["processes", "ray"] = "processes"
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -1,6 +1,7 @@
 """The base class of every public error, and the errors of this package.
 
 InputError
+├── ConfigError           a setting is invalid
 ├── PhotoError            a photo or a folder cannot be used
 ├── NoFaceError           a photo has no face
 ├── EngineError           the requested engine is not installed
@@ -26,6 +27,10 @@ def hint(wrong: str, names: Collection[str]) -> str:
     """Return "did you mean 'X'?" with the most similar of the names or, if none is similar, the list of the names."""
     similar = get_close_matches(wrong.lower(), names, n=1)
     return f"did you mean {similar[0]!r}?" if similar else f"expected one of {', '.join(names)}"
+
+
+class ConfigError(InputError):
+    """A setting is invalid."""
 
 
 class PhotoError(InputError):

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from align.settings import SEEDS, Range, check
 
 Start = Literal["random", "encoder"]
 Prior = Literal["log", "saturating"]
 Faces = Literal["largest", "all"]
+
+_Coordinate = Annotated[float, Range(-1_000_000, 1_000_000)]
 
 # The first is the default.
 BLENDS = ("poisson", "alpha", "none")
@@ -50,18 +54,21 @@ class Solver:
         mirrored: horizontal-flip test-time augmentation: average the images found for the face and its mirror image.
     """
 
-    steps: int
-    restarts: int
+    steps: Annotated[int, Range(0, 1_000_000)]
+    restarts: Annotated[int, Range(1, 10_000)]
     start: Start
-    draws: int
-    lr: float
+    draws: Annotated[int, Range(1, 1_000_000)]
+    lr: Annotated[float, Range(0, 1000)]
     cosine: bool
     weighted: bool
     prior: Prior
-    prior_weight: float
-    z_weight: float
-    clip: float | None
+    prior_weight: Annotated[float, Range(0, 1_000_000_000)]
+    z_weight: Annotated[float, Range(0, 1_000_000_000)]
+    clip: Annotated[float, Range(0, 1000)] | None
     mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 # A single encoder pass. Further Adam steps fit the visible pixels better and the missing ones worse. The loss weights
@@ -156,15 +163,18 @@ class BatchOptions:
     invert_mask: bool = False
     faces: Faces = "largest"
     landmarks: Path | None = None
-    box: tuple[float, ...] | None = None
-    eyes: tuple[float, ...] | None = None
-    candidates: int = 1
-    seed: int = 0
+    box: tuple[_Coordinate, ...] | None = None
+    eyes: tuple[_Coordinate, ...] | None = None
+    candidates: Annotated[int, Range(1, 64)] = 1
+    seed: Annotated[int, SEEDS] = 0
     strip: bool = False
     history: bool = False
     overwrite: bool = False
     measure: bool = False
-    seconds: float | None = None
+    seconds: Annotated[float, Range(0, 1_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 # Benchmark name -> name for completion.holes.named_hole, except that "half" cycles through the four sides.
@@ -198,8 +208,11 @@ class BenchmarkOptions:
         seed: seed of the order of the faces, the holes and the search.
     """
 
-    limit: int = 500
-    slow_limit: int = 20
+    limit: Annotated[int, Range(1, 1_000_000)] = 500
+    slow_limit: Annotated[int, Range(1, 1_000_000)] = 20
     holes: tuple[str, ...] = tuple(BENCHMARK_HOLES)
     methods: tuple[str, ...] = METHODS
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from align.cli import add_flags, at_least, parse, refuse_existing, run_main, say, show_progress
+from align.settings import SEEDS, plain_type
 from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.explore.registry import HelpFormatter, add_explore
 from weights import REGISTRY, VERSION
@@ -186,7 +187,7 @@ def _add_sample(commands: Any) -> None:
     add_flags(parser, "--weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
     parser.add_argument("--count", type=at_least(1), default=64, help="number of faces")
-    parser.add_argument("--seed", type=int, default=0, help="seed of z")
+    parser.add_argument("--seed", type=at_least(0, SEEDS.high), default=0, help="seed of z")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_flags(parser, "--config", "--device")
 
@@ -307,7 +308,7 @@ def _add_benchmark_train(commands: Any) -> None:
         "networks with the same batch.",
         "benchmark-train --seconds 30 --report benchmark.json",
     )
-    parser.add_argument("--seconds", type=float, default=20, help="seconds per row of the table")
+    parser.add_argument("--seconds", type=at_least(0.0), default=20, help="seconds per row of the table")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table")
     _add_train_config(parser)
 
@@ -404,10 +405,7 @@ def _given(arguments: argparse.Namespace, config: type) -> dict[str, Any]:
 
 def _settings(config: type) -> list[tuple[Field[Any], type]]:
     """The fields that have a flag, and the type of its value; for a Literal, the type of its choices."""
-    kinds = [
-        (item, type(get_args(item.type)[0]) if get_origin(item.type) is Literal else item.type)
-        for item in fields(config)
-    ]
+    kinds = [(item, plain_type(item.type)) for item in fields(config)]
     return [(item, kind) for item, kind in kinds if kind in (int, float, str, bool)]
 
 

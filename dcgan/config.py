@@ -2,33 +2,19 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
-from align.errors import InputError
+from align.errors import ConfigError
+from align.settings import SEEDS, Range, check
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
 Precision = Literal["bf16", "fp32"]
 Upsample = Literal["nearest", "transposed", "grown"]
-
-
-class ConfigError(InputError):
-    """A setting is invalid."""
-
-
-def _check(config: Any, positive: str = "", not_negative: str = "") -> None:
-    """Check every field that has a Literal type, and the ranges of the named fields."""
-    for item in fields(config):
-        if get_origin(item.type) is Literal:
-            _one_of(item.name, getattr(config, item.name), get_args(item.type))
-    for name in (*positive.split(), *not_negative.split()):
-        value, above = getattr(config, name), name in positive.split()
-        if not (value > 0 if above else value >= 0):
-            raise ConfigError(f"{name} is {value}; expected {'a number above 0' if above else '0 or more'}")
-
-
-def _one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(str, choices))}")
+_Kimg = Annotated[float, Range(0.001, 1_000_000)]
+_KimgOr0 = Annotated[float, Range(0, 1_000_000)]
+_Weight = Annotated[float, Range(0, 1_000_000)]
+_Rate = Annotated[float, Range(0, 1)]
+_Width = Annotated[int, Range(1, 1024)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +37,11 @@ class NetworkConfig:
         network: dcgan, or mlp for fully connected layers of 256 and 512 units, as in the first GANs.
     """
 
-    size: int = 64
-    nz: int = 128
+    size: Annotated[int, Range(16, 256)] = 64
+    nz: Annotated[int, Range(1, 4096)] = 128
     z_prior: Literal["normal", "uniform"] = "normal"
-    ngf: int = 64
-    ndf: int = 64
+    ngf: _Width = 64
+    ndf: _Width = 64
     kernel: Literal[4, 5] = 4
     d_norm: Literal["none", "batch", "spectral"] = "none"
     init: Literal["he", "dcgan"] = "he"
@@ -63,11 +49,13 @@ class NetworkConfig:
     network: Literal["dcgan", "mlp"] = "dcgan"
 
     def __post_init__(self) -> None:
-        _one_of("size", self.size, (16, 32, 64, 128, 256))
-        _check(self, positive="nz ngf ndf")
+        check(self)
+        if self.size not in (16, 32, 64, 128, 256):
+            raise ConfigError(f"size is {self.size}; expected 16, 32, 64, 128 or 256")
         kinds = self.upsample.split(",")
         for kind in kinds:
-            _one_of("upsample", kind, get_args(Upsample))
+            if kind not in get_args(Upsample):
+                raise ConfigError(f"upsample is {kind!r}; expected one of {', '.join(get_args(Upsample))}")
         if len(kinds) not in (1, self.doublings):
             raise ConfigError(
                 f"upsample has {len(kinds)} kinds; expected one, or one for each of the {self.doublings} doublings"
@@ -117,31 +105,30 @@ class TrainConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     start: str = ""
-    kimg: float = 1500
-    batch: int = 64
+    kimg: _Kimg = 1500
+    batch: Annotated[int, Range(1, 65_536)] = 64
     loss: Loss = "relativistic"
-    d_steps: int = 1
-    r1: float = 1
-    r2: float = 1
-    gp: float = 10
-    penalty_every: int = 4
-    translate: float = 0
-    lr: float = 2e-4
-    lr_end: float = 5e-5
-    ttur: float = 1
-    beta1: float = 0.0
-    beta2: float = 0.99
-    ema_kimg: float = 20
+    d_steps: Annotated[int, Range(1, 1000)] = 1
+    r1: _Weight = 1
+    r2: _Weight = 1
+    gp: _Weight = 10
+    penalty_every: Annotated[int, Range(1, 1_000_000)] = 4
+    translate: Annotated[float, Range(0, 1)] = 0
+    lr: Annotated[float, Range(1e-9, 1)] = 2e-4
+    lr_end: _Rate = 5e-5
+    ttur: Annotated[float, Range(0.001, 1000)] = 1
+    beta1: Annotated[float, Range(0, 0.9999)] = 0.0
+    beta2: Annotated[float, Range(0, 0.999999)] = 0.99
+    ema_kimg: _KimgOr0 = 20
     flip: bool = True
     precision: Precision = "bf16"
-    seed: int = 0
-    tick_kimg: float = 4
-    sample_kimg: float = 20
-    save_minutes: float = 3
+    seed: Annotated[int, SEEDS] = 0
+    tick_kimg: _Kimg = 4
+    sample_kimg: _Kimg = 20
+    save_minutes: Annotated[float, Range(0, 100_000)] = 3
 
     def __post_init__(self) -> None:
-        positive = "kimg batch d_steps penalty_every lr ttur tick_kimg sample_kimg"
-        _check(self, positive, "r1 r2 gp translate lr_end ema_kimg save_minutes")
+        check(self)
 
 
 PRESETS = {
@@ -205,40 +192,37 @@ class EncoderConfig:
         save_minutes: minutes between checkpoints.
     """
 
-    size: int = 0
+    size: Annotated[int, Range(0, 256)] = 0
     start: str = ""
-    nef: int = 64
+    nef: _Width = 64
     skips: bool = True
-    kimg: float = 300
-    batch: int = 64
-    pairs: int = 16
-    noised: float = 0.125
-    image_weight: float = 1
-    hole_weight: float = 3
-    z_weight: float = 0.1
-    z_square_weight: float = 0.005
-    feature_weight: float = 1
-    adversarial_weight: float = 0.05
-    penalty: float = 1
-    lr_critic: float = 1e-4
-    warm_kimg: float = 0
-    lr: float = 1e-3
-    lr_end: float = 2e-5
-    lr_old: float = 0.25
-    lr_generator: float = 0
-    ema_kimg: float = 10
+    kimg: _Kimg = 300
+    batch: Annotated[int, Range(1, 65_536)] = 64
+    pairs: Annotated[int, Range(0, 65_536)] = 16
+    noised: Annotated[float, Range(0, 1)] = 0.125
+    image_weight: _Weight = 1
+    hole_weight: _Weight = 3
+    z_weight: _Weight = 0.1
+    z_square_weight: _Weight = 0.005
+    feature_weight: _Weight = 1
+    adversarial_weight: _Weight = 0.05
+    penalty: _Weight = 1
+    lr_critic: _Rate = 1e-4
+    warm_kimg: _KimgOr0 = 0
+    lr: Annotated[float, Range(1e-9, 1)] = 1e-3
+    lr_end: _Rate = 2e-5
+    lr_old: Annotated[float, Range(0, 1000)] = 0.25
+    lr_generator: Annotated[float, Range(0, 1000)] = 0
+    ema_kimg: _KimgOr0 = 10
     flip: bool = True
     precision: Precision = "bf16"
-    seed: int = 0
-    tick_kimg: float = 4
-    sample_kimg: float = 20
-    save_minutes: float = 3
+    seed: Annotated[int, SEEDS] = 0
+    tick_kimg: _Kimg = 4
+    sample_kimg: _Kimg = 20
+    save_minutes: Annotated[float, Range(0, 100_000)] = 3
 
     def __post_init__(self) -> None:
-        numbers = (item.name for item in fields(self) if item.type in (int, float) and item.name != "seed")
-        _check(self, "nef kimg batch lr tick_kimg sample_kimg", " ".join(numbers))
-        if self.noised > 1:
-            raise ConfigError(f"noised is {self.noised}; expected a share of the faces, from 0 to 1")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -257,17 +241,17 @@ class EvaluateOptions:
         fid_weights: Inception weights file for FID; None to leave FID out.
     """
 
-    samples: int = 10_000
-    seed: int = 0
-    k: int = 3
-    mre_faces: int = 100
-    mre_steps: int = 200
-    mre_restarts: int = 1
-    mre_draws: int = 256
+    samples: Annotated[int, Range(2, 1_000_000)] = 10_000
+    seed: Annotated[int, SEEDS] = 0
+    k: Annotated[int, Range(1, 1000)] = 3
+    mre_faces: Annotated[int, Range(1, 100_000)] = 100
+    mre_steps: Annotated[int, Range(1, 100_000)] = 200
+    mre_restarts: Annotated[int, Range(1, 10_000)] = 1
+    mre_draws: Annotated[int, Range(1, 100_000)] = 256
     fid_weights: Path | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "samples k mre_faces mre_steps mre_restarts mre_draws", "seed")
+        check(self)
         if self.mre_restarts > self.mre_draws:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 

@@ -118,6 +118,8 @@ def evaluate(
     """
     rng = np.random.default_rng(options.seed)
     reference, other, baseline = _real_sets(validation, training, options.samples, rng)
+    if options.k >= min(len(reference), len(other)):
+        raise EvaluationError(f"k is {options.k}; expected fewer than the {min(len(reference), len(other))} faces")
     if options.fid_weights:
         _require_fid(options.fid_weights)
     G = weights.generator

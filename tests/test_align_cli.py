@@ -52,10 +52,14 @@ def test_an_unusable_config_file_is_a_usage_error(
     assert str(file) in capsys.readouterr().err
 
 
-def test_at_least_accepts_its_bound_and_nothing_below() -> None:
-    assert at_least(1)("1") == 1
-    with pytest.raises(argparse.ArgumentTypeError, match="0 is less than 1"):
-        at_least(1)("0")
+def test_at_least_accepts_both_ends_and_nothing_beyond() -> None:
+    assert (at_least(1)("1"), at_least(1, 5)("5"), at_least(0.0, 1.0)("1")) == (1, 5, 1.0)
+    for text in ("0", "6", "1.5", "1e99", "nan", "inf", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not an integer from 1 to 5"):
+            at_least(1, 5)(text)
+    for text in ("-1", "1.1", "nan", "inf"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a number from 0.0 to 1.0"):
+            at_least(0.0, 1.0)(text)
 
 
 def test_a_name_with_a_newline_is_shown_on_one_line() -> None:

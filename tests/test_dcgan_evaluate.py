@@ -253,6 +253,7 @@ def test_missing_requirements_of_fid_are_reported(
     ("count", "size", "words", "said"),
     [
         (0, 32, [], "val is not a folder"),
+        (32, 32, ["--k", "16"], "k is 16; expected fewer than the 16 faces"),
         (31, 32, [], "31 validation faces and no training faces are too few"),
         (32, 32, ["--samples", "15"], "15 samples, 32 validation"),
         (32, 16, [], "has no 32x32 faces"),

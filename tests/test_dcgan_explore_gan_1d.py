@@ -79,4 +79,4 @@ def test_wrong_usage_ends_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as stopped:
         main(["explore", "gan-1d", "--steps", "0", "--out", str(tmp_path)])
     assert stopped.value.code == 2
-    assert "0 is less than 8" in capsys.readouterr().err
+    assert "0 is not an integer from 8" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from align.cli import add_flags, at_least, run_main, show_progress
+from align.settings import SEEDS
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, WHOLE_HOLES, WHOLE_METHODS, BenchmarkOptions
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
@@ -55,7 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("benchmark"), help="output folder (default: %(default)s/)")
     add("--weights", help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)")
     add(
-        "--seed", type=at_least(0), default=defaults.seed, help="seed of faces, holes and search (default: %(default)s)"
+        "--seed",
+        type=at_least(0, SEEDS.high),
+        default=defaults.seed,
+        help="seed of faces, holes and search (default: %(default)s)",
     )
     add_flags(parser, "--device")
     add("--overwrite", action="store_true", help="replace existing results")

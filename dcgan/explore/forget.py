@@ -202,7 +202,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", default="mouth open", help=f"measured label: {', '.join(LABELS)}")
     parser.add_argument(
         "--box",
-        type=float,
+        type=at_least(0.0, 1.0),
         nargs=4,
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
         help="box whose content to remove, in shares of the image's side (default: remove the label)",

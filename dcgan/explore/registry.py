@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.cli import add_flags, at_least, refuse_existing, show_progress
+from align.settings import SEEDS
 
 # Arguments that are not settings of an experiment.
 _NO_SETTINGS = ("command", "config", "handler", "out", "overwrite", "run")
@@ -134,7 +135,7 @@ def add_explore(commands: Any) -> None:
         )
         parser.experiment = name
         parser.add_argument("--out", type=Path, required=True, help="folder for the output files")
-        parser.add_argument("--seed", type=at_least(0), default=0, help="seed of all random choices")
+        parser.add_argument("--seed", type=at_least(0, SEEDS.high), default=0, help="seed of all random choices")
         parser.add_argument("--overwrite", action="store_true", help="replace existing files")
         if experiment.weights:
             add_flags(parser, "--weights", "--config", "--device")

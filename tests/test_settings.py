@@ -1,0 +1,83 @@
+"""The ranges of all settings: at and beyond both ends, NaN, infinity and other types."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, fields, is_dataclass, replace
+from typing import Annotated, Any, get_args, get_origin
+
+import pytest
+
+import align.config
+import completion.config
+import dcgan.config
+from align.config import AlignOptions
+from align.errors import ConfigError
+from align.settings import Range
+from completion.config import SOLVERS, BatchOptions, BenchmarkOptions
+from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
+
+# Valid settings of every class.
+SETTINGS: list[Any] = [
+    *(AlignOptions(), BatchOptions("center"), BenchmarkOptions(), SOLVERS["paper"]),
+    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), NetworkConfig(), TrainConfig()),
+]
+
+
+def ranges(annotation: Any) -> list[tuple[type, Range]]:
+    """Every number in a type, with its range."""
+    if annotation in (int, float):
+        return [(annotation, Range(math.nan, math.nan))]
+    if get_origin(annotation) is Annotated:
+        return [get_args(annotation)]
+    return [found for part in get_args(annotation) for found in ranges(part)]
+
+
+def numbers() -> Iterator[Any]:
+    for settings in SETTINGS:
+        for item in fields(settings):
+            for kind, allowed in ranges(item.type):
+                yield pytest.param(settings, item, kind, allowed, id=f"{type(settings).__name__}.{item.name}")
+
+
+def test_every_settings_class_is_tested() -> None:
+    modules = (align.config, dcgan.config, completion.config)
+    found = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and is_dataclass(value) and value is not Range
+    }
+    assert found == {type(settings) for settings in SETTINGS}
+
+
+@pytest.mark.parametrize(("settings", "item", "kind", "allowed"), list(numbers()))
+def test_a_number_is_accepted_in_its_range_and_refused_outside(
+    settings: Any, item: Field[Any], kind: type, allowed: Range
+) -> None:
+    def change(value: object) -> Any:
+        return replace(settings, **{item.name: (value,) if get_origin(get_args(item.type)[0]) is tuple else value})
+
+    assert allowed.low < allowed.high, f"{item.name} has no range"
+    change(kind(allowed.low)), change(kind(allowed.high))
+    step = 1 if kind is int else max(1e-12, abs(allowed.high) * 1e-9)
+    beyond = [allowed.low - step, allowed.high + step, -(10**23), 10**23]
+    for value in [*beyond, math.nan, math.inf, -math.inf, "1", True, [], *([1.5] if kind is int else [])]:
+        with pytest.raises(ConfigError) as refused:
+            change(value)
+        assert str(refused.value).startswith(f"{item.name} is ")
+        assert f"from {allowed.low} to {allowed.high}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 64.0}, "size is 64.0; expected an integer from 16 to 256"),
+        ({"size": 48}, "size is 48; expected 16, 32, 64, 128 or 256"),
+        ({"size": "64"}, "size is '64'; expected an integer"),
+        ({"upsample": 5}, "upsample is 5; expected a value of type str"),
+        ({"d_norm": None}, "d_norm is None; expected one of none, batch, spectral"),
+    ],
+)
+def test_choices_and_types_are_checked(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        NetworkConfig(**change)
