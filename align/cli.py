@@ -129,8 +129,12 @@ def run_main(
 
 
 def say(text: str) -> None:
-    """Print a message for people to stderr; stdout is for results."""
-    print(text, file=sys.stderr)
+    """Print a message for people to stderr; stdout is for results.
+
+    Characters that would control the terminal, which names in files can contain, are escaped.
+    """
+    printed = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    print("".join(printed), file=sys.stderr)
 
 
 def show_progress(steps: Iterable[Any], kind: type, quiet: bool = False) -> Iterator[Any]:

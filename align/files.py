@@ -1,6 +1,7 @@
 """Files and folders: what may be read and written, atomic writes, locks, lists of photos, output names."""
 
 import json
+import math
 import os
 import re
 import secrets
@@ -166,6 +167,24 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: the value contains NaN or infinity.
     """
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON of limited depth with finite numbers only.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return float(text)
 
 
 def list_photos(folder: Path) -> list[Path]:

@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import weights
 from align.errors import InputError
-from align.files import atomic_write
-from dcgan.config import ConfigError, network_config
+from align.files import atomic_write, parse_json
+from align.template import TEMPLATES
+from dcgan.config import ConfigError, EncoderConfig, network_config
 from dcgan.networks import Discriminator, Encoder, Generator
 
 FORMAT = "dcgan-completion"
 _VERSION = 1
 # A checkpoint is a zip file, which ends with a comment: its length, then the SHA-256 of the file without a comment.
 _END, _NO_COMMENT, _COMMENT_BYTES = b"PK\x05\x06", bytes(2), 66
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _log = logging.getLogger(__name__)
 
 
@@ -279,18 +281,31 @@ def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool 
         {key: header[key] for key in header if key != "sha256"}, tensors
     ):
         raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or download it again")
-    try:
-        config = network_config(json.loads(header["network"]))
-        facts = json.loads(header["facts"])
-        generator, discriminator = Generator(config), Discriminator(config)
-        # Encoders in older files have no skips.
-        encoder = Encoder(config, **({"skips": False} | json.loads(header["encoder"]))) if "encoder" in header else None
-    except (KeyError, ValueError, TypeError, RuntimeError, ConfigError) as error:
-        raise WeightsError(f"{path} describes an invalid network: {error}") from error
+    with torch.device("meta"):  # without memory, until the shapes are checked
+        for name, network in _named(*_described(path, header)[:3]):
+            _check_tensors(path, name, network.state_dict(), _of(name, tensors))
+    generator, discriminator, encoder, facts = _described(path, header)
     for name, network in _named(generator, discriminator, encoder):
-        _load_network(path, name, network, tensors)
+        network.load_state_dict(_of(name, tensors))
         network.to(device).eval().requires_grad_(False)
     return Weights(generator, discriminator, header["template"], facts, header["sha256"], encoder)
+
+
+def _described(path: Path, header: dict[str, str]) -> tuple[Generator, Discriminator, Encoder | None, dict[str, Any]]:
+    """The networks that a header describes, with random weights, and the metadata of the training."""
+    try:
+        if header["template"] not in TEMPLATES:
+            raise ConfigError(f"the template is {header['template']!r}; expected one of {', '.join(TEMPLATES)}")
+        config, facts = network_config(parse_json(header["network"])), parse_json(header["facts"])
+        # Encoders in older files have no skips.
+        settings = {"skips": False} | parse_json(header["encoder"]) if "encoder" in header else None
+        if not isinstance(facts, dict) or not isinstance(facts.get("logit_offset", 0), int | float):
+            raise ConfigError(f"the facts are {header['facts'][:100]}; expected an object with numbers")
+        if settings:
+            EncoderConfig(**settings)  # checks the ranges
+        return Generator(config), Discriminator(config), Encoder(config, **settings) if settings else None, facts
+    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, ConfigError) as error:
+        raise WeightsError(f"{path} describes an invalid network: {error}") from error
 
 
 def _named(
@@ -301,18 +316,23 @@ def _named(
     return [("G", generator), ("D", discriminator), *encoders]
 
 
-def _load_network(path: Path, name: str, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    expected = network.state_dict()
-    found = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+def _of(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one network."""
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def _check_tensors(path: Path, name: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     if found.keys() != expected.keys():
-        odd = sorted(found.keys() ^ expected.keys())
-        raise WeightsError(f"{path}: {name} has missing or extra tensors: {', '.join(odd[:4])}")
+        odd = [key if key.isprintable() else repr(key) for key in sorted(found.keys() ^ expected.keys())[:4]]
+        raise WeightsError(f"{path}: {name} has missing or extra tensors: {', '.join(odd)}")
     for key, value in found.items():
         if value.shape != expected[key].shape:
             raise WeightsError(f"{path}: {name}.{key} is {tuple(value.shape)}; expected {tuple(expected[key].shape)}")
+        kinds = _FLOATS if expected[key].is_floating_point() else (expected[key].dtype,)
+        if value.dtype not in kinds:
+            raise WeightsError(f"{path}: {name}.{key} is {value.dtype}; expected {' or '.join(map(str, kinds))}")
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path}: {name}.{key} contains NaN or infinity")
-    network.load_state_dict(found)
 
 
 def tensor_digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:

@@ -256,13 +256,16 @@ class EvaluateOptions:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 
 
-def network_config(values: dict[str, Any]) -> NetworkConfig:
+def network_config(values: Any) -> NetworkConfig:
     """Build the NetworkConfig that a checkpoint or weights file stores; older files have fewer settings.
 
     Raises:
         ConfigError: a setting is unknown or invalid.
     """
+    if not isinstance(values, dict):
+        raise ConfigError(f"the network settings are {values!r}; expected a dictionary")
     unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
     if unknown:
         raise ConfigError(f"the network settings {sorted(unknown)} are unknown; update this program")
-    return NetworkConfig(**({"upsample": "transposed"} | values))
+    older: dict[str, Any] = {"upsample": "transposed"}
+    return NetworkConfig(**(older | values))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from align.errors import InputError
-from align.files import atomic_write, lock_folder, remove_leftovers, write_json, write_text
+from align.files import atomic_write, lock_folder, parse_json, remove_leftovers, write_json, write_text
 from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
 from dcgan.parallel import Group
 from dcgan.tensors import to_image
@@ -231,8 +231,8 @@ def read_stats(path: Path) -> list[dict[str, float]]:
 def _stats(line: bytes) -> dict[str, float]:
     """Parse a line of stats.jsonl; empty if it is not one."""
     try:
-        stats = json.loads(line)
-    except (ValueError, RecursionError):
+        stats = parse_json(line)
+    except ValueError:
         return {}
     numbers = isinstance(stats, dict) and all(isinstance(value, int | float) for value in stats.values())
     return stats if numbers and "kimg" in stats else {}

@@ -5,6 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from align.errors import InputError
+
+
+class OutputError(InputError):
+    """The networks of some weights do not give images."""
+
 
 def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
     """Convert images to input for the networks.
@@ -18,10 +24,16 @@ def to_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
 
 
 def to_image(images: Tensor) -> NDArray[np.uint8]:
-    """Convert (N, 3, S, S) in [-1, 1] to images uint8 (N, S, S, 3); other values are clipped."""
+    """Convert (N, 3, S, S) in [-1, 1] to images uint8 (N, S, S, 3); other values are clipped.
+
+    Raises:
+        OutputError: a value is NaN or infinite.
+    """
+    if not torch.isfinite(images).all():
+        raise OutputError("the networks gave NaN or infinity instead of an image; use other weights")
     return to_bytes(images.detach()).cpu().numpy()
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """As `to_image`, on the device of the images."""
+    """As `to_image`, on the device of the images and without the check."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)

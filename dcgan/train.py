@@ -163,7 +163,7 @@ def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     for network in (engine.G, engine.ema):
         network.load_state_dict(start.generator.state_dict())
     engine.D.load_state_dict(start.discriminator.state_dict())
-    return {"sha256": start.sha256, "images": start.facts["images"], "seconds": start.facts.get("seconds", 0)}
+    return {"sha256": start.sha256, "images": start.facts.get("images", 0), "seconds": start.facts.get("seconds", 0)}
 
 
 def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from align.cli import at_least, expand_config, run_main, show_progress, shown
+from align.cli import at_least, expand_config, run_main, say, show_progress, shown
 from align.errors import InputError, PhotoError, WorkerError
 
 
@@ -69,6 +69,11 @@ def test_a_name_with_a_newline_is_shown_on_one_line() -> None:
 
 class OddError(InputError):
     exit_code = 7
+
+
+def test_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("ä\x1b[31m\r\u202e\udcff\nb")
+    assert capsys.readouterr().err == "ä\\x1b[31m\\r\\u202e\\udcff\nb\n"
 
 
 @pytest.mark.parametrize(

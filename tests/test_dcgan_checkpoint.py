@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import weights
@@ -26,6 +27,8 @@ from dcgan.checkpoint import (
 )
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.sampling import generate
+from dcgan.tensors import OutputError
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str], change: dict[str, torch.Tensor | None]) -> Path:
@@ -71,6 +74,10 @@ def test_an_encoder_survives_saving_and_loading(
     [
         ({"encoder": "{}"}, {}, "an invalid network"),
         ({"encoder": '{"nef": -1}'}, {}, "an invalid network"),
+        ({"encoder": '{"nef": 8192}'}, {}, "nef is 8192; expected an integer from 1 to 1024"),
+        ({"encoder": '{"nef": 1024, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\); expected \(1024, "),
+        ({"encoder": '{"nef": 8.0}'}, {}, "nef is 8.0; expected an integer"),
+        ({"encoder": "[]"}, {}, "an invalid network"),
         ({"encoder": '{"nef": 4, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\); expected \(4, "),
         ({}, {"E.layers.0.weight": None}, "E has missing or extra tensors"),
     ],
@@ -172,6 +179,9 @@ def test_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) 
         ({"G.layers.0.weight": None}, "missing or extra tensors: layers.0.weight"),
         ({"D.more": torch.zeros(1)}, "missing or extra tensors: more"),
         ({"D.head.bias": torch.full((1,), float("nan"))}, "contains NaN or infinity"),
+        ({"D.head.bias": torch.zeros(1, dtype=torch.int64)}, "D.head.bias is torch.int64; expected torch.float16 or"),
+        ({"D.head.bias": torch.zeros(1).to(torch.float8_e4m3fn)}, "D.head.bias is torch.float8_e4m3fn; expected"),
+        ({"D.\x1b[31m\n": torch.zeros(1)}, r"extra tensors: '\\x1b\[31m\\n'"),
     ],
 )
 def test_wrong_tensors_are_refused(
@@ -189,6 +199,14 @@ def test_wrong_tensors_are_refused(
         ({"format": "another"}, "from another program"),
         ({"network": '{"dropout": 0.5}'}, "an invalid network"),
         ({"network": "not json"}, "an invalid network"),
+        ({"network": "[" * 10**5}, "an invalid network: it is nested too deeply"),
+        ({"network": "[]"}, r"the network settings are \[\]; expected a dictionary"),
+        ({"network": '{"size": 32.0}'}, "size is 32.0; expected an integer"),
+        ({"network": '{"size": 32, "ngf": 1024, "nz": 8, "upsample": "nearest"}'}, "G.layers.0.weight is"),
+        ({"facts": "[]"}, "an invalid network"),
+        ({"facts": '{"logit_offset": NaN}'}, "NaN is not a finite number"),
+        ({"facts": '{"logit_offset": "a"}'}, "an invalid network"),
+        ({"template": ""}, "the template is ''; expected one of face"),
     ],
 )
 def test_a_wrong_header_is_refused(
@@ -197,6 +215,23 @@ def test_a_wrong_header_is_refused(
     path = rewrite(small_weights_file, tmp_path / "w.safetensors", header, {})
     with pytest.raises(WeightsError, match=words):
         load_weights(path)
+
+
+def test_weights_without_a_template_are_refused(tmp_path: Path, small_weights_file: Path) -> None:
+    with safe_open(small_weights_file, "pt") as file:
+        header = {key: value for key, value in file.metadata().items() if key not in ("template", "sha256")}
+    tensors = load_file(small_weights_file)
+    save_file(tensors, tmp_path / "w.safetensors", header | {"sha256": tensor_digest(header, tensors)})
+    with pytest.raises(WeightsError, match="an invalid network: 'template'"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_finite_weights_that_give_nan_are_an_error(tmp_path: Path, small_weights_file: Path) -> None:
+    first = load_file(small_weights_file)["G.layers.1.running_var"]
+    path = rewrite(small_weights_file, tmp_path / "w.safetensors", {}, {"G.layers.1.running_var": -first})
+    G = load_weights(path).generator
+    with pytest.raises(OutputError, match="gave NaN or infinity"):
+        generate(G, torch.randn(2, G.config.nz))
 
 
 def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
