@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from align.cli import add_flags, at_least, parse, run_main, say, shown
+from align.cli import Parser, add_flags, at_least, parse, run_main, run_program, say, shown
 from align.config import AlignOptions, Faces
 from align.errors import PhotoError
 from align.template import TEMPLATES
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 example:
-  python -m align raw/ aligned/ --faces all --missing no-face/
+  %(prog)s raw/ aligned/ --faces all --missing no-face/
 
 aligned/faces.jsonl gets a record of every crop: source and its SHA-256, landmarks, matrix.
 
@@ -31,14 +30,11 @@ exit codes:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python -m align") -> Parser:
     """Return the parser; defaults come from AlignOptions."""
     defaults = AlignOptions()
-    parser = argparse.ArgumentParser(
-        prog="python -m align",
-        description="Find the faces in photos and cut them out upright and at one size.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        program, description="Find the faces in photos and cut them out upright and at one size.", epilog=_EPILOG
     )
     add = parser.add_argument
     add("input", type=Path, help="a photo, or a folder of photos with its sub-folders")
@@ -77,9 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m align") -> int:
     """Run the command and return its exit code, see --help."""
-    arguments = parse(build_parser(), argv)
+    arguments = parse(build_parser(program), argv)
     return run_main("align", lambda: _align(arguments), "stopped; run the same command again to resume")
 
 
@@ -121,6 +117,4 @@ def _record(result: Result) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    # Raise SystemExit on SIGTERM, so that clean-up code runs.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    run_program(main)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from align.errors import InputError, PhotoError
+from align.errors import InputError, PhotoError, hint
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from io import TextIOWrapper
 
 _FLAGS: dict[str, dict[str, Any]] = {
     "--weights": {"default": DEFAULT, "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)"},
@@ -31,6 +34,53 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--config": {"metavar": "FILE", "help": "TOML file of options, such as seed = 1; typed options take precedence"},
     "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
 }
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Keeps line breaks and indents, and appends the default to the help of each option."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = []
+        for line in text.splitlines():
+            margin = indent + " " * (len(line) - len(line.lstrip()))
+            lines.append(textwrap.fill(line.strip(), width, initial_indent=margin, subsequent_indent=margin))
+        return "\n".join(lines)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        stated = "default:" in text or default == argparse.SUPPRESS or default is False
+        if stated or action.required or not action.option_strings:
+            return text
+        return f"{text} (default: {'none' if default is None else '%(default)s'})"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that reports a mistake in one line, with the most similar name; options cannot be abbreviated."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
+        super().__init__(*arguments, **defaults | settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; a sub-command reports unknown options itself, because only it can suggest one."""
+        found, extra = super().parse_known_args(args, namespace)
+        if extra:
+            word = next((word for word in extra if word.startswith("-")), extra[0])
+            if not word.startswith("-"):
+                self.error(f"unexpected argument {word!r}")
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            name = word.partition("=")[0]
+            self.error(f"there is no option {name}; {hint(name, options)}")
+        return found, extra
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"there is no {str(value)!r}; {hint(str(value), names)}")
 
 
 def add_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
@@ -94,9 +144,33 @@ def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float
     return number
 
 
+def integer(text: str) -> int:
+    """Read an integer; for argparse, whose own message names Python's type."""
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from error
+
+
+def number(text: str) -> float:
+    """Read a number; for argparse, whose own message names Python's type."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+
+
 def shown(path: Path) -> str:
     """Return a path as printable text on one line, even if its name contains a newline."""
     return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run the command of this process: SIGTERM and Ctrl-C run clean-up code, and exit codes are those of `main`."""
+    # File names are bytes and not always valid UTF-8.
+    cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
 
 
 def run_main(

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, get_args
 
-from align.cli import add_flags, at_least, parse, run_main, shown
+from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, shown
+from align.settings import SEEDS
 from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
 from weights import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import TextIOWrapper
 
     from completion.batch import Result
     from completion.complete import SearchStep
 
 _EXAMPLE = """masks:
-  center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth
+  center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth;
+  several, as in eyes,mouth, are combined
   alpha   the transparent pixels of the photo
   FILE    a mask image; white pixels are filled
   FOLDER  mask images with the same names as the photos
 
 examples:
-  python -m completion --mask center img.png
-  python -m completion --mask holes/ photos/ --output done/ --strip --report done.json
-  python -m completion --mask mouth --faces all --solver paper group.jpg --output group_done.png
+  %(prog)s --mask center img.png
+  %(prog)s --mask eyes,mouth img.png
+  %(prog)s --mask holes/ photos/ --output done/ --strip --report done.json
+  %(prog)s --mask mouth --faces all --solver paper group.jpg --output group_done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 or 143 stopped by a signal"""
 # Arguments recorded as "settings" in the report.
@@ -40,14 +41,13 @@ _REPORTED = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python -m completion") -> Parser:
     """Create the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m completion",
+    parser = Parser(
+        program,
         description="Fill holes in photos of faces with a DCGAN. The fill has the resolution of the weights, such as "
         "128x128 pixels per face; pixels outside the hole do not change.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_input_flags(parser)
     _add_search_flags(parser)
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_input_flags(parser: argparse.ArgumentParser) -> None:
+def _add_input_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size counts as an aligned face")
     add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
@@ -69,22 +69,32 @@ def _add_input_flags(parser: argparse.ArgumentParser) -> None:
     place("--eyes", type=_four, metavar="X,Y,X,Y", help="eye centres of a face in pixels; the face may be rotated")
 
 
-def _add_search_flags(parser: argparse.ArgumentParser) -> None:
+def _add_search_flags(parser: Parser) -> None:
     add = parser.add_argument
     help_solver = "how to find the latent z (default: %(default)s)"
     add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help=help_solver)
     help_prior = "weight of the prior (discriminator) loss (default: set by the solver)"
-    add("--prior-weight", type=_amount, metavar="W", help=help_prior)
-    add("--seconds", type=_amount, metavar="S", help="time limit of the search, in seconds per photo (default: none)")
+    add("--prior-weight", type=at_least(0.0), metavar="W", help=help_prior)
+    add(
+        "--seconds",
+        type=at_least(0.0),
+        metavar="S",
+        help="time limit of the search, in seconds per photo (default: none)",
+    )
     help_candidates = "number of different completions to write (default: %(default)s)"
     add("--candidates", type=at_least(1), default=1, metavar="N", help=help_candidates)
     help_blend = "how to blend the fill into the photo (default: %(default)s)"
     add("--blend", choices=BLENDS, default=BLENDS[0], help=help_blend)
     add_flags(parser, "--weights=auto", "--device")
-    add("--seed", type=_seed, default=0, help="seed of the search and of random masks (default: %(default)s)")
+    add(
+        "--seed",
+        type=at_least(0, SEEDS.high),
+        default=0,
+        help="seed of the search and of random masks (default: %(default)s)",
+    )
 
 
-def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+def _add_output_flags(parser: Parser) -> None:
     add = parser.add_argument
     help_output = "output folder, or output file for a single photo (default: %(default)s/)"
     add("--output", type=Path, default=Path("completed"), help=help_output)
@@ -102,34 +112,20 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, "--version")
 
 
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not an integer from 0 to 2^63 - 1")
-    return seed
-
-
-def _amount(text: str) -> float:
-    amount = float(text)
-    if not 0 <= amount < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
-    return amount
-
-
 def _four(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(part) for part in text.split(","))
+    numbers = tuple(number(part) for part in text.split(","))
     if len(numbers) != 4:
         raise argparse.ArgumentTypeError(f"{text} has {len(numbers)} numbers, expected 4")
     return numbers
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m completion") -> int:
     """Run the command line.
 
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(), argv)
+    arguments = parse(build_parser(program), argv)
     # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopped = "stopped; completed photos are kept; repeat the command to resume"
@@ -251,8 +247,4 @@ def _write_report(arguments: argparse.Namespace, results: list[Result], sha256: 
 
 
 if __name__ == "__main__":
-    # File names are bytes and not always valid UTF-8.
-    cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
-    # Turn SIGTERM into an exception, so that cleanup code runs.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    run_program(main)

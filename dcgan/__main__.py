@@ -10,10 +10,23 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from align.cli import add_flags, at_least, parse, refuse_existing, run_main, say, show_progress
+from align.cli import (
+    Parser,
+    add_flags,
+    at_least,
+    integer,
+    number,
+    parse,
+    refuse_existing,
+    run_main,
+    run_program,
+    say,
+    show_progress,
+)
 from align.settings import SEEDS, plain_type
+from align.template import TEMPLATES
 from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
-from dcgan.explore.registry import HelpFormatter, add_explore
+from dcgan.explore.registry import add_explore
 from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -24,18 +37,15 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """example:
   python -m align raw/ aligned/
-  python -m dcgan train aligned/ --out runs/faces
-  python -m dcgan export runs/faces faces.safetensors
-  python -m dcgan sample --weights faces.safetensors --out samples/"""
+  %(prog)s train aligned/ --out runs/faces
+  %(prog)s export runs/faces faces.safetensors
+  %(prog)s sample --weights faces.safetensors --out samples/"""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python -m dcgan") -> Parser:
     """Build the parser; flags of settings come from the fields and docstrings of dcgan.config."""
-    parser = argparse.ArgumentParser(
-        "python -m dcgan",
-        description="Train a DCGAN on aligned faces, and sample, measure and explore it.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        program, description="Train a DCGAN on aligned faces, and sample, measure and explore it.", epilog=_EXAMPLE
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -44,27 +54,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int:
     """Run one command.
 
     Returns:
         The exit code: 0 success, 1 failure, 2 wrong usage or unusable input, 128 + N after signal N.
     """
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parse(build_parser(), argv, at=2 if argv[:1] == ["explore"] else 1)
+    arguments = parse(build_parser(program), argv, at=2 if argv[:1] == ["explore"] else 1)
     advice = "lower --batch or use --device cpu; saved checkpoints are kept"
     return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=advice)
 
 
-def _add_command(commands: Any, name: str, handler: Any, text: str, example: str) -> argparse.ArgumentParser:
+def _add_command(commands: Any, name: str, handler: Any, text: str, example: str) -> Parser:
     """Add a sub-command; the first sentence of its description is its help."""
     first = text.split(". ")[0].rstrip(".")
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=first[0].lower() + first[1:],
-        description=text,
-        epilog=f"example: python -m dcgan {example}",
-        formatter_class=HelpFormatter,
+    parser: Parser = commands.add_parser(
+        name, help=first[0].lower() + first[1:], description=text, epilog=f"example: %(prog)s {example}"
     )
     parser.set_defaults(handler=handler)
     return parser
@@ -76,8 +82,7 @@ def _add_train(commands: Any) -> None:
         "train",
         _train,
         "Train G and D on a folder of aligned faces. Run the same command again to resume.",
-        "train aligned/ --out runs/faces\n"
-        "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces",
+        "aligned/ --out runs/faces\ntwo GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces",
     )
     _add_faces(parser, "measure how far D overfits")
     parser.add_argument(
@@ -114,7 +119,7 @@ def _add_encode(commands: Any) -> None:
         _encode,
         "Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights. Run the same "
         "command again to resume; python -m dcgan export then writes the weights with the encoder.",
-        "encode faces-64 aligned/ --out runs/encoder",
+        "faces-64 aligned/ --out runs/encoder",
     )
     _add_weights(parser)
     _add_faces(parser, "draw grids and measure the PSNR inside holes")
@@ -182,7 +187,7 @@ def _add_sample(commands: Any) -> None:
         "sample",
         _sample,
         "Generate faces. Writes a grid and one file per face.",
-        "sample --count 64 --out samples/",
+        "--count 64 --out samples/",
     )
     add_flags(parser, "--weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
@@ -221,12 +226,15 @@ def _add_export(commands: Any) -> None:
         "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder, and beside "
         "them an .onnx file of the same name, with which completion needs no torch. Also plots the training curves to "
         "losses.png in the run folder. Given weights instead of a run, writes only their .onnx file.",
-        "export runs/faces faces.safetensors",
+        "runs/faces faces.safetensors",
     )
     parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode, or weights")
     parser.add_argument("file", type=Path, help="file to write: .safetensors for a run, .onnx for weights")
-    parser.add_argument("--template", default="face", help="alignment template of the training faces")
+    parser.add_argument(
+        "--template", choices=TEMPLATES, default="face", help="alignment template of the training faces"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_flags(parser, "--config")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -266,7 +274,7 @@ def _add_evaluate(commands: Any) -> None:
         "Measure a generator on faces that it was not trained on. Reports the distances of face embeddings and of "
         "patches, precision and recall, variety, reconstruction and memorisation, each with its real-vs-real baseline. "
         "Writes evaluation.json, evaluation.md and pictures.",
-        "evaluate faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
+        "faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
     )
     _add_weights(parser)
     parser.add_argument("faces", type=Path, help="folder of aligned validation faces")
@@ -306,25 +314,25 @@ def _add_benchmark_train(commands: Any) -> None:
         _benchmark_train,
         "Time the training step against a plain fp32 loop and the machine's matrix product. The loop trains the same "
         "networks with the same batch.",
-        "benchmark-train --seconds 30 --report benchmark.json",
+        "--seconds 30 --report benchmark.json",
     )
     parser.add_argument("--seconds", type=at_least(0.0), default=20, help="seconds per row of the table")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table")
     _add_train_config(parser)
 
 
-def _add_weights(parser: argparse.ArgumentParser) -> None:
+def _add_weights(parser: Parser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help=f"weights file or name: {', '.join(REGISTRY)}")
 
 
-def _add_faces(parser: argparse.ArgumentParser, purpose: str) -> None:
+def _add_faces(parser: Parser, purpose: str) -> None:
     """Add the folders of a training run."""
     parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
     parser.add_argument("--out", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints")
     parser.add_argument("--val", type=Path, help=f"folder of validation faces, to {purpose}")
 
 
-def _add_train_config(parser: argparse.ArgumentParser) -> None:
+def _add_train_config(parser: Parser) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
@@ -375,8 +383,8 @@ class _StopSignal:
 
     def __init__(self) -> None:
         self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(caught, self._handle)
 
     def _handle(self, number: int, frame: object) -> None:
         self.number = number
@@ -384,14 +392,18 @@ class _StopSignal:
             signal.signal(again, signal.SIG_DFL)
 
 
-def _add_config(parser: argparse.ArgumentParser, config: type) -> None:
+def _add_config(parser: Parser, config: type) -> None:
     """Add a flag for each field; its help is the field's entry in the docstring of the class."""
     entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", config.__doc__ or "", re.MULTILINE)
     texts = {name: " ".join(text.split()).rstrip(".") for name, text in entries}
     for item, kind in _settings(config):
         default = {"True": "on", "False": "off", "": "none"}.get(str(item.default), item.default)
         options: dict[str, Any] = {"help": f"{texts[item.name]} (default: {default})"}
-        options |= {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        options |= (
+            {"action": argparse.BooleanOptionalAction}
+            if kind is bool
+            else {"type": {int: integer, float: number}.get(kind, kind)}
+        )
         if get_origin(item.type) is Literal:
             options["metavar"] = f"{{{','.join(map(str, get_args(item.type)))}}}"
         parser.add_argument(f"--{item.name.replace('_', '-')}", **options)
@@ -414,4 +426,4 @@ def _ignore(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

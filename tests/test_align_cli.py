@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from align.cli import at_least, expand_config, run_main, say, show_progress, shown
+from align.cli import Parser, at_least, expand_config, integer, number, run_main, say, show_progress, shown
 from align.errors import InputError, PhotoError, WorkerError
 
 
@@ -60,6 +60,58 @@ def test_at_least_accepts_both_ends_and_nothing_beyond() -> None:
     for text in ("-1", "1.1", "nan", "inf"):
         with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a number from 0.0 to 1.0"):
             at_least(0.0, 1.0)(text)
+
+
+@pytest.fixture
+def command() -> Parser:
+    parser = Parser("command", description="first line\n  indented\n" + 60 * "word ", epilog="example: %(prog)s x")
+    run = parser.add_subparsers(metavar="COMMAND").add_parser("run")
+    run.add_argument("photo", help="a photo")
+    run.add_argument("--mask", choices=("eyes", "mouth"), default="eyes", help="what to fill")
+    run.add_argument("--overwrite", action="store_true", help="replace files")
+    run.add_argument("--seed", type=integer, help="seed")
+    run.add_argument("--weight", type=number, help="weight")
+    run.add_argument("--jobs", type=at_least(1), help="workers")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rnu", "command: argument COMMAND: there is no 'rnu'; did you mean 'run'?"),
+        ("run a --mask moth", "command run: argument --mask: there is no 'moth'; did you mean 'mouth'?"),
+        ("run a --mask x", "command run: argument --mask: there is no 'x'; expected one of eyes, mouth"),
+        ("run a --overwrit", "command run: there is no option --overwrit; did you mean '--overwrite'?"),
+        ("run a --masc=eyes", "command run: there is no option --masc; did you mean '--mask'?"),
+        ("run a b", "command run: unexpected argument 'b'"),
+        ("run a --seed 1.5", "command run: argument --seed: '1.5' is not an integer"),
+        ("run a --weight x", "command run: argument --weight: 'x' is not a number"),
+        ("run a --jobs x", "command run: argument --jobs: x is not an integer from 1 to 1000000000"),
+        ("run", "command run: the following arguments are required: photo"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_suggestion(
+    command: Parser, capsys: pytest.CaptureFixture[str], words: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.parse_args(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"{said} (see --help)\n")
+
+
+def test_the_help_keeps_lines_and_indents_and_states_defaults(
+    command: Parser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command.format_help().splitlines()
+    assert "first line" in lines and "  indented" in lines and "example: command x" in lines
+    assert max(map(len, lines)) <= 80
+    with pytest.raises(SystemExit):
+        command.parse_args(["run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for text in ("what to fill (default: eyes)", "seed (default: none)", "replace files", "a photo"):
+        assert text in told
+    assert "replace files (default" not in told and "a photo (default" not in told
 
 
 def test_a_name_with_a_newline_is_shown_on_one_line() -> None:

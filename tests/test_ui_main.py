@@ -120,7 +120,7 @@ def test_wrong_usage_exits_with_2_and_a_reason(wrong: list[str], capsys: pytest.
     with pytest.raises(SystemExit) as caught:
         main(wrong)
     assert caught.value.code == 2
-    assert "error:" in capsys.readouterr().err.splitlines()[-1]
+    assert "(see --help)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_password_may_contain_colons() -> None:

@@ -11,25 +11,24 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import add_flags, at_least, parse, run_main
+from align.cli import Parser, add_flags, at_least, integer, parse, run_main, run_program
 
 if TYPE_CHECKING:
     from types import FrameType
 
 _EXAMPLE = """examples:
-  python -m ui
-  python -m ui --host 0.0.0.0 --port 8080 --auth anna:secret --max-pixels 4000000
+  %(prog)s
+  %(prog)s --host 0.0.0.0 --port 8080 --auth anna:secret --max-pixels 4000000
 
 exit codes: 0 stopped by Ctrl+C, 1 failed, 2 wrong usage or unusable weights, 143 stopped by SIGTERM"""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python -m ui") -> Parser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ui",
+    parser = Parser(
+        program,
         description="Serve a web page to paint over the missing part of a face and have it filled in.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
@@ -37,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0 opens the page to the network (default: %(default)s)",
     )
-    add("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    add("--port", type=integer, default=7860, help="port to listen on (default: %(default)s)")
     add_flags(parser, "--weights=auto", "--device")
     add("--auth", type=_user, metavar="USER:PASS", help="require a login; --config FILE hides it from process lists")
     for flag, least, default, metavar, words in (
@@ -62,13 +61,13 @@ def _user(text: str) -> tuple[str, str]:
     return name, password
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m ui") -> int:
     """Run the command line.
 
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(), argv)
+    arguments = parse(build_parser(program), argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run_main("ui", lambda: _serve_from_a_folder(arguments))
 
@@ -114,4 +113,4 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

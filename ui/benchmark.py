@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import add_flags, at_least, run_main
+from align.cli import Parser, add_flags, at_least, parse, run_main, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,14 +84,13 @@ class Visitor:
         self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], self.pixels[~hole])
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Build the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ui.benchmark",
+    parser = Parser(
+        "python -m ui.benchmark",
         description="Start the page on a free port and let several visitors use it at once, each with a photo of "
         "another tint. Prints a table of the results.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for flag, default, words in (
         ("--users", 16, "number of concurrent visitors"),
@@ -100,7 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         words = f"{words} (default: {default})"
         parser.add_argument(flag, type=at_least(1), default=default, metavar="N", help=words)
-    add_flags(parser, "--weights=auto", "--device")
+    add_flags(parser, "--weights=auto", "--device", "--config", "--version")
     return parser
 
 
@@ -110,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code, see --help.
     """
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(build_parser(), argv)
     return run_main("benchmark", lambda: _benchmark(arguments))
 
 
@@ -232,4 +231,4 @@ def _memory_bytes(pid: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
-from align.cli import add_flags, at_least, run_main, show_progress
+from align.cli import Parser, add_flags, at_least, parse, run_main, run_program, show_progress
+from align.errors import hint
 from align.settings import SEEDS
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, WHOLE_HOLES, WHOLE_METHODS, BenchmarkOptions
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 _EXAMPLE = """examples:
-  python -m completion.benchmark aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
-  python -m completion.benchmark --whole photos/ --methods fast fast+alpha telea
+  %(prog)s aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
+  %(prog)s --whole photos/ --methods fast fast+alpha telea
 
 mean and linear need --train. On aligned faces, the results in --out are updated after every method.
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 stopped by a signal"""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(program: str = "python -m completion.benchmark") -> Parser:
     """Create the argument parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m completion.benchmark",
+    parser = Parser(
+        program,
         description="Compare completion methods, with and without the DCGAN, on the same holes in the same faces. "
         "Prints the tables, and writes them to a folder together with JSON and pictures.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = BenchmarkOptions()
     add = parser.add_argument
@@ -61,20 +60,21 @@ def build_parser() -> argparse.ArgumentParser:
         default=defaults.seed,
         help="seed of faces, holes and search (default: %(default)s)",
     )
-    add_flags(parser, "--device")
+    add_flags(parser, "--device", "--config")
     add("--overwrite", action="store_true", help="replace existing results")
     add("-q", "--quiet", action="store_true", help="print only the tables and errors")
+    add_flags(parser, "--version")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m completion.benchmark") -> int:
     """Run the command line.
 
     Returns:
         The exit code, see --help.
     """
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    parser = build_parser(program)
+    arguments = parse(parser, argv)
     arguments.holes = arguments.holes or (WHOLE_HOLES if arguments.whole else tuple(BENCHMARK_HOLES))
     arguments.methods = arguments.methods or (WHOLE_METHODS if arguments.whole else METHODS)
     for flag, given, names in (
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         ("--methods", arguments.methods, arguments.methods if arguments.whole else METHODS),
     ):
         if unknown := [name for name in given if name not in names]:
-            parser.error(f"argument {flag}: invalid choice: {unknown[0]!r} (choose from {', '.join(names)})")
+            parser.error(f"argument {flag}: there is no {unknown[0]!r}; {hint(unknown[0], names)}")
     if len(arguments.faces) > 1 and not arguments.whole:
         parser.error(f"{len(arguments.faces)} folders of aligned faces were given; expected one")
     # Spinning OpenMP threads would count as CPU time and slow down everything else.
@@ -183,6 +183,4 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    # Turn SIGTERM into an exception, so that cleanup code runs.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    run_program(main)

@@ -8,26 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from align.cli import add_flags, at_least, refuse_existing, show_progress
+from align.cli import Parser, add_flags, at_least, refuse_existing, show_progress
 from align.settings import SEEDS
 
 # Arguments that are not settings of an experiment.
 _NO_SETTINGS = ("command", "config", "handler", "out", "overwrite", "run")
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Keeps line breaks and appends the default to the help of each option."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        fill = super()._fill_text
-        return "\n".join(fill(line, width, indent) for line in text.splitlines())
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text, default = action.help or "", action.default
-        stated = "default:" in text or default == argparse.SUPPRESS or default is False
-        if stated or action.required or not action.option_strings:
-            return text
-        return f"{text} (default: {'none' if default is None else '%(default)s'})"
 
 
 @dataclass(frozen=True)
@@ -101,7 +86,7 @@ EXPERIMENTS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Parser of one experiment; imports the experiment's module, and with it torch, only if it is chosen."""
 
     experiment = ""
@@ -121,7 +106,7 @@ def add_explore(commands: Any) -> None:
         "explore",
         help="run an experiment: walk, arithmetic, ...",
         description="Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",
-        epilog="example: python -m dcgan explore walk --out walk/",
+        epilog="example: %(prog)s walk --out walk/",
     )
     names = parser.add_subparsers(dest="experiment", required=True, metavar="NAME", parser_class=_Parser)
     for name, experiment in EXPERIMENTS.items():
@@ -130,8 +115,7 @@ def add_explore(commands: Any) -> None:
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}. Writes {', '.join(experiment.files)}.",
-            epilog=f"example: python -m dcgan explore {name} {experiment.example}",
-            formatter_class=HelpFormatter,
+            epilog=f"example: %(prog)s {experiment.example}",
         )
         parser.experiment = name
         parser.add_argument("--out", type=Path, required=True, help="folder for the output files")
