@@ -16,8 +16,9 @@ from torch import Tensor
 from completion.holes import draw_holes, named_hole
 from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, restoring, save_weights
-from dcgan.config import EncoderConfig
+from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
+from dcgan.graph import Batch, Graphed, capturable_adam, set_rate
 from dcgan.grow import new_and_old
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
@@ -118,17 +119,19 @@ class _Engine:
         self.ema = deepcopy(self.E).eval().requires_grad_(False)
         self.ema_g = deepcopy(self.G).requires_grad_(False)
         self.averages = [MovingAverage(self.ema, self.E, config.ema_kimg, config.batch)]
-        self.optimiser = torch.optim.Adam(_param_groups(config, self.E, 1), config.lr, (0.9, 0.99), fused=True)
-        self.parts: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
+        param_groups = _param_groups(config, self.E, 1)
         if config.lr_generator > 0:
             self.G.requires_grad_(True)
-            for group in _param_groups(config, self.G, config.lr_generator):
-                self.optimiser.add_param_group(group)
+            param_groups += _param_groups(config, self.G, config.lr_generator)
+        self.optimiser = capturable_adam(param_groups, config.lr, (0.9, 0.99))
+        self.parts: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
+        if config.lr_generator > 0:
             self.averages.append(MovingAverage(self.ema_g, self.G, config.ema_kimg, config.batch))
             self.parts |= {"G": self.G, "ema_g": self.ema_g}
         if config.adversarial_weight > 0:
-            self.opt_critic = torch.optim.Adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
+            self.opt_critic = capturable_adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99))
             self.parts |= {"critic": self.critic, "opt_critic": self.opt_critic}
+        self._body = Graphed(self._train, device)
 
     def rate(self, number: int) -> float:
         """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
@@ -147,38 +150,42 @@ class _Engine:
             The unweighted losses.
         """
         config, rate = self.config, self.rate(number)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        self.critic.requires_grad_(False)
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.autocast():
-            noise = seeded(config.seed, 3, number)
-            losses, completed = encoder_losses(config, self.E, self.G, self.critic, real, noise)
-        if rate > 0:
-            weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
-            torch.stack(weighted).sum().backward()
-            self.optimiser.step()
-        if config.adversarial_weight > 0:
-            losses["critic"] = self._step_critic(number, real, completed.detach())
+        set_rate(self.optimiser, rate)
+        batch = {"real": real} | draw(config, self.G.config, len(real), seeded(config.seed, 3, number))
+        losses = self._body((rate > 0, number % _PENALTY_EVERY == 0), [batch])
         for average in self.averages:
             average.update((number + 1) * config.batch)
         return losses
 
+    def _train(self, kind: tuple[bool, bool], batches: list[Batch]) -> dict[str, Tensor]:
+        """The body of a step, see `Graphed`. The kind: whether E learns, and whether the critic has its penalties."""
+        (learns, penalised), [batch], config = kind, batches, self.config
+        self.critic.requires_grad_(False)
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.autocast():
+            losses, completed = encoder_losses(config, self.E, self.G, self.critic, batch)
+        if learns:
+            weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
+            torch.stack(weighted).sum().backward()
+            self.optimiser.step()
+        if config.adversarial_weight > 0:
+            losses["critic"] = self._train_critic(penalised, batch["real"].detach(), completed.detach())
+        return {name: value.detach() for name, value in losses.items()}
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _step_critic(self, number: int, real: Tensor, completed: Tensor) -> Tensor:
+    def _train_critic(self, penalised: bool, real: Tensor, completed: Tensor) -> Tensor:
         """Train the critic; its lazy penalties are scaled up by the steps they stand for."""
-        penalised = number % _PENALTY_EVERY == 0
         self.critic.requires_grad_(True)
         self.opt_critic.zero_grad(set_to_none=True)
         real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
         with self.autocast():
             logits, logits_completed = self.critic(real).float(), self.critic(completed).float()
-            total = loss.relativistic_d(logits, logits_completed)
-            if penalised and self.config.penalty > 0:
-                penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
-                total = total + self.config.penalty / 2 * _PENALTY_EVERY * penalty
+        total = loss.relativistic_d(logits, logits_completed)
+        if penalised and self.config.penalty > 0:
+            penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
+            total = total + self.config.penalty / 2 * _PENALTY_EVERY * penalty
         total.backward()
         self.opt_critic.step()
         return total
@@ -191,34 +198,49 @@ def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: fl
     return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
+def draw(config: EncoderConfig, network: NetworkConfig, count: int, noise: torch.Generator) -> Batch:
+    """Draw all random numbers of a step.
+
+    Args:
+        config: the settings.
+        network: settings of G.
+        count: real images, N; they are followed by `config.pairs` generated ones.
+        noise: source of the numbers.
+    Returns:
+        hole, bool (N + pairs, 1, S, S); z of the generated images, (pairs, nz); shift of E's z, (N + pairs, nz): the
+        last real faces get noise of random strength, as inside their holes they need not match, only look real.
+    """
+    total = count + config.pairs
+    rng = np.random.default_rng(noise.initial_seed())
+    hole = torch.from_numpy(draw_holes(total, network.size, rng))[:, None]
+    z = sample_z(config.pairs, network, noise)
+    matched = _matched(config, count)
+    strength = torch.zeros(total, 1)
+    strength[matched:count] = torch.rand(count - matched, 1, generator=noise)
+    return {"hole": hole, "z": z, "shift": strength * sample_z(total, network, noise)}
+
+
 def encoder_losses(
-    config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, real: Tensor, noise: torch.Generator
+    config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, batch: Batch
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of E on one batch, with random holes.
+    """The losses of E on one batch.
 
     Args:
         config: the settings.
         E: the encoder.
         G: the generator.
         critic: features and logits for the feature and the adversarial loss.
-        real: (N, 3, S, S) in [-1, 1].
-        noise: source of all random numbers.
+        batch: from `draw`, and real, (N, 3, S, S) in [-1, 1].
     Returns:
         The unweighted losses by the names of their weights in the config, and the completed faces, (N, 3, S, S).
     """
-    count = len(real)
-    rng = np.random.default_rng(noise.initial_seed())
-    hole = torch.from_numpy(draw_holes(count + config.pairs, real.shape[2], rng))[:, None].to(real.device)
-    z = sample_z(config.pairs, G.config, noise).to(real.device)
+    real, z, hole = batch["real"], batch["z"], batch["hole"]
+    count, matched = len(real), _matched(config, len(real))
     with torch.no_grad():
         made = G(z).float() if config.pairs else real[:0]
     guess, skips = E(torch.cat([real, made]), hole)
     guess = guess.float()
-    # The last faces get noise of random strength on z: inside their holes they need not match, only look real.
-    matched = count - round(config.noised * count)
-    strength = torch.zeros(len(guess), 1)
-    strength[matched:count] = torch.rand(count - matched, 1, generator=noise)
-    noised = guess + (strength * sample_z(len(guess), G.config, noise)).to(real.device)
+    noised = guess + batch["shift"]
     fake = G(noised, skips).float()[:count]
     hole = hole[:count]
     weight = torch.where(hole, config.hole_weight, 1.0)
@@ -238,6 +260,11 @@ def encoder_losses(
             [layer[:matched] for layer in features_completed], [layer[:matched] for layer in features]
         )
     return losses, completed
+
+
+def _matched(config: EncoderConfig, count: int) -> int:
+    """How many of the real faces, the first ones, get no noise."""
+    return count - round(config.noised * count)
 
 
 def _pictures(E: Encoder, G: Generator, real: Tensor) -> Tensor:

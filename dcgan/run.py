@@ -83,7 +83,7 @@ class Run:
             self._lock = lock.pop_all()
         self._folder = folder
         self._writer = self._open() if group.rank == 0 else None
-        self._losses: dict[str, list[Tensor]] = {}
+        self._losses: dict[str, tuple[int, Tensor]] = {}  # steps since the last tick that had it, and its sum
         self._ticked = self.images, self.seconds
         self._saved_at = time.monotonic()
 
@@ -121,9 +121,10 @@ class Run:
         return self.images >= self.config["kimg"] * 1000
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Count one step and keep its losses, scalars on the device, for the next tick."""
+        """Count one step and sum its losses, scalars on the device, for the next tick."""
         for name, value in losses.items():
-            self._losses.setdefault(name, []).append(value.detach())
+            count, total = self._losses.get(name, (0, torch.zeros_like(value)))
+            self._losses[name] = count + 1, total + value.detach()
         self.step += 1
 
     def due(self, every_kimg: float) -> bool:
@@ -137,11 +138,12 @@ class Run:
         Raises:
             TrainingError: a value is NaN or infinite.
         """
-        odd = [name for name, values in self._losses.items() if not torch.isfinite(torch.stack(values)).all()]
+        odd = [name for name, (_, total) in self._losses.items() if not math.isfinite(total)]
         odd += [
             name
             for name, part in self.parts.items()
-            if isinstance(part, nn.Module) and not all(torch.isfinite(value).all() for value in part.parameters())
+            if isinstance(part, nn.Module)
+            and not torch.stack(torch._foreach_norm([*part.parameters()])).isfinite().all()
         ]
         if odd:
             raise TrainingError(
@@ -151,7 +153,7 @@ class Run:
 
     def tick(self, lr: float) -> dict[str, float]:
         """The mean of each loss since the last tick, and the speed."""
-        means = {name: self.group.mean(float(torch.stack(values).mean())) for name, values in self._losses.items()}
+        means = {name: self.group.mean(float(total) / count) for name, (count, total) in self._losses.items()}
         rate = (self.images - self._ticked[0]) / (self.seconds - self._ticked[1])
         self._losses.clear()
         self._ticked = self.images, self.seconds

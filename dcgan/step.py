@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
 from dcgan.config import TrainConfig
+from dcgan.graph import Batch, Graphed, capturable_adam, set_rate
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group, synchronise
 from dcgan.sampling import sample_z
@@ -24,14 +25,18 @@ class Engine:
         config: the settings.
         device: where to compute.
         group: processes that share every batch.
+        graphs: replay the step as CUDA graphs, if the device has them and there is one process.
     Attributes:
         parts: everything that a checkpoint must save, by name.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, group: Group | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, device: torch.device, group: Group | None = None, graphs: bool = True
+    ) -> None:
         self.config = config
         self.device = device
         self.group = group or Group()
+        self._largest_px = round(config.translate * config.network.size)
         torch.manual_seed(config.seed)
         self.G = Generator(config.network).to(device).to(memory_format=torch.channels_last)
         self.D = Discriminator(config.network).to(device).to(memory_format=torch.channels_last)
@@ -40,11 +45,13 @@ class Engine:
             synchronise(self.D)
         self.ema = deepcopy(self.G).eval().requires_grad_(False)
         self.average = MovingAverage(self.ema, self.G, config.ema_kimg, config.batch * config.d_steps)
-        adam: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "fused": True}
-        self.opt_g = torch.optim.Adam(self.G.parameters(), **adam)
-        self.opt_d = torch.optim.Adam(self.D.parameters(), **adam)
+        betas = (config.beta1, config.beta2)
+        self.opt_g = capturable_adam(self.G.parameters(), config.lr, betas)
+        self.opt_d = capturable_adam(self.D.parameters(), config.lr, betas)
         self.parts: dict[str, Any] = {"G": self.G, "D": self.D, "ema": self.ema}
         self.parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
+        # Messages between processes stay out of graphs.
+        self._body = Graphed(self._train, device, capture=graphs and self.group.size == 1)
 
     def step(self, number: int, reals: Sequence[Tensor]) -> dict[str, Tensor]:
         """Train D on each batch, then G once.
@@ -53,76 +60,88 @@ class Engine:
             number: number of the step, from 0; with the seed it determines all random numbers.
             reals: config.d_steps batches, (config.batch, 3, S, S) in [-1, 1], the same in every process.
         Returns:
-            Losses, mean logits and, on steps with penalties, their values; scalars on the device.
+            Losses, mean logits and, on steps with penalties, their values; scalars on the device, which the next step
+            may overwrite.
         """
         config = self.config
         penalised = number % config.penalty_every == 0
         rate = learning_rate(config, number)
-        self.opt_g.param_groups[0]["lr"], self.opt_d.param_groups[0]["lr"] = rate, rate * config.ttur
+        set_rate(self.opt_g, rate)
+        set_rate(self.opt_d, rate * config.ttur)
+        stats = self._body(penalised, self._draw(number, reals, penalised))
+        self.average.update((number + 1) * config.batch * config.d_steps)
+        return stats
+
+    def _draw(self, number: int, reals: Sequence[Tensor], penalised: bool) -> list[Batch]:
+        """Return the real images and all random numbers of a step, as far as they are this process's share."""
+        config, count = self.config, self.config.batch
+        batches = []
         for index, real in enumerate(reals):
-            last = index == len(reals) - 1
             noise = seeded(config.seed, 1, number * config.d_steps + index)
-            z = self._share(sample_z(config.batch, config.network, noise))
+            batch = {"real": real, "z": sample_z(count, config.network, noise)}
+            if self._largest_px:
+                batch |= {name: draw_shifts(count, self._largest_px, noise) for name in ("shifts_real", "shifts_fake")}
+            if penalised and config.loss == "wgan-gp" and config.gp > 0:
+                batch["mix"] = torch.rand(count, 1, 1, 1, generator=noise)
+            if self._largest_px and index == len(reals) - 1:
+                batch["shifts_g"] = draw_shifts(count, self._largest_px, noise)
+            batches.append({name: self.group.share(value) for name, value in batch.items()})
+        return batches
+
+    def _train(self, penalised: bool, batches: list[Batch]) -> dict[str, Tensor]:
+        """The body of a step, see `Graphed`."""
+        for batch in batches:
+            last = batch is batches[-1]
             with torch.set_grad_enabled(last), self._autocast():
-                fake = self.G(z)
-            stats, logits_real = self._step_d(self._share(real), fake.detach().float(), noise, penalised)
+                fake = self.G(batch["z"])
+            stats, logits_real = self._train_d(penalised, batch, fake.detach().float())
 
         # Train G through the same generated images and the updated D. G's loss needs the logits of the real images only
         # as constants, so those from before the update serve.
         self.D.requires_grad_(False)
         self.opt_g.zero_grad(set_to_none=True)
-        fake = self._augment(fake, noise)
+        fake = self._augment(fake, batch, "shifts_g")
         with self._autocast():
             logits_fake = self.D(fake).float()
-        loss_g = loss.LOSSES[config.loss].g(logits_real, logits_fake)
+        loss_g = loss.LOSSES[self.config.loss].g(logits_real, logits_fake)
         loss_g.backward()
         self.group.average_gradients(self.G)
         self.opt_g.step()
-        self.average.update((number + 1) * config.batch * config.d_steps)
         return {**stats, "loss_g": loss_g.detach(), "fake": logits_fake.detach().mean()}
 
-    def _step_d(
-        self, real: Tensor, fake: Tensor, noise: torch.Generator, penalised: bool
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def _train_d(self, penalised: bool, batch: Batch, fake: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Train D; returns statistics, and the logits of the real images before the update."""
         config = self.config
-        own_penalty = config.loss == "wgan-gp"
-        r1, r2 = (penalised and not own_penalty and weight > 0 for weight in (config.r1, config.r2))
+        r1, r2 = (penalised and config.loss != "wgan-gp" and weight > 0 for weight in (config.r1, config.r2))
         self.D.requires_grad_(True)
         self.opt_d.zero_grad(set_to_none=True)
-        real = self._augment(real, noise).requires_grad_(r1)
-        fake = self._augment(fake, noise).requires_grad_(r2)
+        real = self._augment(batch["real"], batch, "shifts_real").detach().requires_grad_(r1)
+        fake = self._augment(fake, batch, "shifts_fake").requires_grad_(r2)
         with self._autocast():
             logits_real, logits_fake = self.D(real).float(), self.D(fake).float()
         loss_d = loss.LOSSES[config.loss].d(logits_real, logits_fake)
         stats = {"loss_d": loss_d.detach(), "real": logits_real.detach().mean()}
         total = loss_d
         # Lazy penalties are scaled up by the steps they stand for.
-        with self._autocast():
-            for name, used, images, logits in (("r1", r1, real, logits_real), ("r2", r2, fake, logits_fake)):
-                if used:
-                    penalty = loss.gradient_penalty(images, logits)
-                    total = total + getattr(config, name) / 2 * config.penalty_every * penalty
-                    stats[name] = penalty.detach()
-            if penalised and own_penalty and config.gp > 0:
-                share = self._share(torch.rand(config.batch, 1, 1, 1, generator=noise))
-                between = (real + share * (fake - real)).requires_grad_()
-                penalty = loss.lipschitz_penalty(between, self.D(between))
-                total = total + config.gp * config.penalty_every * penalty
-                stats["gp"] = penalty.detach()
+        for name, used, images, logits in (("r1", r1, real, logits_real), ("r2", r2, fake, logits_fake)):
+            if used:
+                penalty = loss.gradient_penalty(images, logits)
+                total = total + getattr(config, name) / 2 * config.penalty_every * penalty
+                stats[name] = penalty.detach()
+        if "mix" in batch and penalised:
+            between = (real + batch["mix"] * (fake - real)).requires_grad_()
+            with self._autocast():
+                logits = self.D(between)
+            penalty = loss.lipschitz_penalty(between, logits)
+            total = total + config.gp * config.penalty_every * penalty
+            stats["gp"] = penalty.detach()
         total.backward()
         self.group.average_gradients(self.D)
         self.opt_d.step()
         return stats, logits_real.detach()
 
-    def _augment(self, images: Tensor, noise: torch.Generator) -> Tensor:
-        largest = round(self.config.translate * self.config.network.size)
-        if not largest:
-            return images
-        return translate(images, self._share(draw_shifts(self.config.batch, largest, noise)), largest)
-
-    def _share(self, batch: Tensor) -> Tensor:
-        return self.group.share(batch).to(self.device, non_blocking=True)
+    def _augment(self, images: Tensor, batch: Batch, shifts: str) -> Tensor:
+        return translate(images, batch[shifts], self._largest_px) if self._largest_px else images
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

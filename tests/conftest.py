@@ -39,6 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "serve" in getattr(item, "fixturenames", ()):
             for words in _OF_GRADIO:
                 item.add_marker(pytest.mark.filterwarnings(words))
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA GPU here"))
     if not SHARED.is_dir():
         for item in items:
             if item.get_closest_marker("shared"):

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +21,14 @@ from align.photo import read_photo
 from completion import encoder
 from completion.encoder import train_encoder
 from completion.holes import draw_holes
+from dcgan import loss
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import TrainingError, read_stats
 from dcgan.sampling import sample_z
+from dcgan.step import seeded
 from dcgan.tensors import to_image, to_tensor
 
 CPU = torch.device("cpu")
@@ -161,8 +165,8 @@ def test_faces_with_noise_are_compared_on_visible_pixels_only(weights: Weights, 
 
     def image_loss(noised: float, hole_weight: float) -> float:
         config = replace(alone, noised=noised, hole_weight=hole_weight)
-        generator = torch.Generator().manual_seed(0)
-        losses, _ = encoder.encoder_losses(config, E, weights.generator, weights.discriminator, real, generator)
+        batch = encoder.draw(config, NETWORK, len(real), torch.Generator().manual_seed(0)) | {"real": real}
+        losses, _ = encoder.encoder_losses(config, E, weights.generator, weights.discriminator, batch)
         assert losses.keys() == {"image", "z_square"}
         return float(losses["image"].detach())
 
@@ -340,3 +344,53 @@ def test_training_continues_from_the_encoder_of_the_weights(
         assert torch.allclose(after[f"E.{name}"], value, atol=1e-6)
     facts = encoder.export_encoder(tmp_path / "second", tmp_path / "second.safetensors")
     assert facts["images"] == 48 + 16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "bf16"}, {"lr_generator": 0.5}, {"adversarial_weight": 0}, {"pairs": 0}, {"warm_kimg": 0.024}],
+    ids=str,
+)
+def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8], changes: dict[str, Any]) -> None:
+    config = replace(CONFIG, **changes)
+    real = to_tensor(faces[:8])
+    torch.manual_seed(config.seed)
+    G, critic, E = deepcopy(weights.generator), deepcopy(weights.discriminator), Encoder(NETWORK, config.nef)
+    for network in (G, critic, E):
+        network.to(memory_format=torch.channels_last)
+    groups = [{"params": [*E.parameters()], "share": 1.0}]
+    if config.lr_generator:
+        groups.append({"params": [*G.requires_grad_(True).parameters()], "share": config.lr_generator})
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    adam_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
+    engine = encoder._Engine(config, weights, CPU)
+    for number in range(10):
+        found = engine.step(number, real.clone())
+        batch = encoder.draw(config, NETWORK, 8, seeded(config.seed, 3, number)) | {"real": real}
+        rate = engine.rate(number)
+        assert (rate == 0) == (number < 3 and config.warm_kimg > 0) or number == 3
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+            losses, completed = encoder.encoder_losses(config, E, G, critic.requires_grad_(False), batch)
+        if rate > 0:
+            adam.zero_grad()
+            torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()
+            for group in adam.param_groups:
+                group["lr"] = rate * group["share"]
+            adam.step()
+        if config.adversarial_weight:
+            adam_critic.zero_grad()
+            critic.requires_grad_(True)
+            pair = [images.detach().clone().requires_grad_() for images in (real, completed)]
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                logits = [critic(images).float() for images in pair]
+            losses["critic"] = loss.relativistic_d(*logits)
+            if number % 4 == 0:
+                penalty = sum(map(loss.gradient_penalty, pair, logits))
+                losses["critic"] = losses["critic"] + config.penalty / 2 * 4 * penalty
+            losses["critic"].backward()
+            adam_critic.step()
+        assert found.keys() == losses.keys()
+        assert all(torch.equal(value, losses[name]) for name, value in found.items())
+    for ours, plain in ((engine.E, E), (engine.G, G), (engine.critic, critic)):
+        for name, value in plain.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value)
