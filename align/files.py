@@ -18,7 +18,7 @@ from align.errors import PhotoError
 # Includes formats that read_photo refuses: the user gets an error for them, not silence.
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
-_MAX_REPORT_BYTES = 2**30
+MAX_TEXT_BYTES = 2**30
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -35,11 +35,32 @@ def read_file(path: Path, max_bytes: int) -> bytes:
                 raise PhotoError("not a regular file; expected a file")
             if found.st_size > max_bytes:
                 raise PhotoError(f"too large: {found.st_size:,} bytes, the limit is {max_bytes:,}")
-            return file.read(max_bytes)
+            return file.read(found.st_size)
     except IsADirectoryError as error:
         raise PhotoError("not a regular file; expected a file") from error
     except (OSError, ValueError) as error:  # ValueError: the name contains a zero byte
         raise PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_text(path: Path) -> str:
+    """Read UTF-8 text, with or without a byte order mark; other bytes become surrogates, as in names of files.
+
+    Raises:
+        PhotoError: see `read_file`.
+    """
+    return read_file(path, MAX_TEXT_BYTES).decode("utf-8-sig", "surrogateescape")
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Parse the lines of a file, which only line feeds separate; empty lines are left out.
+
+    Raises:
+        PhotoError: see `read_file`.
+        ValueError: see `parse_json`.
+    """
+    for line in read_file(path, MAX_TEXT_BYTES).split(b"\n"):
+        if line.strip():
+            yield parse_json(line)
 
 
 def _open_without_waiting(name: str, flags: int) -> int:
@@ -155,9 +176,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically; names of files that are no UTF-8 keep their bytes."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -272,9 +293,9 @@ def prepare_report(path: Path, keys: Collection[str], outputs: Iterable[Path], o
 
 def _is_report(path: Path, keys: Collection[str]) -> bool:
     try:
-        found = json.loads(read_file(path, _MAX_REPORT_BYTES))
+        found = parse_json(read_file(path, MAX_TEXT_BYTES))
         return set(keys) <= set(found[0] if isinstance(found, list) else found)
-    except (PhotoError, ValueError, TypeError, IndexError, RecursionError):
+    except (PhotoError, ValueError, TypeError, IndexError):
         return False
 
 

@@ -22,12 +22,15 @@ from align.config import AlignOptions
 from align.crop import align_faces
 from align.errors import LandmarkModelError, PhotoError
 from align.files import (
+    MAX_TEXT_BYTES,
     atomic_write,
     check_outputs,
     lock_folder,
     output_names,
+    parse_json,
     prepare_folder,
     prepare_report,
+    read_file,
     remove_leftovers,
     write_text,
 )
@@ -145,9 +148,13 @@ def read_records(output: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a folder by the crop's name; later lines replace earlier ones, invalid ones are ignored."""
     records = {}
     path = output / RECORDS
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    try:
+        content = read_file(path, MAX_TEXT_BYTES) if os.path.lexists(path) else b""
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from error
+    for line in content.split(b"\n"):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             inside = PurePosixPath(record["crop"])
             keys = {record["source"], record["face"], record["template"], record["size"]}
         except (ValueError, TypeError, KeyError):

@@ -1,6 +1,5 @@
 """Locate the faces in a photo: by dlib, by given eyes or a given box, or by landmarks from a file."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from align.errors import NoFaceError
+from align.errors import NoFaceError, PhotoError
+from align.files import read_json_lines
 from align.landmarks import find_faces
 from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, invert, transform
@@ -21,6 +21,7 @@ _ANGLES = (45, -45, 90, -90, 135, -135, 180)
 _MIN_SCORE = 0.5  # in rotated photos: more views give more false detections
 # Longest side of the photo, and minimum score, for faces that are mostly hidden.
 _FAINT_PX, _FAINT_SCORE = 800, -0.5
+_MAX_PX = 1_000_000  # of a landmark's coordinates
 # (x, y) of the eyes in the detector's boxes, as fractions of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
 
@@ -130,15 +131,16 @@ def align_by_landmarks(path: Path, source: Path, template: Template, size: int) 
     """
     by_source: dict[str, list[NDArray[np.float64]]] = {}
     try:
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
+        for record in read_json_lines(path):
             landmarks = np.array(record["landmarks"], dtype=np.float64)
-            if landmarks.ndim != 2 or landmarks.shape[1] != 2 or not np.isfinite(landmarks).all():
+            if landmarks.ndim != 2 or landmarks.shape[1] != 2:
                 raise ValueError(f"landmarks of shape {landmarks.shape}")
+            if np.abs(landmarks).max(initial=0) > _MAX_PX:
+                raise ValueError(f"a landmark is not in the range from {-_MAX_PX:,} to {_MAX_PX:,}")
             by_source.setdefault(str(record["source"]), []).append(landmarks)
-    except OSError as error:
-        raise NoFaceError(f"the landmarks file {path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except PhotoError as error:
+        raise NoFaceError(f"the landmarks file {path}: {error}") from error
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise NoFaceError(
             f"the landmarks file {path} has an invalid line ({type(error).__name__}: {error}); "
             'expected {"source": PHOTO, "landmarks": [[x, y], ...]}, as in the faces.jsonl of python -m align'

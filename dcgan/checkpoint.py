@@ -17,7 +17,7 @@ from torch import Tensor
 
 import weights
 from align.errors import InputError
-from align.files import atomic_write, parse_json
+from align.files import atomic_write, parse_json, read_file
 from align.template import TEMPLATES
 from dcgan.config import ConfigError, EncoderConfig, network_config
 from dcgan.networks import Discriminator, Encoder, Generator
@@ -26,6 +26,7 @@ FORMAT = "dcgan-completion"
 _VERSION = 1
 # A checkpoint is a zip file, which ends with a comment: its length, then the SHA-256 of the file without a comment.
 _END, _NO_COMMENT, _COMMENT_BYTES = b"PK\x05\x06", bytes(2), 66
+_MAX_CHECKPOINT_BYTES = 2**36
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Read a checkpoint; raises CheckpointError with the reason alone if it is damaged."""
     if not path.is_file():
         raise CheckpointError("is not a regular file")
-    content = bytearray(path.read_bytes())
+    content = bytearray(read_file(path, _MAX_CHECKPOINT_BYTES))
     older = content[-22:].startswith(_END) and content.endswith(_NO_COMMENT)  # 0.2.0 wrote no comment
     if not older:
         comment = content[-_COMMENT_BYTES:]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from align.errors import InputError, PhotoError
-from align.files import list_photos
+from align.files import list_photos, read_text
 from align.photo import read_photo
 
 
@@ -80,11 +80,9 @@ def read_list(path: Path) -> frozenset[str]:
         DatasetError: the list is unreadable.
     """
     try:
-        return frozenset(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"the list {path} is unreadable ({error}); expected the list of explore duplicates"
-        ) from error
+        return frozenset(read_text(path).split("\n")) - {""}
+    except PhotoError as error:
+        raise DatasetError(f"the list {path}: {error}; expected the list of explore duplicates") from error
 
 
 def digest(faces: NDArray[np.uint8]) -> str:

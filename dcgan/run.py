@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from align.errors import InputError
-from align.files import atomic_write, lock_folder, parse_json, remove_leftovers, write_json, write_text
+from align.files import (
+    MAX_TEXT_BYTES,
+    atomic_write,
+    lock_folder,
+    parse_json,
+    read_file,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
 from dcgan.parallel import Group
 from dcgan.tensors import to_image
@@ -226,7 +235,7 @@ class Run:
 def read_stats(path: Path) -> list[dict[str, float]]:
     """Read the lines of a run folder's stats.jsonl, without those that a crash has left incomplete or damaged."""
     file = path / "stats.jsonl"
-    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    lines = read_file(file, MAX_TEXT_BYTES).split(b"\n")[:-1] if file.exists() else []
     return [stats for stats in map(_stats, lines) if stats]
 
 

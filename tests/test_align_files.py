@@ -18,8 +18,11 @@ from align.files import (
     list_photos,
     lock_folder,
     output_names,
+    parse_json,
     prepare_folder,
     read_file,
+    read_json_lines,
+    read_text,
     remove_leftovers,
     write_json,
     write_text,
@@ -217,3 +220,41 @@ def test_the_error_names_a_folder_that_cannot_be_written_to(tmp_path, monkeypatc
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     with pytest.raises(PhotoError, match="Read-only file system; choose another folder"):
         prepare_folder(tmp_path / "output")
+
+
+DEEP = "[" * 10**5 + "]" * 10**5
+
+
+def test_text_may_begin_with_a_byte_order_mark_and_hold_names_that_are_no_utf_8(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfgr\xc3\xbcn\n\xff")
+    assert read_text(tmp_path / "a.txt") == "gr\u00fcn\n\udcff"
+    write_text(tmp_path / "b.txt", "\udcff")
+    assert (tmp_path / "b.txt").read_bytes() == b"\xff"
+
+
+def test_only_line_feeds_separate_json_lines(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\ufeff"a\u2028b\u0085c"\r\n\n[1]', encoding="utf-8", newline="")
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == ["a\u2028b\u0085c", [1]]
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", "1e999", DEEP, '{"a":' * 10**5, "", b"\0", b"\xff", "1" * 5000])
+def test_json_is_limited_in_depth_and_to_finite_numbers(text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+    assert parse_json('{"a": [1, -2.5e3]}') == {"a": [1, -2500.0]}
+
+
+def test_only_regular_files_of_limited_size_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path, "not a regular"),
+        (tmp_path / "pipe", "not a regular"),
+        (tmp_path / "no", "No such"),
+    ):
+        with pytest.raises(PhotoError, match=words):
+            read_text(path)
+    [file] = make(tmp_path, "a")
+    file.write_bytes(b"12345")
+    assert read_file(file, 5) == b"12345"
+    with pytest.raises(PhotoError, match="too large: 5 bytes, the limit is 4"):
+        read_file(file, 4)

@@ -537,3 +537,25 @@ def test_a_folder_can_be_aligned_outside_the_main_thread(raw, aligned):
     thread.start()
     thread.join()
     assert statuses(results[0]) == {"a.png": "aligned"}
+
+
+def test_records_are_read_from_regular_files_only(aligned: Path) -> None:
+    aligned.mkdir()
+    os.mkfifo(aligned / RECORDS)
+    with pytest.raises(PhotoError, match="faces.jsonl: not a regular file"):
+        read_records(aligned)
+
+
+def test_damaged_lines_of_records_are_ignored(aligned: Path) -> None:
+    aligned.mkdir()
+    record = {"crop": "a\u2028.png", "source": "a.jpg", "face": 0, "template": "face", "size": 64}
+    lines = [
+        "\ufeff" + json.dumps(record, ensure_ascii=False),
+        "[" * 10**5,
+        "\0" * 9,
+        '{"crop": 1}',
+        "5",
+        '{"crop": NaN}',
+    ]
+    (aligned / RECORDS).write_text("\n".join(lines), encoding="utf-8")
+    assert read_records(aligned) == {"a\u2028.png": record}

@@ -1,7 +1,6 @@
 """Arithmetic on z as in the paper, sweeps along directions, and turning heads, with labels measured from landmarks."""
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from align.cli import at_least
+from align.errors import PhotoError
+from align.files import parse_json, read_text
 from align.landmarks import find_landmarks
 from align.warp import Alignment
 from dcgan.checkpoint import Weights
@@ -335,10 +336,10 @@ def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | 
     labels = arguments.label or LABELS
     check_labels(labels)
     try:
-        lists = json.loads(arguments.labels.read_text()) if arguments.labels else {}
+        lists = parse_json(read_text(arguments.labels)) if arguments.labels else {}
         if not all(isinstance(sides, dict) for sides in lists.values()):
             raise ValueError("a label is not an object")
-    except (OSError, ValueError, AttributeError) as error:
+    except (PhotoError, ValueError, AttributeError) as error:
         raise DatasetError(
             f'the labels {arguments.labels} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
             '"without": [...]}}'
