@@ -108,7 +108,7 @@ def _align(arguments: argparse.Namespace) -> int:
         crops = sum(len(result.crops) for result in results)
         statuses = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
         say(f"{len(results)} photos: {statuses}; {crops} crops written")
-    print(arguments.output / RECORDS)
+        print(arguments.output / RECORDS)
     return 3 if count["failed"] or count["no face"] else 0
 
 

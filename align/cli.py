@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 import textwrap
 import tomllib
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -32,6 +34,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "Ray on this machine); all machines need the same files under the same paths (default: %(default)s)",
     },
     "--config": {"metavar": "FILE", "help": "TOML file of options, such as seed = 1; typed options take precedence"},
+    "--quiet": {"action": "store_true", "help": "print only errors"},
     "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
 }
 
@@ -84,9 +87,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
-    """Add some of the flags that commands share: --weights[=auto], --device, --engine, --config, --version."""
+    """Add flags that commands share: --weights[=auto], --device, --engine, --config, --quiet, --version."""
     for flag in flags:
-        parser.add_argument(flag.partition("=")[0], **_FLAGS[flag])
+        short = {"--device": ["-d"], "--quiet": ["-q"]}.get(flag, [])
+        parser.add_argument(*short, flag.partition("=")[0], **_FLAGS[flag])
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
@@ -160,6 +164,18 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
 
 
+def separated(count: int, kind: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]:
+    """Return an argparse type for `count` values of a type, separated by commas."""
+
+    def values(text: str) -> tuple[float, ...]:
+        found = tuple(kind(part) for part in text.split(","))
+        if len(found) != count:
+            raise argparse.ArgumentTypeError(f"{text} has {len(found)} numbers, expected {count} separated by commas")
+        return found
+
+    return values
+
+
 def shown(path: Path) -> str:
     """Return a path as printable text on one line, even if its name contains a newline."""
     return str(path) if str(path).isprintable() else repr(str(path))
@@ -174,7 +190,11 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 
 
 def run_main(
-    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
+    name: str,
+    work: Callable[[], int],
+    stopped: str = "stopped",
+    out_of_memory: str = "use --device cpu",
+    quiet: bool = False,
 ) -> int:
     """Run a command and turn expected errors into one line on stderr and an exit code.
 
@@ -183,11 +203,13 @@ def run_main(
         work: the command; returns its exit code.
         stopped: message after Ctrl-C.
         out_of_memory: advice when the GPU runs out of memory.
+        quiet: print nothing but the error that ends the command.
     Returns:
         The exit code: from `work` or the InputError; 1 after OSError or GPU out of memory, 130 after Ctrl-C.
     """
     try:
-        return work()
+        with _silence() if quiet else nullcontext():
+            return work()
     except (InputError, OSError) as error:
         say(f"{name}: {error}")
         return getattr(error, "exit_code", 1)
@@ -200,6 +222,12 @@ def run_main(
             raise
         say(f"{name}: the GPU is out of memory; {out_of_memory}")
         return 1
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def say(text: str) -> None:

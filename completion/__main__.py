@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, shown
+from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, separated, shown
 from align.settings import SEEDS
 from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
 from weights import VERSION
@@ -58,15 +58,25 @@ def build_parser(program: str = "python -m completion") -> Parser:
 def _add_input_flags(parser: Parser) -> None:
     add = parser.add_argument
     add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size counts as an aligned face")
-    add("--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
+    add("-m", "--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
     add("--invert-mask", action="store_true", help="fill black pixels of mask files, or opaque pixels with alpha")
     help_faces = "faces that a named mask is placed on (default: %(default)s)"
     add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help=help_faces)
     place = parser.add_mutually_exclusive_group().add_argument
     help_landmarks = "faces.jsonl with the positions of the faces, from python -m align on the photos without holes"
     place("--landmarks", type=Path, metavar="FILE", help=help_landmarks)
-    place("--box", type=_four, metavar="X,Y,W,H", help="box of an upright face in pixels, from the brows to the chin")
-    place("--eyes", type=_four, metavar="X,Y,X,Y", help="eye centres of a face in pixels; the face may be rotated")
+    place(
+        "--box",
+        type=separated(4, number),
+        metavar="X,Y,W,H",
+        help="box of an upright face in pixels, from the brows to the chin",
+    )
+    place(
+        "--eyes",
+        type=separated(4, number),
+        metavar="X,Y,X,Y",
+        help="eye centres of a face in pixels; the face may be rotated",
+    )
 
 
 def _add_search_flags(parser: Parser) -> None:
@@ -97,7 +107,7 @@ def _add_search_flags(parser: Parser) -> None:
 def _add_output_flags(parser: Parser) -> None:
     add = parser.add_argument
     help_output = "output folder, or output file for a single photo (default: %(default)s/)"
-    add("--output", type=Path, default=Path("completed"), help=help_output)
+    add("-o", "--output", type=Path, default=Path("completed"), help=help_output)
     add("--strip", action="store_true", help="also write the photo, the hole and the completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search, and its losses as JSON Lines")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="number of parallel workers (default: %(default)s)")
@@ -110,13 +120,6 @@ def _add_output_flags(parser: Parser) -> None:
     volume.add_argument("-v", "--verbose", action="store_true", help="print details of every photo")
     volume.add_argument("-q", "--quiet", action="store_true", help="print only errors")
     add_flags(parser, "--version")
-
-
-def _four(text: str) -> tuple[float, ...]:
-    numbers = tuple(number(part) for part in text.split(","))
-    if len(numbers) != 4:
-        raise argparse.ArgumentTypeError(f"{text} has {len(numbers)} numbers, expected 4")
-    return numbers
 
 
 def main(argv: list[str] | None = None, program: str = "python -m completion") -> int:
@@ -212,7 +215,7 @@ def _print_result(result: Result, verbose: bool, quiet: bool) -> None:
         # Library errors name options; the command line names its flags instead.
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
         tqdm.write(f"{shown(result.photo)}: {reason}", file=sys.stderr)
-    for output in result.outputs:
+    for output in () if quiet else result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
         tqdm.write(f"{shown(result.photo)}: {note}", file=sys.stderr)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """example:
   python -m align raw/ aligned/
-  %(prog)s train aligned/ --out runs/faces
+  %(prog)s train aligned/ --output runs/faces
   %(prog)s export runs/faces faces.safetensors
-  %(prog)s sample --weights faces.safetensors --out samples/"""
+  %(prog)s sample --weights faces.safetensors --output samples/"""
 
 
 def build_parser(program: str = "python -m dcgan") -> Parser:
@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(build_parser(program), argv, at=2 if argv[:1] == ["explore"] else 1)
     advice = "lower --batch or use --device cpu; saved checkpoints are kept"
-    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=advice)
+    quiet = getattr(arguments, "quiet", False)
+    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=advice, quiet=quiet)
 
 
 def _add_command(commands: Any, name: str, handler: Any, text: str, example: str) -> Parser:
@@ -82,7 +83,8 @@ def _add_train(commands: Any) -> None:
         "train",
         _train,
         "Train G and D on a folder of aligned faces. Run the same command again to resume.",
-        "aligned/ --out runs/faces\ntwo GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces",
+        "aligned/ --output runs/faces\n"
+        "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces",
     )
     _add_faces(parser, "measure how far D overfits")
     parser.add_argument(
@@ -92,15 +94,17 @@ def _add_train(commands: Any) -> None:
         help="list of files to leave out, such as duplicates.txt of explore duplicates",
     )
     _add_train_config(parser)
+    add_flags(parser, "--quiet")
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    config = _train_config(arguments)  # wrong settings are reported before torch is imported
+
     from dcgan import parallel
     from dcgan.checkpoint import pick_device
     from dcgan.dataset import load_faces, read_list
     from dcgan.train import train
 
-    config = _train_config(arguments)
     group, device_name = parallel.join(arguments.device)
     report = say if group.rank == 0 else _ignore
     device = pick_device(device_name)
@@ -108,8 +112,10 @@ def _train(arguments: argparse.Namespace) -> int:
     faces = load_faces(arguments.faces, config.network.size, report, leave_out)
     val = load_faces(arguments.val, config.network.size, report) if arguments.val else None
     processes = f", {group.size} processes" if group.size > 1 else ""
-    report(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.out}")
-    return _follow(train(config, faces, arguments.out, device, val, group), config.kimg, arguments.out, group)
+    report(
+        f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.output}"
+    )
+    return _follow(train(config, faces, arguments.output, device, val, group), config.kimg, arguments.output, group)
 
 
 def _add_encode(commands: Any) -> None:
@@ -119,22 +125,23 @@ def _add_encode(commands: Any) -> None:
         _encode,
         "Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights. Run the same "
         "command again to resume; python -m dcgan export then writes the weights with the encoder.",
-        "faces-64 aligned/ --out runs/encoder",
+        "faces-64 aligned/ --output runs/encoder",
     )
     _add_weights(parser)
     _add_faces(parser, "draw grids and measure the PSNR inside holes")
     _add_config(parser, EncoderConfig)
-    add_flags(parser, "--config", "--device")
+    add_flags(parser, "--device", "--config", "--quiet")
 
 
 def _encode(arguments: argparse.Namespace) -> int:
+    config = EncoderConfig(**_given(arguments, EncoderConfig))
+
     from completion.encoder import train_encoder
     from dcgan.checkpoint import load, pick_device
     from dcgan.dataset import load_faces
     from dcgan.grow import grow
     from dcgan.parallel import Group
 
-    config = EncoderConfig(**_given(arguments, EncoderConfig))
     device = pick_device(arguments.device)
     trained = load(arguments.weights, device)
     if config.start:
@@ -146,9 +153,9 @@ def _encode(arguments: argparse.Namespace) -> int:
         config = replace(config, nef=trained.encoder.settings["nef"])
     faces = load_faces(arguments.faces, size, say)
     val = load_faces(arguments.val, size, say) if arguments.val else None
-    say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.out}")
-    run = train_encoder(config, trained, faces, arguments.out, device, val)
-    return _follow(run, config.kimg, arguments.out, Group())
+    say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.output}")
+    run = train_encoder(config, trained, faces, arguments.output, device, val)
+    return _follow(run, config.kimg, arguments.output, Group())
 
 
 def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) -> int:
@@ -187,14 +194,14 @@ def _add_sample(commands: Any) -> None:
         "sample",
         _sample,
         "Generate faces. Writes a grid and one file per face.",
-        "--count 64 --out samples/",
+        "--count 64 --output samples/",
     )
     add_flags(parser, "--weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for grid.png, 0000.png, 0001.png ...")
     parser.add_argument("--count", type=at_least(1), default=64, help="number of faces")
     parser.add_argument("--seed", type=at_least(0, SEEDS.high), default=0, help="seed of z")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    add_flags(parser, "--config", "--device")
+    add_flags(parser, "--device", "--config", "--quiet")
 
 
 def _sample(arguments: argparse.Namespace) -> int:
@@ -208,12 +215,12 @@ def _sample(arguments: argparse.Namespace) -> int:
 
     G = load(arguments.weights, arguments.device).generator
     names = ["grid.png", *(f"{index:04d}.png" for index in range(arguments.count))]
-    refuse_existing([arguments.out / name for name in names], arguments.overwrite)
+    refuse_existing([arguments.output / name for name in names], arguments.overwrite)
     faces = generate(G, sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)))
     grid = make_grid(to_tensor(faces), nrow=round(arguments.count**0.5) or 1, padding=0)[None]
     for name, picture in zip(names, [*to_image(grid), *faces], strict=True):
-        write_photo(arguments.out / name, picture)
-    print(arguments.out / "grid.png")
+        write_photo(arguments.output / name, picture)
+    print(arguments.output / "grid.png")
     return 0
 
 
@@ -234,7 +241,7 @@ def _add_export(commands: Any) -> None:
         "--template", choices=TEMPLATES, default="face", help="alignment template of the training faces"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    add_flags(parser, "--config")
+    add_flags(parser, "--config", "--quiet")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -274,36 +281,37 @@ def _add_evaluate(commands: Any) -> None:
         "Measure a generator on faces that it was not trained on. Reports the distances of face embeddings and of "
         "patches, precision and recall, variety, reconstruction and memorisation, each with its real-vs-real baseline. "
         "Writes evaluation.json, evaluation.md and pictures.",
-        "faces-64 aligned_val/ --train aligned_train/ --out evaluation/",
+        "faces-64 aligned_val/ --train aligned_train/ --output evaluation/",
     )
     _add_weights(parser)
     parser.add_argument("faces", type=Path, help="folder of aligned validation faces")
     parser.add_argument("--train", type=Path, help="folder of the training faces, to measure memorisation")
-    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for the report")
+    parser.add_argument("-o", "--output", type=Path, default=Path("evaluation"), help="folder for the report")
     _add_config(parser, EvaluateOptions)
     parser.add_argument("--fid-weights", type=Path, metavar="FILE", help="Inception weights file for FID")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    add_flags(parser, "--config", "--device")
+    add_flags(parser, "--device", "--config", "--quiet")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
+
     from dcgan.checkpoint import load
     from dcgan.dataset import load_faces
     from dcgan.evaluate import evaluate
     from dcgan.report import FILES, table, write_report
     from dcgan.sampling import Progress
 
-    options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
     trained = load(arguments.weights, arguments.device)
-    refuse_existing([arguments.out / name for name in FILES], arguments.overwrite)
+    refuse_existing([arguments.output / name for name in FILES], arguments.overwrite)
     size = trained.generator.config.size
     validation = load_faces(arguments.faces, size, say)
     training = load_faces(arguments.train, size, say) if arguments.train else None
     *_, evaluation = show_progress(evaluate(trained, validation, training, options), Progress)
     facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.facts.get("images")}
-    write_report(arguments.out, evaluation, facts)
+    write_report(arguments.output, evaluation, facts)
     say(table(evaluation))
-    print(*(arguments.out / name for name in FILES[:2]), sep="\n")
+    print(*(arguments.output / name for name in FILES[:2]), sep="\n")
     return 0
 
 
@@ -328,7 +336,9 @@ def _add_weights(parser: Parser) -> None:
 def _add_faces(parser: Parser, purpose: str) -> None:
     """Add the folders of a training run."""
     parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
-    parser.add_argument("--out", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints"
+    )
     parser.add_argument("--val", type=Path, help=f"folder of validation faces, to {purpose}")
 
 
@@ -336,7 +346,7 @@ def _add_train_config(parser: Parser) -> None:
     parser.add_argument("--preset", choices=list(PRESETS), default="default", help="settings to start from")
     for config in (NetworkConfig, TrainConfig):
         _add_config(parser, config)
-    add_flags(parser, "--config", "--device")
+    add_flags(parser, "--device", "--config")
 
 
 def _benchmark_train(arguments: argparse.Namespace) -> int:
@@ -405,7 +415,7 @@ def _add_config(parser: Parser, config: type) -> None:
             else {"type": {int: integer, float: number}.get(kind, kind)}
         )
         if get_origin(item.type) is Literal:
-            options["metavar"] = f"{{{','.join(map(str, get_args(item.type)))}}}"
+            options["choices"] = get_args(item.type)
         parser.add_argument(f"--{item.name.replace('_', '-')}", **options)
 
 

@@ -1,6 +1,6 @@
 """Data-parallel training in processes started by torchrun.
 
-    torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --out runs/faces
+    torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces
 
 The `--` keeps torchrun from reading options such as --start as its own. Every process draws the same batch, z and
 noise and takes its share of them, so N processes compute what one would. Gradients are averaged by hand after each

@@ -71,7 +71,7 @@ def test_verbose_lists_all_photos_and_quiet_none(raw, aligned, capsys):
         assert align(raw, aligned, "-v") == 3
         assert line in capsys.readouterr().err
     assert align(raw, aligned, "-q") == 3
-    assert capsys.readouterr() == (f"{aligned / RECORDS}\n", "")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_report_has_one_record_per_photo(raw, aligned, tmp_path):

@@ -58,7 +58,16 @@ def run(encoder_weights_file: Path, tmp_path: Path) -> Callable[..., int]:
     """Run the command; later arguments take precedence."""
 
     def call(*words: object) -> int:
-        given = ["--weights", encoder_weights_file, "--device", "cpu", "--out", tmp_path / "out", "--holes", "center"]
+        given = [
+            "--weights",
+            encoder_weights_file,
+            "--device",
+            "cpu",
+            "--output",
+            tmp_path / "out",
+            "--holes",
+            "center",
+        ]
         return main([str(word) for word in [words[0], *given, *words[1:]]])
 
     return call
@@ -323,7 +332,7 @@ def test_the_command_writes_tables_figures_and_pictures(
     assert "{" not in markdown
     assert "center, fast: hole-PSNR" in err
     assert run(*words) == 2
-    assert capsys.readouterr().err.endswith("exists; give --overwrite or another folder with --out\n")
+    assert capsys.readouterr().err.endswith("exists; give --overwrite or another folder with --output\n")
     assert run(folder, "--methods", "telea", "--overwrite", "-q") == 0
     out, err = capsys.readouterr()
     assert "`telea`" in out and "`fast`" not in out and "Same faces" not in out and err == ""
@@ -410,7 +419,7 @@ def test_notes_list_skipped_methods(
         (["val", "--weights", "absent"], "no weights named 'absent'"),
         (["val", "--weights", "absent.safetensors"], "absent.safetensors"),
         (["val", "--device", "abacus"], "abacus"),
-        (["val", "--out", "val"], "choose another folder"),
+        (["val", "--output", "val"], "choose another folder"),
         (["val", "--methods", "mean"], "give training faces"),
         (["small"], "is 16x16; expected 32x32"),
     ],

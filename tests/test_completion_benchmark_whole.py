@@ -96,7 +96,7 @@ def test_the_command_writes_a_table_json_and_a_sheet_for_each_hole(
         "--methods",
         "telea",
         "fast+none",
-        "--out",
+        "--output",
         str(out),
     ]
     assert main([*command, "-q"]) == 0
@@ -109,5 +109,5 @@ def test_the_command_writes_a_table_json_and_a_sheet_for_each_hole(
         assert pixels(out / f"whole-{hole}.jpg").shape == (192, 192 * 4, 3)  # photo, hole and two methods
     assert "whole-eye.jpg" in (out / "whole.md").read_text()
     assert main([*command, "-q"]) == 2  # existing results are not replaced
-    assert main(["--whole", str(photos), "--methods", "magic", "--out", str(tmp_path / "other")]) == 2
-    assert main(["--whole", str(tmp_path / "empty"), "--out", str(tmp_path / "other")]) == 2
+    assert main(["--whole", str(photos), "--methods", "magic", "--output", str(tmp_path / "other")]) == 2
+    assert main(["--whole", str(tmp_path / "empty"), "--output", str(tmp_path / "other")]) == 2

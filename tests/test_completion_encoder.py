@@ -287,7 +287,7 @@ def test_every_field_of_the_config_has_a_flag() -> None:
     for item in fields(EncoderConfig):
         value = getattr(CONFIG, item.name)
         words = [f"--{item.name.replace('_', '-')}"] + ([] if isinstance(value, bool) else [str(value)])
-        parsed = build_parser().parse_args(["encode", "faces-64", "aligned", "--out", "runs/x", *words])
+        parsed = build_parser().parse_args(["encode", "faces-64", "aligned", "--output", "runs/x", *words])
         assert getattr(parsed, item.name) == value
 
 
@@ -296,7 +296,7 @@ def test_sigterm_saves_and_the_same_command_resumes(
 ) -> None:
     run = tmp_path / "run"
     runs.write_faces(tmp_path / "faces", faces)
-    words = ["encode", str(file), str(tmp_path / "faces"), "--out", str(run), "--nef", "8", "--batch", "8"]
+    words = ["encode", str(file), str(tmp_path / "faces"), "--output", str(run), "--nef", "8", "--batch", "8"]
     words += ["--tick-kimg", "0.016", "--device", "cpu", "--val", str(tmp_path / "faces")]
     process = subprocess.Popen(
         [sys.executable, "-m", "dcgan", *words, "--kimg", "1000"],

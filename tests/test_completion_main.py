@@ -222,7 +222,7 @@ def test_verbose_prints_figures_and_quiet_nothing(
     told = capsys.readouterr().err
     assert f"{raw / 'a.png'}: hole_share 0.25, faces 1" in told and "psnr" not in told
     assert complete(raw, "-q", "--overwrite", mask="full") == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_fully_hidden_face_gets_a_note_except_with_lowres(

@@ -63,7 +63,7 @@ def test_the_command_writes_table_report_and_pictures(
 ) -> None:
     faces = generated(small_weights, 52, 1)
     val, train, out = save_all(tmp_path / "val", faces[:20]), save_all(tmp_path / "train", faces[20:]), tmp_path / "out"
-    words = ["evaluate", str(small_weights_file), str(val), "--train", str(train), "--out", str(out), *FEW]
+    words = ["evaluate", str(small_weights_file), str(val), "--train", str(train), "--output", str(out), *FEW]
     assert main(words) == 0
     said = capsys.readouterr()
     assert said.out == f"{out / 'evaluation.json'}\n{out / 'evaluation.md'}\n"
@@ -136,7 +136,7 @@ def test_overwrite_replaces_a_report(tmp_path: Path, small_weights_file: Path) -
     val, out = save_all(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
     out.mkdir()
     (out / "evaluation.md").write_text("old")
-    words = ["evaluate", str(small_weights_file), str(val), "--out", str(out), *FEW]
+    words = ["evaluate", str(small_weights_file), str(val), "--output", str(out), *FEW]
     assert main(words) == 2
     assert (out / "evaluation.md").read_text() == "old"
     assert main([*words, "--overwrite"]) == 0

@@ -104,7 +104,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     ):
         images[name] = altered(images[source][None], kind)[0]
     folder, out = write(tmp_path / "faces", images), tmp_path / "out"
-    words = ["explore", "duplicates", str(folder), "--out", str(out), "--planted", "30"]
+    words = ["explore", "duplicates", str(folder), "--output", str(out), "--planted", "30"]
     assert main(words) == 0
     found = json.loads((out / "duplicates.json").read_text())
     assert found["groups"] == [["003.png", "more/a.png", "more/b.png"], ["010.png", "x.png"]]
@@ -117,7 +117,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     capsys.readouterr()
     run = tmp_path / "run"
     small = ["--size", "64", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
-    train = ["train", str(folder), "--out", str(run), "--kimg", "0.008", *small]
+    train = ["train", str(folder), "--output", str(run), "--kimg", "0.008", *small]
     assert main([*train, "--dedupe", str(out / "duplicates.txt")]) == 0
     said = capsys.readouterr().err
     assert "3 files left out, 0 on the list are absent" in said and "60 faces; training" in said
@@ -130,7 +130,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
 def test_different_images_are_not_duplicates(tmp_path: Path) -> None:
     images = {f"{index}.png": image for index, image in enumerate(pictures(40, 5))}
     folder = write(tmp_path / "faces", images)
-    assert main(["explore", "duplicates", str(folder), "--out", str(tmp_path)]) == 0
+    assert main(["explore", "duplicates", str(folder), "--output", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "duplicates.json").read_text())
     assert found["groups"] == [] and found["left_out"] == 0 and "planted" not in found
     assert (tmp_path / "duplicates.txt").read_text() == ""
@@ -181,6 +181,6 @@ def test_a_pipe_is_no_list(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_ends_with_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explore", "duplicates", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["explore", "duplicates", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcgan: ") and "absent is not a folder" in line

@@ -106,7 +106,7 @@ def folder_of(path: Path, classes: int) -> Path:
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:
     data, out = folder_of(tmp_path / "data", 2), tmp_path / "out"
     words = ["explore", "features", "--weights", str(small_weights_file), "--data", str(data), "--device", "cpu"]
-    assert main([*words, "--labels", "1", "3", "--draws", "2", "--out", str(out)]) == 0
+    assert main([*words, "--labels", "1", "3", "--draws", "2", "--output", str(out)]) == 0
     found = json.loads((out / "features.json").read_text())
     assert list(found["accuracy"]) == ["D", "untrained D", "k-means patches", "pixels"]
     assert found["classes"] == 2 and found["tested"] == 12
@@ -135,7 +135,7 @@ def test_wrong_usage_ends_with_one_line_and_exit_2(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["explore", "features", "--out", "out", "--device", "cpu", "--weights", str(small_weights_file)]
+    command = ["explore", "features", "--output", "out", "--device", "cpu", "--weights", str(small_weights_file)]
     assert main([*command, *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcgan: ") and said in line

@@ -67,7 +67,7 @@ def test_only_the_minimax_gradient_vanishes_for_a_confident_d() -> None:
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MANY", 2000)
     monkeypatch.setattr(module, "_EARLY", 30)
-    assert main(["explore", "gan-1d", "--steps", "8", "--d-steps", "1", "--out", str(tmp_path)]) == 0
+    assert main(["explore", "gan-1d", "--steps", "8", "--d-steps", "1", "--output", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "gan-1d.json").read_text())
     assert found["settings"] == {"experiment": "gan-1d", "seed": 0, "steps": 8, "d_steps": 1}
     assert list(found["objectives"]) == ["minimax", "non-saturating"]
@@ -77,6 +77,6 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pyt
 
 def test_wrong_usage_ends_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["explore", "gan-1d", "--steps", "0", "--out", str(tmp_path)])
+        main(["explore", "gan-1d", "--steps", "0", "--output", str(tmp_path)])
     assert stopped.value.code == 2
     assert "0 is not an integer from 8" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_the_classifier_learns_and_real_images_come_in_the_same_order(monkeypatc
 
 
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:
-    words = ["explore", "lsro", "--weights", str(small_weights_file), "--out", str(tmp_path), "--device", "cpu"]
+    words = ["explore", "lsro", "--weights", str(small_weights_file), "--output", str(tmp_path), "--device", "cpu"]
     words += ["--samples", "8", "--steps", "20", "--runs", "2", "--labels", "3", "--most", "200"]
     assert main(words) == 0
     found = json.loads((tmp_path / "lsro.json").read_text())
@@ -72,7 +72,7 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
 def test_wrong_usage_ends_with_one_line_and_exit_2(
     tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["explore", "lsro", "--weights", str(small_weights_file), "--out", str(tmp_path / "out")]
+    command = ["explore", "lsro", "--weights", str(small_weights_file), "--output", str(tmp_path / "out")]
     assert main([*command, "--labels", "9999", "--device", "cpu"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcgan: ") and "training images; expected at least 9999" in line

@@ -39,7 +39,7 @@ def test_the_command_finds_memorised_faces(
         Image.fromarray(face).save(folder / f"{index}.png")
     words = ["explore", "neighbours", str(folder), "--weights", str(small_weights_file), "--device", "cpu"]
     words += ["--seed", "3", "--count", "4"]
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "neighbours.json").read_text())
     assert found["searched_by_embedding"] == found["searched_by_pixels"] == 8
     assert found["pixel_distance_levels"]["nearest"][1] == found["pixel_distance_levels"]["nearest"][3] == 0
@@ -52,9 +52,9 @@ def test_the_command_finds_memorised_faces(
         assert np.array_equal(row[:, column * 32 : (column + 1) * 32], own[1])
     assert np.array_equal(picture[-32:, left + 6 * 32 : left + 7 * 32], own[3])  # mirrored back
     capsys.readouterr()
-    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
     assert "--overwrite" in capsys.readouterr().err
     for index in range(4):
         (folder / f"{index}.png").unlink()
-    assert main([*words, "--out", str(tmp_path / "two")]) == 2
+    assert main([*words, "--output", str(tmp_path / "two")]) == 2
     assert "4 training faces" in capsys.readouterr().err

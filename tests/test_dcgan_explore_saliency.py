@@ -85,7 +85,7 @@ def test_the_command_takes_generated_faces_or_a_folder(
     tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["explore", "saliency", "--weights", str(small_weights_file), "--device", "cpu", "--filters", "2"]
-    assert main([*words, "--count", "9", "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "--count", "9", "--output", str(tmp_path / "a")]) == 0
     found = json.loads((tmp_path / "a" / "saliency.json").read_text())
     assert found["faces"] == 9 and found["layer"] == 2
     assert all(len(found[name]["filters"]) == 2 for name in ("trained", "random"))
@@ -94,10 +94,10 @@ def test_the_command_takes_generated_faces_or_a_folder(
     folder.mkdir()
     for index, face in enumerate(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)):
         Image.fromarray(face).save(folder / f"{index}.png")
-    assert main([*words, "--faces", str(folder), "--layer", "0", "--out", str(tmp_path / "b")]) == 0
+    assert main([*words, str(folder), "--layer", "0", "--output", str(tmp_path / "b")]) == 0
     assert json.loads((tmp_path / "b" / "saliency.json").read_text())["faces"] == 3
     capsys.readouterr()
-    assert main([*words, "--layer", "3", "--out", str(tmp_path / "c")]) == 2
+    assert main([*words, "--layer", "3", "--output", str(tmp_path / "c")]) == 2
     assert "layer 3" in capsys.readouterr().err
-    assert main([*words, "--faces", str(tmp_path / "absent"), "--out", str(tmp_path / "c")]) == 2
+    assert main([*words, str(tmp_path / "absent"), "--output", str(tmp_path / "c")]) == 2
     assert "absent is not a folder" in capsys.readouterr().err

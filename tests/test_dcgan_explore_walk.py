@@ -65,7 +65,7 @@ def test_the_command_writes_pictures_and_numbers(
     tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "walk"
-    words = ["explore", "walk", "--weights", str(small_weights_file), "--out", str(out), "--device", "cpu"]
+    words = ["explore", "walk", "--weights", str(small_weights_file), "--output", str(out), "--device", "cpu"]
     assert main([*words, "--pairs", "2", "--steps", "4"]) == 0
     names = ("walk.png", "walk.gif", "walk.json")
     assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)
@@ -81,7 +81,7 @@ def test_the_command_writes_pictures_and_numbers(
 
 def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path) -> None:
     (tmp_path / "walk.toml").write_text(f"pairs = 1\nsteps = 3\nweights = '{small_weights_file}'\n")
-    words = ["explore", "walk", "--out", str(tmp_path), "--config", str(tmp_path / "walk.toml"), "--steps", "4"]
+    words = ["explore", "walk", "--output", str(tmp_path), "--config", str(tmp_path / "walk.toml"), "--steps", "4"]
     assert main(words) == 0
     found = json.loads((tmp_path / "walk.json").read_text())
     assert len(found["walks"]) == 2 and found["steps"] == 3
@@ -98,7 +98,7 @@ def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path)
 def test_wrong_usage_ends_with_one_line_and_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert main(["explore", "walk", "--out", str(tmp_path / "out"), *words]) == 2
+    assert main(["explore", "walk", "--output", str(tmp_path / "out"), *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dcgan: ") and said in line
     assert not (tmp_path / "out").exists()

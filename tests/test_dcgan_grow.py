@@ -198,7 +198,7 @@ def test_a_grown_run_resumes_bit_equal_and_exports(tmp_path: Path, file: Path, f
     values = {"kimg": 0.048, "batch": 8, "precision": "fp32", "start": str(file), "tick_kimg": 0.016}
     config = TrainConfig(network=network, sample_kimg=0.048, **values)  # type: ignore[arg-type]
     words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    run = ["train", str(write_faces(tmp_path / "faces", faces)), "--out", str(tmp_path / "whole"), "--device", "cpu"]
+    run = ["train", str(write_faces(tmp_path / "faces", faces)), "--output", str(tmp_path / "whole"), "--device", "cpu"]
     assert main([*run, *words, "--size", "32", "--sample-kimg", "0.048"]) == 0
     assert json.loads((tmp_path / "whole" / "config.json").read_text())["network"]["upsample"] == network.upsample
     steps = train(config, faces, tmp_path / "parts", CPU)
@@ -235,7 +235,7 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
     save_weights(tmp_path / "plain.safetensors", plain.generator, plain.discriminator, "face", {"images": 1})
     words = ["encode", str(tmp_path / "plain.safetensors"), str(write_faces(tmp_path / "faces", faces))]
     words += ["--size", "32", "--start", str(file), "--warm-kimg", "0.016", "--lr-generator", str(lr_generator)]
-    words += ["--batch", "8", "--precision", "fp32", "--device", "cpu", "--out", str(run), "--ema-kimg", "0"]
+    words += ["--batch", "8", "--precision", "fp32", "--device", "cpu", "--output", str(run), "--ema-kimg", "0"]
     begun = grow(load_weights(tmp_path / "plain.safetensors"), 32)
     E = encoder_of(grow(load_weights(file), 32)).state_dict()
     assert main([*words, "--kimg", "0.016"]) == 0
@@ -272,5 +272,5 @@ def test_a_wrong_size_is_one_line_and_exit_2(
 ) -> None:
     folder = str(write_faces(tmp_path / "faces", faces))
     for words in (["train", folder, "--start", str(file)], ["encode", str(file), folder]):
-        assert main([*words, "--size", "64", "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+        assert main([*words, "--size", "64", "--output", str(tmp_path / "run"), "--device", "cpu"]) == 2
         assert "ngf is 6" in capsys.readouterr().err.splitlines()[-1]

@@ -37,15 +37,15 @@ def test_every_field_of_the_configs_has_a_flag_and_a_help() -> None:
                 continue
             value = getattr(config(), item.name)
             words = [f"--{item.name.replace('_', '-')}"] + ([] if isinstance(value, bool) else [str(value)])
-            parsed = parser.parse_args(["train", "aligned", "--out", "runs/x", *words])
+            parsed = parser.parse_args(["train", "aligned", "--output", "runs/x", *words])
             assert getattr(parsed, item.name) == value
 
 
 def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, file, samples = tmp_path / "run", tmp_path / "w.safetensors", tmp_path / "samples"
-    assert main(["train", str(faces), "--out", str(run), "--kimg", "0.016", *SMALL]) == 0
+    assert main(["train", str(faces), "--output", str(run), "--kimg", "0.016", *SMALL]) == 0
     assert capsys.readouterr().out == f"{run}\n"
-    assert main(["train", str(faces), "--out", str(run), "--kimg", "0.032", *SMALL]) == 0
+    assert main(["train", str(faces), "--output", str(run), "--kimg", "0.032", *SMALL]) == 0
     assert "resuming at 0.016 kimg" in capsys.readouterr().err
     assert main(["export", str(run), str(file)]) == 0
     loaded = load_weights(file)
@@ -55,17 +55,17 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     assert read_photo(run / "losses.png").pixels.shape[1] == 1200
     assert main(["export", str(run), str(file)]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert main(["sample", "--weights", str(file), "--count", "5", "--out", str(samples)]) == 0
+    assert main(["sample", "--weights", str(file), "--count", "5", "--output", str(samples)]) == 0
     assert capsys.readouterr().out == f"{samples / 'grid.png'}\n"
     assert sorted(path.name for path in samples.iterdir()) == [f"000{index}.png" for index in range(5)] + ["grid.png"]
     grid = read_photo(samples / "grid.png").pixels
     assert np.array_equal(grid[:16, 16:32], read_photo(samples / "0001.png").pixels)
-    assert main(["sample", "--weights", str(file), "--out", str(samples)]) == 2
+    assert main(["sample", "--weights", str(file), "--output", str(samples)]) == 2
 
 
 def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path) -> None:
     run = tmp_path / "run"
-    words = ["train", str(faces), "--out", str(run), "--preset", "paper", "--kimg", "0.008", *SMALL]
+    words = ["train", str(faces), "--output", str(run), "--preset", "paper", "--kimg", "0.008", *SMALL]
     assert main(words) == 0
     config = json.loads((run / "config.json").read_text())
     assert config["loss"] == "non-saturating"
@@ -76,7 +76,7 @@ def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_sets_the_exit_code(tmp_path: Path, faces: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "dcgan", "train", str(faces), "--out", str(run), "--kimg", "1000", *SMALL]
+    command = [sys.executable, "-m", "dcgan", "train", str(faces), "--output", str(run), "--kimg", "1000", *SMALL]
     process = subprocess.Popen(
         [*command, "--tick-kimg", "0.016"], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
     tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ["train", str(faces), "--out", str(run), *SMALL]
+    words = ["train", str(faces), "--output", str(run), *SMALL]
     assert main([*words, "--kimg", "0.008"]) == 0
     [checkpoint] = run.glob("checkpoint-*")
     before = checkpoint.read_bytes()
@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
 
 def test_start_weights_determine_the_networks(tmp_path: Path, small_weights_file: Path) -> None:
     folder = write_faces(tmp_path / "faces", np.zeros((8, 32, 32, 3), dtype=np.uint8))
-    words = ["train", str(folder), "--out", str(tmp_path / "run"), "--start", str(small_weights_file)]
+    words = ["train", str(folder), "--output", str(tmp_path / "run"), "--start", str(small_weights_file)]
     assert main([*words, "--kimg", "0.008", "--batch", "8", "--device", "cpu"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["network"] == asdict(load_weights(small_weights_file).generator.config)
@@ -127,7 +127,7 @@ def test_gpu_out_of_memory_is_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(Engine, "step", full)
-    assert main(["train", str(faces), "--out", str(tmp_path / "run"), *SMALL]) == 1
+    assert main(["train", str(faces), "--output", str(tmp_path / "run"), *SMALL]) == 1
     error = capsys.readouterr().err.splitlines()
     assert "--batch" in error[-1]
 
@@ -135,12 +135,11 @@ def test_gpu_out_of_memory_is_one_line(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "absent", "--out", "run"], "absent is not a folder"),
-        (["train", "absent", "--out", "run", "--loss", "joint"], "loss is 'joint'"),
-        (["train", "absent", "--out", "run", "--device", "cuda:99"], "the device cuda:99 is absent"),
+        (["train", "absent", "--output", "run"], "absent is not a folder"),
+        (["train", "absent", "--output", "run", "--device", "cuda:99"], "the device cuda:99 is absent"),
         (["export", "absent", "w.safetensors"], "has no checkpoint"),
-        (["sample", "--weights", "absent.safetensors", "--out", "samples"], "absent.safetensors"),
-        (["sample", "--weights", "dogs", "--out", "samples"], "no weights named 'dogs'"),
+        (["sample", "--weights", "absent.safetensors", "--output", "samples"], "absent.safetensors"),
+        (["sample", "--weights", "dogs", "--output", "samples"], "no weights named 'dogs'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(
@@ -152,3 +151,52 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert len(error) == 1
     assert said in error[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "faces", "--output", "run", "--loss", "join"], "--loss: there is no 'join'; expected one of"),
+        (["train", "faces", "-o", "run", "--loss", "hing"], "--loss: there is no 'hing'; did you mean 'hinge'?"),
+        (["train", "faces", "--output", "run", "--kernel", "3"], "--kernel: there is no '3'; expected one of 4, 5"),
+        (["train", "faces", "--out", "run"], "the following arguments are required: -o/--output"),
+        (["export", "run", "w.safetensors", "--template", "fase"], "there is no 'fase'; did you mean 'face'?"),
+        (["explore", "forget", "--label", "glasses", "-o", "x"], "there is no 'glasses'; expected one of mouth open"),
+        (["explore", "forget", "--box", "0,0,1", "-o", "x"], "0,0,1 has 3 numbers, expected 4 separated by commas"),
+    ],
+)  # fmt: skip
+def test_an_unknown_value_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_wrong_settings_are_reported_before_torch_is_imported() -> None:
+    for words in (["train", "x", "-o", "y", "--size", "17"], ["encode", "faces-64", "x", "-o", "y", "--noised", "2"]):
+        code = f"import sys; from dcgan.__main__ import main; print(main({words}), 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "2 False\n" and len(done.stderr.splitlines()) == 1
+
+
+def test_quiet_prints_nothing(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", str(faces), "-o", str(tmp_path / "run"), "--kimg", "0.016", *SMALL]
+    assert main([*words, "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["train", str(tmp_path / "absent"), "-o", str(tmp_path / "run"), "-q"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and "absent is not a folder" in told.err and len(told.err.splitlines()) == 1
+
+
+def test_help_texts_are_whole_sentences_with_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["encode", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "but need not match under the hole (default: 0.125)" in told
+    assert "is trained to distinguish completed images from real ones (default: 0.05)" in told
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "{relativistic,non-saturating,minimax,ls,hinge,wgan-gp}" in capsys.readouterr().out

@@ -374,7 +374,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.u
     small = [*"--kimg 0.032 --batch 8 --device cpu --precision fp32 --start".split(), start]
     for words in (
         [str(tmp_path / "worker.py"), str(tmp_path)],
-        ["-m", "--", "dcgan", "train", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), *small],
+        ["-m", "--", "dcgan", "train", str(tmp_path / "faces"), "--output", str(tmp_path / "run"), *small],
     ):
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", *words],

@@ -17,7 +17,7 @@ _EXAMPLE = """examples:
   %(prog)s aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
   %(prog)s --whole photos/ --methods fast fast+alpha telea
 
-mean and linear need --train. On aligned faces, the results in --out are updated after every method.
+mean and linear need --train. On aligned faces, the results in --output are updated after every method.
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 stopped by a signal"""
 
 
@@ -52,7 +52,7 @@ def build_parser(program: str = "python -m completion.benchmark") -> Parser:
     ):
         listed = f"{', '.join(names)}; with --whole: {', '.join(whole)} (default: all)"
         add(flag, nargs="+", metavar="NAME", help=f"{flag[2:]} to compare: {listed}")
-    add("--out", type=Path, default=Path("benchmark"), help="output folder (default: %(default)s/)")
+    add("-o", "--output", type=Path, default=Path("benchmark"), help="output folder (default: %(default)s/)")
     add("--weights", help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)")
     add(
         "--seed",
@@ -87,7 +87,9 @@ def main(argv: list[str] | None = None, program: str = "python -m completion.ben
         parser.error(f"{len(arguments.faces)} folders of aligned faces were given; expected one")
     # Spinning OpenMP threads would count as CPU time and slow down everything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stopped = "stopped; nothing was written" if arguments.whole else f"stopped; results so far are in {arguments.out}"
+    stopped = (
+        "stopped; nothing was written" if arguments.whole else f"stopped; results so far are in {arguments.output}"
+    )
     return run_main("benchmark", lambda: (_whole if arguments.whole else _benchmark)(arguments), stopped)
 
 
@@ -105,12 +107,12 @@ def _whole(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             tqdm.write(text, file=sys.stderr)
 
-    prepare_folder(arguments.out, *arguments.faces)
+    prepare_folder(arguments.output, *arguments.faces)
     name = arguments.weights or AUTO
     trained = load_fitting(name, arguments.device)
     chosen = methods(trained, arguments.methods, arguments.seed)
-    if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
-        raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
+    if (arguments.output / JSON_FILE).exists() and not arguments.overwrite:
+        raise PhotoError(f"{arguments.output / JSON_FILE} exists; give --overwrite or another folder with --output")
     subjects = read_subjects(arguments.faces, say)
     facts = {
         "weights": {"name": Path(name).name, "sha256": [weights.sha256 for weights in trained]},
@@ -124,7 +126,7 @@ def _whole(arguments: argparse.Namespace) -> int:
     for item in show_progress(rows, Progress, arguments.quiet):
         assert isinstance(item, Row)
         report.add(item)
-    report.write(arguments.out)
+    report.write(arguments.output)
     print(report.table())
     return 0
 
@@ -150,11 +152,11 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     options = BenchmarkOptions(
         arguments.limit, arguments.slow_limit, tuple(arguments.holes), tuple(arguments.methods), arguments.seed
     )
-    prepare_folder(arguments.out, arguments.faces[0], *filter(None, [arguments.train]))
+    prepare_folder(arguments.output, arguments.faces[0], *filter(None, [arguments.train]))
     name = arguments.weights or DEFAULT
     trained = load(name, arguments.device)
-    if (arguments.out / JSON_FILE).exists() and not arguments.overwrite:
-        raise PhotoError(f"{arguments.out / JSON_FILE} exists; give --overwrite or another folder with --out")
+    if (arguments.output / JSON_FILE).exists() and not arguments.overwrite:
+        raise PhotoError(f"{arguments.output / JSON_FILE} exists; give --overwrite or another folder with --output")
     size = trained.generator.config.size
     faces = spread(load_faces(arguments.faces[0], size, say), options.limit, options.seed)
     training = load_faces(arguments.train, size, say) if arguments.train else None
@@ -175,7 +177,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     report = Report(facts)
     for item in show_progress(compare(trained, faces, training, options), Progress, arguments.quiet):
         report.add(item)
-        report.write(arguments.out)
+        report.write(arguments.output)
         if isinstance(item, Row):
             say(f"{item.hole}, {item.method}: hole-PSNR {item.hole_psnr:.2f} dB, {item.cpu_s:.3g} CPU s per face")
     print(report.tables())

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least
+from align.cli import at_least, integer, separated
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
-from dcgan.explore.arithmetic import LABELS, check_labels, measure
+from dcgan.explore.arithmetic import LABELS, measure
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Generator
 from dcgan.sampling import Progress, device_of, generate, sample_z
@@ -199,15 +199,14 @@ def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--label", default="mouth open", help=f"measured label: {', '.join(LABELS)}")
+    parser.add_argument("--label", choices=LABELS, default="mouth open", help="measured label")
     parser.add_argument(
         "--box",
-        type=at_least(0.0, 1.0),
-        nargs=4,
-        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        type=separated(4, at_least(0.0, 1.0)),
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
         help="box whose content to remove, in shares of the image's side (default: remove the label)",
     )
-    parser.add_argument("--layer", type=int, default=0, help="hidden layer of G, 0 for the first, -1 for the last")
+    parser.add_argument("--layer", type=integer, default=0, help="hidden layer of G, 0 for the first, -1 for the last")
     parser.add_argument(
         "--drop",
         type=at_least(1),
@@ -219,6 +218,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    box = tuple(arguments.box) if arguments.box else None
-    check_labels([arguments.label])
-    return forget(weights, arguments.label, box, arguments.layer, arguments.drop, arguments.count, arguments.seed)
+    return forget(
+        weights, arguments.label, arguments.box, arguments.layer, arguments.drop, arguments.count, arguments.seed
+    )

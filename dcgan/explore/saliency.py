@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least, say
+from align.cli import at_least, integer, say
 from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import load_faces
@@ -142,9 +142,9 @@ def gradient_shares(gradients: Tensor) -> dict[str, float]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--faces", type=Path, help="folder of aligned faces (default: generated faces)")
+    add("faces", type=Path, nargs="?", help="folder of aligned faces (default: generated faces)")
     add("--count", type=at_least(2), default=500, help="number of generated faces")
-    add("--layer", type=int, default=-1, help="block of D, 0 for the first, -1 for the last")
+    add("--layer", type=integer, default=-1, help="block of D, 0 for the first, -1 for the last")
     add("--filters", type=at_least(1), default=6, help="number of filters to show")
 
 
