@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import textwrap
-import tomllib
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -17,7 +16,7 @@ from align.errors import InputError, PhotoError, hint
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from io import TextIOWrapper
 
 _FLAGS: dict[str, dict[str, Any]] = {
@@ -37,6 +36,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--quiet": {"action": "store_true", "help": "print only errors"},
     "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
 }
+_NOT_IN_FILES = ("--config", "--help", "--version")
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -108,7 +108,10 @@ def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int 
     Returns:
         The new command line; `seed = 1` in the file becomes --seed=1, `flip = false` becomes --no-flip.
     """
+    from align.files import read_toml  # imported late: --help reads no files
+
     kept, given = [], []
+    options = _options(parser, argv[:at])
     words = iter(argv)
     for word in words:
         name, equals, file = word.partition("=")
@@ -117,18 +120,40 @@ def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int 
             continue
         file = file if equals else next(words, "")
         try:
-            options = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            settings = read_toml(Path(file))
+        except (PhotoError, ValueError) as error:
             parser.error(f"--config {file}: cannot be read as TOML: {error}")
-        for key, value in options.items():
+        for key, value in settings.items():
             flag = f"--{key.replace('_', '-')}"
+            if flag not in options or flag in _NOT_IN_FILES:
+                parser.error(f"--config {file}: there is no option {key!r}; {hint(key, _names(options))}")
             if not isinstance(value, str | int | float):
                 parser.error(f"--config {file}: {key} is {value!r}; expected a string, a number, true or false")
-            if isinstance(value, bool):
-                given.append(flag if value else f"--no-{flag[2:]}")
-            else:
+            if not isinstance(value, bool):
                 given.append(f"{flag}={value}")
+            elif value or f"--no-{flag[2:]}" in options:
+                given.append(flag if value else f"--no-{flag[2:]}")
+            elif options[flag].nargs != 0:
+                parser.error(f"--config {file}: {key} is false; expected a value")
     return [*kept[:at], *given, *kept[at:]]
+
+
+def _options(parser: argparse.ArgumentParser, commands: Sequence[str]) -> dict[str, argparse.Action]:
+    """The options of a parser or of its sub-command by their flags."""
+    for command in commands:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parser = action.choices.get(command, parser)
+    return parser._option_string_actions
+
+
+def _names(options: Collection[str]) -> list[str]:
+    """The keys that a file of options may contain."""
+    return [
+        flag[2:].replace("-", "_")
+        for flag in options
+        if flag.startswith("--") and not flag.startswith("--no-") and flag not in _NOT_IN_FILES
+    ]
 
 
 def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float]:

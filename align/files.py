@@ -7,6 +7,7 @@ import re
 import secrets
 import stat
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from align.errors import PhotoError
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
 MAX_TEXT_BYTES = 2**30
+_MAX_TOML_BYTES = 2**20
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -198,6 +200,20 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of limited depth and size.
+
+    Raises:
+        PhotoError: see `read_file`.
+        ValueError: the file is no UTF-8 text or no TOML.
+    """
+    text = read_file(path, _MAX_TOML_BYTES).decode("utf-8-sig")
+    try:
+        return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -1,6 +1,7 @@
 """Shared command-line code: options from a file, types, errors, progress."""
 
 import argparse
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,16 +41,51 @@ def test_options_are_inserted_after_a_sub_command(file: Path, parser: argparse.A
     assert expand_config(["train", "x", "--config", str(file)], parser, at=1) == ["train", "--seed=1", "x"]
 
 
-@pytest.mark.parametrize("content", [None, "no toml", "seed = [1]"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b"no toml", "cannot be read as TOML"),
+        (b"\xff", "cannot be read as TOML"),
+        (b"a = " + b"[" * 10**5, "cannot be read as TOML"),
+        (b"#" * 2**21, "too large"),
+        (b"seed = [1]", "seed is [1]; expected a string"),
+        (b"sede = 1", "there is no option 'sede'; did you mean 'seed'?"),
+        (b"config = 'other.toml'", "there is no option 'config'"),
+        (b"help = true", "there is no option 'help'"),
+        (b"photos = 'a'", "there is no option 'photos'"),
+        (b"seed = false", "seed is false; expected a value"),
+    ],
+)
 def test_an_unusable_config_file_is_a_usage_error(
-    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], content: str | None
+    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
 ) -> None:
     if content is not None:
-        file.write_text(content)
+        file.write_bytes(content)
     with pytest.raises(SystemExit) as ended:
         expand_config(["--config", str(file)], parser)
     assert ended.value.code == 2
-    assert str(file) in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(file) in error and said in error
+
+
+def test_a_pipe_is_no_config_file(
+    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(file)
+    with pytest.raises(SystemExit):
+        expand_config(["--config", str(file)], parser)
+    assert "not a regular file" in capsys.readouterr().err
+
+
+def test_a_config_file_may_turn_options_off_and_have_a_byte_order_mark(
+    file: Path, parser: argparse.ArgumentParser
+) -> None:
+    parser.add_argument("--strip", action="store_true")
+    file.write_text("\ufeffstrip = false\nflip = false\n", encoding="utf-8")
+    assert expand_config(["x", "--config", str(file)], parser) == ["--no-flip", "x"]
+    file.write_text("strip = true\n")
+    assert expand_config(["x", "--config", str(file)], parser) == ["--strip", "x"]
 
 
 def test_at_least_accepts_both_ends_and_nothing_beyond() -> None:
