@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -19,13 +20,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from io import TextIOWrapper
 
+
+def weights_name(text: str) -> str:
+    """Check that a text is a name of weights or may be a file; for argparse, before anything slow is imported."""
+    if text != AUTO and text not in REGISTRY and not Path(text).suffix:
+        raise argparse.ArgumentTypeError(f"there are no weights {text!r}; {hint(text, (*REGISTRY, 'a weights file'))}")
+    return text
+
+
+def _device(text: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"there is no device {text!r}; {hint(text, ('auto', 'cpu', 'cuda', 'cuda:N'))}"
+        )
+    return text
+
+
 _FLAGS: dict[str, dict[str, Any]] = {
-    "--weights": {"default": DEFAULT, "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)"},
+    "--weights": {
+        "type": weights_name,
+        "default": DEFAULT,
+        "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)",
+    },
     "--weights=auto": {
+        "type": weights_name,
         "default": AUTO,
         "help": f"weights file or name: {', '.join(REGISTRY)}; auto picks by face size (default: %(default)s)",
     },
-    "--device": {"default": "auto", "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)"},
+    "--device": {
+        "type": _device,
+        "default": "auto",
+        "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)",
+    },
     "--engine": {
         "choices": ("processes", "ray"),
         "default": "processes",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from dataclasses import fields
@@ -32,8 +34,10 @@ examples:
   %(prog)s --mask eyes,mouth img.png
   %(prog)s --mask holes/ photos/ --output done/ --strip --report done.json
   %(prog)s --mask mouth --faces all --solver paper group.jpg --output group_done.png
+  %(prog)s --mask eyes - < img.png > done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 or 143 stopped by a signal"""
+_STREAM = Path("-")  # stdin or stdout
 # Arguments recorded as "settings" in the report.
 _REPORTED = (
     *("mask", "invert_mask", "faces", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight", "seconds"),
@@ -57,7 +61,8 @@ def build_parser(program: str = "python -m completion") -> Parser:
 
 def _add_input_flags(parser: Parser) -> None:
     add = parser.add_argument
-    add("photos", type=Path, nargs="+", help="photos or folders; one of the weights' size counts as an aligned face")
+    help_photos = "photos or folders; - for a photo from stdin; one of the weights' size counts as an aligned face"
+    add("photos", type=Path, nargs="+", help=help_photos)
     add("-m", "--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
     add("--invert-mask", action="store_true", help="fill black pixels of mask files, or opaque pixels with alpha")
     help_faces = "faces that a named mask is placed on (default: %(default)s)"
@@ -106,8 +111,8 @@ def _add_search_flags(parser: Parser) -> None:
 
 def _add_output_flags(parser: Parser) -> None:
     add = parser.add_argument
-    help_output = "output folder, or output file for a single photo (default: %(default)s/)"
-    add("-o", "--output", type=Path, default=Path("completed"), help=help_output)
+    help_output = "output folder; for a single photo also a file, or - for a PNG to stdout (default: completed/; for a "
+    add("-o", "--output", type=Path, help=f"{help_output}photo from stdin -)")
     add("--strip", action="store_true", help="also write the photo, the hole and the completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search, and its losses as JSON Lines")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="number of parallel workers (default: %(default)s)")
@@ -132,16 +137,47 @@ def main(argv: list[str] | None = None, program: str = "python -m completion") -
     # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopped = "stopped; completed photos are kept; repeat the command to resume"
-    return run_main("completion", lambda: _complete(arguments), stopped)
+    arguments.label = None
+    if arguments.output is None:
+        arguments.output = _STREAM if arguments.photos == [_STREAM] else Path("completed")
+    work = _complete_stream if _STREAM in (*arguments.photos, arguments.output) else _complete
+    return run_main("completion", lambda: work(arguments), stopped)
+
+
+def _complete_stream(arguments: argparse.Namespace) -> int:
+    """Complete one photo from stdin or to stdout, through a temporary folder."""
+    import tempfile
+
+    from align.errors import PhotoError
+
+    if len(arguments.photos) > 1 or arguments.photos[0].is_dir():
+        raise PhotoError("- stands for one photo, but several were given; give one, or a folder with --output")
+    stdout = arguments.output == _STREAM
+    if stdout and (arguments.strip or arguments.history or arguments.candidates > 1):
+        raise PhotoError("--strip, --history and --candidates write several files; give a folder with --output")
+    with tempfile.TemporaryDirectory(prefix="dcgan-completion-") as folder:
+        if arguments.photos == [_STREAM]:
+            arguments.label, arguments.photos = "stdin", [Path(folder) / "in" / "stdin"]
+            arguments.photos[0].parent.mkdir()
+            arguments.photos[0].write_bytes(sys.stdin.buffer.read())
+        if not stdout:
+            return _complete(arguments)
+        arguments.output = Path(folder) / "out" / "completed.png"
+        with contextlib.redirect_stdout(io.StringIO()):  # receives the path
+            code = _complete(arguments)
+        if arguments.output.exists():
+            sys.stdout.buffer.write(arguments.output.read_bytes())
+        return code
 
 
 def _complete(arguments: argparse.Namespace) -> int:
+    _check_mask(arguments.mask)  # before torch is imported
+
     from functools import partial
 
     from completion.batch import complete_folder, complete_photo, plan_outputs
     from completion.complete import FaceCompleter
 
-    _check_mask(arguments.mask)
     options = _options(arguments)
     plan = plan_outputs(arguments.photos, arguments.output, options, arguments.report)
     load = partial(
@@ -202,25 +238,25 @@ def _collect(
             if isinstance(item, Result):
                 results.append(item)
                 bar.update(not single)
-                _print_result(item, arguments.verbose, arguments.quiet)
+                _print_result(item, arguments.label or shown(item.photo), arguments.verbose, arguments.quiet)
             else:
                 bar.total = item.faces * (item.steps + 1)
                 bar.update()
 
 
-def _print_result(result: Result, verbose: bool, quiet: bool) -> None:
+def _print_result(result: Result, name: str, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed" or (verbose and result.reason):
         # Library errors name options; the command line names its flags instead.
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
-        tqdm.write(f"{shown(result.photo)}: {reason}", file=sys.stderr)
+        tqdm.write(f"{name}: {reason}", file=sys.stderr)
     for output in () if quiet else result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
-        tqdm.write(f"{shown(result.photo)}: {note}", file=sys.stderr)
+        tqdm.write(f"{name}: {note}", file=sys.stderr)
     if verbose and result.figures:
-        tqdm.write(f"{shown(result.photo)}: {_listed(result.figures)}", file=sys.stderr)
+        tqdm.write(f"{name}: {_listed(result.figures)}", file=sys.stderr)
 
 
 def _print_summary(results: list[Result]) -> None:

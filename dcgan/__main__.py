@@ -22,6 +22,7 @@ from align.cli import (
     run_program,
     say,
     show_progress,
+    weights_name,
 )
 from align.settings import SEEDS, plain_type
 from align.template import TEMPLATES
@@ -330,7 +331,9 @@ def _add_benchmark_train(commands: Any) -> None:
 
 
 def _add_weights(parser: Parser) -> None:
-    parser.add_argument("weights", metavar="WEIGHTS", help=f"weights file or name: {', '.join(REGISTRY)}")
+    parser.add_argument(
+        "weights", type=weights_name, metavar="WEIGHTS", help=f"weights file or name: {', '.join(REGISTRY)}"
+    )
 
 
 def _add_faces(parser: Parser, purpose: str) -> None:

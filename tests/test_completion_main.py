@@ -815,11 +815,8 @@ def test_unusable_input_exits_with_2_and_one_line(
         ([photo], "center:2", "center takes a number above 0 and below 0.5"),
         ([photo], "alpha", "without alpha"),
         ([photo, "--device", "cuda:99"], "center", "the device cuda:99 is absent"),
-        ([photo, "--device", "tpu"], "center", "expected auto, cpu, cuda"),
-        ([photo, "--weights", "none-such"], "center", "no weights named 'none-such'; expected faces-64"),
         ([photo, "--weights", tmp_path / "gone.safetensors"], "center", "gone.safetensors is not a file"),
         ([photo, "--weights", tmp_path / "text.safetensors"], "center", "not a readable safetensors file"),
-        ([photo, "--weights", tmp_path / "empty"], "center", "no weights named"),
     ):
         assert complete(*arguments, mask=mask) == 2
         told = capsys.readouterr()
@@ -840,6 +837,8 @@ def test_unusable_input_exits_with_2_and_one_line(
         ["a.png", "--mask", "center", "--seed", str(2**63)],
         ["a.png", "--mask", "center", "--seed", "x"],
         ["a.png", "--mask", "center", "-q", "-v"],
+        ["a.png", "--mask", "center", "--device", "tpu"],
+        ["a.png", "--mask", "center", "--weights", "face-64"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -848,6 +847,65 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m completion: ") and line.endswith(" (see --help)")
+
+
+def test_wrong_names_are_reported_before_torch_is_imported(tmp_path: Path) -> None:
+    photo = str(save(tmp_path / "a.png"))
+    for words, said in (
+        (["--mask", "centre"], "there is no mask named 'centre'; did you mean 'center'?"),
+        (["--mask", "center", "--weights", "face-64"], "there are no weights 'face-64'; did you mean 'faces-64'?"),
+        (["--mask", "center", "--device", "tpu"], "there is no device 'tpu'; did you mean 'cpu'?"),
+    ):
+        code = f"""
+import sys
+from completion.__main__ import main
+try:
+    code = main({[photo, *words]})
+except SystemExit as ended:
+    code = ended.code
+print(code, "torch" in sys.modules)"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "2 False\n"
+        [line] = done.stderr.splitlines()
+        assert said in line
+
+
+class Stream(io.TextIOWrapper):
+    """Text stream in memory."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        super().__init__(io.BytesIO(content))
+
+
+def test_a_photo_comes_from_stdin_and_goes_to_stdout(
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = save(tmp_path / "a.png")
+    assert complete(photo) == 0
+    for given, output in (("-", "-"), (photo, "-"), ("-", tmp_path / "file.png"), ("-", tmp_path / "folder")):
+        monkeypatch.setattr(sys, "stdin", Stream(photo.read_bytes()))
+        monkeypatch.setattr(sys, "stdout", Stream())
+        assert complete(given, output=output) == 0
+        written = {"-": None, tmp_path / "folder": tmp_path / "folder" / "stdin.png"}.get(output, output)
+        sys.stdout.flush()
+        told = sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
+        assert (told if written is None else written.read_bytes()) == (done / "a.png").read_bytes()
+        assert written is None or told == f"{written}\n".encode()
+
+
+def test_stdin_goes_to_stdout_by_default_and_errors_name_it(
+    small_weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--weights", str(small_weights_file), "--device", "cpu", "--mask", "center", "-"]
+    monkeypatch.setattr(sys, "stdin", Stream(b"text"))
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("stdin: not an image") and not list(tmp_path.iterdir())
+    for extra in (["--strip"], ["--candidates", "2"], ["a.png"]):
+        assert main([*words, *extra]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "several" in line
 
 
 def test_the_largest_seed_works(complete: Complete, tmp_path: Path) -> None:

@@ -139,7 +139,6 @@ def test_gpu_out_of_memory_is_one_line(
         (["train", "absent", "--output", "run", "--device", "cuda:99"], "the device cuda:99 is absent"),
         (["export", "absent", "w.safetensors"], "has no checkpoint"),
         (["sample", "--weights", "absent.safetensors", "--output", "samples"], "absent.safetensors"),
-        (["sample", "--weights", "dogs", "--output", "samples"], "no weights named 'dogs'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(
@@ -159,6 +158,8 @@ def test_wrong_usage_is_one_line_and_exit_2(
         (["train", "faces", "--output", "run", "--loss", "join"], "--loss: there is no 'join'; expected one of"),
         (["train", "faces", "-o", "run", "--loss", "hing"], "--loss: there is no 'hing'; did you mean 'hinge'?"),
         (["train", "faces", "--output", "run", "--kernel", "3"], "--kernel: there is no '3'; expected one of 4, 5"),
+        (["sample", "--weights", "dogs", "-o", "samples"], "there are no weights 'dogs'; expected one of faces-64"),
+        (["encode", "face-64", "faces", "-o", "run"], "there are no weights 'face-64'; did you mean 'faces-64'?"),
         (["train", "faces", "--out", "run"], "the following arguments are required: -o/--output"),
         (["export", "run", "w.safetensors", "--template", "fase"], "there is no 'fase'; did you mean 'face'?"),
         (["explore", "forget", "--label", "glasses", "-o", "x"], "there is no 'glasses'; expected one of mouth open"),

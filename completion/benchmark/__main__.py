@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from align.cli import Parser, add_flags, at_least, parse, run_main, run_program, show_progress
+from align.cli import Parser, add_flags, at_least, parse, run_main, run_program, show_progress, weights_name
 from align.errors import hint
 from align.settings import SEEDS
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, WHOLE_HOLES, WHOLE_METHODS, BenchmarkOptions
@@ -53,7 +53,11 @@ def build_parser(program: str = "python -m completion.benchmark") -> Parser:
         listed = f"{', '.join(names)}; with --whole: {', '.join(whole)} (default: all)"
         add(flag, nargs="+", metavar="NAME", help=f"{flag[2:]} to compare: {listed}")
     add("-o", "--output", type=Path, default=Path("benchmark"), help="output folder (default: %(default)s/)")
-    add("--weights", help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)")
+    add(
+        "--weights",
+        type=weights_name,
+        help=f"weights file or name: {', '.join(REGISTRY)} (default: {DEFAULT}; auto with --whole)",
+    )
     add(
         "--seed",
         type=at_least(0, SEEDS.high),
