@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -122,7 +123,7 @@ def _add_output_flags(parser: Parser) -> None:
     help_overwrite = "replace existing files (default: skip completed photos; with a single photo, stop)"
     add("--overwrite", action="store_true", help=help_overwrite)
     volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="print details of every photo")
+    volume.add_argument("-v", "--verbose", action="store_true", help="print figures for every photo, and their means")
     volume.add_argument("-q", "--quiet", action="store_true", help="print only errors")
     add_flags(parser, "--version")
 
@@ -200,13 +201,14 @@ def _complete(arguments: argparse.Namespace) -> int:
         start = (lambda: completer) if here else load
         items = complete_folder(start, plan, options, arguments.jobs, arguments.engine, gpu)
     results: list[Result] = []
+    began = time.monotonic()
     try:
         _collect(items, results, None if single else len(plan.outputs), arguments)
     finally:
         if arguments.report and results:
             _write_report(arguments, results, [weights.sha256 for weights in completer.weights.values()])
     if not single and not arguments.quiet:
-        _print_summary(results)
+        _print_summary(results, time.monotonic() - began, arguments.verbose)
     if any(result.status == "failed" for result in results):
         return 2 if single else 3
     return 0
@@ -259,7 +261,7 @@ def _print_result(result: Result, name: str, verbose: bool, quiet: bool) -> None
         tqdm.write(f"{name}: {_listed(result.figures)}", file=sys.stderr)
 
 
-def _print_summary(results: list[Result]) -> None:
+def _print_summary(results: list[Result], seconds: float, verbose: bool) -> None:
     from collections import Counter
 
     from completion.batch import summary
@@ -267,11 +269,12 @@ def _print_summary(results: list[Result]) -> None:
     count = Counter(result.status for result in results)
     shown_statuses = ("completed", "failed", "skipped")[: 3 if count["skipped"] else 2]
     counts = ", ".join(f"{count[status]} {status}" for status in shown_statuses)
-    print("; means: ".join(filter(None, [counts, _listed(summary(results))])), file=sys.stderr)
+    means = _listed(summary(results)) if verbose else ""
+    print("; means: ".join(filter(None, [f"{counts} in {seconds:.1f} s", means])), file=sys.stderr)
 
 
 def _listed(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 
 def _write_report(arguments: argparse.Namespace, results: list[Result], sha256: list[str]) -> None:

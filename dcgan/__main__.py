@@ -170,9 +170,11 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) 
     report = say if group.rank == 0 else _ignore
     stop = _StopSignal()
     begin = next(run).images
-    if begin:
-        report(f"resuming at {begin / 1000:g} kimg")
     total = round(kimg * 1000)
+    if begin >= total:
+        report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
+    elif begin:
+        report(f"resuming at {begin / 1000:g} kimg")
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for step in run:
             bar.update(step.images - bar.n)

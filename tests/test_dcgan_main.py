@@ -47,6 +47,10 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{run}\n"
     assert main(["train", str(faces), "--output", str(run), "--kimg", "0.032", *SMALL]) == 0
     assert "resuming at 0.016 kimg" in capsys.readouterr().err
+    assert main(["train", str(faces), "--output", str(run), "--kimg", "0.032", *SMALL]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{run}\n" and "resuming" not in told.err
+    assert "the run has reached 0.032 kimg; a larger --kimg continues it" in told.err
     assert main(["export", str(run), str(file)]) == 0
     loaded = load_weights(file)
     assert loaded.facts["images"] == 32
