@@ -110,5 +110,5 @@ def _prepare(optimiser: torch.optim.Optimizer) -> None:
         device = group["params"][0].device
         # The fused kernels read float64 on the CPU and float32 on CUDA.
         dtype = torch.float64 if device.type == "cpu" else torch.float32
-        group["lr"] = torch.as_tensor(group["lr"], dtype=dtype, device=device)
+        group["lr"] = torch.full((), float(group["lr"]), dtype=dtype, device=device)
         group["capturable"] = device.type == "cuda"
