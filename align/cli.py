@@ -66,14 +66,11 @@ _NOT_IN_FILES = ("--config", "--help", "--version")
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Keeps line breaks and indents, and appends the default to the help of each option."""
+    """Keeps line breaks, does not break indented lines, and appends the default to the help of each option."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines = []
-        for line in text.splitlines():
-            margin = indent + " " * (len(line) - len(line.lstrip()))
-            lines.append(textwrap.fill(line.strip(), width, initial_indent=margin, subsequent_indent=margin))
-        return "\n".join(lines)
+        lines = text.splitlines()
+        return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text, default = action.help or "", action.default

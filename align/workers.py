@@ -187,7 +187,7 @@ def _ray(jobs: int) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise EngineError('Ray is not installed; run: pip install "dcgan-completion[cluster]"') from error
+        raise EngineError('Ray is not installed; run in the project folder: pip install -e ".[cluster]"') from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs statistics of every run
     if ray.is_initialized():
         yield ray

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from completion.complete import SearchStep
 
 _EXAMPLE = """masks:
-  center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres pattern eyes nose mouth;
-  several, as in eyes,mouth, are combined
+  center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres
+  pattern eyes nose mouth, or several of them: eyes,mouth
   alpha   the transparent pixels of the photo
   FILE    a mask image; white pixels are filled
   FOLDER  mask images with the same names as the photos
@@ -34,7 +34,7 @@ examples:
   %(prog)s --mask center img.png
   %(prog)s --mask eyes,mouth img.png
   %(prog)s --mask holes/ photos/ --output done/ --strip --report done.json
-  %(prog)s --mask mouth --faces all --solver paper group.jpg --output group_done.png
+  %(prog)s --mask mouth --faces all group.jpg --output done.png
   %(prog)s --mask eyes - < img.png > done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 or 143 stopped by a signal"""
@@ -87,7 +87,8 @@ def _add_input_flags(parser: Parser) -> None:
 
 def _add_search_flags(parser: Parser) -> None:
     add = parser.add_argument
-    help_solver = "how to find the latent z (default: %(default)s)"
+    help_solver = "fast takes one pass of the networks; thorough is nearer to the truth, but softer; the others, for "
+    help_solver += "comparison, search for seconds to minutes (default: %(default)s)"
     add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help=help_solver)
     help_prior = "weight of the prior (discriminator) loss (default: set by the solver)"
     add("--prior-weight", type=at_least(0.0), metavar="W", help=help_prior)

@@ -365,6 +365,6 @@ def _installed(name: str) -> bool:
 def _require_fid(path: Path) -> None:
     absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
     if absent:
-        raise EvaluationError(f"FID needs {' and '.join(absent)}; run: pip install 'dcgan-completion[fid]'")
+        raise EvaluationError(f"FID needs {' and '.join(absent)}; run in the project folder: pip install -e '.[fid]'")
     if not path.is_file():
         raise EvaluationError(f"{path} is not a file; expected the Inception weights of torch-fidelity")

@@ -57,7 +57,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def ray_of_two() -> Iterator[str]:
     """A local Ray with two workers; its address."""
-    ray = pytest.importorskip("ray", reason='Ray is not here: pip install "dcgan-completion[cluster]"')
+    ray = pytest.importorskip("ray", reason='Ray is not here: pip install -e ".[cluster]"')
     pytest.importorskip("ray.data")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CLUSTER_OF_THE_TESTS", "it is")

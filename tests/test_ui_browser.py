@@ -69,7 +69,7 @@ def browser(served: Any) -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        skip('playwright is missing: pip install "dcgan-completion[dev]"')
+        skip('playwright is missing: pip install -e ".[dev]"')
     executable = DEBIANS if Path(DEBIANS).exists() else shutil.which("chromium")
     if executable is None:
         skip("chromium is missing: apt-get install chromium")

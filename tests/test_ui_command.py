@@ -1,5 +1,6 @@
 """The installed command: it runs what python -m runs."""
 
+import argparse
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,18 @@ def test_a_command_has_the_help_of_its_package(
     expected = told(capsys, import_module(f"{package}.__main__").main, [*words, "--help"])
     found = told(capsys, command.main, [name, "--help"])
     assert found == expected.replace(f"python -m {form}", f"dcgan-completion {name}")
+
+
+def test_every_option_of_every_command_has_a_help(capsys: pytest.CaptureFixture[str]) -> None:
+    parsers = []
+    for form in FORMS.values():
+        package, *words = form.split()
+        parser = import_module(f"{package}.__main__").build_parser()
+        parsers.append(command.sub_commands(parser)[words[0]] if words else parser)
+    parsers += command.sub_commands(parsers[list(FORMS).index("explore")]).values()
+    for parser in parsers:
+        for action in parser._actions:
+            assert action.help or isinstance(action, argparse._SubParsersAction), (parser.prog, action.dest)
 
 
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def _completion(shell: str) -> str:
     parser, commands = build_parser()
     for name, (package, _) in COMMANDS.items():
         build = import_module(f"{package}.__main__").build_parser
-        commands.choices[name] = _sub_commands(build(_NAME))[name] if package == "dcgan" else build(f"{_NAME} {name}")
+        commands.choices[name] = sub_commands(build(_NAME))[name] if package == "dcgan" else build(f"{_NAME} {name}")
     for each in [parser, *commands.choices.values()]:
         for action in each._actions:
             if action.type is Path:
@@ -72,7 +72,8 @@ def _completion(shell: str) -> str:
     return shtab.complete(parser, shell)
 
 
-def _sub_commands(parser: Parser) -> dict[str, Parser]:
+def sub_commands(parser: Parser) -> dict[str, Parser]:
+    """Return the sub-commands of a parser by name."""
     assert parser._subparsers is not None
     [action] = parser._subparsers._group_actions
     assert isinstance(action.choices, dict)
