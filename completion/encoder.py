@@ -18,7 +18,7 @@ from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, restoring, save_weights
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
-from dcgan.graph import Batch, Graphed, capturable_adam, set_rate
+from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.grow import new_and_old
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
@@ -108,6 +108,7 @@ class _Engine:
 
     def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
         self.config, self.device = config, device
+        tune(device)
         torch.manual_seed(config.seed)
         self.G, self.critic = deepcopy(weights.generator), deepcopy(weights.discriminator)
         self.E = Encoder(self.G.config, config.nef, config.skips)

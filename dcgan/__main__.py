@@ -181,8 +181,11 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) 
             if step.stats:
                 bar.clear()
                 report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
-            if group.mean(stop.number):  # a signal to any process stops all of them at the same step
+            # A signal to any process stops all of them at the same step. They ask each other when they log, as every
+            # message makes them wait for their GPUs.
+            if (group.size == 1 or step.stats) and group.mean(stop.number):
                 run.close()
+                group.close()
                 report(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
                 return 128 + (stop.number or signal.SIGTERM)
     group.close()

@@ -167,19 +167,39 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first GPU, or the CPU if there is none.
+    """Return the device of that name; "auto" is the first GPU, or the CPU if there is none that torch supports.
+
+    A GPU becomes the current one, on which graphs are captured.
 
     Raises:
-        DeviceError: the name is not auto, cpu, cuda or cuda:N, or the device is absent.
+        DeviceError: the name is not auto, cpu, cuda or cuda:N, or the device is absent or not supported by torch.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() and _supported(torch.device("cuda")) else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"the device {name} is absent: found {torch.cuda.device_count()} CUDA devices; use cpu")
+    if device.type == "cuda":
+        if not _supported(device):
+            raise DeviceError(
+                f"the device {name} is a {torch.cuda.get_device_name(device)}, which this build of torch does not "
+                f"support (it has {', '.join(torch.cuda.get_arch_list())}); install another build or use cpu"
+            )
+        torch.cuda.set_device(device.index or 0)
     return device
+
+
+def _supported(device: torch.device) -> bool:
+    """Whether torch was built for a GPU: for its major version, or as code that the driver compiles."""
+    capability = torch.cuda.get_device_capability(device)
+    for name in torch.cuda.get_arch_list():  # such as sm_90, sm_90a and compute_120
+        kind, _, digits = name.partition("_")
+        built = divmod(int(re.sub(r"\D", "", digits)), 10)
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return True
+    return False
 
 
 def save_weights(

@@ -73,7 +73,10 @@ def join(device: str) -> tuple[Group, str]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    if device.startswith("cuda"):
+        distributed.init_process_group("nccl", device_id=torch.device(device))
+    else:
+        distributed.init_process_group("gloo")
     return Group(distributed.get_rank(), distributed.get_world_size()), device
 
 
@@ -102,7 +105,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))])
         count = input.numel() // input.shape[1] * distributed.get_world_size()
         mean, square = (_Sum.apply(sums) / count).chunk(2)
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp(min=0)  # rounding can make it negative
         assert self.momentum and self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None
         with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
 from dcgan.config import TrainConfig
-from dcgan.graph import Batch, Graphed, capturable_adam, set_rate
+from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group, synchronise
 from dcgan.sampling import sample_z
@@ -37,6 +37,7 @@ class Engine:
         self.device = device
         self.group = group or Group()
         self._largest_px = round(config.translate * config.network.size)
+        tune(device)
         torch.manual_seed(config.seed)
         self.G = Generator(config.network).to(device).to(memory_format=torch.channels_last)
         self.D = Discriminator(config.network).to(device).to(memory_format=torch.channels_last)
@@ -92,7 +93,7 @@ class Engine:
         """The body of a step, see `Graphed`."""
         for batch in batches:
             last = batch is batches[-1]
-            with torch.set_grad_enabled(last), self._autocast():
+            with torch.set_grad_enabled(last), self.autocast():
                 fake = self.G(batch["z"])
             stats, logits_real = self._train_d(penalised, batch, fake.detach().float())
 
@@ -101,7 +102,7 @@ class Engine:
         self.D.requires_grad_(False)
         self.opt_g.zero_grad(set_to_none=True)
         fake = self._augment(fake, batch, "shifts_g")
-        with self._autocast():
+        with self.autocast():
             logits_fake = self.D(fake).float()
         loss_g = loss.LOSSES[self.config.loss].g(logits_real, logits_fake)
         loss_g.backward()
@@ -117,7 +118,7 @@ class Engine:
         self.opt_d.zero_grad(set_to_none=True)
         real = self._augment(batch["real"], batch, "shifts_real").detach().requires_grad_(r1)
         fake = self._augment(fake, batch, "shifts_fake").requires_grad_(r2)
-        with self._autocast():
+        with self.autocast():
             logits_real, logits_fake = self.D(real).float(), self.D(fake).float()
         loss_d = loss.LOSSES[config.loss].d(logits_real, logits_fake)
         stats = {"loss_d": loss_d.detach(), "real": logits_real.detach().mean()}
@@ -130,7 +131,7 @@ class Engine:
                 stats[name] = penalty.detach()
         if "mix" in batch and penalised:
             between = (real + batch["mix"] * (fake - real)).requires_grad_()
-            with self._autocast():
+            with self.autocast():
                 logits = self.D(between)
             penalty = loss.lipschitz_penalty(between, logits)
             total = total + config.gp * config.penalty_every * penalty
@@ -143,7 +144,8 @@ class Engine:
     def _augment(self, images: Tensor, batch: Batch, shifts: str) -> Tensor:
         return translate(images, batch[shifts], self._largest_px) if self._largest_px else images
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The number format of the networks."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
 

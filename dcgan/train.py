@@ -72,6 +72,7 @@ def train(
     origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
     run = Run(folder, asdict(config), engine.parts, origin, notes, config.batch * config.d_steps, group)
     fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
+    judged = [torch.from_numpy(images[:_DIAGNOSED]).to(device) for images in (faces, val) if images is not None]
     reals = to_tensor(batches.at(0)[:_GRID])
     alike_real = _alike(reals)
     run.grid(reals, "reals.png")
@@ -96,7 +97,7 @@ def train(
                 stats["upkeep"] = notes["upkeep"] / (notes["upkeep"] + run.seconds)
             if run.due(config.sample_kimg):
                 samples = engine.ema(fixed_z)
-                stats |= {"alike_real": alike_real} | _diagnose(engine, samples, faces, val)
+                stats |= {"alike_real": alike_real} | _diagnose(engine, samples, judged)
                 _check_collapse(run, stats)
                 # If steps are fast, skip some grids rather than slow training down.
                 if run.finished or notes["upkeep"] < 1 + _MAINTENANCE * run.seconds:
@@ -107,25 +108,25 @@ def train(
             yield done
 
 
-def _diagnose(
-    engine: Engine, samples: Tensor, faces: NDArray[np.uint8], val: NDArray[np.uint8] | None
-) -> dict[str, float]:
+def _diagnose(engine: Engine, samples: Tensor, judged: list[Tensor]) -> dict[str, float]:
     """Measure mode collapse and overfitting.
 
+    Args:
+        engine: the networks.
+        samples: of the average of G.
+        judged: training faces and, if there are any, validation faces: uint8 (N, S, S, 3) on the device.
     Returns:
         alike: mean MS-SSIM of pairs of samples (Odena et al. 2017); 1 if all are the same image.
-        overfit: only with `val`; where D's mean logit on validation faces lies between that on training faces, 0, and
+        overfit: only with validation faces; where D's mean logit on them lies between that on training faces, 0, and
             that on samples, 1 (Karras et al. 2020, eq. 1).
     """
     found = {"alike": _alike(samples)}
-    if val is not None:
+    if len(judged) > 1:
         engine.D.eval()
-        with torch.no_grad():
-            logits = [
-                float(engine.D(images.to(engine.device)).mean())
-                for images in (to_tensor(faces[:_DIAGNOSED]), to_tensor(val[:_DIAGNOSED]), samples)
-            ]
+        with torch.no_grad(), engine.autocast():
+            means = [engine.D(images).float().mean() for images in (*map(to_tensor, judged), samples)]
         engine.D.train()
+        logits = torch.stack(means).cpu().tolist()
         apart = logits[0] - logits[2]
         found["overfit"] = (logits[0] - logits[1]) / apart if apart else 0.0
     return found

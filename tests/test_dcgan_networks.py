@@ -250,3 +250,38 @@ def test_an_absent_device_is_an_error() -> None:
     for name in ("cuda:99", "tpu", "meta"):
         with pytest.raises(DeviceError, match=name):
             pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "supported"),
+    [
+        (["sm_80", "sm_90"], (9, 0), True),
+        (["sm_80"], (8, 6), True),  # code for an earlier minor version runs
+        (["sm_86"], (8, 0), False),
+        (["sm_75", "sm_80"], (7, 0), False),
+        (["sm_80", "sm_90a"], (12, 0), False),
+        (["sm_80", "compute_90"], (12, 0), True),  # the driver compiles it
+    ],
+)
+def test_a_gpu_that_torch_was_not_built_for_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, built: list[str], capability: tuple[int, int], supported: bool
+) -> None:
+    current: list[int] = []
+    for name, value in {
+        "is_available": lambda: True,
+        "device_count": lambda: 2,
+        "get_arch_list": lambda: built,
+        "get_device_capability": lambda device: capability,
+        "get_device_name": lambda device: "Some GPU",
+        "set_device": current.append,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    if supported:
+        assert pick_device("auto").type == "cuda"
+        assert pick_device("cuda:1") == torch.device("cuda:1")
+        assert current == [0, 1]
+    else:
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(DeviceError, match="Some GPU, which this build of torch does not support"):
+            pick_device("cuda")
+        assert not current

@@ -12,7 +12,7 @@ from align.cli import at_least
 from dcgan.checkpoint import Weights
 from dcgan.explore.files import Files, plotted
 from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labelled, reduced
-from dcgan.sampling import Progress, generate, sample_z
+from dcgan.sampling import Progress, device_of, generate, sample_z
 
 UNLABELLED = -1
 REAL_BATCH, FAKE_BATCH = 32, 16  # images per batch
@@ -58,8 +58,10 @@ def lsro(
     yield Progress("samples", 0, 1)
     z = sample_z(samples, weights.generator.config, torch.Generator().manual_seed(seed))
     fake = reduced(generate(weights.generator, z))
-    real, labels = reduced(data.images), torch.from_numpy(data.labels)
-    test = torch.from_numpy(data.test)
+    device = device_of(weights.generator)
+    fake = fake.to(device)
+    real, labels = reduced(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    test = torch.from_numpy(data.test).to(device)
     found: dict[str, list[float]] = {"without": [], "with": []}
     for run, rows in enumerate(chosen):
         for kind in found:
@@ -77,7 +79,8 @@ def lsro(
 
 
 def train_classifier(real: Tensor, labels: Tensor, fake: Tensor | None, steps: int, seed: int) -> nn.Module:
-    """Train a small convolutional classifier and return it in eval mode."""
+    """Train a small convolutional classifier, on the device of the images, and return it in eval mode."""
+    device = real.device
     # Two generators, so that the order of the real images does not depend on samples.
     order, extra = (torch.Generator().manual_seed(2 * seed + stream) for stream in (0, 1))
     with torch.random.fork_rng(devices=[]):
@@ -86,13 +89,15 @@ def train_classifier(real: Tensor, labels: Tensor, fake: Tensor | None, steps: i
         for inside, outside in ((3, 16), (16, 32), (32, 64)):
             layers += [nn.Conv2d(inside, outside, 3, 2, 1), nn.BatchNorm2d(outside), nn.ReLU()]
         network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (REDUCED_PX // 8) ** 2, int(labels.max()) + 1))
+    network.to(device)
     adam = torch.optim.Adam(network.parameters(), _LR)
     for _ in range(steps):
-        rows = torch.randint(len(real), (REAL_BATCH,), generator=order)
+        rows = torch.randint(len(real), (REAL_BATCH,), generator=order).to(device)
         images, targets = real[rows], labels[rows]
         if fake is not None:
-            images = torch.cat([images, fake[torch.randint(len(fake), (FAKE_BATCH,), generator=extra)]])
-            targets = torch.cat([targets, torch.full((FAKE_BATCH,), UNLABELLED)])
+            chosen = torch.randint(len(fake), (FAKE_BATCH,), generator=extra).to(device)
+            images = torch.cat([images, fake[chosen]])
+            targets = torch.cat([targets, torch.full((FAKE_BATCH,), UNLABELLED, device=device)])
         adam.zero_grad()
         lsro_loss(network(images), targets).backward()
         adam.step()
