@@ -242,7 +242,8 @@ def test_missing_requirements_of_fid_are_reported(
     faces = np.zeros((40, 32, 32, 3), dtype=np.uint8)
     options = EvaluateOptions(fid_weights=tmp_path / "absent.pth")
     monkeypatch.setattr(module, "_installed", lambda name: False)
-    with pytest.raises(EvaluationError, match=r"torchmetrics and torch_fidelity; run in the project folder: pip install .*\[fid\]"):
+    advice = r"torchmetrics and torch_fidelity; run in the project folder: pip install .*\[fid\]"
+    with pytest.raises(EvaluationError, match=advice):
         next(evaluate(small_weights, faces, None, options))
     monkeypatch.setattr(module, "_installed", lambda name: True)
     with pytest.raises(EvaluationError, match=r"absent.pth is not a file"):
