@@ -1,6 +1,5 @@
 """Align all photos in a folder with several workers, and record every crop."""
 
-import fcntl
 import json
 import os
 import signal
@@ -22,19 +21,17 @@ from align.config import AlignOptions
 from align.crop import align_faces
 from align.errors import LandmarkModelError, PhotoError
 from align.files import (
-    MAX_TEXT_BYTES,
     atomic_write,
     check_outputs,
     lock_folder,
     output_names,
-    parse_json,
     prepare_folder,
     prepare_report,
-    read_file,
     remove_leftovers,
     write_text,
 )
-from align.photo import read_photo, write_photo
+from align.photo import digest, read_photo, write_photo
+from align.records import append_line, read_lines
 from align.workers import spread
 
 RECORDS = "faces.jsonl"
@@ -76,8 +73,8 @@ def align_folder(
     """Cut the faces out of photos as PNG files, and record each in `output`/faces.jsonl.
 
     A record has the paths of the crop and of its source relative to the two folders, the SHA-256 of the source, the
-    number of the face (0 is the largest), the template, the size, the 2x3 matrix from photo to crop, and the landmarks
-    in the photo's pixels. It is written before its crop, so that every crop has one; the file is cleaned up at the
+    number of the face (0 is the largest), the settings, the 2x3 matrix from photo to crop, and the landmarks in the
+    photo's pixels. It is written before its crop, so that every crop has one; the file is cleaned up at the
     start and at the end of a run.
 
     Args:
@@ -90,7 +87,7 @@ def align_folder(
         One result per photo, skipped photos first.
     Raises:
         PhotoError: an output is or replaces an input, a folder cannot be used, is used by another run, or contains
-            crops of another template or size.
+            crops of other settings.
         LandmarkModelError: dlib or its landmark file is missing or broken.
         WorkerError, EngineError: see `align.workers.spread`.
     """
@@ -119,22 +116,25 @@ def _align_locked(
     photos: Sequence[Path], root: Path, output: Path, names: dict[Path, Path], options: AlignOptions
 ) -> Iterator[Result]:
     records = _tidy_records(output)
-    kinds = {(record["template"], record["size"]) for record in records.values()}
-    if not options.overwrite and not kinds <= {(options.template, options.size)}:
-        raise PhotoError(
-            f"{output} contains crops of another template or size; choose another folder, or overwrite them"
-        )
+    for name in ("template", "size", "faces", "upsample"):
+        wanted = getattr(options, name)
+        others = {record.get(name, wanted) for record in records.values()} - {wanted}
+        if others and not options.overwrite:
+            raise PhotoError(
+                f"{output} contains crops made with {name} {others.pop()}, not {wanted}; choose another folder, or "
+                "overwrite them"
+            )
 
-    done, old_crops = set(), defaultdict(set)
+    done, old_crops = {}, defaultdict(set)
     for crop, record in records.items():
         old_crops[record["source"]].add(crop)
         if record["face"] == 0:  # written last: the photo's other crops exist too
-            done.add(record["source"])
+            done[record["source"]] = record
     tasks = []
     for photo in photos:
         source = photo.relative_to(root).as_posix()
         if source in done and not options.overwrite:
-            yield Result(photo, "skipped", reason="its crop exists")
+            yield _existing(photo, done[source])
         else:
             tasks.append(_Task(photo, source, names[photo], frozenset(old_crops[source])))
     start = partial(partial, _align_photo, output=output, options=options)
@@ -144,20 +144,26 @@ def _align_locked(
         _tidy_records(output)
 
 
+def _existing(photo: Path, record: dict[str, Any]) -> Result:
+    """Return the result of a photo with a crop: skipped, or failed if the crop is of another photo of that name."""
+    try:
+        if digest(photo) == record.get("sha256"):
+            return Result(photo, "skipped", reason="its crop exists")
+    except PhotoError as error:
+        return Result(photo, "failed", reason=str(error))
+    reason = f"the crop {record['crop']} is from another photo of that name; choose another folder, or overwrite it"
+    return Result(photo, "failed", reason=reason)
+
+
 def read_records(output: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a folder by the crop's name; later lines replace earlier ones, invalid ones are ignored."""
     records = {}
-    path = output / RECORDS
-    try:
-        content = read_file(path, MAX_TEXT_BYTES) if os.path.lexists(path) else b""
-    except PhotoError as error:
-        raise PhotoError(f"{path}: {error}") from error
-    for line in content.split(b"\n"):
+    for record in read_lines(output / RECORDS):
         try:
-            record = parse_json(line)
             inside = PurePosixPath(record["crop"])
-            keys = {record["source"], record["face"], record["template"], record["size"]}
-        except (ValueError, TypeError, KeyError):
+            keys = {record[name] for name in ("source", "face", "template", "size")}
+            keys |= {record.get("faces"), record.get("upsample")}  # hashable too
+        except (TypeError, KeyError):
             continue
         if keys and not inside.is_absolute() and ".." not in inside.parts:
             records[record["crop"]] = record
@@ -185,18 +191,18 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
                 "face": number,
                 "template": options.template,
                 "size": options.size,
+                "faces": options.faces,
+                "upsample": options.upsample,
                 "matrix": face.alignment.matrix.tolist(),
                 "landmarks": face.landmarks.tolist(),
             }
             crops.append((output / name, face.pixels, record))
         for path, pixels, record in reversed(crops):
-            # Read the records again: this photo's first worker may have been killed after it wrote the crop.
-            if (
-                os.path.lexists(path)
-                and not options.overwrite
-                and read_records(output).get(record["crop"], {}).get("source") != task.source
-            ):
-                raise PhotoError(f"{path} exists and is not a crop of this photo; move it or overwrite it")
+            if os.path.lexists(path) and not options.overwrite:
+                # Read the records again: this photo's first worker may have been killed after it wrote the crop.
+                old = read_records(output).get(record["crop"], {})
+                if (old.get("source"), old.get("sha256")) != (task.source, photo.sha256):
+                    raise PhotoError(f"{path} exists and is not a crop of this photo; move it or overwrite it")
             _write_crop(path, pixels, output / RECORDS, record)
         for stale in task.old_crops - {record["crop"] for _, _, record in crops}:
             (output / stale).unlink(missing_ok=True)
@@ -214,14 +220,12 @@ def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: di
     path.parent.mkdir(parents=True, exist_ok=True)
     with _delayed_signals(), atomic_write(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
-        with records.open("ab") as lines:
-            fcntl.lockf(lines, fcntl.LOCK_EX)  # two machines could write to the same place
-            lines.write(json.dumps(record).encode() + b"\n")
+        append_line(records, record)
 
 
 def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
     """Rewrite faces.jsonl: sorted, one record for each crop that exists. Return the records."""
-    records = {crop: record for crop, record in sorted(read_records(output).items()) if (output / crop).is_file()}
+    records = {crop: record for crop, record in sorted(read_records(output).items()) if os.path.isfile(output / crop)}
     write_text(output / RECORDS, "".join(json.dumps(record) + "\n" for record in records.values()))
     return records
 

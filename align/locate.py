@@ -1,6 +1,6 @@
 """Locate the faces in a photo: by dlib, by given eyes or a given box, or by landmarks from a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -118,16 +118,39 @@ def align_by_box(box: Sequence[float], shape: tuple[int, int], template: Templat
     return align_by_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
 
 
-def align_by_landmarks(path: Path, source: Path, template: Template, size: int) -> list[Alignment]:
+def align_by_landmarks(
+    path: Path | Mapping[str, Sequence[NDArray[np.float64]]], source: Path, template: Template, size: int
+) -> list[Alignment]:
     """Align faces by landmarks from a JSON Lines file, such as the faces.jsonl of python -m align.
 
     Args:
-        path: the file; each line has "source", a photo, and "landmarks", 5 or 68 [x, y] in dlib's order.
+        path: the file, or what `read_landmarks` returned for it.
         source: the photo's path relative to the input folder; if no line has it, lines with the file name are used.
         template: alignment template.
         size: side of the crops in pixels.
     Raises:
         NoFaceError: the file cannot be read, or has no landmarks for this photo and template.
+    """
+    by_source = read_landmarks(path) if isinstance(path, Path) else path
+    found = by_source.get(source.as_posix(), by_source.get(source.name, []))
+    fitting = [landmarks for landmarks in found if len(landmarks) == template.points]
+    faces = _fits(template, fitting, size)
+    if not faces:
+        counts = ", ".join(str(len(landmarks)) for landmarks in found) or "none"
+        raise NoFaceError(
+            f"there are no usable landmarks for {source.as_posix()}: found {counts}, "
+            f"the template {template.name} needs {template.points}"
+        )
+    return faces
+
+
+def read_landmarks(path: Path) -> dict[str, list[NDArray[np.float64]]]:
+    """Read a JSON Lines file of landmarks; each line has "source", a photo, and "landmarks", [[x, y], ...].
+
+    Returns:
+        For each source float64 (5 or 68, 2) per face, in dlib's order.
+    Raises:
+        NoFaceError: the file cannot be read or has an invalid line.
     """
     by_source: dict[str, list[NDArray[np.float64]]] = {}
     try:
@@ -145,16 +168,7 @@ def align_by_landmarks(path: Path, source: Path, template: Template, size: int) 
             f"the landmarks file {path} has an invalid line ({type(error).__name__}: {error}); "
             'expected {"source": PHOTO, "landmarks": [[x, y], ...]}, as in the faces.jsonl of python -m align'
         ) from error
-    found = by_source.get(source.as_posix(), by_source.get(source.name, []))
-    fitting = [landmarks for landmarks in found if len(landmarks) == template.points]
-    faces = _fits(template, fitting, size)
-    if not faces:
-        counts = ", ".join(str(len(landmarks)) for landmarks in found) or "none"
-        raise NoFaceError(
-            f"{path} has no usable landmarks for {source.as_posix()}: found {counts}, "
-            f"the template {template.name} needs {template.points}"
-        )
-    return faces
+    return by_source
 
 
 def _fits(template: Template, faces: Sequence[NDArray[np.float64]], size: int) -> list[Alignment]:

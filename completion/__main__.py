@@ -8,9 +8,9 @@ import io
 import os
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, separated, shown
 from align.settings import SEEDS
@@ -44,6 +44,9 @@ _REPORTED = (
     *("mask", "invert_mask", "faces", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight", "seconds"),
     *("blend", "seed", "weights", "device"),
 )
+
+# Settings that do not belong to the request of a result: inputs are recorded by content, and devices agree.
+_INPUTS = ("mask", "landmarks", "weights", "device")
 
 
 def build_parser(program: str = "python -m completion") -> Parser:
@@ -121,7 +124,10 @@ def _add_output_flags(parser: Parser) -> None:
     add_flags(parser, "--engine")
     add("--report", type=Path, metavar="FILE.json", help="write results per photo as JSON, with PSNR for named masks")
     add_flags(parser, "--config")
-    help_overwrite = "replace existing files (default: skip completed photos; with a single photo, stop)"
+    help_overwrite = (
+        "replace any file (default: skip photos with a result of the same settings, and redo others that were made "
+        "here; with a single photo, stop)"
+    )
     add("--overwrite", action="store_true", help=help_overwrite)
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="print figures for every photo, and their means")
@@ -177,11 +183,11 @@ def _complete(arguments: argparse.Namespace) -> int:
 
     from functools import partial
 
-    from completion.batch import complete_folder, complete_photo, plan_outputs
+    from completion.batch import complete_folder, complete_photo
     from completion.complete import FaceCompleter
+    from completion.plan import plan_outputs
 
-    options = _options(arguments)
-    plan = plan_outputs(arguments.photos, arguments.output, options, arguments.report)
+    plan = plan_outputs(arguments.photos, arguments.output, _options(arguments), arguments.report)
     load = partial(
         FaceCompleter.load,
         arguments.weights,
@@ -191,23 +197,25 @@ def _complete(arguments: argparse.Namespace) -> int:
         arguments.prior_weight,
     )
     completer = load()  # unusable weights fail here, before any worker starts
+    settings = _settings(arguments, [weights.sha256 for weights in completer.weights.values()])
+    plan = replace(plan, settings={name: settings[name] for name in settings if name not in _INPUTS})
     single = len(plan.outputs) == 1 and not arguments.photos[0].is_dir()
     items: Iterator[SearchStep | Result]
     if single:
-        [(photo, output)] = plan.outputs.items()
-        items = complete_photo(completer, photo, output, plan.root, options)
+        [photo] = plan.outputs
+        items = complete_photo(completer, plan, photo)
     else:
         here = arguments.jobs == 1 and arguments.engine == "processes"
         gpu = next(completer.weights[completer.size].generator.parameters()).is_cuda
         start = (lambda: completer) if here else load
-        items = complete_folder(start, plan, options, arguments.jobs, arguments.engine, gpu)
+        items = complete_folder(start, plan, arguments.jobs, arguments.engine, gpu)
     results: list[Result] = []
     began = time.monotonic()
     try:
         _collect(items, results, None if single else len(plan.outputs), arguments)
     finally:
         if arguments.report and results:
-            _write_report(arguments, results, [weights.sha256 for weights in completer.weights.values()])
+            _write_report(arguments.report, settings, results)
     if not single and not arguments.quiet:
         _print_summary(results, time.monotonic() - began, arguments.verbose)
     if any(result.status == "failed" for result in results):
@@ -278,15 +286,19 @@ def _listed(figures: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 
-def _write_report(arguments: argparse.Namespace, results: list[Result], sha256: list[str]) -> None:
+def _settings(arguments: argparse.Namespace, sha256: list[str]) -> dict[str, Any]:
+    """Return the settings for reports and records, with the SHA-256 of the weights and the version."""
+    settings = {name: getattr(arguments, name) for name in _REPORTED}
+    settings["landmarks"] = None if arguments.landmarks is None else str(arguments.landmarks)
+    return settings | {"weights_sha256": sha256, "version": VERSION}
+
+
+def _write_report(path: Path, settings: dict[str, Any], results: list[Result]) -> None:
     from align.files import write_json
     from completion.batch import summary
 
-    settings = {name: getattr(arguments, name) for name in _REPORTED}
-    settings["landmarks"] = None if arguments.landmarks is None else str(arguments.landmarks)
-    settings |= {"weights_sha256": sha256, "version": VERSION}
     photos = [result.record() for result in results]
-    write_json(arguments.report, {"settings": settings, "summary": summary(results), "photos": photos})
+    write_json(path, {"settings": settings, "summary": summary(results), "photos": photos})
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,26 +16,21 @@ from numpy.typing import NDArray
 
 from align import locate
 from align.config import cores
-from align.errors import NoFaceError, PhotoError
-from align.files import (
-    check_outputs,
-    check_target,
-    list_photos,
-    lock_folder,
-    output_names,
-    prepare_folder,
-    prepare_report,
-    remove_leftovers,
-    write_text,
-)
-from align.photo import WRITABLE, Photo, read_photo, write_photo
+from align.errors import InputError, LandmarkModelError, NoFaceError, PhotoError
+from align.files import check_target, lock_folder, remove_leftovers, write_text
+from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
 from align.workers import spread
 from completion import holes
 from completion.complete import Completion, FaceCompleter, SearchStep
-from completion.config import HOLES, BatchOptions
+from completion.config import HOLES
 from completion.picture import contact_sheet, painted, strip, write_animation
+from completion.plan import Plan, candidate_files
+from completion.records import Records, begin, finish
+from dcgan.checkpoint import WeightsError
 from dcgan.metrics import psnr
+
+_SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
 
 
 @dataclass(frozen=True)
@@ -88,83 +81,14 @@ class Filling:
     figures: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to complete, and where to.
-
-    Attributes:
-        root: common parent folder of the photos.
-        outputs: photo -> file of its completion.
-        folder: folder of all outputs; None if the output is a single file.
-    """
-
-    root: Path
-    outputs: dict[Path, Path]
-    folder: Path | None
-
-
-def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, report: Path | None = None) -> Plan:
-    """List the photos and the output file of each, and check before any work that all files can be written.
-
-    Args:
-        inputs: photos and folders of photos.
-        output: a folder; for a single photo also a file, if the path has a suffix.
-        options: options for every photo; they name further inputs and outputs.
-        report: a JSON file that the caller will write.
-    Raises:
-        PhotoError: an input does not exist, there are no photos, an output is or replaces an input, or an output cannot
-            be written.
-    """
-    for path in inputs:
-        if not os.path.lexists(path):
-            raise PhotoError(f"{path} does not exist; give photos or folders of photos")
-    folders = [path for path in inputs if path.is_dir()]
-    listed = [photo for folder in folders for photo in list_photos(folder)]
-    photos = dict.fromkeys([*(path for path in inputs if path not in folders), *listed])
-    if not photos:
-        raise PhotoError(f"found no photos in {', '.join(map(str, inputs))}; give photos or folders of photos")
-    root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
-    if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
-        if output.suffix.lower() not in WRITABLE:
-            raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
-        plan = Plan(root, dict.fromkeys(photos, output), None)
-    else:
-        names = output_names([_whole(path) for path in photos], root)
-        plan = Plan(root, {path: output / names[_whole(path)] for path in photos}, output)
-    others = filter(None, [_mask_path(options), options.landmarks])
-    read = [*folders, *photos, *others, *{photo.parent for photo in listed}]  # a photo's folder may be a link
-    written = [file for main in plan.outputs.values() for file in _files(main, options)]
-    check_outputs([*filter(None, [report]), *written], read, plan.folder)
-    prepare_folder(plan.folder or output.parent)
-    if report:
-        prepare_report(report, ("settings", "summary", "photos"), written, options.overwrite)
-    return plan
-
-
-def _mask_path(options: BatchOptions) -> Path | None:
-    """Return the mask's file or folder, or None for a mask that is a name."""
-    return None if options.mask == "alpha" or holes.split_names(options.mask) else Path(options.mask)
-
-
-def _whole(path: Path) -> Path:
-    """Make a path absolute and resolve "..", so that outputs stay inside the output folder."""
-    return Path(os.path.abspath(path))
-
-
 def complete_folder(
-    load: Callable[[], FaceCompleter],
-    plan: Plan,
-    options: BatchOptions,
-    jobs: int = 1,
-    engine: str = "processes",
-    gpu: bool = False,
+    load: Callable[[], FaceCompleter], plan: Plan, jobs: int = 1, engine: str = "processes", gpu: bool = False
 ) -> Iterator[Result]:
-    """Complete many photos; existing outputs are skipped, so an interrupted run can be repeated to resume it.
+    """Complete many photos. Results of the same request are skipped, so that an interrupted run can be resumed.
 
     Args:
         load: creates the completer, called once per worker.
         plan: the photos and their outputs; their folder is locked during the run.
-        options: options for every photo, those of the plan.
         jobs: number of workers.
         engine: where the workers run, see align.workers.
         gpu: reserve a GPU for each worker of Ray.
@@ -174,33 +98,46 @@ def complete_folder(
         PhotoError: another run is writing to the folder.
         WorkerError, EngineError: see align.workers; also the errors of `load`.
     """
-    with nullcontext() if plan.folder is None else lock_folder(plan.folder):
+    assert plan.folder is not None
+    with lock_folder(plan.folder):
         remove_leftovers({output.parent for output in plan.outputs.values()})
-        taken = set(plan.outputs.values())
+        records, taken = Records(plan.folder), set(plan.outputs.values())
         tasks = []
-        for photo, output in plan.outputs.items():
-            if done := _without_work(photo, output, taken, options):
+        for photo in plan.outputs:
+            if done := _without_work(plan, photo, records, taken):
                 yield done
             else:
-                tasks.append((photo, output))
-        # Other files without the completion itself are left over from an interrupted run.
-        start = partial(_worker, load, plan.root, replace(options, overwrite=True), jobs)
+                tasks.append(photo)
+        # Existing files belong to earlier requests or an interrupted run.
+        start = partial(_worker, load, replace(plan, options=replace(plan.options, overwrite=True)), jobs)
         yield from spread(start, tasks, jobs, engine, gpu)
 
 
-def _without_work(photo: Path, output: Path, taken: Collection[Path], options: BatchOptions) -> Result | None:
-    """Return the result of a photo that is completed already, or whose files cannot be written."""
-    files = _files(output, options)
+def _without_work(plan: Plan, photo: Path, records: Records, taken: Collection[Path]) -> Result | None:
+    """Return the result of a photo that is completed already, or whose files cannot be written; else None."""
+    output, files = plan.outputs[photo], plan.files(photo)
     try:
         for file in files:
             check_target(file)
-    except PhotoError as error:
+        if meeting := [file for file in files[1:] if file in taken]:
+            return Result(photo, "failed", reason=f"{meeting[0]} is the output of another photo; rename one")
+        if plan.options.overwrite:
+            return None
+        made = records.request(output) if output.exists() else None
+        if made is not None:
+            request = plan.request(photo, digest(photo))
+            if made["photo"] != request["photo"]:
+                reason = f"{output} was made from another photo; choose another output folder, or overwrite it"
+                return Result(photo, "failed", reason=reason)
+            if made == request and records.has(output, files):
+                return Result(photo, "skipped", reason="already completed")
+        for file in files:
+            if file.exists() and not records.owns(file):
+                reason = f"{file} was not made by this program, or was changed since; move it, or overwrite it"
+                return Result(photo, "failed", reason=reason)
+        return None
+    except (InputError, OSError) as error:
         return Result(photo, "failed", reason=str(error))
-    if meeting := [file for file in files[1:] if file in taken]:
-        return Result(photo, "failed", reason=f"{meeting[0]} is the output of another photo; rename one")
-    if output.exists() and not options.overwrite:
-        return Result(photo, "skipped", reason="already completed")
-    return None
 
 
 def summary(results: Sequence[Result]) -> dict[str, float]:
@@ -212,30 +149,38 @@ def summary(results: Sequence[Result]) -> dict[str, float]:
     return {name: fmean(found) for name, found in values.items() if found}
 
 
-def _worker(
-    load: Callable[[], FaceCompleter], root: Path, options: BatchOptions, jobs: int
-) -> Callable[[tuple[Path, Path]], Result]:
+def _worker(load: Callable[[], FaceCompleter], plan: Plan, jobs: int) -> Callable[[Path], Result]:
     if jobs > 1:
         torch.set_num_threads(max(1, cores() // jobs))
     completer = load()
 
-    def complete(task: tuple[Path, Path]) -> Result:
-        items = complete_photo(completer, *task, root, options)
-        return next(item for item in items if isinstance(item, Result))
+    def complete(photo: Path) -> Result:
+        return next(item for item in complete_photo(completer, plan, photo) if isinstance(item, Result))
 
     return complete
 
 
-def complete_photo(
-    completer: FaceCompleter, photo: Path, output: Path, root: Path, options: BatchOptions
-) -> Iterator[SearchStep | Result]:
-    """Complete one photo: yield the SearchSteps, then the Result. An unusable photo gives a failed Result."""
+def complete_photo(completer: FaceCompleter, plan: Plan, photo: Path) -> Iterator[SearchStep | Result]:
+    """Complete one photo of a plan: yield the SearchSteps, then the Result.
+
+    Whatever goes wrong with the photo gives a failed Result.
+
+    Raises:
+        LandmarkModelError, WeightsError: no photo can be completed.
+    """
     try:
-        yield from _complete(completer, photo, output, root, options)
-    except (PhotoError, NoFaceError, holes.MaskError) as error:
+        yield from _complete(completer, plan, photo)
+    except (LandmarkModelError, WeightsError):
+        raise
+    except InputError as error:
         yield Result(photo, "failed", reason=str(error))
-    except OSError as error:  # from write_animation; write_photo raises PhotoError
+    except OSError as error:  # of files that are not photos; write_photo raises PhotoError
         yield Result(photo, "failed", reason=f"cannot be written: {error.strerror or error}")
+    except MemoryError:
+        yield Result(photo, "failed", reason="there is not enough memory; reduce the photo or run fewer jobs")
+    except Exception as error:  # one photo must not stop the others
+        message = str(error).partition("\n")[0]
+        yield Result(photo, "failed", reason=f"unexpected {type(error).__name__}: {message}; please report it")
 
 
 def fill(
@@ -301,7 +246,7 @@ def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], compl
     Raises:
         PhotoError: a file cannot be written.
     """
-    completions = [output, *_candidate_files(output, len(completion.candidates))]
+    completions = [output, *candidate_files(output, len(completion.candidates))]
     for path, other in zip(completions[1:], completion.candidates[1:], strict=True):
         write_photo(path, other, photo, hole)
     if len(completions) > 1:
@@ -311,27 +256,25 @@ def write_completions(output: Path, photo: Photo, hole: NDArray[np.bool_], compl
     return completions
 
 
-def _complete(
-    completer: FaceCompleter, path: Path, output: Path, root: Path, options: BatchOptions
-) -> Iterator[SearchStep | Result]:
+def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[SearchStep | Result]:
     began = time.monotonic()
-    outputs = _files(output, options)
+    options, output, outputs = plan.options, plan.outputs[path], plan.files(path)
     for file in outputs:
         check_target(file)
-    existing = [str(item) for item in outputs if item.exists()]
-    if existing and not options.overwrite:
-        raise PhotoError(f"the output {existing[0]} exists; overwrite it or choose another output")
+        if file.exists() and not options.overwrite:
+            raise PhotoError(f"the output {file} exists; overwrite it or choose another output")
     photo = read_photo(path)
-    named = holes.split_names(options.mask) is not None
-    faces: Sequence[Alignment] | None = _given_faces(completer, photo, path, root, options)
+    names = holes.split_names(options.mask)
+    faces: Sequence[Alignment] | None = _given_faces(completer, plan, photo, path)
     note = None
-    if named and options.invert_mask:
+    if names and options.invert_mask:
         raise holes.MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
-    if named:
+    if names:
         every = options.faces == "all"
         hole, faces = completer.place(photo.pixels, options.mask, faces, every, options.seed)
     else:
-        hole, note = _given_hole(photo, path, root, options)
+        hole, note = _given_hole(plan, photo, path)
+    request = plan.request(path, photo.sha256)
     progress: list[SearchStep] = []
     lowres = options.mask == "lowres"
     for item in fill(completer, photo.pixels, hole, faces, options.seed, lowres, options.candidates, options.seconds):
@@ -340,53 +283,52 @@ def _complete(
         else:
             progress += [item] if options.history else []
             yield item
+    if plan.folder:
+        begin(plan.folder, output, outputs)
     if options.strip:
         write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, filling.completion.pixels))
     if options.history:
         _write_history(output, progress)
     write_completions(output, photo, hole, filling.completion)
+    if plan.folder:
+        finish(plan.folder, output, outputs, request)
     figures = filling.figures | {"seconds": time.monotonic() - began}
-    if options.measure and named:
+    if options.measure and names:
         figures |= _measure(photo.pixels, filling.completion.pixels, hole)
     notes = (note, *filling.notes) if note else filling.notes
     yield Result(path, "completed", tuple(outputs), notes=notes, sources=filling.sources, figures=figures)
 
 
-def _files(output: Path, options: BatchOptions) -> list[Path]:
-    """All output files of one photo, the completion first."""
-    files = [output, *_candidate_files(output, options.candidates)]
-    files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
-    files += [output.with_suffix(".strip.png")] if options.strip else []
-    files += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
-    return files
+def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path) -> list[Alignment] | None:
+    """Faces from the options eyes, box or landmarks; None if they have to be detected.
 
-
-def _candidate_files(output: Path, candidates: int) -> list[Path]:
-    """Output files of the candidates after the first."""
-    return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
-
-
-def _given_faces(
-    completer: FaceCompleter, photo: Photo, path: Path, root: Path, options: BatchOptions
-) -> list[Alignment] | None:
-    """Faces from the options eyes, box or landmarks; None if they have to be detected."""
-    where = photo.pixels.shape[:2], completer.template, completer.size
+    Raises:
+        NoFaceError: a face is absurdly small or large.
+    """
+    options, shape = plan.options, photo.pixels.shape[:2]
+    where = shape, completer.template, completer.size
     if options.eyes:
-        return [locate.align_by_eyes(options.eyes, *where)]
-    if options.box:
-        return [locate.align_by_box(options.box, *where)]
-    if options.landmarks:
-        source = _whole(path).relative_to(root)
-        return locate.align_by_landmarks(options.landmarks, source, completer.template, completer.size)
-    return None
+        faces = [locate.align_by_eyes(options.eyes, *where)]
+    elif options.box:
+        faces = [locate.align_by_box(options.box, *where)]
+    elif plan.landmarks is not None:
+        faces = locate.align_by_landmarks(plan.landmarks, plan.source(path), completer.template, completer.size)
+    else:
+        return None
+    for face in faces:
+        side_px = face.size / face.scale
+        if not _SMALLEST_PX <= side_px <= _LARGEST * max(shape):
+            raise NoFaceError(
+                f"the given face has a side of {side_px:.3g} px; expected {_SMALLEST_PX} to {_LARGEST * max(shape)} "
+                f"in a photo of {shape[1]}x{shape[0]}"
+            )
+    return faces
 
 
-def _given_hole(photo: Photo, path: Path, root: Path, options: BatchOptions) -> tuple[NDArray[np.bool_], str | None]:
-    if options.mask == "alpha":
+def _given_hole(plan: Plan, photo: Photo, path: Path) -> tuple[NDArray[np.bool_], str | None]:
+    options, mask = plan.options, plan.mask(path)
+    if mask is None:
         return holes.alpha_hole(photo, options.invert_mask), None
-    mask = Path(options.mask)
-    if mask.is_dir():
-        mask = holes.find_mask_file(mask, _whole(path).relative_to(root))
     height, width = photo.pixels.shape[:2]
     try:
         return holes.read_hole(mask, (height, width), options.invert_mask)

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -338,18 +338,29 @@ def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:
     return (np.asarray(photo.image)[..., -1] < 255) != invert
 
 
-def find_mask_file(folder: Path, photo: Path) -> Path:
-    """Find a photo's mask in a folder of masks: same relative path and stem, any suffix.
+def mask_files(folder: Path) -> dict[Path, list[Path]]:
+    """List the masks in a folder by their relative path without suffix.
+
+    Raises:
+        PhotoError: the folder cannot be listed.
+    """
+    found: dict[Path, list[Path]] = {}
+    for path in list_photos(folder):
+        found.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+    return found
+
+
+def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
+    """Find the mask of a photo.
 
     Args:
-        folder: the folder of masks.
-        photo: the photo's path relative to the folder of photos.
+        masks: see `mask_files`.
+        name: the photo's relative path without suffix; with suffix if several photos differ only in it.
     Raises:
         MaskError: there is no such mask, or more than one.
     """
-    wanted = photo.with_suffix("")
-    found = [path for path in list_photos(folder) if path.relative_to(folder).with_suffix("") == wanted]
+    found = masks.get(name, [])
     if len(found) != 1:
         what = "no mask" if not found else f"{len(found)} masks"
-        raise MaskError(f"{folder} holds {what} for {photo}; expected one image named {wanted}.*")
+        raise MaskError(f"the folder of masks holds {what} for this photo; expected one image named {name}.*")
     return found[0]

@@ -31,9 +31,9 @@ def save_all(folder: Path, faces: NDArray[np.uint8]) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """Names of all files in a folder and its sub-folders, without locks."""
+    """Names of all files in a folder and its sub-folders, without locks and records of completions."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in found if Path(name).name != ".lock")
+    return sorted(name for name in found if not name.endswith((".lock", ".completions.jsonl")))
 
 
 def pixels(path: str | Path | IO[bytes]) -> NDArray[np.uint8]:

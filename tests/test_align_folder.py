@@ -386,14 +386,39 @@ def test_a_foreign_file_is_replaced_only_on_request(raw, aligned):
     check_records(aligned)
 
 
-@pytest.mark.parametrize("change", [{"template": "outer-eyes-nose"}, {"size": 32}])
-def test_crops_of_another_template_or_size_are_refused_unless_overwritten(raw, aligned, change):
+@pytest.mark.parametrize("change", [{"template": "outer-eyes-nose"}, {"size": 32}, {"faces": "all"}, {"upsample": 0}])
+def test_crops_of_other_settings_are_refused_unless_overwritten(raw, aligned, change):
     save(raw / "a.png", PORTRAIT)
     run(raw, aligned)
-    with pytest.raises(PhotoError, match="another template or size"):
+    [name] = change
+    with pytest.raises(PhotoError, match=f"made with {name} {getattr(ONE, name)}, not {change[name]}"):
         run(raw, aligned, **change)
     assert statuses(run(raw, aligned, overwrite=True, **change)) == {"a.png": "aligned"}
     assert statuses(run(raw, aligned, **change)) == {"a.png": "skipped"}
+
+
+def test_another_photo_of_the_same_name_is_not_skipped_and_keeps_the_crop(raw, aligned, tmp_path):
+    for folder in (raw, tmp_path / "others"):
+        save(folder / "IMG_1.png", PORTRAIT if folder == raw else PORTRAIT[:, ::-1].copy())
+    run(raw, aligned)
+    before = {name: (aligned / name).read_bytes() for name in files(aligned)}
+    [result] = run(tmp_path / "others", aligned).values()
+    assert result.status == "failed" and "is from another photo of that name" in result.reason
+    assert {name: (aligned / name).read_bytes() for name in files(aligned)} == before
+    assert statuses(run(tmp_path / "others", aligned, overwrite=True)) == {"IMG_1.png": "aligned"}
+
+
+def test_a_record_with_an_impossible_name_is_removed(raw, aligned):
+    save(raw / "a.png", PORTRAIT)
+    run(raw, aligned)
+    [good] = records(aligned)
+    with (aligned / RECORDS).open("a") as file:
+        for crop in ("x" * 300 + ".png", "zero\0byte.png"):
+            file.write(json.dumps({**good, "crop": crop}) + "\n")
+        file.write(json.dumps({**good, "faces": []}) + "\n")
+        file.write("[" * 100_000 + "\n")
+    assert statuses(run(raw, aligned)) == {"a.png": "skipped"}
+    assert records(aligned) == [good]
 
 
 def test_an_interrupted_run_is_resumed(raw, aligned):

@@ -20,7 +20,8 @@ from completion.holes import (
     alpha_hole,
     as_hole,
     draw_holes,
-    find_mask_file,
+    find_mask,
+    mask_files,
     named_hole,
     needs_landmarks,
     read_hole,
@@ -218,19 +219,19 @@ def test_a_folder_of_masks_is_matched_by_relative_path_and_stem(tmp_path: Path) 
     expected = save(tmp_path / "sub" / "a.png", black)
     save(tmp_path / "a.png", black)
     save(tmp_path / "sub" / "ab.png", black)
-    assert find_mask_file(tmp_path, Path("sub/a.jpg")) == expected
-    with pytest.raises(MaskError, match="no mask for sub/b.jpg; expected one image named sub/b"):
-        find_mask_file(tmp_path, Path("sub/b.jpg"))
+    assert find_mask(mask_files(tmp_path), Path("sub/a")) == expected
+    with pytest.raises(MaskError, match="no mask for this photo; expected one image named sub/b"):
+        find_mask(mask_files(tmp_path), Path("sub/b"))
     save(tmp_path / "sub" / "a.jpg", black)
-    with pytest.raises(MaskError, match="2 masks for sub/a.jpg"):
-        find_mask_file(tmp_path, Path("sub/a.jpg"))
+    with pytest.raises(MaskError, match="2 masks for this photo; expected one image named sub/a"):
+        find_mask(mask_files(tmp_path), Path("sub/a"))
 
 
 def test_dots_in_a_stem_are_part_of_it(tmp_path: Path) -> None:
     black = np.zeros((4, 4), dtype=np.uint8)
     expected = save(tmp_path / "a.b.png", black)
     save(tmp_path / "a.c.png", black)
-    assert find_mask_file(tmp_path, Path("a.b.jpg")) == expected
+    assert find_mask(mask_files(tmp_path), Path("a.b")) == expected
 
 
 def test_the_exif_orientation_of_a_mask_is_applied(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tests of the command line `python -m completion`."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -21,14 +22,17 @@ from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, differences, files, pixels, save
 from PIL import ExifTags, Image, ImageCms
 
-from align.errors import LandmarkModelError, PhotoError
-from align.files import lock_folder
+from align import locate
+from align.errors import LandmarkModelError, NoFaceError, PhotoError
+from align.files import list_photos, lock_folder, read_json_lines
 from align.photo import read_photo
-from completion import batch, config, holes
+from completion import batch, config, holes, plan
 from completion import complete as complete_module
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
+from dcgan.checkpoint import load_weights
+from weights import VERSION
 
 PROJECT = Path(__file__).parents[1]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -262,7 +266,7 @@ def test_a_folder_of_masks_can_be_inverted(
     save(holes / "a.bmp", np.where(CENTER, 255, 0).astype(np.uint8))
     save(holes / "sub" / "a.png", np.where(CENTER.T[::-1] & (np.arange(32) < 16), 0, 255).astype(np.uint8))
     assert complete(raw, mask=holes) == 3
-    assert "no mask for sub/alone.png; expected one image named sub/alone.*" in capsys.readouterr().err
+    assert "no mask for this photo; expected one image named sub/alone.*" in capsys.readouterr().err
     assert np.array_equal(pixels(done / "a.png")[~CENTER], FACE[~CENTER])
     assert complete(raw / "sub" / "a.png", "--invert-mask", mask=holes / "sub", output=tmp_path / "i.png") == 0
     changed = (pixels(tmp_path / "i.png") != FACE).any(axis=2)
@@ -687,8 +691,7 @@ def test_a_second_run_completes_only_missing_outputs(
         save(raw / f"{number}.png", FACE + number)
     assert complete(raw, "--strip") == 0
     first = {name: (done / name).read_bytes() for name in files(done)}
-    (done / "1.png").unlink()  # as if the run had been killed before its last write
-    save(done / "1.strip.png", NO_FACE)
+    (done / "1.png").unlink()
     (done / "2.strip.png").unlink()
     capsys.readouterr()
     assert complete(raw, "--strip", "-v", "--report", tmp_path / "r.json") == 0
@@ -703,6 +706,216 @@ def test_a_second_run_completes_only_missing_outputs(
     assert complete(raw) == 0 and capsys.readouterr().err.startswith("0 completed, 0 failed, 3 skipped in ")
     assert complete(raw / "1.png") == 2  # a single photo is not skipped
     assert "exists; overwrite it" in capsys.readouterr().err
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [["--seed", 7], ["--blend", "none"], ["--mask", "full"], ["--solver", "paper"], ["--candidates", 2], ["--strip"]],
+)
+def test_a_request_with_another_setting_redoes_earlier_results(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str], change: list[object]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    save(raw / "b.png", 255 - FACE)
+    for words in ([], change, [], change):
+        fresh = tmp_path / f"fresh{len(words)}"
+        assert complete(raw, *words, output=fresh) == 0 and complete(raw, *words) == 0
+        assert contents(fresh).items() <= contents(done).items()
+        capsys.readouterr()
+        assert complete(raw, *words) == 0
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith("0 completed, 0 failed, 2 skipped")
+
+
+def test_other_weights_redo_earlier_results(
+    complete: Complete, tmp_path: Path, done: Path, encoder_weights_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    assert complete(raw) == 0
+    before = contents(done)
+    assert complete(raw, "--weights", encoder_weights_file) == 0
+    assert contents(done) != before
+
+
+def test_a_changed_mask_redoes_a_result_and_a_changed_photo_keeps_it(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, masks = save(tmp_path / "raw" / "a.png").parent, tmp_path / "masks"
+    for left in (4, 8):
+        hole = (np.arange(32) >= left) & (np.arange(32) < left + 8) & CENTER
+        save(masks / "a.png", np.where(hole, 255, 0))
+        assert complete(raw, mask=masks) == 0
+        changed = (pixels(done / "a.png") != FACE).any(axis=2)
+        assert changed.any() and not changed[~hole].any()
+    before = contents(done)
+    save(raw / "a.png", 255 - FACE)
+    assert complete(raw, mask=masks) == 3
+    assert "was made from another photo" in capsys.readouterr().err and contents(done) == before
+    assert complete(raw, "--overwrite", mask=masks) == 0 and contents(done) != before
+
+
+def test_files_of_others_and_edited_results_are_replaced_only_with_overwrite(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    for number, name in enumerate(("edited.png", "foreign.png", "side.png", "sound.png")):
+        save(raw / name, FACE + number)
+    save(done / "foreign.png", NO_FACE)
+    save(done / "side.strip.png", NO_FACE)
+    before = contents(done)
+    assert complete(raw, "--strip") == 3
+    told = capsys.readouterr().err
+    for name, file in (("foreign", "foreign.png"), ("side", "side.strip.png")):
+        assert f"{raw / name}.png: {done / file} was not made by this program" in told
+    assert before.items() <= contents(done).items() and (done / "sound.png").exists()
+    save(done / "edited.png", NO_FACE)
+    before = contents(done)
+    assert complete(raw, "--strip") == 3  # the edited result is skipped, the two others still fail
+    assert contents(done) == before
+    assert complete(raw, "--strip", "--seed", 1) == 3
+    assert f"{done / 'edited.png'} was not made by this program, or was changed" in capsys.readouterr().err
+    assert np.array_equal(pixels(done / "edited.png"), NO_FACE)
+    assert complete(raw, "--strip", "--seed", 1, "--overwrite") == 0
+    assert not any(np.array_equal(pixels(done / name), NO_FACE) for name in files(done))
+
+
+def test_a_result_is_recorded_with_its_settings_weights_and_version(
+    complete: Complete, tmp_path: Path, done: Path, small_weights_file: Path
+) -> None:
+    photo = save(tmp_path / "raw" / "a.png")
+    mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0))
+    assert complete(photo, "--seed", 3, "--strip", mask=mask) == 0
+    *_, line = map(json.loads, (done / ".completions.jsonl").read_text().splitlines())
+    sha256 = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (photo, mask)}
+    made = {name: hashlib.sha256(data).hexdigest() for name, data in contents(done).items()}
+    assert line["output"] == "a.png" and line["files"] == made
+    expected = {"photo": sha256[photo], "mask": sha256[mask], "seed": 3, "solver": "fast", "version": VERSION}
+    assert line["request"] | expected == line["request"]
+    assert line["request"]["weights_sha256"] == [load_weights(small_weights_file).sha256]
+
+
+def test_broken_records_are_ignored_and_a_cut_last_line_is_closed(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png").parent
+    assert complete(raw) == 0
+    with (done / ".completions.jsonl").open("a") as file:
+        file.write('[]\n{"output": 3}\n{"output": "a.png", "files": 7}\n\ufeff\n{"output": "b.png", "fil')
+    save(raw / "b.png", 255 - FACE)
+    assert complete(raw) == 0
+    assert "1 completed, 0 failed, 1 skipped" in capsys.readouterr().err
+    assert complete(raw) == 0
+    assert "0 completed, 0 failed, 2 skipped" in capsys.readouterr().err
+
+
+def test_photos_of_one_stem_do_not_share_a_mask(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, masks = save(tmp_path / "raw" / "a.png").parent, tmp_path / "masks"
+    save(raw / "a.bmp", 255 - FACE)
+    save(masks / "a.png", np.where(CENTER, 255, 0))
+    assert complete(raw, mask=masks) == 3
+    assert "no mask for this photo; expected one image named a.bmp.*" in capsys.readouterr().err
+    for name in ("a.png.png", "a.bmp.png"):
+        save(masks / name, np.where(CENTER, 255, 0))
+    assert complete(raw, mask=masks) == 0 and files(done) == ["a.bmp.png", "a.png.png"]
+
+
+def test_masks_are_listed_and_landmarks_read_once_for_all_photos(
+    complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, masks = tmp_path / "raw", tmp_path / "masks"
+    lines = []
+    for number in range(6):
+        save(raw / f"{number}.png", NO_FACE)
+        save(masks / f"{number}.png", np.where(np.pad(CENTER, 34), 255, 0))
+        points = [[60, 40], [56, 40], [36, 40], [40, 40], [48, 50]]
+        lines.append(json.dumps({"source": f"{number}.png", "landmarks": points}))
+    (tmp_path / "faces.jsonl").write_text("\n".join(lines))
+    listed: list[Path] = []
+    read: list[Path] = []
+    monkeypatch.setattr(holes, "list_photos", lambda folder: listed.append(folder) or list_photos(folder))
+    monkeypatch.setattr(locate, "read_json_lines", lambda path: read.append(path) or read_json_lines(path))
+    assert complete(raw, "--landmarks", tmp_path / "faces.jsonl", mask=masks) == 0
+    assert listed == [masks] and read == [tmp_path / "faces.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("first line\nsecond line"), "unexpected RuntimeError: first line; please report it"),
+        (ZeroDivisionError("division by zero"), "unexpected ZeroDivisionError"),
+        (RecursionError("too deep"), "unexpected RecursionError"),
+        (NoFaceError("no face"), "no face"),
+    ],
+)
+def test_whatever_goes_wrong_with_a_photo_is_reported_and_the_batch_continues(
+    complete: Complete,
+    tmp_path: Path,
+    done: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png", NO_FACE[:40, :40]).parent
+    save(raw / "b.png")
+    place = FaceCompleter.place
+
+    def fail(completer: FaceCompleter, photo: NDArray[np.uint8], *words: Any) -> object:
+        if photo.shape[0] == 40:
+            raise error
+        return place(completer, photo, *words)
+
+    monkeypatch.setattr(FaceCompleter, "place", fail)
+    assert complete(raw) == 3
+    line, counts = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{raw / 'a.png'}: {words}") and "1 completed, 1 failed" in counts
+    assert files(done) == ["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--eyes", "38,40,38.001,40"], "the given face has a side of"),
+        (["--eyes", "nan,1,2,3"], "not both inside"),
+        (["--eyes=-1e9,40,1e9,40"], "not both inside"),
+        (["--landmarks", "far.jsonl"], "the given face has a side of"),
+    ],
+)
+def test_an_absurd_face_fails_its_photo_without_allocating_it(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png", NO_FACE).parent
+    save(raw / "b.png", NO_FACE)
+    points = [[200_060, 40], [200_056, 40], [36, 40], [40, 40], [48, 50]]
+    lines = [json.dumps({"source": name, "landmarks": points}) for name in ("a.png", "b.png")]
+    (tmp_path / "far.jsonl").write_text("\n".join(lines))
+    words = [str(tmp_path / word) if word == "far.jsonl" else word for word in words]
+    assert complete(raw, *words) == 3
+    *lines, _ = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(told in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"source": "a.png", "landmarks": [[1e308, -1e308]]}', None])
+def test_unusable_landmarks_end_the_command_before_any_work(
+    complete: Complete,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+) -> None:
+    monkeypatch.setattr(complete_module, "load_fitting", no_work)
+    path = tmp_path / "faces.jsonl"
+    os.mkfifo(path) if text is None else path.write_text(text)
+    assert complete(save(tmp_path / "raw" / "a.png").parent, "--landmarks", path) == 2
+    told = capsys.readouterr().err
+    assert f"the landmarks file {path}" in told and len(told.splitlines()) == 1
 
 
 def test_no_output_overwrites_another_photos_completion(
@@ -981,7 +1194,7 @@ def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str
         and "(default: poisson)" in " ".join(told.split())
     )
     defaults = vars(build_parser().parse_args(["a.png", "--mask", "center"]))
-    for name, value in vars(batch.BatchOptions("center")).items():
+    for name, value in vars(config.BatchOptions("center")).items():
         assert name == "measure" or defaults[name] == value
 
 
@@ -1001,11 +1214,11 @@ def test_an_output_with_an_unsupported_suffix_is_refused(
 def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     one, two = save(tmp_path / "raw" / "a.png"), save(tmp_path / "raw" / "b.png")
     options = config.BatchOptions("center")
-    plan = batch.plan_outputs([tmp_path / "raw", one], tmp_path / "done", options)
-    assert (plan.root, plan.folder) == (tmp_path / "raw", tmp_path / "done")
-    assert plan.outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
+    planned = plan.plan_outputs([tmp_path / "raw", one], tmp_path / "done", options)
+    assert (planned.root, planned.folder) == (tmp_path / "raw", tmp_path / "done")
+    assert planned.outputs == {one: tmp_path / "done" / "a.png", two: tmp_path / "done" / "b.png"}
     with pytest.raises(PhotoError, match="gone does not exist"):
-        batch.plan_outputs([tmp_path / "gone"], tmp_path / "done", options)
+        plan.plan_outputs([tmp_path / "gone"], tmp_path / "done", options)
 
 
 def test_a_named_mask_cannot_be_inverted(

@@ -1,0 +1,148 @@
+"""Plan what to complete and where to: list photos, name outputs, find masks, and check everything before any work."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from align.errors import PhotoError
+from align.files import check_outputs, list_photos, output_names, prepare_folder, prepare_report
+from align.locate import read_landmarks
+from align.photo import WRITABLE, digest
+from completion import holes
+from completion.config import BatchOptions
+from completion.records import RECORDS, request_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to complete, from what, and where to.
+
+    Attributes:
+        options: options for every photo.
+        root: common parent folder of the photos.
+        names: photo -> relative path of its output without the last suffix, unique; masks have the same names.
+        outputs: photo -> file of its completion.
+        folder: folder of all outputs; None if the output is a single file.
+        masks: masks by relative path without suffix; None if there is no folder of masks.
+        landmarks: landmarks by photo; None if faces are detected or placed otherwise.
+        landmarks_sha256: SHA-256 of the file of landmarks.
+        settings: what else the results depend on, as JSON; recorded with each.
+    """
+
+    options: BatchOptions
+    root: Path
+    names: dict[Path, Path]
+    outputs: dict[Path, Path]
+    folder: Path | None
+    masks: dict[Path, list[Path]] | None
+    landmarks: dict[str, list[NDArray[np.float64]]] | None
+    landmarks_sha256: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def source(self, photo: Path) -> Path:
+        """Return the path of a photo relative to `root`."""
+        return _whole(photo).relative_to(self.root)
+
+    def mask(self, photo: Path) -> Path | None:
+        """Return the mask file of a photo; None if the mask is a name.
+
+        Raises:
+            MaskError: the folder of masks has none for this photo, or several.
+        """
+        if self.masks is not None:
+            return holes.find_mask(self.masks, self.names[photo])
+        return _mask_path(self.options)
+
+    def files(self, photo: Path) -> list[Path]:
+        """Return all output files of a photo, the completion first."""
+        return _files(self.outputs[photo], self.options)
+
+    def request(self, photo: Path, sha256: str) -> dict[str, Any]:
+        """Describe what the result of a photo is made from; `sha256` is that of the photo.
+
+        Raises:
+            MaskError, PhotoError: the mask is missing or cannot be read.
+        """
+        mask = self.mask(photo)
+        return request_of(
+            sha256, self.options.mask if mask is None else digest(mask), self.landmarks_sha256, self.settings
+        )
+
+
+def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, report: Path | None = None) -> Plan:
+    """List the photos and the output file of each, and check before any work that all files can be written.
+
+    Args:
+        inputs: photos and folders of photos.
+        output: a folder; for a single photo also a file, if the path has a suffix.
+        options: options for every photo; they name further inputs and outputs.
+        report: a JSON file that the caller will write.
+    Raises:
+        PhotoError: an input does not exist, there are no photos, an output is or replaces an input, or an output cannot
+            be written.
+        NoFaceError: the file of landmarks cannot be read.
+    """
+    for path in inputs:
+        if not os.path.lexists(path):
+            raise PhotoError(f"{path} does not exist; give photos or folders of photos")
+    folders = [path for path in inputs if path.is_dir()]
+    listed = [photo for folder in folders for photo in list_photos(folder)]
+    photos = dict.fromkeys([*(path for path in inputs if path not in folders), *listed])
+    if not photos:
+        raise PhotoError(f"found no photos in {', '.join(map(str, inputs))}; give photos or folders of photos")
+    root = Path(os.path.commonpath([_whole(path) if path in folders else _whole(path).parent for path in inputs]))
+    named = output_names([_whole(path) for path in photos], root)
+    names = {path: named[_whole(path)] for path in photos}
+    folder: Path | None = output
+    outputs = {path: output / name for path, name in names.items()}
+    if not folders and len(photos) == 1 and output.suffix and not output.is_dir():
+        if output.suffix.lower() not in WRITABLE:
+            raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
+        folder, outputs = None, dict.fromkeys(photos, output)
+    mask = _mask_path(options)
+    read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
+    read += [path for path in (mask, options.landmarks) if path]
+    written = [file for main in outputs.values() for file in _files(main, options)]
+    written += [folder / RECORDS] if folder else []
+    check_outputs([*filter(None, [report]), *written], read, folder)
+    prepare_folder(folder or output.parent)
+    if report:
+        prepare_report(report, ("settings", "summary", "photos"), written, options.overwrite)
+    return Plan(
+        options,
+        root,
+        {path: name.with_suffix("") for path, name in names.items()},
+        outputs,
+        folder,
+        holes.mask_files(mask) if mask and mask.is_dir() else None,
+        read_landmarks(options.landmarks) if options.landmarks else None,
+        digest(options.landmarks) if options.landmarks else None,
+    )
+
+
+def candidate_files(output: Path, candidates: int) -> list[Path]:
+    """Return the output files of the candidates after the first."""
+    return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
+
+
+def _files(output: Path, options: BatchOptions) -> list[Path]:
+    files = [output, *candidate_files(output, options.candidates)]
+    files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
+    files += [output.with_suffix(".strip.png")] if options.strip else []
+    files += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
+    return files
+
+
+def _mask_path(options: BatchOptions) -> Path | None:
+    """Return the mask's file or folder, or None for a mask that is a name."""
+    return None if options.mask == "alpha" or holes.split_names(options.mask) else Path(options.mask)
+
+
+def _whole(path: Path) -> Path:
+    """Make a path absolute and resolve "..", so that outputs stay inside the output folder."""
+    return Path(os.path.abspath(path))
