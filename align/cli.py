@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import textwrap
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -238,11 +238,7 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 
 
 def run_main(
-    name: str,
-    work: Callable[[], int],
-    stopped: str = "stopped",
-    out_of_memory: str = "use --device cpu",
-    quiet: bool = False,
+    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
 ) -> int:
     """Run a command and turn expected errors into one line on stderr and an exit code.
 
@@ -251,13 +247,11 @@ def run_main(
         work: the command; returns its exit code.
         stopped: message after Ctrl-C.
         out_of_memory: advice when the GPU runs out of memory.
-        quiet: print nothing but the error that ends the command.
     Returns:
         The exit code: from `work` or the InputError; 1 after OSError or GPU out of memory, 130 after Ctrl-C.
     """
     try:
-        with _silence() if quiet else nullcontext():
-            return work()
+        return work()
     except (InputError, OSError) as error:
         say(f"{name}: {error}")
         return getattr(error, "exit_code", 1)
@@ -273,7 +267,11 @@ def run_main(
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence(quiet: bool) -> Iterator[None]:
+    """With `quiet`, drop what is printed in the block; the error that ends a command is printed outside it."""
+    if not quiet:
+        yield
+        return
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
 

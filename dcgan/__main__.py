@@ -22,6 +22,7 @@ from align.cli import (
     run_program,
     say,
     show_progress,
+    silence,
     weights_name,
 )
 from align.settings import SEEDS, plain_type
@@ -61,11 +62,16 @@ def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int
     Returns:
         The exit code: 0 success, 1 failure, 2 wrong usage or unusable input, 128 + N after signal N.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = parse(build_parser(program), argv, at=2 if argv[:1] == ["explore"] else 1)
+    words = sys.argv[1:] if argv is None else argv
+
+    def work() -> int:  # parsing an experiment's options imports torch, which may be missing
+        arguments = parse(build_parser(program), words, at=2 if words[:1] == ["explore"] else 1)
+        with silence(getattr(arguments, "quiet", False)):
+            code: int = arguments.handler(arguments)
+            return code
+
     advice = "lower --batch or use --device cpu; saved checkpoints are kept"
-    quiet = getattr(arguments, "quiet", False)
-    return run_main("dcgan", lambda: arguments.handler(arguments), out_of_memory=advice, quiet=quiet)
+    return run_main("dcgan", work, out_of_memory=advice)
 
 
 def _add_command(commands: Any, name: str, handler: Any, text: str, example: str) -> Parser:
