@@ -1,4 +1,4 @@
-"""The command line of python -m dcgan: train, encode, sample, export, evaluate, explore, benchmark-train."""
+"""The command line of python -m dcgan: train, encode, sample, export, evaluate, explore, pack, benchmark-train."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def build_parser(program: str = "python -m dcgan") -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_encode, _add_sample, _add_export, _add_evaluate, add_explore, _add_benchmark_train):
+    training, results = (_add_pack, _add_train, _add_encode), (_add_sample, _add_export, _add_evaluate, add_explore)
+    for add in (*training, *results, _add_benchmark_train):
         add(commands)
     return parser
 
@@ -84,6 +85,48 @@ def _add_command(commands: Any, name: str, handler: Any, text: str, example: str
     return parser
 
 
+def _add_pack(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "pack",
+        _pack,
+        "Write a folder of aligned faces to one file. Training, evaluate and the benchmark of completion take the file "
+        "in place of the folder, and read it in a moment.",
+        "aligned/ faces.npy",
+    )
+    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
+    parser.add_argument("file", type=Path, help="file to write, .npy")
+    parser.add_argument(
+        "--size", type=at_least(1), default=NetworkConfig.size, help="side of the crops in pixels", metavar="PX"
+    )
+    _add_dedupe(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_flags(parser, "--quiet")
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from dcgan.dataset import DatasetError, load_faces, pack_faces, read_list
+
+    if arguments.file.suffix != ".npy":
+        raise DatasetError(f"the file to write is {arguments.file}; expected .npy")
+    refuse_existing([arguments.file], arguments.overwrite)
+    leave_out = read_list(arguments.dedupe) if arguments.dedupe else ()
+    faces = load_faces(arguments.faces, int(arguments.size), say, leave_out)
+    pack_faces(faces, arguments.file)
+    say(f"{len(faces)} faces, {faces.nbytes / 1e6:.0f} MB")
+    print(arguments.file)
+    return 0
+
+
+def _add_dedupe(parser: Parser) -> None:
+    parser.add_argument(
+        "--dedupe",
+        type=Path,
+        metavar="LIST",
+        help="list of files to leave out, such as duplicates.txt of explore duplicates",
+    )
+
+
 def _add_train(commands: Any) -> None:
     parser = _add_command(
         commands,
@@ -94,12 +137,7 @@ def _add_train(commands: Any) -> None:
         "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces",
     )
     _add_faces(parser, "measure how far D overfits")
-    parser.add_argument(
-        "--dedupe",
-        type=Path,
-        metavar="LIST",
-        help="list of files to leave out, such as duplicates.txt of explore duplicates",
-    )
+    _add_dedupe(parser)
     _add_train_config(parser)
     add_flags(parser, "--quiet")
 
@@ -333,7 +371,8 @@ def _add_benchmark_train(commands: Any) -> None:
         "benchmark-train",
         _benchmark_train,
         "Time the training step against a plain fp32 loop and the machine's matrix product. The loop trains the same "
-        "networks with the same batch.",
+        "networks with the same batch. On a GPU the step runs with and without CUDA graphs, at 64 px and, grown, at "
+        "128 px, unless --size chooses one size.",
         "--seconds 30 --report benchmark.json",
     )
     parser.add_argument("--seconds", type=at_least(0.0), default=20, help="seconds per row of the table")
@@ -349,7 +388,7 @@ def _add_weights(parser: Parser) -> None:
 
 def _add_faces(parser: Parser, purpose: str) -> None:
     """Add the folders of a training run."""
-    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
+    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align, or a file of pack")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints"
     )
@@ -369,21 +408,27 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
     from align.files import write_json
     from dcgan.benchmark import benchmark_train
     from dcgan.checkpoint import pick_device
+    from dcgan.grow import grown_config
     from dcgan.run import machine
 
-    config, device = _train_config(arguments), pick_device(arguments.device)
-    say(f"{machine(device)}, batch {config.batch}")
-    print(f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of matmul':>11}")
-    rows = []
-    for row in benchmark_train(config, device, arguments.seconds):
-        rate = row.images_per_second * row.flops_per_image
-        print(
-            f"{row.name:20}{row.images_per_second:9.1f}{row.ratio:8.2f}{row.flops_per_image / 1e9:11.2f}"
-            f"{rate / 1e12:9.3f}{row.share:11.0%}"
-        )
-        rows.append(asdict(row))
+    configs, device = [_train_config(arguments)], pick_device(arguments.device)
+    if device.type == "cuda" and arguments.size is None:
+        configs.append(replace(configs[0], network=grown_config(configs[0].network, 2 * configs[0].network.size)))
+    tables = []
+    for config in configs:
+        say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")
+        print(f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of matmul':>11}")
+        rows = []
+        for row in benchmark_train(config, device, arguments.seconds):
+            rate = row.images_per_second * row.flops_per_image
+            print(
+                f"{row.name:20}{row.images_per_second:9.1f}{row.ratio:8.2f}{row.flops_per_image / 1e9:11.2f}"
+                f"{rate / 1e12:9.3f}{row.share:11.0%}"
+            )
+            rows.append(asdict(row))
+        tables.append({"machine": machine(device), "config": asdict(config), "rows": rows})
     if arguments.report:
-        write_json(arguments.report, {"machine": machine(device), "config": asdict(config), "rows": rows})
+        write_json(arguments.report, tables)
     return 0
 
 

@@ -41,7 +41,7 @@ class Row:
 
 
 def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 10, rounds: int = 3) -> Iterator[Row]:
-    """Time the plain loop, and the training step without and with penalties.
+    """Time the plain loop, and the training step without and with penalties; on CUDA also without graphs.
 
     Args:
         config: networks, batch, loss and precision of the step.
@@ -60,6 +60,8 @@ def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 
         "engine, no penalty": (config.precision, _engine_step(replace(config, r1=0, r2=0, gp=0), batches, device)),
         "engine": (config.precision, _engine_step(config, batches, device)),
     }
+    if device.type == "cuda":
+        steps["engine, no graphs"] = config.precision, _engine_step(config, batches, device, graphs=False)
     flops, best = {}, dict.fromkeys(steps, 0.0)
     period = config.penalty_every
     for name, (_, step) in steps.items():
@@ -126,8 +128,10 @@ class _FlopCounter(TorchDispatchMode):
         return result
 
 
-def _engine_step(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
-    engine = Engine(config, device)
+def _engine_step(
+    config: TrainConfig, batches: Batches, device: torch.device, graphs: bool = True
+) -> Callable[[int], None]:
+    engine = Engine(config, device, graphs=graphs)
 
     def step(number: int) -> None:
         engine.step(number, [to_tensor(batches.at(number * config.d_steps + i)) for i in range(config.d_steps)])

@@ -1,4 +1,4 @@
-"""A folder of aligned faces, held in memory and served in a reproducible order."""
+"""Aligned faces from a folder or one packed file, held in memory and served in a reproducible order."""
 
 import hashlib
 from collections.abc import Callable, Collection
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from align.errors import InputError, PhotoError
-from align.files import list_photos, read_text
+from align.files import atomic_write, list_photos, read_text
 from align.photo import read_photo
 
 
@@ -20,10 +20,31 @@ class DatasetError(InputError):
 
 
 def load_faces(
-    folder: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
+    source: Path, size: int, report: Callable[[str], None], leave_out: Collection[str] = ()
 ) -> NDArray[np.uint8]:
-    """Read every crop of a folder; see `load_named_faces`."""
-    return load_named_faces(folder, size, report, leave_out)[1]
+    """Read faces from a file written by `pack_faces`, or every crop of a folder; see `load_named_faces`.
+
+    Raises:
+        DatasetError: as `load_named_faces`; or the file is unusable, or files are to be left out of it.
+    """
+    if not source.is_file():
+        return load_named_faces(source, size, report, leave_out)[1]
+    if leave_out:
+        raise DatasetError(f"{source} has no file names; leave files out when you pack it")
+    try:
+        faces = np.load(source, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{source} is unreadable ({error}); expected a file of python -m dcgan pack") from error
+    if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3):
+        found = f"{faces.dtype} {faces.shape}" if isinstance(faces, np.ndarray) else "several arrays"
+        raise DatasetError(f"{source} holds {found}; expected uint8 (N, {size}, {size}, 3); pack with this size")
+    return faces
+
+
+def pack_faces(faces: NDArray[np.uint8], path: Path) -> None:
+    """Write faces, uint8 (N, S, S, 3), to one file, which is read at once instead of crop by crop."""
+    with atomic_write(path) as file:
+        np.save(file, faces)
 
 
 def load_named_faces(

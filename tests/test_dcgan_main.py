@@ -205,3 +205,39 @@ def test_help_texts_are_whole_sentences_with_choices(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "{relativistic,non-saturating,minimax,ls,hinge,wgan-gp}" in capsys.readouterr().out
+
+
+def test_training_reads_a_packed_file_as_the_folder(
+    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, leave_out = tmp_path / "faces.npy", tmp_path / "list.txt"
+    words = ["--kimg", "0.008", *SMALL]
+    assert main(["train", str(faces), "--output", str(tmp_path / "run"), *words]) == 0
+    assert main(["pack", str(faces), str(file), "--size", "16"]) == 0
+    assert np.load(file).shape == (16, 16, 16, 3)
+    assert main(["train", str(file), "--output", str(tmp_path / "run"), *words]) == 0  # resumes: the same images
+    assert main(["pack", str(faces), str(file), "--size", "16"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    leave_out.write_text("000.png\n")
+    assert main(["pack", str(faces), str(file), "--size", "16", "--dedupe", str(leave_out), "--overwrite"]) == 0
+    assert len(np.load(file)) == 15
+    assert main(["pack", str(file), str(tmp_path / "b.npy"), "--size", "16", "--dedupe", str(leave_out)]) == 2
+    assert "has no file names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((4, 8, 8, 3), np.uint8), "holds uint8 (4, 8, 8, 3); expected uint8 (N, 16, 16, 3)"),
+        (np.zeros((4, 16, 16, 3), np.float32), "holds float32"),
+        (np.array([{}]), "unreadable"),
+        (b"faces", "unreadable"),
+    ],
+)
+def test_an_unusable_packed_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], array: object, said: str
+) -> None:
+    file = tmp_path / "faces.npy"
+    file.write_bytes(array) if isinstance(array, bytes) else np.save(file, array, allow_pickle=True)
+    assert main(["train", str(file), "--output", str(tmp_path / "run"), *SMALL]) == 2
+    assert said in capsys.readouterr().err
