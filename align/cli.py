@@ -77,7 +77,7 @@ class HelpFormatter(argparse.HelpFormatter):
         stated = "default:" in text or default == argparse.SUPPRESS or default is False
         if stated or action.required or not action.option_strings:
             return text
-        return f"{text} (default: {'none' if default is None else '%(default)s'})"
+        return f"{text} (default: {'none' if default in (None, '') else '%(default)s'})"
 
 
 class Parser(argparse.ArgumentParser):

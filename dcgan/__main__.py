@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import signal
 import sys
@@ -463,7 +464,8 @@ class _StopSignal:
 
 def _add_config(parser: Parser, config: type) -> None:
     """Add a flag for each field; its help is the field's entry in the docstring of the class."""
-    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", config.__doc__ or "", re.MULTILINE)
+    # Python 3.13 removes the indentation of docstrings; getdoc does so in every version.
+    entries = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(config) or "", re.MULTILINE)
     texts = {name: " ".join(text.split()).rstrip(".") for name, text in entries}
     for item, kind in _settings(config):
         default = {"True": "on", "False": "off", "": "none"}.get(str(item.default), item.default)

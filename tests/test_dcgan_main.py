@@ -1,5 +1,6 @@
 """python -m dcgan as people type it."""
 
+import inspect
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig
 from dcgan.step import Engine
+from ui.command import sub_commands
 
 SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
 
@@ -39,6 +41,13 @@ def test_every_field_of_the_configs_has_a_flag_and_a_help() -> None:
             words = [f"--{item.name.replace('_', '-')}"] + ([] if isinstance(value, bool) else [str(value)])
             parsed = parser.parse_args(["train", "aligned", "--output", "runs/x", *words])
             assert getattr(parsed, item.name) == value
+
+
+def test_help_survives_python_3_13_which_dedents_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sub_commands(build_parser())["train"].format_help()
+    for config in (NetworkConfig, TrainConfig):
+        monkeypatch.setattr(config, "__doc__", inspect.cleandoc(config.__doc__ or ""))
+    assert sub_commands(build_parser())["train"].format_help() == before
 
 
 def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,9 +48,7 @@ def build_parser(program: str = "python -m ui") -> Parser:
         add(flag, type=at_least(least), default=default, metavar=metavar, help=f"{words} (default: %(default)s)")
     add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy serves the page, as /faces")
     add("--open", action="store_true", help="open the page in the browser")
-    add_flags(parser, "--config")
-    add("-q", "--quiet", action="store_true", help="print errors only")
-    add_flags(parser, "--version")
+    add_flags(parser, "--config", "--quiet", "--version")
     return parser
 
 
