@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, separated, shown
 from align.settings import SEEDS
-from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces
+from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces, NoFace
 from weights import VERSION
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos fai
 _STREAM = Path("-")  # stdin or stdout
 # Arguments recorded as "settings" in the report.
 _REPORTED = (
-    *("mask", "invert_mask", "faces", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight", "seconds"),
-    *("blend", "seed", "weights", "device"),
+    *("mask", "invert_mask", "faces", "no_face", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight"),
+    *("seconds", "blend", "seed", "weights", "device"),
 )
 
 # Settings that do not belong to the request of a result: inputs are recorded by content, and devices agree.
@@ -71,6 +71,9 @@ def _add_input_flags(parser: Parser) -> None:
     add("--invert-mask", action="store_true", help="fill black pixels of mask files, or opaque pixels with alpha")
     help_faces = "faces that a named mask is placed on (default: %(default)s)"
     add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help=help_faces)
+    help_no_face = "fill a mask that touches no face from its surroundings, or fail (default: fail for a single photo, "
+    help_no_face += "fill for several)"
+    add("--no-face", choices=get_args(NoFace), help=help_no_face)
     place = parser.add_mutually_exclusive_group().add_argument
     help_landmarks = "faces.jsonl with the positions of the faces, from python -m align on the photos without holes"
     place("--landmarks", type=Path, metavar="FILE", help=help_landmarks)

@@ -23,7 +23,7 @@ from align.warp import Alignment
 from align.workers import spread
 from completion import holes
 from completion.complete import Completion, FaceCompleter, SearchStep
-from completion.config import HOLES
+from completion.config import HOLES, NoFace
 from completion.picture import contact_sheet, painted, strip, write_animation
 from completion.plan import Plan, candidate_files
 from completion.records import Records, begin, finish
@@ -192,6 +192,7 @@ def fill(
     lowres: bool = False,
     candidates: int = 1,
     seconds: float | None = None,
+    no_face: NoFace = "fail",
 ) -> Iterator[SearchStep | Filling]:
     """Fill a hole in memory and describe the result; arguments and errors as in FaceCompleter.steps.
 
@@ -200,8 +201,8 @@ def fill(
     """
     began = time.monotonic()
     pure, search_seconds = False, 0.0  # pure: some face has no visible pixel
-    settings: dict[str, Any] = {"candidates": candidates, "seed": seed, "seconds": seconds, "lowres": lowres}
-    for item in completer.steps(pixels, hole, faces=faces, **settings):
+    settings: dict[str, Any] = {"candidates": candidates, "seed": seed, "seconds": seconds}
+    for item in completer.steps(pixels, hole, faces=faces, lowres=lowres, no_face=no_face, **settings):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -271,13 +272,15 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Sear
         raise holes.MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
     if names:
         every = options.faces == "all"
-        hole, faces = completer.place(photo.pixels, options.mask, faces, every, options.seed)
+        # Every photo has its own half.
+        seed = options.seed ^ int(photo.sha256[:15], 16) if ("half", None) in names else options.seed
+        hole, faces = completer.place(photo.pixels, options.mask, faces, every, seed)
     else:
         hole, note = _given_hole(plan, photo, path)
     request = plan.request(path, photo.sha256)
     progress: list[SearchStep] = []
-    lowres = options.mask == "lowres"
-    for item in fill(completer, photo.pixels, hole, faces, options.seed, lowres, options.candidates, options.seconds):
+    settings = options.seed, options.mask == "lowres", options.candidates, options.seconds, options.no_face or "fail"
+    for item in fill(completer, photo.pixels, hole, faces, *settings):
         if isinstance(item, Filling):
             filling = item
         else:
@@ -288,7 +291,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Sear
     if options.strip:
         write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, filling.completion.pixels))
     if options.history:
-        _write_history(output, progress)
+        _write_history(output, progress, painted(photo.pixels, hole))
     write_completions(output, photo, hole, filling.completion)
     if plan.folder:
         finish(plan.folder, output, outputs, request)
@@ -337,9 +340,10 @@ def _given_hole(plan: Plan, photo: Photo, path: Path) -> tuple[NDArray[np.bool_]
         raise holes.MaskError(f"the mask {mask}: {error}; give another file, or one of {names}, alpha") from error
 
 
-def _write_history(output: Path, progress: Sequence[SearchStep]) -> None:
-    frames = [item.preview for item in progress]
-    write_animation(output.with_suffix(".history.gif"), [painted(progress[0].crop, progress[0].hole), *frames])
+def _write_history(output: Path, progress: Sequence[SearchStep], empty: NDArray[np.uint8]) -> None:
+    """Write the search as an animation and its losses; `empty` is the frame for a hole without a face."""
+    frames = [painted(item.crop, item.hole) for item in progress[:1]] + [item.preview for item in progress]
+    write_animation(output.with_suffix(".history.gif"), frames or [empty])
     lines = []
     for item in progress:
         step = item.step

@@ -20,7 +20,7 @@ from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion import holes
 from completion.blend import blend, grain, inpaint, match_means, surroundings
-from completion.config import BLENDS, SOLVER_NAMES, Solver
+from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
 from completion.holes import MaskLike
 from completion.solve import Step, resolve, solve
 from dcgan.checkpoint import Weights, WeightsError, load_fitting
@@ -296,6 +296,7 @@ class FaceCompleter:
         seed: int = 0,
         seconds: float | None = None,
         lowres: bool = False,
+        no_face: NoFace = "fail",
     ) -> Iterator[SearchStep | Completion]:
         """Fill a hole in a photo, and report every step of the search.
 
@@ -310,12 +311,13 @@ class FaceCompleter:
             seconds: time limit; at the limit, the search ends with its best result so far, and no further candidate
                 is blended. None for no limit.
             lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
+            no_face: whether a hole that touches no face fails, or is filled from its surroundings.
         Yields:
             a SearchStep per step, then the Completion.
         Raises:
             PhotoError: the photo cannot be used.
             MaskError: the mask cannot be used, is empty, or its size differs from the photo's.
-            NoFaceError: no face was found under the hole.
+            NoFaceError: no face was found for a named mask or, with `no_face` "fail", under the hole.
         """
         ends = math.inf if seconds is None else time.monotonic() + seconds
         if candidates < 1:
@@ -331,7 +333,7 @@ class FaceCompleter:
         known, hidden = inpaint(pixels, hole), 0
         if faces is None:
             faces, hidden = self._under(hole, known, pixels)
-        regions = self._divide(hole, [self._fitted(face) for face in faces])
+        regions = self._divide(hole, [self._fitted(face) for face in faces], no_face)
         if regions.thin.any():
             known = surroundings(known, hole, regions.thin)
         fills, contexts, stopped = [known] * candidates, [], False
@@ -395,14 +397,16 @@ class FaceCompleter:
         pool = _POOL * candidates
         return replace(solver, restarts=max(solver.restarts, pool), draws=max(solver.draws, pool))
 
-    def _divide(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> _Regions:
+    def _divide(self, hole: NDArray[np.bool_], faces: Sequence[Alignment], no_face: NoFace) -> _Regions:
         """Assign each pixel of a hole to a face, to a scratch or to the outside.
 
         Raises:
-            NoFaceError: no pixel of the hole lies on a face.
+            NoFaceError: no pixel of the hole lies on a face, and it must not or cannot be filled from its surroundings.
         """
         owner = self._owners(hole, faces)
         if (owner < 0).all():
+            if no_face == "fill" and not hole.all():
+                return _Regions([], [], np.zeros_like(hole), hole)
             raise NoFaceError(
                 "no face was found under the hole; mark part of a face, give its position (landmarks, box or eyes), "
                 f"or an aligned face of {self.size}x{self.size} pixels"

@@ -9,6 +9,7 @@ from align.settings import SEEDS, Range, check
 Start = Literal["random", "encoder"]
 Prior = Literal["log", "saturating"]
 Faces = Literal["largest", "all"]
+NoFace = Literal["fill", "fail"]
 
 _Coordinate = Annotated[float, Range(-1_000_000, 1_000_000)]
 
@@ -150,8 +151,10 @@ class BatchOptions:
         landmarks: JSON Lines file with the landmarks of each photo's faces; None to detect the faces.
         box: (x, y, w, h) of a single face in pixels of the photo, from the brows to the chin.
         eyes: (x, y, x, y), the eye centres of a single face in pixels of the photo.
+        no_face: whether a mask that touches no face fails, or is filled from its surroundings; None for "fail" with a
+            single photo and "fill" with several.
         candidates: number of different completions to write.
-        seed: seed of the search and of random holes.
+        seed: seed of the search and of random holes; the side of "half" also depends on the photo.
         strip: also write the photo, the hole and the completion side by side.
         history: also write the search as a GIF and its losses as JSON Lines.
         overwrite: replace existing outputs.
@@ -165,6 +168,7 @@ class BatchOptions:
     landmarks: Path | None = None
     box: tuple[_Coordinate, ...] | None = None
     eyes: tuple[_Coordinate, ...] | None = None
+    no_face: NoFace | None = None
     candidates: Annotated[int, Range(1, 64)] = 1
     seed: Annotated[int, SEEDS] = 0
     strip: bool = False

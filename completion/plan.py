@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, re
         if output.suffix.lower() not in WRITABLE:
             raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
         folder, outputs = None, dict.fromkeys(photos, output)
+    if options.no_face is None:
+        options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
     mask = _mask_path(options)
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
     read += [path for path in (mask, options.landmarks) if path]

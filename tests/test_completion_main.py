@@ -80,9 +80,56 @@ def test_every_mask_name_works(
     around = np.stack([np.arange(68) % 8 + 12, np.arange(68) // 8 + 12], axis=1).astype(float)
     monkeypatch.setattr(complete_module, "find_landmarks", lambda *_: around)
     assert complete(save(tmp_path / "a.png"), mask=mask) == 0
-    hole = holes.named_hole(mask, 32, np.random.default_rng(0), around)
+    seed = int(hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()[:15], 16) if mask == "half" else 0
+    hole = holes.named_hole(mask, 32, np.random.default_rng(seed), around)
     completed = pixels(done / "a.png")
     assert np.array_equal(completed[~hole], FACE[~hole]) and (completed[hole] != FACE[hole]).any()
+
+
+def test_half_hides_another_side_in_other_photos_and_the_same_again(
+    complete: Complete, tmp_path: Path, done: Path
+) -> None:
+    raw = tmp_path / "raw"
+    for number in range(12):
+        save(raw / f"{number}.png", FACE + number)
+    assert complete(raw, mask="half") == 0
+    before = contents(done)
+    changed = [(pixels(done / name) != pixels(raw / name)).any(axis=2) for name in before]
+    assert len({hole.tobytes() for hole in changed}) > 2
+    assert complete(raw, "--overwrite", mask="half") == 0 and contents(done) == before
+
+
+@pytest.mark.parametrize("mask", ["file", "scratch"])
+def test_a_mask_that_touches_no_face_is_filled_from_its_surroundings(
+    complete: Complete, tmp_path: Path, done: Path, capsys: pytest.CaptureFixture[str], mask: str
+) -> None:
+    ramp = np.linspace(40, 200, 100).astype(np.uint8)[None, :, None].repeat(100, axis=0).repeat(3, axis=2)
+    raw = save(tmp_path / "raw" / "a.png", ramp).parent
+    hole = np.zeros((100, 100), dtype=bool)
+    hole[(slice(30, 70), slice(20, 60)) if mask == "file" else (slice(50, 53), slice(10, 90))] = True
+    file = save(tmp_path / "mask.png", np.where(hole, 255, 0))
+    report = tmp_path / "report.json"
+    assert complete(raw, "--history", "--strip", "--candidates", 2, "--report", report, mask=file) == 0
+    completed = pixels(done / "a.png")
+    assert np.array_equal(completed[~hole], ramp[~hole])
+    error, of_mean = (np.abs(fill - ramp[hole]).mean() for fill in (completed[hole].astype(float), ramp[~hole].mean()))
+    assert error < of_mean  # nearer than the mean colour of the surroundings
+    [record] = strict(report.read_text())["photos"]
+    assert record["sources"] == {"surroundings": 1.0} and record["figures"]["faces"] == 0
+    assert sorted(record["outputs"]) == [str(done / name) for name in files(done)]
+    for words in ([raw, "--no-face", "fail"], [raw / "a.png"]):
+        assert complete(*words, mask=file, output=tmp_path / "none") == (3 if "fail" in words else 2)
+        assert "no face was found under the hole" in capsys.readouterr().err
+    assert complete(raw / "a.png", "--no-face", "fill", mask=file, output=tmp_path / "one.png") == 0
+    assert np.array_equal(pixels(tmp_path / "one.png"), completed)
+
+
+def test_a_mask_that_hides_everything_cannot_be_filled_from_surroundings(
+    complete: Complete, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = save(tmp_path / "raw" / "a.png", NO_FACE).parent
+    assert complete(raw, mask=save(tmp_path / "mask.png", np.full((100, 100), 255))) == 3
+    assert "no face was found under the hole" in capsys.readouterr().err
 
 
 def test_lowres_keeps_the_means_of_the_blocks(complete: Complete, tmp_path: Path, done: Path) -> None:
