@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"there is no {str(value)!r}; {hint(str(value), names)}")
 
 
-def add_flags(parser: argparse.ArgumentParser, *flags: str) -> None:
+def add_flags(parser: argparse._ActionsContainer, *flags: str) -> None:
     """Add flags that commands share: --weights[=auto], --device, --engine, --config, --quiet, --version."""
     for flag in flags:
         short = {"--device": ["-d"], "--quiet": ["-q"]}.get(flag, [])

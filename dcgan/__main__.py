@@ -7,6 +7,7 @@ import inspect
 import re
 import signal
 import sys
+import time
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -140,7 +141,7 @@ def _add_train(commands: Any) -> None:
     _add_faces(parser, "measure how far D overfits")
     _add_dedupe(parser)
     _add_train_config(parser)
-    add_flags(parser, "--quiet")
+    _add_volume(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -161,7 +162,8 @@ def _train(arguments: argparse.Namespace) -> int:
     report(
         f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {arguments.output}"
     )
-    return _follow(train(config, faces, arguments.output, device, val, group), config.kimg, arguments.output, group)
+    run = train(config, faces, arguments.output, device, val, group)
+    return _follow(run, config.kimg, arguments.output, group, arguments.verbose)
 
 
 def _add_encode(commands: Any) -> None:
@@ -176,7 +178,8 @@ def _add_encode(commands: Any) -> None:
     _add_weights(parser)
     _add_faces(parser, "draw grids and measure the PSNR inside holes")
     _add_config(parser, EncoderConfig)
-    add_flags(parser, "--device", "--config", "--quiet")
+    add_flags(parser, "--device", "--config")
+    _add_volume(parser)
 
 
 def _encode(arguments: argparse.Namespace) -> int:
@@ -201,10 +204,10 @@ def _encode(arguments: argparse.Namespace) -> int:
     val = load_faces(arguments.val, size, say) if arguments.val else None
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.output}")
     run = train_encoder(config, trained, faces, arguments.output, device, val)
-    return _follow(run, config.kimg, arguments.output, Group())
+    return _follow(run, config.kimg, arguments.output, Group(), arguments.verbose)
 
 
-def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) -> int:
+def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group, verbose: bool) -> int:
     """Show the progress of a training run; the first SIGINT or SIGTERM saves and stops it.
 
     Returns:
@@ -220,12 +223,15 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) 
         report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
     elif begin:
         report(f"resuming at {begin / 1000:g} kimg")
+    began = time.monotonic()
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for step in run:
             bar.update(step.images - bar.n)
             if step.stats:
                 bar.clear()
-                report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
+                report(_progress(step, begin, total, time.monotonic() - began))
+                if verbose:
+                    report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
             if (group.size == 1 or step.stats) and group.mean(stop.number):
@@ -237,6 +243,12 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group) 
     if group.rank == 0:
         print(out)
     return 0
+
+
+def _progress(step: TrainingStep, begin: int, total: int, seconds: float) -> str:
+    """Describe the progress since `begin` images, after so many seconds."""
+    left = (total - step.images) * seconds / (step.images - begin)
+    return f"kimg {step.images / 1000:g} of {total / 1000:g}, {seconds / 60:.1f} min; about {left / 60:.0f} min left"
 
 
 def _add_sample(commands: Any) -> None:
@@ -379,6 +391,12 @@ def _add_benchmark_train(commands: Any) -> None:
     parser.add_argument("--seconds", type=at_least(0.0), default=20, help="seconds per row of the table")
     parser.add_argument("--report", type=Path, metavar="FILE.json", help="JSON file for the table")
     _add_train_config(parser)
+
+
+def _add_volume(parser: Parser) -> None:
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="also print losses and other figures")
+    add_flags(volume, "--quiet")
 
 
 def _add_weights(parser: Parser) -> None:

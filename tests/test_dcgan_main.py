@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -194,6 +195,19 @@ def test_wrong_settings_are_reported_before_torch_is_imported() -> None:
         code = f"import sys; from dcgan.__main__ import main; print(main({words}), 'torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "2 False\n" and len(done.stderr.splitlines()) == 1
+
+
+def test_training_prints_the_time_and_with_verbose_the_losses(
+    tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(faces), "-o", str(tmp_path / "run"), "--tick-kimg", "0.008", *SMALL]
+    assert main([*words, "--kimg", "0.016"]) == 0
+    told = capsys.readouterr().err.splitlines()[1:]
+    assert [re.sub(r"\d+\.\d min", "T", line) for line in told] == [
+        f"kimg {kimg} of 0.016, T; about 0 min left" for kimg in ("0.008", "0.016")
+    ]
+    assert main([*words, "--kimg", "0.024", "-v"]) == 0
+    assert re.search(r"^kimg 0\.024  .*loss_g \d", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_quiet_prints_nothing(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
