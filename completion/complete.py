@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -201,9 +202,11 @@ class FaceCompleter:
         candidates: int = 1,
         seed: int = 0,
         seconds: float | None = None,
+        no_face: NoFace = "fail",
     ) -> Completion:
         """Fill a hole in a photo; see `steps` for arguments and errors."""
-        steps = self.steps(photo, mask, faces=faces, every=every, candidates=candidates, seed=seed, seconds=seconds)
+        settings: dict[str, Any] = {"candidates": candidates, "seed": seed, "seconds": seconds, "no_face": no_face}
+        steps = self.steps(photo, mask, faces=faces, every=every, **settings)
         return next(item for item in steps if isinstance(item, Completion))
 
     def locate(self, photo: PhotoLike, every: bool = False) -> list[Alignment]:
@@ -322,6 +325,8 @@ class FaceCompleter:
         ends = math.inf if seconds is None else time.monotonic() + seconds
         if candidates < 1:
             raise InputError(f"candidates is {candidates}; expected 1 or more")
+        if no_face not in get_args(NoFace):
+            raise InputError(f"no_face is {no_face!r}; {hint(no_face, get_args(NoFace))}")
         photo = as_photo(photo)
         pixels = photo.pixels
         if isinstance(mask, str) and holes.split_names(mask):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import CENTER, FACE, save
+from pictures import CENTER, FACE, NO_FACE, save
 from PIL import Image, ImageCms
 from scipy import ndimage
 
@@ -607,3 +607,14 @@ def test_unknown_names_get_a_suggestion(completer: FaceCompleter, small_weights:
 def test_at_least_one_candidate_is_expected(completer: FaceCompleter) -> None:
     with pytest.raises(InputError, match="candidates is 0; expected 1 or more"):
         completer(FACE, CENTER, candidates=0)
+
+
+def test_a_mask_without_a_face_can_be_filled_from_its_surroundings(completer: FaceCompleter) -> None:
+    hole = box(NO_FACE.shape, 40, 50, 40, 50)
+    with pytest.raises(NoFaceError):
+        completer(NO_FACE, hole)
+    completion = completer(NO_FACE, hole, no_face="fill")
+    assert np.array_equal(completion.sources["surroundings"], hole) and completion.faces == ()
+    assert np.array_equal(completion.pixels, NO_FACE)  # which is uniform
+    with pytest.raises(InputError, match="no_face is 'fil'; did you mean 'fill'?"):
+        completer(NO_FACE, hole, no_face="fil")  # type: ignore[arg-type]
