@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from io import TextIOWrapper
 
+# Modules that are not part of the base installation -> the extra that has them.
+_EXTRAS = dict.fromkeys(("matplotlib", "onnx", "skimage", "sklearn", "tensorboard", "torch", "torchvision"), "train")
+_EXTRAS |= {"gradio": "page", "ray": "cluster", "torchmetrics": "fid", "torch_fidelity": "fid"}
+
 
 def weights_name(text: str) -> str:
     """Check that a text is a name of weights or may be a file; for argparse, before anything slow is imported."""
@@ -255,6 +259,12 @@ def run_main(
     except (InputError, OSError) as error:
         say(f"{name}: {error}")
         return getattr(error, "exit_code", 1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        say(f'{name}: this needs {module}, which is not installed; run: pip install -e ".[{_EXTRAS[module]}]"')
+        return InputError.exit_code
     except KeyboardInterrupt:
         say(f"{name}: {stopped}")
         return 130

@@ -2,6 +2,7 @@
 
 InputError
 ├── ConfigError           a setting is invalid
+├── DeviceError           the requested device is unknown or absent
 ├── PhotoError            a photo or a folder cannot be used
 ├── NoFaceError           a photo has no face
 ├── EngineError           the requested engine is not installed
@@ -27,6 +28,10 @@ def hint(wrong: str, names: Collection[str]) -> str:
     """Return "did you mean 'X'?" with the most similar of the names or, if none is similar, the list of the names."""
     similar = get_close_matches(wrong.lower(), names, n=1)
     return f"did you mean {similar[0]!r}?" if similar else f"expected one of {', '.join(names)}"
+
+
+class DeviceError(InputError):
+    """The requested device is unknown or absent."""
 
 
 class ConfigError(InputError):

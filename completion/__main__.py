@@ -209,9 +209,8 @@ def _complete(arguments: argparse.Namespace) -> int:
         items = complete_photo(completer, plan, photo)
     else:
         here = arguments.jobs == 1 and arguments.engine == "processes"
-        gpu = next(completer.weights[completer.size].generator.parameters()).is_cuda
         start = (lambda: completer) if here else load
-        items = complete_folder(start, plan, arguments.jobs, arguments.engine, gpu)
+        items = complete_folder(start, plan, arguments.jobs, arguments.engine, completer.gpu)
     results: list[Result] = []
     began = time.monotonic()
     try:

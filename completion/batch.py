@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from align import locate
@@ -26,9 +26,9 @@ from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import HOLES, NoFace
 from completion.picture import contact_sheet, painted, strip, write_animation
 from completion.plan import Plan, candidate_files
+from completion.quality import psnr
 from completion.records import Records, begin, finish
-from dcgan.checkpoint import WeightsError
-from dcgan.metrics import psnr
+from dcgan.header import WeightsError
 
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
 
@@ -46,7 +46,7 @@ class Result:
         sources: origin of the hole's pixels -> share of the hole: "face 1", "face 2" and so on for generated faces;
             "surroundings" for areas filled by a classical method.
         figures: hole_share, faces, outside_share, context_loss, search_seconds, seconds; with `measure` also hole_psnr
-            and psnr (dB) and ssim.
+            and psnr (dB), and ssim if scikit-image is installed.
     """
 
     photo: Path
@@ -151,7 +151,7 @@ def summary(results: Sequence[Result]) -> dict[str, float]:
 
 def _worker(load: Callable[[], FaceCompleter], plan: Plan, jobs: int) -> Callable[[Path], Result]:
     if jobs > 1:
-        torch.set_num_threads(max(1, cores() // jobs))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))  # torch reads it when it is imported
     completer = load()
 
     def complete(photo: Path) -> Result:
@@ -166,11 +166,11 @@ def complete_photo(completer: FaceCompleter, plan: Plan, photo: Path) -> Iterato
     Whatever goes wrong with the photo gives a failed Result.
 
     Raises:
-        LandmarkModelError, WeightsError: no photo can be completed.
+        LandmarkModelError, WeightsError, ModuleNotFoundError: no photo can be completed.
     """
     try:
         yield from _complete(completer, plan, photo)
-    except (LandmarkModelError, WeightsError):
+    except (LandmarkModelError, WeightsError, ModuleNotFoundError):
         raise
     except InputError as error:
         yield Result(photo, "failed", reason=str(error))
@@ -354,9 +354,11 @@ def _write_history(output: Path, progress: Sequence[SearchStep], empty: NDArray[
 
 
 def _measure(real: NDArray[np.uint8], completed: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, float]:
-    from skimage.metrics import structural_similarity
-
     figures = {"hole_psnr": psnr(real, completed, hole), "psnr": psnr(real, completed)}
+    try:
+        from skimage.metrics import structural_similarity
+    except ModuleNotFoundError:  # it belongs to the extra "train"
+        return figures
     if min(real.shape[:2]) >= 7:  # the window of SSIM
         figures["ssim"] = float(structural_similarity(real, completed, channel_axis=2, data_range=255))
     return figures

@@ -4,14 +4,12 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from align import locate
 from align.errors import InputError, NoFaceError, hint
@@ -22,11 +20,13 @@ from align.warp import Alignment, fit, transform
 from completion import holes
 from completion.blend import blend, grain, inpaint, match_means, surroundings
 from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
+from completion.engine import Networks, Step, as_networks, load_fitting
 from completion.holes import MaskLike
-from completion.solve import Step, resolve, solve
-from dcgan.checkpoint import Weights, WeightsError, load_fitting
-from dcgan.tensors import to_image
+from dcgan.header import WeightsError
 from weights import AUTO
+
+if TYPE_CHECKING:
+    from dcgan.checkpoint import Weights
 
 _POOL = 16  # candidates searched for each one returned
 _AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's
@@ -145,7 +145,7 @@ class FaceCompleter:
 
     def __init__(
         self,
-        weights: Weights | Sequence[Weights],
+        weights: "Networks | Weights | Sequence[Networks | Weights]",
         solver: str | Solver = "fast",
         blend: str = "poisson",
         prior_weight: float | None = None,
@@ -154,16 +154,16 @@ class FaceCompleter:
             raise InputError(f"there is no solver named {solver!r}; {hint(solver, SOLVER_NAMES)}")
         if blend not in BLENDS:
             raise InputError(f"there is no blend named {blend!r}; {hint(blend, BLENDS)}")
-        several = [weights] if isinstance(weights, Weights) else weights
-        self.weights = {each.generator.config.size: each for each in sorted(several, key=_size)}
-        templates = sorted({each.template for each in several})
+        networks = as_networks(weights)
+        self.weights = {each.size: each for each in networks}
+        templates = sorted({each.template for each in networks})
         if len(templates) > 1 or templates[0] not in TEMPLATES:
             raise WeightsError(
                 f"the weights are for faces aligned as {' and '.join(map(repr, templates))}, "
                 f"expected one of {', '.join(TEMPLATES)}"
             )
-        for each in several:
-            resolve(solver, each)  # fails early if an encoder is missing
+        # Fails early if an encoder, torch or the device is missing.
+        self.gpu = any(each.engine(each.resolve(solver)).gpu for each in networks)
         self.solver = solver
         self.blend = blend
         self.prior_weight = prior_weight
@@ -353,7 +353,7 @@ class FaceCompleter:
                     break
             stopped |= item.step.number < item.steps
             contexts.append(float(item.step.context[0, item.step.best[0]]))
-            for index, image in enumerate(_different(item.step, torch.from_numpy(item.hole), len(fills))):
+            for index, image in enumerate(_different(item.step, item.hole, len(fills))):
                 image = match_means(image, face.warp(pixels), holes.LOWRES_SCALE) if lowres else image
                 fills[index] = self._paste(image, face, known, fills[index], hole, part, empty, seed)
                 if index + 1 < len(fills) and time.monotonic() > ends:
@@ -378,7 +378,8 @@ class FaceCompleter:
         """
         known = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
         weights = self.weights[crops.shape[1]]
-        *_, step = solve(weights, known, holes, self._settings(weights), seed)
+        solver = self._settings(weights)
+        *_, step = weights.engine(solver).solve(known, holes, solver, seed)
         made = zip(known, step.previews, holes, strict=True)
         return np.stack([blend(crop, face, hole, self.blend) for crop, face, hole in made])
 
@@ -393,8 +394,8 @@ class FaceCompleter:
         sizes = [size for size in self.weights if side_px <= _ENLARGED * size]
         return face.resized(sizes[0] if sizes else self.size)
 
-    def _settings(self, weights: Weights, block: int = 1, candidates: int = 1) -> Solver:
-        solver = resolve(self.solver, weights, block)
+    def _settings(self, weights: Networks, block: int = 1, candidates: int = 1) -> Solver:
+        solver = weights.resolve(self.solver, block)
         if self.prior_weight is not None:
             solver = replace(solver, prior_weight=self.prior_weight)
         if candidates == 1:
@@ -440,11 +441,12 @@ class FaceCompleter:
         """Search for the latent of one face; with `original`, from the block means of that photo."""
         face = regions.faces[number]
         block = 1 if original is None else holes.LOWRES_SCALE
-        solver = self._settings(self.weights[face.size], block, candidates)
+        weights = self.weights[face.size]
+        solver = self._settings(weights, block, candidates)
         crop = face.warp(known)
         hole = self._hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
         source = crop if original is None else face.warp(original)
-        for step in solve(self.weights[face.size], source[None], hole[None], solver, seed, block):
+        for step in weights.engine(solver).solve(source[None], hole[None], solver, seed, block):
             yield SearchStep(number, len(regions.faces), step, solver.steps, face, crop, hole)
 
     def _paste(
@@ -503,11 +505,12 @@ class FaceCompleter:
         """
         refined = self._fitted(face)
         weights = self.weights[refined.size]
-        if weights.encoder is None or self._hole_in_crop(hole, refined).mean() < _COVERED:
+        if not weights.encoder or self._hole_in_crop(hole, refined).mean() < _COVERED:
             return face
+        solver = weights.resolve("encoder")
         for _ in range(_REFINEMENTS):
             crop, in_crop = refined.warp(known), self._hole_in_crop(hole, refined)
-            *_, step = solve(weights, crop[None], in_crop[None], resolve("encoder", weights))
+            *_, step = weights.engine(solver).solve(crop[None], in_crop[None], solver)
             completed = refined.paste(known, np.where(in_crop[..., None], step.previews[0], crop))
             view = np.where(hole[..., None], completed, known)
             landmarks = find_landmarks(view, refined, self.template.points, 128 / refined.size, upsample=0)
@@ -567,11 +570,7 @@ def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
     return thin
 
 
-def _size(weights: Weights) -> int:
-    return weights.generator.config.size
-
-
-def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
+def _different(step: Step, hole: NDArray[np.bool_], count: int) -> list[NDArray[np.uint8]]:
     """Select the best candidate for one face, then repeatedly the one farthest from those selected.
 
     Prefers candidates that match the visible pixels about as well as the best one.
@@ -583,14 +582,14 @@ def _different(step: Step, hole: Tensor, count: int) -> list[NDArray[np.uint8]]:
     Returns:
         uint8 (S, S, 3) each, in order of their total loss.
     """
-    order = step.total[0].argsort(stable=True)
+    order = step.total[0].argsort(kind="stable")
     context = step.context[0, order]
-    enough = context.sort().values[min(count, len(order)) - 1]
-    order = order[context <= torch.maximum(_AGREES * context[0], enough)]
+    enough = np.sort(context)[min(count, len(order)) - 1]
+    order = order[context <= max(_AGREES * context[0], enough)]
     images = step.images[0, order]
-    inside = images[..., hole.to(images.device)].flatten(1)
-    distances = (inside[:, None] - inside[None]).abs().mean(dim=2)
+    inside = images[:, hole].reshape(len(images), -1).astype(np.float32)
+    distances = np.stack([np.abs(inside - each).mean(axis=1) for each in inside])
     taken = [0]
     while len(taken) < min(count, len(order)):
-        taken.append(int(distances[:, taken].amin(dim=1).argmax()))
-    return list(to_image(images[sorted(taken)]))
+        taken.append(int(distances[:, taken].min(axis=1).argmax()))
+    return list(images[sorted(taken)])

@@ -193,7 +193,8 @@ BENCHMARK_HOLES = {
 # Methods that take minutes per face and run on the first faces only; that are fitted to training faces; that need an
 # encoder.
 SLOW, LEARNING, WITH_ENCODER = ("paper", "bamos"), ("mean", "linear"), ("thorough",)
-METHODS = ("fast", *WITH_ENCODER, *SLOW, "telea", "ns", "biharmonic", *LEARNING)
+ON_TORCH = "-torch"  # suffix of a solver that runs on torch instead of ONNX Runtime
+METHODS = ("fast", f"fast{ON_TORCH}", *WITH_ENCODER, *SLOW, "telea", "ns", "biharmonic", *LEARNING)
 
 # Benchmark on whole photos: holes, see completion.benchmark.whole.draw_hole, and default methods.
 WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")

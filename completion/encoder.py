@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from completion.holes import draw_holes, named_hole
+from completion.quality import psnr
 from dcgan import loss
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, restoring, save_weights
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
 from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.grow import new_and_old
-from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.parallel import Group
 from dcgan.run import Run, TrainingStep, machine

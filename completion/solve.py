@@ -1,4 +1,4 @@
-"""Find a latent z whose image G(z) matches the visible pixels of a face."""
+"""Find a latent z whose image G(z) matches the visible pixels of a face, on torch."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from completion import loss
-from completion.config import SOLVERS, Solver
+from completion.config import Solver
+from completion.engine import NO_ENCODER, Step
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError
 from dcgan.networks import Skip
@@ -20,8 +21,8 @@ from dcgan.tensors import to_image, to_tensor
 
 
 @dataclass(frozen=True)
-class Step:
-    """State of the search after one step, for N faces and K candidates each.
+class State:
+    """State of the search after one step, as `completion.engine.Step`, in tensors.
 
     Attributes:
         number: step number, from 0 (the initial z) to the solver's `steps`.
@@ -39,34 +40,26 @@ class Step:
     total: Tensor
     images: Tensor
 
-    @property
-    def best(self) -> Tensor:
-        """Index of each face's candidate with the lowest total loss: int64 (N,)."""
-        return self.total.argmin(dim=1)
 
-    @property
-    def previews(self) -> NDArray[np.uint8]:
-        """Image of each face's best candidate: uint8 (N, S, S, 3)."""
-        return to_image(self.images[torch.arange(len(self.images)), self.best])
-
-
-def resolve(solver: str | Solver, weights: Weights, block: int = 1) -> Solver:
-    """Look up a solver's settings and check that the weights support it.
+class Search:
+    """An `Engine` for every solver.
 
     Args:
-        solver: a name in SOLVERS, settings, or "fast": "encoder" if the weights have one and `block` is 1, otherwise
-            "search".
-        weights: networks to use.
-        block: as in `solve`.
-    Raises:
-        WeightsError: the solver needs an encoder and the weights have none.
+        weights: networks in eval mode.
     """
-    if solver == "fast":
-        solver = "search" if weights.encoder is None or block > 1 else "encoder"
-    found = SOLVERS[solver] if isinstance(solver, str) else solver
-    if found.start == "encoder" and weights.encoder is None:
-        raise WeightsError("the weights have no encoder; train one (python -m dcgan encode) or choose another solver")
-    return found
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self.gpu = device_of(weights.generator).type != "cpu"
+
+    def solve(
+        self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], solver: Solver, seed: int = 0, block: int = 1
+    ) -> Iterator[Step]:
+        """Search for several faces at once, see `solve`."""
+        for state in solve(self._weights, crops, holes, solver, seed, block):
+            context, prior, total = (value.cpu().numpy() for value in (state.context, state.prior, state.total))
+            images = to_image(state.images.flatten(0, 1))
+            yield Step(state.number, context, prior, total, images.reshape(*total.shape, *images.shape[1:]))
 
 
 def solve(
@@ -76,7 +69,7 @@ def solve(
     solver: Solver,
     seed: int = 0,
     block: int = 1,
-) -> Iterator[Step]:
+) -> Iterator[State]:
     """Search for the z of several faces at once; a face's result does not depend on the others.
 
     Args:
@@ -88,11 +81,13 @@ def solve(
         block: above 1, ignore the holes and match only the means of blocks of `block` x `block` pixels. Encoders do
             not support this.
     Yields:
-        solver.steps + 1 Steps; the last one is the result.
+        solver.steps + 1 States; the last one is the result.
     Raises:
         WeightsError: the solver needs an encoder, and the weights have none or `block` is above 1.
     """
-    E = weights.encoder if resolve(solver, weights).start == "encoder" else None
+    E = weights.encoder if solver.start == "encoder" else None
+    if E is None and solver.start == "encoder":
+        raise WeightsError(NO_ENCODER)
     if E is not None and block > 1:
         raise WeightsError("an encoder cannot use the means of blocks; choose another solver, such as fast")
     G, D = weights.generator, weights.discriminator
@@ -143,7 +138,7 @@ def solve(
         if solver.prior_weight and (solver.steps or solver.restarts > 1):
             prior = prior_of(D(fake.flatten(0, 1)) - weights.logit_offset).view_as(context)
         total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=2)
-        yield Step(number, z.detach().clone(), *(value.detach() for value in (context, prior, total, fake)))
+        yield State(number, z.detach().clone(), *(value.detach() for value in (context, prior, total, fake)))
         if number < solver.steps:
             share = (1 + math.cos(math.pi * number / solver.steps)) / 2 if solver.cosine else 1.0
             (gradient,) = torch.autograd.grad(total.sum(), z)

@@ -16,14 +16,12 @@ import torch
 from torch import Tensor
 
 import weights
-from align.errors import InputError
-from align.files import atomic_write, parse_json, read_file
-from align.template import TEMPLATES
-from dcgan.config import ConfigError, EncoderConfig, network_config
+from align.errors import DeviceError, InputError
+from align.files import atomic_write, read_file
+from dcgan.config import check_device
+from dcgan.header import FORMAT, VERSION, Header, WeightsError, find_weights, read_header
 from dcgan.networks import Discriminator, Encoder, Generator
 
-FORMAT = "dcgan-completion"
-_VERSION = 1
 # A checkpoint is a zip file, which ends with a comment: its length, then the SHA-256 of the file without a comment.
 _END, _NO_COMMENT, _COMMENT_BYTES = b"PK\x05\x06", bytes(2), 66
 _MAX_CHECKPOINT_BYTES = 2**36
@@ -33,14 +31,6 @@ _log = logging.getLogger(__name__)
 
 class CheckpointError(InputError):
     """A run folder has no usable checkpoint, or belongs to another run."""
-
-
-class DeviceError(InputError):
-    """The requested device is unknown or absent."""
-
-
-class WeightsError(InputError):
-    """A weights file is absent, damaged, or in another format."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +166,7 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() and _supported(torch.device("cuda")) else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
+    check_device(name)
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"the device {name} is absent: found {torch.cuda.device_count()} CUDA devices; use cpu")
@@ -231,7 +220,7 @@ def save_weights(
     }
     header = {
         "format": FORMAT,
-        "version": str(_VERSION),
+        "version": str(VERSION),
         "network": json.dumps(asdict(generator.config), sort_keys=True),
         "template": template,
         "facts": json.dumps(facts, sort_keys=True),
@@ -256,18 +245,9 @@ def load(name_or_file: str, device: torch.device | str = "auto") -> Weights:
     """
     if isinstance(device, str):
         device = pick_device(device)
-    try:
-        path = weights.resolve(name_or_file)
-    except weights.WeightsFileError as error:
-        raise WeightsError(str(error)) from error
+    path = find_weights(name_or_file)
     # The registry has already verified the SHA-256 of its own files.
     return load_weights(path, device, verified=name_or_file in weights.REGISTRY)
-
-
-def load_fitting(name_or_file: str, device: torch.device | str = "auto") -> list[Weights]:
-    """Load the weights that faces of different sizes need: all in the registry for "auto", else `load`'s alone."""
-    names = list(weights.REGISTRY) if name_or_file == weights.AUTO else [name_or_file]
-    return [load(name, device) for name in names]
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool = False) -> Weights:
@@ -280,52 +260,34 @@ def load_weights(path: Path, device: torch.device | str = "cpu", verified: bool 
     Raises:
         WeightsError: the file is absent, damaged, modified, of a newer version, or in another format.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise WeightsError(f"{path} is not a file; expected weights written by python -m dcgan export")
+    header = read_header(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is not a readable safetensors file ({error}); expected weights written by python -m dcgan export"
-        ) from error
-    if header.get("format") != FORMAT:
-        raise WeightsError(f"{path} is from another program; expected weights written by python -m dcgan export")
-    if header.get("version") != str(_VERSION):
-        raise WeightsError(
-            f"{path} has format version {header.get('version')}, this program reads version {_VERSION}; update it"
-        )
-    if not verified and header.get("sha256") != tensor_digest(
-        {key: header[key] for key in header if key != "sha256"}, tensors
+        raise WeightsError(f"{path} cannot be read ({error}); export or download it again") from error
+    if not verified and header.sha256 != tensor_digest(
+        {key: header.fields[key] for key in header.fields if key != "sha256"}, tensors
     ):
         raise WeightsError(f"{path} is damaged: its sha256 does not match its contents; export or download it again")
     with torch.device("meta"):  # without memory, until the shapes are checked
-        for name, network in _named(*_described(path, header)[:3]):
+        for name, network in _named(*_described(path, header)):
             _check_tensors(path, name, network.state_dict(), _of(name, tensors))
-    generator, discriminator, encoder, facts = _described(path, header)
+    generator, discriminator, encoder = _described(path, header)
     for name, network in _named(generator, discriminator, encoder):
         network.load_state_dict(_of(name, tensors))
         network.to(device).eval().requires_grad_(False)
-    return Weights(generator, discriminator, header["template"], facts, header["sha256"], encoder)
+    return Weights(generator, discriminator, header.template, header.facts, header.sha256, encoder)
 
 
-def _described(path: Path, header: dict[str, str]) -> tuple[Generator, Discriminator, Encoder | None, dict[str, Any]]:
-    """The networks that a header describes, with random weights, and the metadata of the training."""
+def _described(path: Path, header: Header) -> tuple[Generator, Discriminator, Encoder | None]:
+    """The networks that a header describes, with random weights."""
+    config, settings = header.config, header.encoder
     try:
-        if header["template"] not in TEMPLATES:
-            raise ConfigError(f"the template is {header['template']!r}; expected one of {', '.join(TEMPLATES)}")
-        config, facts = network_config(parse_json(header["network"])), parse_json(header["facts"])
-        # Encoders in older files have no skips.
-        settings = {"skips": False} | parse_json(header["encoder"]) if "encoder" in header else None
-        if not isinstance(facts, dict) or not isinstance(facts.get("logit_offset", 0), int | float):
-            raise ConfigError(f"the facts are {header['facts'][:100]}; expected an object with numbers")
-        if settings:
-            EncoderConfig(**settings)  # checks the ranges
-        return Generator(config), Discriminator(config), Encoder(config, **settings) if settings else None, facts
-    except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, ConfigError) as error:
+        return Generator(config), Discriminator(config), None if settings is None else Encoder(config, **settings)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise WeightsError(f"{path} describes an invalid network: {error}") from error
 
 

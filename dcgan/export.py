@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from align.files import atomic_write
-from dcgan.checkpoint import FORMAT, CheckpointError, Weights, WeightsError, load_checkpoint, restoring, save_weights
+from dcgan.checkpoint import CheckpointError, Weights, WeightsError, load_checkpoint, restoring, save_weights
 from dcgan.config import network_config
+from dcgan.header import FORMAT
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats

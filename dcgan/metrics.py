@@ -19,21 +19,6 @@ _PATCHES, _PATCH_PX, _LEAST_PX, _DIRECTIONS = 128, 7, 16, 512
 _ROWS = 1024  # rows per block of a distance table
 
 
-def psnr(real: NDArray[np.uint8], fake: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float:
-    """Peak signal-to-noise ratio in dB; inf for equal images.
-
-    Args:
-        real: uint8 (H, W, 3).
-        fake: uint8 (H, W, 3).
-        where: bool (H, W), the pixels to compare, such as the hole; all by default.
-    """
-    difference = real.astype(np.float64) - fake
-    if where is not None:
-        difference = difference[where]
-    mse = float(np.square(difference).mean())
-    return 10 * math.log10(255**2 / mse) if mse else math.inf
-
-
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Multi-scale structural similarity: 1 for equal images, near 0 for unrelated ones. Differentiable.
 

@@ -277,7 +277,7 @@ def test_the_mean_uses_only_training_faces(encoder_weights: Weights) -> None:
 def test_methods_without_their_requirements_are_skipped(small_weights: Weights) -> None:
     assert small_weights.encoder is None
     rows = rows_of(small_weights, FACES[:2], None, holes=("center",), slow_limit=1)
-    assert [method for _, method in rows] == ["fast", "paper", "bamos", *RIM]
+    assert [method for _, method in rows] == ["fast", "fast-torch", "paper", "bamos", *RIM]
     with pytest.raises(CompareError, match="none of linear, mean can run; give training faces"):
         rows_of(small_weights, FACES[:2], None, methods=("linear", "mean"))
     with pytest.raises(CompareError, match="3 training faces are too few"):

@@ -18,7 +18,7 @@ from align.errors import InputError, NoFaceError
 from align.landmarks import find_faces
 from align.photo import PhotoLike
 from align.warp import Alignment, transform
-from completion import complete as complete_module
+from completion import solve as solve_module
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import HOLES, SOLVERS
@@ -388,13 +388,13 @@ def test_lowres_of_a_whole_photo_keeps_the_block_means_of_the_crop(
     completer: FaceCompleter, face: NDArray[np.uint8], found: Alignment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    original = complete_module.solve
+    original = solve_module.solve
 
     def spy(weights, crops, *args):  # type: ignore[no-untyped-def]
         seen.append(crops[0])
         return original(weights, crops, *args)
 
-    monkeypatch.setattr(complete_module, "solve", spy)
+    monkeypatch.setattr(solve_module, "solve", spy)
     hole = completer.named_hole(face, "lowres", [found])
     run(completer, face, hole, [found], lowres=True)
     run(completer, face, hole, [found])

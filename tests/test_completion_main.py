@@ -31,6 +31,7 @@ from completion import complete as complete_module
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
+from completion.engine import Networks
 from dcgan.checkpoint import load_weights
 from weights import VERSION
 
@@ -1022,10 +1023,11 @@ def test_weights_that_a_worker_cannot_load_exit_with_2(
     file.write_bytes(small_weights_file.read_bytes())
     load = complete_module.load_fitting
 
-    def load_and_remove(name: str, device: str) -> object:
-        loaded = load(name, device)
+    def load_and_remove(name: str, device: str) -> list[Networks]:
+        [networks] = load(name, device)
+        assert networks.torch
         file.unlink()
-        return loaded
+        return [networks]
 
     monkeypatch.setattr(complete_module, "load_fitting", load_and_remove)
     assert complete(raw, "--jobs", 2, "--weights", file) == 2

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from completion import solve as solve_module
 from completion.config import SOLVERS, Solver
+from completion.engine import Networks
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import resolve, solve
+from completion.solve import solve
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
@@ -73,7 +74,8 @@ def search(
         z, context, prior, total, images = (
             value[0] for value in (step.z, step.context, step.prior, step.total, step.images)
         )
-        yield Single(z, context, prior, total, images, int(step.best[0]), step.previews[0])
+        best = int(total.argmin())
+        yield Single(z, context, prior, total, images, best, to_image(images)[best])
 
 
 def last(*args: Any, **kwargs: Any) -> Single:
@@ -200,14 +202,16 @@ def test_faces_of_a_batch_do_not_affect_each_other(encoder_weights: Weights) -> 
             alone = last(encoder_weights, crops[index], holes[index], solver)
             torch.testing.assert_close(together.z[index], alone.z, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(together.total[index], alone.total, rtol=1e-4, atol=1e-4)
-            assert np.abs(together.previews[index].astype(int) - alone.preview).max() <= 1
+            best = to_image(together.images[index])[int(together.total[index].argmin())]
+            assert np.abs(best.astype(int) - alone.preview).max() <= 1
 
 
 def test_fast_falls_back_to_search_without_a_usable_encoder(
     small_weights: Weights, encoder_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
-    assert resolve("fast", encoder_weights) is resolve("encoder", encoder_weights) is SOLVERS["encoder"]
-    assert resolve("fast", small_weights) is resolve("fast", encoder_weights, block=4) is SOLVERS["search"]
+    without, networks = Networks(small_weights), Networks(encoder_weights)
+    assert networks.resolve("fast") is networks.resolve("encoder") is SOLVERS["encoder"]
+    assert without.resolve("fast") is networks.resolve("fast", block=4) is SOLVERS["search"]
     assert {name for name, solver in SOLVERS.items() if solver.start == "encoder"} == {"encoder", "thorough"}
     one, other = (last(weights, target, HOLE, QUICK) for weights in (small_weights, encoder_weights))
     assert same(one, other)

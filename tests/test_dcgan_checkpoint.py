@@ -166,7 +166,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: Path) -> N
 
 def test_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
     content = small_weights_file.read_bytes()
-    (tmp_path / "w.safetensors").write_bytes(content.replace(b'"template":"face"', b'"template":"fake"'))
+    (tmp_path / "w.safetensors").write_bytes(content.replace(rb"images\": 0", rb"images\": 9"))
     assert (tmp_path / "w.safetensors").read_bytes() != content
     with pytest.raises(WeightsError, match="sha256"):
         load_weights(tmp_path / "w.safetensors")

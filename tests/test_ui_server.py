@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, pixels, save
 from PIL import Image
 
-from completion import complete as complete_module
-from completion.solve import Step
+from completion import solve as solve_module
+from completion.solve import State
 from dcgan.checkpoint import Weights
 from ui.server import Guard, sweep
 from ui.service import Limits, Service
@@ -77,14 +77,14 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Holds every search until it is set; `gate.begun` is set when the first one starts."""
     gate = threading.Event()
     gate.begun = threading.Event()  # type: ignore[attr-defined]
-    solve = complete_module.solve
+    solve = solve_module.solve
 
-    def waiting(*arguments: Any) -> Iterator[Step]:
+    def waiting(*arguments: Any) -> Iterator[State]:
         gate.begun.set()  # type: ignore[attr-defined]
         assert gate.wait(300)
         yield from solve(*arguments)
 
-    monkeypatch.setattr(complete_module, "solve", waiting)
+    monkeypatch.setattr(solve_module, "solve", waiting)
     yield gate
     gate.set()
 
@@ -561,15 +561,15 @@ def test_a_small_photo_is_completed_while_a_large_request_runs_and_those_behind_
     http: httpx.Client, page: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, begun = threading.Event(), threading.Event()
-    solve = complete_module.solve
+    solve = solve_module.solve
 
-    def slow(*arguments: Any) -> Iterator[Step]:
+    def slow(*arguments: Any) -> Iterator[State]:
         if arguments[3].steps > 1000:  # paper
             begun.set()
             assert held.wait(300)
         yield from itertools.islice(solve(*arguments), 1)
 
-    monkeypatch.setattr(complete_module, "solve", slow)
+    monkeypatch.setattr(solve_module, "solve", slow)
     own = upload(http, face_with_hole(photo.parent / "b.png"))
     number, data = handler(http, "complete", "click"), [own, drawing(own, own), "paper", *SETTINGS[1:]]
     with ThreadPoolExecutor(2) as pool:
@@ -606,9 +606,9 @@ def test_the_search_of_a_visitor_who_leaves_makes_room_for_the_next(
     http: httpx.Client, page: Any, photo: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, left = threading.Event(), threading.Event()
-    solve = complete_module.solve
+    solve = solve_module.solve
 
-    def endless(*arguments: Any) -> Iterator[Step]:
+    def endless(*arguments: Any) -> Iterator[State]:
         steps = solve(*arguments)
         if arguments[3].steps < 1000:
             yield from steps
@@ -619,7 +619,7 @@ def test_the_search_of_a_visitor_who_leaves_makes_room_for_the_next(
                 assert left.wait(LIMITS.seconds)
                 time.sleep(0.01)
 
-    monkeypatch.setattr(complete_module, "solve", endless)
+    monkeypatch.setattr(solve_module, "solve", endless)
     name, event, sent, _ = WAYS[way]
     own = upload(http, face_with_hole(photo.parent / "b.png"))
     data = ["paper" if value == "fast" else value for value in sent(own, own)]

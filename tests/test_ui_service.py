@@ -18,12 +18,12 @@ from PIL import Image
 
 from align.errors import NoFaceError, PhotoError
 from align.files import atomic_write
-from completion import complete as complete_module
+from completion import solve as solve_module
 from completion.__main__ import main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
 from completion.holes import MaskError
-from completion.solve import Step
+from completion.solve import State
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
@@ -348,14 +348,14 @@ def test_a_photo_without_a_face_is_refused(service: Service, tmp_path: Path, fol
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the steps that searches take."""
     taken = []
-    solve = complete_module.solve
+    solve = solve_module.solve
 
-    def counted(*arguments: Any) -> Iterator[Step]:
+    def counted(*arguments: Any) -> Iterator[State]:
         for step in solve(*arguments):
             taken.append(step.number)
             yield step
 
-    monkeypatch.setattr(complete_module, "solve", counted)
+    monkeypatch.setattr(solve_module, "solve", counted)
     return taken
 
 

@@ -78,7 +78,7 @@ def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    from dcgan.checkpoint import load_fitting
+    from completion.engine import load_fitting
     from ui.app import build_app, launch
     from ui.server import drain, sweep
     from ui.service import Limits, Service

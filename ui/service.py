@@ -24,6 +24,7 @@ from completion import config, holes
 from completion.batch import Filling, Result, fill, summary, write_completions
 from completion.complete import FaceCompleter
 from completion.config import BLENDS, SLOW, SOLVER_NAMES
+from completion.engine import Networks, as_networks
 from completion.picture import around, painted, write_animation
 from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
@@ -174,11 +175,11 @@ class Service:
         limits: how much one visitor may ask for.
     """
 
-    def __init__(self, weights: Weights | Sequence[Weights], limits: Limits) -> None:
+    def __init__(self, weights: Networks | Weights | Sequence[Networks | Weights], limits: Limits) -> None:
         self.limits = limits
-        self._weights = weights
-        self._completer = FaceCompleter(weights)
-        self._largest = self._completer.weights[self._completer.size]
+        self._weights = as_networks(weights)
+        self._completer = FaceCompleter(self._weights)
+        self._largest = self._weights[-1].torch
 
     def read(self, path: Path, name: str = "photo") -> Upload:
         """Decode an uploaded photo.

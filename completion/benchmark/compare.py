@@ -18,8 +18,10 @@ from align.landmarks import find_landmarks
 from align.warp import Alignment
 from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
 from completion.complete import FaceCompleter
-from completion.config import BENCHMARK_HOLES, LEARNING, SLOW, WITH_ENCODER, BenchmarkOptions
+from completion.config import BENCHMARK_HOLES, LEARNING, ON_TORCH, SLOW, WITH_ENCODER, BenchmarkOptions
+from completion.engine import Networks, as_networks
 from completion.holes import named_hole, needs_landmarks
+from completion.quality import psnr
 from dcgan import metrics
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
@@ -97,7 +99,7 @@ class Row:
 
 
 def compare(
-    weights: Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: BenchmarkOptions
+    weights: Networks | Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: BenchmarkOptions
 ) -> Iterator[Progress | Task | Row]:
     """Complete faces by several methods and measure the results.
 
@@ -116,20 +118,23 @@ def compare(
         LandmarkModelError: dlib or its model files are missing.
         WeightsError: the template of the weights is unknown.
     """
-    left_out = lacking(options.methods, weights.encoder is not None, training is not None)
+    [networks] = as_networks(weights)
+    left_out = lacking(options.methods, networks.encoder, training is not None)
     names = [name for name in options.methods if name not in left_out]
     if not names:
         raise CompareError(f"none of {', '.join(left_out)} can run; give {', '.join(sorted({*left_out.values()}))}")
     methods: dict[str, Method] = {"telea": telea, "ns": navier_stokes, "biharmonic": biharmonic}
     for name in names:
         if name not in methods and name not in LEARNING:
-            methods[name] = partial(FaceCompleter(weights, name).complete_crops, seed=options.seed)
+            solver = name.removesuffix(ON_TORCH)
+            source = networks if solver == name else networks.torch
+            methods[name] = partial(FaceCompleter(source, solver).complete_crops, seed=options.seed)
     if training is not None and set(LEARNING) & set(names):
         yield Progress("principal components", 0, 1)
         fitted, held_out = _split(training, options.seed)
         linear = fit_linear(fitted, seed=options.seed)
         methods["mean"] = MeanFace(linear.mean)
-    description = partial(describe, template=weights.template, device=device_of(weights.generator))
+    description = partial(describe, template=networks.template, device=device_of(networks.torch.generator))
     for hole in options.holes:
         yield Progress(f"{hole}, holes", 0, len(faces))
         task = make_task(hole, faces, options.seed)
@@ -211,14 +216,14 @@ def _run(
     completed = np.concatenate(parts)
     pairs = list(zip(faces, completed, holes, strict=True))
     features = description(completed)
-    hole_psnr = [metrics.psnr(face, fill, hole) for face, fill, hole in pairs]
+    hole_psnr = [psnr(face, fill, hole) for face, fill, hole in pairs]
     yield Row(
         hole=task.hole,
         method=name,
         n=n,
         hole_psnr=float(np.mean(hole_psnr)),
         same_psnr=float(np.mean(hole_psnr[:few])),
-        psnr=float(np.mean([metrics.psnr(face, fill) for face, fill, _ in pairs])),
+        psnr=float(np.mean([psnr(face, fill) for face, fill, _ in pairs])),
         ssim=float(
             np.mean([structural_similarity(face, fill, channel_axis=2, data_range=255) for face, fill, _ in pairs])
         ),

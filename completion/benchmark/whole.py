@@ -21,10 +21,11 @@ from align.warp import Alignment, transform
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
+from completion.engine import Networks
 from completion.picture import painted
+from completion.quality import psnr
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
-from dcgan.metrics import psnr
 from dcgan.report import markdown
 from dcgan.sampling import Progress
 
@@ -208,7 +209,7 @@ def draw_hole(name: str, subject: Subject, seed: int = 0) -> NDArray[np.bool_]:
     return mask > 0
 
 
-def methods(weights: Sequence[Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
+def methods(weights: Sequence[Networks | Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
     """Create completion methods by name.
 
     Args:
@@ -324,7 +325,7 @@ class WholeReport:
             write_photo(folder / f"whole-{hole}.jpg", np.vstack([np.hstack(cells) for cells in sheet.values()]))
 
 
-def _by_network(weights: Sequence[Weights], name: str, seed: int) -> Method:
+def _by_network(weights: Sequence[Networks | Weights], name: str, seed: int) -> Method:
     solver, _, blend = name.partition("+")
     try:
         completer = FaceCompleter(weights, solver, blend or "poisson")

@@ -1,0 +1,112 @@
+"""Complete faces by one pass of encoder and generator, on ONNX Runtime."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from align.errors import DeviceError
+from completion.config import Solver
+from completion.engine import Step
+from dcgan.header import Header, WeightsError, find_weights
+
+_CUDA = "CUDAExecutionProvider"
+_BATCH = 8  # images at a time; more take more memory and are hardly faster
+_WINDOW_PX = 7  # as in `completion.loss.context_weight`
+
+
+def supports(device: str) -> bool:
+    """Whether the installed ONNX Runtime can use a device."""
+    return device in ("auto", "cpu") or _CUDA in onnxruntime.get_available_providers()
+
+
+class OnePass:
+    """An `Engine` for the file that `dcgan.export.export_onnx` writes; on a CPU, it is loaded when it is first used.
+
+    Args:
+        source: name in the registry, or weights file, beside which the .onnx file lies.
+        header: header of the weights.
+        device: auto, cpu, cuda or cuda:N.
+    Raises:
+        WeightsError: the file is damaged, or was exported from other weights.
+        DeviceError: the GPU cannot be used.
+    """
+
+    def __init__(self, source: str, header: Header, device: str) -> None:
+        self._source, self._header, self._device = source, header, device
+        self.gpu = device != "cpu" and supports("cuda") and _CUDA in self._session.get_providers()
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        path = find_weights(self._source, ".onnx")
+        options = onnxruntime.SessionOptions()
+        # A face takes milliseconds: further threads cost more than they give, and several photos can run at once.
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4  # errors are raised
+        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+        if self._device != "cpu" and supports("cuda"):
+            providers.insert(0, (_CUDA, {"device_id": self._device.partition(":")[2] or "0"}))
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers)
+        except Exception as error:  # ONNX Runtime has a dozen types, without a common base
+            reason = " ".join(str(error).split())
+            raise WeightsError(f"{path} cannot be used ({reason}); export it again (python -m dcgan export)") from error
+        if self._device.startswith("cuda") and _CUDA not in session.get_providers():
+            raise DeviceError(f"ONNX Runtime cannot use the device {self._device}; use cpu")
+        if session.get_modelmeta().custom_metadata_map.get("sha256") != self._header.sha256:
+            raise WeightsError(f"{path} was exported from other weights; export it again (python -m dcgan export)")
+        return session
+
+    def solve(
+        self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], solver: Solver, seed: int = 0, block: int = 1
+    ) -> Iterator[Step]:
+        """Yield the only step. Candidates differ by noise on z and are ranked by their context loss."""
+        if block > 1:
+            raise WeightsError("an encoder cannot use the means of blocks; choose another solver, such as fast")
+        rng = np.random.default_rng(seed)
+        config = self._header.config
+        size = solver.draws, config.nz
+        noise = rng.uniform(-1, 1, size) if config.z_prior == "uniform" else rng.standard_normal(size)
+        # Growing from none for the first candidate to the full prior for the last.
+        noise = np.linspace(0, 1, solver.draws)[:, None] * noise
+        images = self._run(crops, holes, noise)
+        if solver.mirrored:
+            mirrored = self._run(crops[:, :, ::-1], holes[:, :, ::-1], noise)[:, :, :, ::-1]
+            images = ((images.astype(np.float32) + mirrored) / 2).round().astype(np.uint8)
+        weight = np.stack([_weight(~hole) if solver.weighted else ~hole for hole in holes]).astype(np.float32)
+        difference = np.abs(images.astype(np.float32) - crops[:, None]) / 127.5
+        context = np.einsum("nkyxc,nyx->nk", difference, weight)
+        if solver.draws > solver.restarts:
+            nearest = context.argsort(axis=1, kind="stable")[:, : solver.restarts]
+            context = np.take_along_axis(context, nearest, axis=1)
+            images = np.take_along_axis(images, nearest[..., None, None, None], axis=1)
+        yield Step(0, context, np.zeros_like(context), context, images)
+
+    def _run(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Generate K faces for each of N crops: uint8 (N, K, S, S, 3)."""
+        few = max(1, _BATCH // len(noise))  # crops at a time
+        made = []
+        for begin in range(0, len(crops), few):
+            part = slice(begin, begin + few)
+            feed = {"crops": np.ascontiguousarray(crops[part]), "holes": np.ascontiguousarray(holes[part])}
+            faces = [
+                self._session.run(None, feed | {"noise": some.astype(np.float32)})[0].reshape(
+                    len(feed["crops"]), len(some), *crops.shape[1:]
+                )
+                for some in np.array_split(noise, -(-len(noise) // _BATCH))
+            ]
+            made.append(np.concatenate(faces, axis=1))
+        return np.concatenate(made)
+
+
+def _weight(known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """As `completion.loss.context_weight`: float32 (S, S)."""
+    window = (_WINDOW_PX, _WINDOW_PX)
+    missing, count = (
+        cv2.boxFilter(values.astype(np.float32), -1, window, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for values in (~known, np.ones_like(known))
+    )
+    return (known * missing / count).astype(np.float32)
