@@ -1,4 +1,4 @@
-"""The command line of python -m dcgan: train, encode, sample, export, evaluate, explore, pack, benchmark-train."""
+"""The command line of python -m dcgan: training, weights, samples, evaluation, experiments, benchmark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from dcgan.explore.registry import add_explore
 from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from dcgan.parallel import Group
     from dcgan.run import TrainingStep
@@ -53,7 +53,8 @@ def build_parser(program: str = "python -m dcgan") -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    training, results = (_add_pack, _add_train, _add_encode), (_add_sample, _add_export, _add_evaluate, add_explore)
+    training = (_add_pack, _add_train, _add_encode, _add_train_all)
+    results = (_add_sample, _add_export, _add_evaluate, add_explore)
     for add in (*training, *results, _add_benchmark_train):
         add(commands)
     return parser
@@ -205,6 +206,55 @@ def _encode(arguments: argparse.Namespace) -> int:
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {arguments.output}")
     run = train_encoder(config, trained, faces, arguments.output, device, val)
     return _follow(run, config.kimg, arguments.output, Group(), arguments.verbose)
+
+
+def _add_train_all(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "train-all",
+        _train_all,
+        "Train everything within a given time: G and D at 64 px, grown to the size of the faces, then the encoder. "
+        "Writes the weights with the encoder as faces.safetensors and faces.onnx. Run the same command again to "
+        "resume, with the hours that are left.",
+        "faces.npy --hours 2 --output runs/all",
+    )
+    _add_faces(parser, "measure D's overfitting and the PSNR inside holes")
+    parser.add_argument("--hours", type=at_least(0.0), required=True, help="wall-clock time for everything")
+    parser.add_argument("--size", type=int, choices=(64, 128, 256), default=128, help="side of the faces in pixels")
+    parser.add_argument("--template", choices=TEMPLATES, default="face", help="alignment template of the faces")
+    _add_config(parser, TrainConfig, only=("batch", "precision", "seed"))
+    add_flags(parser, "--device", "--config")
+    _add_volume(parser)
+
+
+def _train_all(arguments: argparse.Namespace) -> int:
+    given = _given(arguments, TrainConfig)
+
+    from completion.train_all import train_all
+    from dcgan.checkpoint import pick_device
+    from dcgan.dataset import load_faces
+
+    device = pick_device(arguments.device)
+    if device.type == "cuda":  # every log line makes a GPU wait
+        given |= {"tick_kimg": 100, "sample_kimg": 500}
+    faces = load_faces(arguments.faces, arguments.size, say)
+    val = load_faces(arguments.val, arguments.size, say) if arguments.val else None
+    say(f"{len(faces)} faces; training for {arguments.hours:g} hours on {device}, folder {arguments.output}")
+    configs = TrainConfig(**given), EncoderConfig(**given)
+    seconds, output = 3600 * arguments.hours, arguments.output
+    run = train_all(*configs, faces, output, seconds, device, arguments.template, val)
+    stop, end = _StopSignal(), time.monotonic() + seconds
+    for name, step in run:
+        if step.stats:
+            say(f"{name}: {step.images / 1000:g} kimg, {max(0, end - time.monotonic()) / 60:.0f} minutes left for all")
+            if arguments.verbose:
+                say("  ".join(f"{key} {value:.4g}" for key, value in step.stats.items()))
+        if stop.number:
+            run.close()
+            say(f"stopped and saved {name} at {step.images / 1000:.1f} kimg; run the same command again to resume")
+            return 128 + stop.number
+    print(output / "faces.safetensors", output / "faces.onnx", sep="\n")
+    return 0
 
 
 def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group, verbose: bool) -> int:
@@ -480,12 +530,14 @@ class _StopSignal:
             signal.signal(again, signal.SIG_DFL)
 
 
-def _add_config(parser: Parser, config: type) -> None:
-    """Add a flag for each field; its help is the field's entry in the docstring of the class."""
+def _add_config(parser: Parser, config: type, only: Collection[str] = ()) -> None:
+    """Add a flag for each field, or only some; its help is the field's entry in the docstring of the class."""
     # Python 3.13 removes the indentation of docstrings; getdoc does so in every version.
     entries = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(config) or "", re.MULTILINE)
     texts = {name: " ".join(text.split()).rstrip(".") for name, text in entries}
     for item, kind in _settings(config):
+        if only and item.name not in only:
+            continue
         default = {"True": "on", "False": "off", "": "none"}.get(str(item.default), item.default)
         options: dict[str, Any] = {"help": f"{texts[item.name]} (default: {default})"}
         options |= (

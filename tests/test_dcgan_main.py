@@ -8,8 +8,10 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,11 @@ import torch
 from runs import write_faces
 
 from align.photo import read_photo
+from completion import train_all
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig
+from dcgan.run import TrainingStep
 from dcgan.step import Engine
 from ui.command import sub_commands
 
@@ -264,3 +268,25 @@ def test_an_unusable_packed_file_is_refused(
     file.write_bytes(array) if isinstance(array, bytes) else np.save(file, array, allow_pickle=True)
     assert main(["train", str(file), "--output", str(tmp_path / "run"), *SMALL]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_train_all_passes_its_settings_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_faces(tmp_path / "faces", np.zeros((8, 64, 64, 3), dtype=np.uint8))
+    called: list[Any] = []
+
+    def recorded(*arguments: Any) -> Iterator[tuple[str, TrainingStep]]:
+        called.extend(arguments)
+        yield "64", TrainingStep(8, {"loss_d": 1.25})
+
+    monkeypatch.setattr(train_all, "train_all", recorded)
+    words = ["train-all", str(folder), "--size", "64", "--hours", "0.5", "--batch", "8", "--seed", "3", "-v"]
+    assert main([*words, "--output", str(tmp_path / "all"), "--device", "cpu"]) == 0
+    config, encoder, faces, output, seconds, device, template, val = called
+    assert (config.batch, encoder.batch, config.seed, encoder.seed) == (8, 8, 3, 3)
+    assert faces.shape == (8, 64, 64, 3) and output == tmp_path / "all" and seconds == 1800
+    assert (device.type, template, val) == ("cpu", "face", None)
+    captured = capsys.readouterr()
+    assert "64: 0.008 kimg, 30 minutes left" in captured.err and "loss_d 1.25" in captured.err
+    assert captured.out.split() == [str(output / "faces.safetensors"), str(output / "faces.onnx")]

@@ -1,0 +1,148 @@
+"""Train everything that completion needs within a given time: G and D, grown to a larger size, then E."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Generator as Steps
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from completion.encoder import export_encoder, train_encoder
+from dcgan.checkpoint import Weights, load_weights
+from dcgan.config import EncoderConfig, TrainConfig
+from dcgan.export import export_onnx, export_run
+from dcgan.grow import grown_config
+from dcgan.run import TrainingStep
+from dcgan.train import train
+
+_ENCODER = 0.35  # share of the time for E; G and D get equal shares of the rest at each size
+_PARTS = (0.1, 0.4, 1)  # shares of the time of a run, after which its length is chosen anew
+_SAFETY = 0.97  # planned share of the time that is left, since checkpoints and exports take some, too
+_ENDLESS_KIMG = 1_000_000.0
+
+
+def train_all(
+    config: TrainConfig,
+    encoder: EncoderConfig,
+    faces: NDArray[np.uint8],
+    folder: Path,
+    seconds: float,
+    device: torch.device,
+    template: str = "face",
+    val: NDArray[np.uint8] | None = None,
+) -> Steps[tuple[str, TrainingStep]]:
+    """Train G and D at the size of `config`, grow and train them up to the size of the faces, then train E.
+
+    Weights that are in the folder already are not trained again, so an interrupted call can be repeated. Closing the
+    iterator saves a checkpoint.
+
+    Args:
+        config: settings of G and D at the first size; `kimg` follows from the time.
+        encoder: settings of E, likewise.
+        faces: uint8 (N, S, S, 3), S as large as the networks shall become.
+        folder: for the run folders, and the weights of each step: size.safetensors and at last faces.safetensors, which
+            also has E, and faces.onnx.
+        seconds: wall-clock time for everything.
+        device: where to compute.
+        template: alignment template of the faces.
+        val: validation faces of the same size.
+    Yields:
+        The name of the run folder, and what the run yields.
+    Raises:
+        ConfigError: the networks cannot grow to the size of the faces.
+        TrainingError: a run diverged or collapsed.
+    """
+    target, end = faces.shape[1], time.monotonic() + seconds
+    grown_config(config.network, target)  # an impossible size is reported before any training
+    sizes = [config.network.size]
+    while sizes[-1] < target:
+        sizes.append(2 * sizes[-1])
+    shares = [(1 - _ENCODER) / len(sizes)] * len(sizes) + [_ENCODER]
+
+    def allowed(index: int) -> float:
+        return (end - time.monotonic()) * shares[index] / sum(shares[index:])
+
+    for index, size in enumerate(sizes):
+        run, weights = folder / str(size), folder / f"{size}.safetensors"
+        here = replace(config, network=grown_config(config.network, size))
+        if not weights.exists():
+            start = partial(
+                _train, here, _resized(faces, size), run, device, None if val is None else _resized(val, size)
+            )
+            for step in within(start, allowed(index)):
+                yield run.name, step
+            export_run(run, weights, template)
+        config = replace(here, start=str(weights))
+    run, weights, trained = folder / "encoder", folder / "faces.safetensors", load_weights(weights)
+    if not weights.exists():
+        for step in within(partial(_train_encoder, encoder, trained, faces, run, device, val), allowed(len(sizes))):
+            yield run.name, step
+        export_encoder(run, weights)
+    export_onnx(load_weights(weights), weights.with_suffix(".onnx"))
+
+
+def within(start: Callable[[float], Steps[TrainingStep]], seconds: float) -> Steps[TrainingStep]:
+    """Let a training run take a given time, with the learning rate at its end then.
+
+    The length of a run in images determines its learning rates. So the run is begun with no end in sight, where they
+    hardly fall, and resumed with the length that fits once its speed is known, and again when it is known better.
+
+    Args:
+        start: starts or resumes the run with a length in kimg.
+        seconds: wall-clock time from now on.
+    Yields:
+        What the run yields.
+    """
+    began, kimg = time.monotonic(), _ENDLESS_KIMG
+    for part in _PARTS:
+        with closing(start(kimg)) as run:
+            images, end = next(run).images, began + part * seconds
+            measured = begun = time.monotonic(), images
+            for step in run:
+                yield step
+                now, images = time.monotonic(), step.images
+                if now < (begun[0] + end) / 2:  # the first steps compile and warm up
+                    measured = now, images
+                if now > end:
+                    break
+        now = time.monotonic()
+        if images > measured[1]:
+            rate = (images - measured[1]) / (now - measured[0])
+            kimg = (images + rate * max(0.0, _SAFETY * (began + seconds - now))) / 1000
+
+
+def _train(
+    config: TrainConfig,
+    faces: NDArray[np.uint8],
+    folder: Path,
+    device: torch.device,
+    val: NDArray[np.uint8] | None,
+    kimg: float,
+) -> Steps[TrainingStep]:
+    return train(replace(config, kimg=kimg), faces, folder, device, val)
+
+
+def _train_encoder(
+    config: EncoderConfig,
+    weights: Weights,
+    faces: NDArray[np.uint8],
+    folder: Path,
+    device: torch.device,
+    val: NDArray[np.uint8] | None,
+    kimg: float,
+) -> Steps[TrainingStep]:
+    return train_encoder(replace(config, kimg=kimg), weights, faces, folder, device, val)
+
+
+def _resized(faces: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Reduce faces (N, S, S, 3) to (N, size, size, 3), the means of blocks of pixels."""
+    block = faces.shape[1] // size
+    if block == 1:
+        return faces
+    sums = faces.reshape(-1, size, block, size, block, 3).sum(axis=(2, 4), dtype=np.uint16)
+    return ((sums + block**2 // 2) // block**2).astype(np.uint8)
