@@ -104,7 +104,7 @@ def _add_pack(commands: Any) -> None:
     )
     _add_dedupe(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    add_flags(parser, "--quiet")
+    add_flags(parser, "--config", "--quiet")
 
 
 def _pack(arguments: argparse.Namespace) -> int:

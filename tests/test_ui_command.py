@@ -1,6 +1,5 @@
 """The installed command: it runs what python -m runs."""
 
-import argparse
 import subprocess
 import sys
 import tomllib
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from pictures import FACE, save
 
+from align.cli import Parser
 from completion.__main__ import main as complete
 from ui import command
 
@@ -46,16 +46,18 @@ def test_a_command_has_the_help_of_its_package(
     assert found == expected.replace(f"python -m {form}", f"dcgan-completion {name}")
 
 
-def test_every_option_of_every_command_has_a_help(capsys: pytest.CaptureFixture[str]) -> None:
-    parsers = []
-    for form in FORMS.values():
-        package, *words = form.split()
-        parser = import_module(f"{package}.__main__").build_parser()
-        parsers.append(command.sub_commands(parser)[words[0]] if words else parser)
-    parsers += command.sub_commands(parsers[list(FORMS).index("explore")]).values()
-    for parser in parsers:
-        for action in parser._actions:
-            assert action.help or isinstance(action, argparse._SubParsersAction), (parser.prog, action.dest)
+def leaves(parser: Parser) -> list[Parser]:
+    """The parsers of all commands below a parser."""
+    if parser._subparsers is None:
+        return [parser]
+    return [leaf for each in command.sub_commands(parser).values() for leaf in leaves(each)]
+
+
+@pytest.mark.parametrize("package", ["align", "completion", "completion.benchmark", "dcgan", "ui", "ui.benchmark"])
+def test_every_command_takes_a_config_file_and_every_option_has_a_help(package: str) -> None:
+    for parser in leaves(import_module(package if package == "ui.benchmark" else f"{package}.__main__").build_parser()):
+        assert "--config" in parser._option_string_actions, parser.prog
+        assert all(action.help for action in parser._actions), parser.prog
 
 
 def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
