@@ -104,6 +104,7 @@ def test_default_limits_are_those_of_the_service() -> None:
     "wrong",
     [
         ["--port", "http"],
+        ["--port", "65536"],
         ["--auth", "anna"],
         ["--auth", ":secret"],
         ["--auth", "anna:"],

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import Parser, add_flags, at_least, integer, parse, run_main, run_program
+from align.cli import Parser, add_flags, at_least, parse, run_main, run_program
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,7 +36,7 @@ def build_parser(program: str = "python -m ui") -> Parser:
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0 opens the page to the network (default: %(default)s)",
     )
-    add("--port", type=integer, default=7860, help="port to listen on (default: %(default)s)")
+    add("--port", type=at_least(0, 65_535), default=7860, help="port to listen on (default: %(default)s)")
     add_flags(parser, "--weights=auto", "--device")
     add("--auth", type=_user, metavar="USER:PASS", help="require a login; --config FILE hides it from process lists")
     for flag, least, default, metavar, words in (
