@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
+    from align.stop import listen
+
+    listen()
+
 import argparse
 import sys
 from collections import Counter
@@ -26,7 +31,7 @@ aligned/faces.jsonl gets a record of every crop: source and its SHA-256, landmar
 
 exit codes:
   0 success, 1 failure, 2 wrong usage or unusable input, 3 some photos failed or have no face,
-  130 and 143 stopped by SIGINT or SIGTERM; run the same command again to resume
+  128 + N stopped by signal N, such as 130 by Ctrl+C; run the same command again to resume
 """
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from align import stop
 from align.errors import InputError, PhotoError, hint
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
@@ -234,11 +235,13 @@ def shown(path: Path) -> str:
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
-    """Run the command of this process: SIGTERM and Ctrl-C run clean-up code, and exit codes are those of `main`."""
+    """Run the command of this process: signals stop it, see `align.stop`, and exit codes are those of `main`."""
+    stop.listen()
     # File names are bytes and not always valid UTF-8.
     cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main())
+    code = main()
+    stop.ignore()
+    sys.exit(code)
 
 
 def run_main(
@@ -249,13 +252,14 @@ def run_main(
     Args:
         name: name of the command, printed before each message.
         work: the command; returns its exit code.
-        stopped: message after Ctrl-C.
+        stopped: message after SIGINT, SIGTERM or SIGHUP.
         out_of_memory: advice when the GPU runs out of memory.
     Returns:
-        The exit code: from `work` or the InputError; 1 after OSError or GPU out of memory, 130 after Ctrl-C.
+        The exit code: from `work` or the InputError; 1 after OSError or out of memory, 128 + N after signal N.
     """
     try:
-        return work()
+        with stop.raising():
+            return work()
     except (InputError, OSError) as error:
         say(f"{name}: {error}")
         return getattr(error, "exit_code", 1)
@@ -265,9 +269,12 @@ def run_main(
             raise
         say(f'{name}: this needs {module}, which is not installed; run: pip install -e ".[{_EXTRAS[module]}]"')
         return InputError.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say(f"{name}: {stopped}")
-        return 130
+        return 128 + getattr(error, "number", signal.SIGINT)
+    except MemoryError:
+        say(f"{name}: out of memory; use smaller inputs or settings")
+        return 1
     except RuntimeError as error:
         torch = sys.modules.get("torch")  # importing torch here would slow down commands without it
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
@@ -315,11 +322,18 @@ def show_progress(steps: Iterable[Any], kind: type, quiet: bool = False) -> Iter
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Check before any work that no output file exists, unless `overwrite` is set.
+    """Check before any work that output files can be written, and exist only if `overwrite` is set.
 
     Raises:
-        PhotoError: one of the paths exists.
+        PhotoError: one of the paths exists or is no regular file, or its folder cannot be written to.
     """
+    from align.files import check_target, prepare_folder  # imported late: --help writes no files
+
+    paths = list(paths)
     existing = [path for path in paths if path.exists()]
     if existing and not overwrite:
         raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")
+    for path in paths:
+        check_target(path)
+    for folder in {path.parent for path in paths}:
+        prepare_folder(folder)

@@ -32,6 +32,7 @@ from align.files import (
 )
 from align.photo import digest, read_photo, write_photo
 from align.records import append_line, read_lines
+from align.stop import SIGNALS
 from align.workers import spread
 
 RECORDS = "faces.jsonl"
@@ -232,7 +233,7 @@ def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _delayed_signals() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the end of the block.
+    """Delay signals that stop the command until the end of the block.
 
     A signal mask would not do: it belongs to one thread, and another thread would receive the signal.
     """
@@ -240,10 +241,7 @@ def _delayed_signals() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
     try:
         yield
     finally:

@@ -14,11 +14,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
 from functools import cached_property
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Any, Generic, TypeVar
 
 import cv2
 
+from align import stop
 from align.errors import EngineError, WorkerError
 
 Task = TypeVar("Task")
@@ -27,6 +29,7 @@ Start = Callable[[], Callable[[Task], Result]]
 
 # Tasks per process that are submitted ahead of the next result.
 _AHEAD = 16
+_END_S = 2.5  # for workers to end their tasks, which Python cannot interrupt everywhere
 # Rows of tasks per Ray worker. Ray returns results and retries by the row, and a row costs about 20 ms.
 _ROWS = 32
 # How often Ray starts a row before it is given up because its workers die.
@@ -81,36 +84,55 @@ class _Worker(Generic[Task, Result]):
 def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) -> Iterator[Result]:
     # Forked workers would inherit the state of other threads, such as OpenCV's.
     context = multiprocessing.get_context("spawn")
-    ended = context.Event()
+    with _unsignalled():
+        ended = context.Event()
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, _begin_process, (start, ended))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            # Terminals and service managers send SIGINT and SIGTERM to the workers too. Workers inherit this mask, so
-            # that only this process handles the signals.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
-            try:
+            with _unsignalled():
                 waiting.append(pool.submit(_do_in_process, task))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        # The pool would send SIGTERM, which the workers block, and wait for them while they wait for a lock that the
-        # dead worker holds.
-        for worker in multiprocessing.active_children():
-            if worker not in others:
-                worker.kill()
+        # The pool would send SIGTERM, which only ends tasks, and wait for the workers while they wait for a lock that
+        # the dead worker holds.
+        _kill(others)
         raise WorkerError(
             "a worker process died, possibly out of memory; finished results are kept: "
             "run the same command again, perhaps with fewer jobs"
         ) from error
     finally:
         ended.set()
+        last = threading.Timer(_END_S, _kill, [others])
+        last.start()
+        if waiting:
+            for worker in _workers(others):
+                worker.terminate()  # only ends its task
         pool.shutdown(cancel_futures=True)
+        last.cancel()
+
+
+def _workers(others: Sequence[BaseProcess]) -> list[BaseProcess]:
+    return [worker for worker in multiprocessing.active_children() if worker not in others]
+
+
+def _kill(others: Sequence[BaseProcess]) -> None:
+    for worker in _workers(others):
+        worker.kill()
+
+
+@contextmanager
+def _unsignalled() -> Iterator[None]:
+    """Let processes that are started here inherit a mask: terminals and service managers signal all of a group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: _Worker[Any, Any]
@@ -120,12 +142,15 @@ _ended: Event
 def _begin_process(start: Start[Any, Any], ended: Event) -> None:
     global _worker, _ended
     _worker, _ended = _Worker(start), ended
+    stop.listen((signal.SIGTERM,), idle=lambda number: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _do_in_process(task: Any) -> Any:
     # The pool cannot cancel the few tasks that are already in its queue.
-    return None if _ended.is_set() else _worker.do(task)
+    with stop.raising():
+        return None if _ended.is_set() else _worker.do(task)
 
 
 def _end_with_parent() -> None:

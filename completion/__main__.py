@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
+    from align.stop import listen
+
+    listen()
+
 import argparse
 import contextlib
 import io
@@ -37,7 +42,7 @@ examples:
   %(prog)s --mask mouth --faces all group.jpg --output done.png
   %(prog)s --mask eyes - < img.png > done.png
 
-exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 130 or 143 stopped by a signal"""
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 128 + N stopped by signal N"""
 _STREAM = Path("-")  # stdin or stdout
 # Arguments recorded as "settings" in the report.
 _REPORTED = (

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
+    from align.stop import listen
+
+    listen()
+
 import argparse
 import inspect
 import re
@@ -28,6 +33,7 @@ from align.cli import (
     weights_name,
 )
 from align.settings import SEEDS, plain_type
+from align.stop import SIGNALS
 from align.template import TEMPLATES
 from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.explore.registry import add_explore
@@ -35,6 +41,7 @@ from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
+    from types import FrameType
 
     from dcgan.parallel import Group
     from dcgan.run import TrainingStep
@@ -258,7 +265,7 @@ def _train_all(arguments: argparse.Namespace) -> int:
 
 
 def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group, verbose: bool) -> int:
-    """Show the progress of a training run; the first SIGINT or SIGTERM saves and stops it.
+    """Show the progress of a training run; a signal saves and stops it, see `_StopSignal`.
 
     Returns:
         The exit code.
@@ -474,7 +481,7 @@ def _add_train_config(parser: Parser) -> None:
 def _benchmark_train(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from align.files import write_json
+    from align.files import prepare_report, write_json
     from dcgan.benchmark import benchmark_train
     from dcgan.checkpoint import pick_device
     from dcgan.grow import grown_config
@@ -483,6 +490,8 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
     configs, device = [_train_config(arguments)], pick_device(arguments.device)
     if device.type == "cuda" and arguments.size is None:
         configs.append(replace(configs[0], network=grown_config(configs[0].network, 2 * configs[0].network.size)))
+    if arguments.report:
+        prepare_report(arguments.report, ("machine", "config", "rows"), ())
     tables = []
     for config in configs:
         say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")
@@ -517,17 +526,21 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 class _StopSignal:
-    """Keeps the first SIGINT or SIGTERM, so that training stops between two steps; a second one aborts at once."""
+    """Keeps the first signal, so that training stops between two steps; one that comes a second later aborts."""
 
     def __init__(self) -> None:
-        self.number = 0
-        for caught in (signal.SIGINT, signal.SIGTERM):
+        self.number, self._began = 0, 0.0
+        self._abort = signal.getsignal(signal.SIGINT)
+        for caught in SIGNALS:
             signal.signal(caught, self._handle)
 
-    def _handle(self, number: int, frame: object) -> None:
-        self.number = number
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.number:
+            self.number, self._began = number, time.monotonic()
+        elif time.monotonic() - self._began > 1 and callable(self._abort):
+            for caught in SIGNALS:
+                signal.signal(caught, self._abort)
+            self._abort(number, frame)
 
 
 def _add_config(parser: Parser, config: type, only: Collection[str] = ()) -> None:
@@ -539,7 +552,7 @@ def _add_config(parser: Parser, config: type, only: Collection[str] = ()) -> Non
         if only and item.name not in only:
             continue
         default = {"True": "on", "False": "off", "": "none"}.get(str(item.default), item.default)
-        options: dict[str, Any] = {"help": f"{texts[item.name]} (default: {default})"}
+        options: dict[str, Any] = {"help": f"{texts.get(item.name, item.name)} (default: {default})"}
         options |= (
             {"action": argparse.BooleanOptionalAction}
             if kind is bool

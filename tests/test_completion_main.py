@@ -1049,7 +1049,8 @@ def test_sigterm_ends_all_processes_and_leaves_no_partial_file(
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 143 and err == ""
+        assert process.returncode == 143
+        assert err == "completion: stopped; completed photos are kept; repeat the command to resume\n"
         with pytest.raises(ProcessLookupError):
             for _ in range(400):
                 os.killpg(process.pid, 0)

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_the_paper_preset_can_be_trained_and_changed(tmp_path: Path, faces: Path
     assert config["network"]["ngf"] == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_sets_the_exit_code(tmp_path: Path, faces: Path, number: signal.Signals) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "dcgan", "train", str(faces), "--output", str(run), "--kimg", "1000", *SMALL]
@@ -103,7 +104,9 @@ def test_a_signal_saves_and_sets_the_exit_code(tmp_path: Path, faces: Path, numb
         for line in process.stderr:
             if line.startswith("kimg"):
                 break
-        process.send_signal(number)
+        for pause_s in (0, 0.02, 0.05):  # once, or repeatedly
+            time.sleep(pause_s)
+            process.send_signal(number)
         said = process.stderr.read()
     assert process.wait(60) == 128 + number
     assert "run the same command again to resume" in said
@@ -290,3 +293,31 @@ def test_train_all_passes_its_settings_on(
     captured = capsys.readouterr()
     assert "64: 0.008 kimg, 30 minutes left" in captured.err and "loss_d 1.25" in captured.err
     assert captured.out.split() == [str(output / "faces.safetensors"), str(output / "faces.onnx")]
+
+
+@pytest.mark.parametrize("command", ["train", "encode", "sample", "export", "evaluate", "explore", "benchmark-train"])
+def test_commands_start_without_docstrings(command: str) -> None:
+    words = [sys.executable, "-OO", "-m", "dcgan", command, "--help"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"dcgan {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["sample", "--output"], "samples"),
+        (["export", "run"], "w.safetensors"),
+        (["benchmark-train", *SMALL, "--report"], "w.json"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], name: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("dcgan.sampling.generate", None)
+    monkeypatch.setattr("dcgan.export.export_run", None)
+    monkeypatch.setattr("dcgan.benchmark.benchmark_train", None)
+    assert main([*words, str(tmp_path / "file" / name)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "file" in line and "cannot be written to: " in line

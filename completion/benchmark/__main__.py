@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
+    from align.stop import listen
+
+    listen()
+
 import argparse
 import os
 import sys
@@ -18,7 +23,7 @@ _EXAMPLE = """examples:
   %(prog)s --whole photos/ --methods fast fast+alpha telea
 
 mean and linear need --train. On aligned faces, the results in --output are updated after every method.
-exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 130 or 143 stopped by a signal"""
+exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 128 + N stopped by signal N"""
 
 
 def build_parser(program: str = "python -m completion.benchmark") -> Parser:
