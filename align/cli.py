@@ -92,8 +92,12 @@ class Parser(argparse.ArgumentParser):
         defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
         super().__init__(*arguments, **defaults | settings)
 
+    def add_late_options(self) -> None:
+        """Add options that take long to import; called before anything is parsed."""
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; a sub-command reports unknown options itself, because only it can suggest one."""
+        self.add_late_options()
         found, extra = super().parse_known_args(args, namespace)
         if extra:
             word = next((word for word in extra if word.startswith("-")), extra[0])
@@ -172,6 +176,8 @@ def _options(parser: argparse.ArgumentParser, commands: Sequence[str]) -> dict[s
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 parser = action.choices.get(command, parser)
+    if isinstance(parser, Parser):
+        parser.add_late_options()
     return parser._option_string_actions
 
 

@@ -110,7 +110,7 @@ def test_with_ray_a_task_that_kills_every_worker_raises_an_error(tmp_path, ray_o
 
 def test_without_ray_the_error_names_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError, match=r'pip install "dcgan-completion\[cluster\]"'):
+    with pytest.raises(EngineError, match=r'pip install -e "\.\[cluster\]"'):
         list(spread(lambda: print, [1], 1, "ray"))
 
 

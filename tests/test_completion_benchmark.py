@@ -417,7 +417,7 @@ def test_notes_list_skipped_methods(
         (["absent"], "absent is not a folder"),
         (["val", "--train", "absent"], "absent is not a folder"),
         (["val", "--weights", "absent.safetensors"], "absent.safetensors"),
-        (["val", "--output", "val"], "choose another folder"),
+        (["val", "--output", "val"], "choose a folder outside it"),
         (["val", "--methods", "mean"], "give training faces"),
         (["small"], "is 16x16; expected 32x32"),
     ],

@@ -124,7 +124,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     assert main(train) == 2  # with the copies it is another data set
     assert "started with other images" in capsys.readouterr().err
     assert main([*train, "--dedupe", str(tmp_path / "absent.txt")]) == 2
-    assert "absent.txt is unreadable" in capsys.readouterr().err
+    assert "absent.txt: cannot be read" in capsys.readouterr().err
 
 
 def test_different_images_are_not_duplicates(tmp_path: Path) -> None:

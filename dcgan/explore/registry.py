@@ -91,13 +91,12 @@ class _Parser(Parser):
 
     experiment = ""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def add_late_options(self) -> None:
         if self.experiment:
             module = import_module(f"dcgan.explore.{self.experiment.replace('-', '_')}")
             module.add_options(self)
             self.experiment = ""
             self.set_defaults(run=module.run)
-        return super().parse_known_args(args, namespace)
 
 
 def add_explore(commands: Any) -> None:
