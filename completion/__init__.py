@@ -11,7 +11,7 @@ __all__ = ["Completion", "FaceCompleter", "SearchStep", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: torch is slow to load.
+    # Imported on first use: OpenCV and ONNX Runtime are slow to load.
     if name in __all__:
         from completion import complete
 
