@@ -1,9 +1,12 @@
 """Train and export the encoder: visible pixels to a latent z and skip features for G."""
 
+import signal
 import time
 from collections.abc import Generator as Steps
+from concurrent.futures import Future, ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +37,7 @@ MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80"
 _SHOWN = 16  # faces per grid
 _MEASURED = 200  # faces per measurement
 _PENALTY_EVERY = 4  # steps of the critic
+_DRAWERS, _STEPS_AHEAD = 4, 16  # processes that draw holes for a GPU, and how far ahead
 
 
 def train_encoder(
@@ -133,6 +137,7 @@ class _Engine:
             self.opt_critic = capturable_adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99))
             self.parts |= {"critic": self.critic, "opt_critic": self.opt_critic}
         self._body = Graphed(self._train, device)
+        self._holes = Holes(config, self.G.config.size, ahead=device.type == "cuda")
 
     def rate(self, number: int) -> float:
         """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
@@ -152,7 +157,7 @@ class _Engine:
         """
         config, rate = self.config, self.rate(number)
         set_rate(self.optimiser, rate)
-        batch = {"real": real} | draw(config, self.G.config, len(real), seeded(config.seed, 3, number))
+        batch = {"real": real} | draw(config, self.G.config, self._holes.at(number), seeded(config.seed, 3, number))
         losses = self._body((rate > 0, number % _PENALTY_EVERY == 0), [batch])
         for average in self.averages:
             average.update((number + 1) * config.batch)
@@ -199,26 +204,58 @@ def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: fl
     return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
-def draw(config: EncoderConfig, network: NetworkConfig, count: int, noise: torch.Generator) -> Batch:
-    """Draw all random numbers of a step.
+class Holes:
+    """Training holes by step, a pure function of the seed.
+
+    Args:
+        config: the settings.
+        size: side of the images in pixels.
+        ahead: let other processes draw the holes of the next steps, since drawing takes longer than a step of a GPU.
+    """
+
+    def __init__(self, config: EncoderConfig, size: int, ahead: bool) -> None:
+        self._config, self._size = config, size
+        self._coming: dict[int, Future[NDArray[np.bool_]]] = {}
+        self._pool = None
+        if ahead:
+            # Only this process handles Ctrl-C.
+            ignore = (signal.SIGINT, signal.SIG_IGN)
+            self._pool = ProcessPoolExecutor(_DRAWERS, get_context("spawn"), signal.signal, ignore)
+
+    def at(self, number: int) -> NDArray[np.bool_]:
+        """Return the holes of a step: bool (batch + pairs, S, S), those of the real images first."""
+        if self._pool is None:
+            return draw_holes(*self._arguments(number))
+        for coming in range(number, number + _STEPS_AHEAD):
+            if coming not in self._coming:
+                self._coming[coming] = self._pool.submit(draw_holes, *self._arguments(coming))
+        return self._coming.pop(number).result()
+
+    def _arguments(self, number: int) -> tuple[int, int, np.random.Generator]:
+        config = self._config
+        rng = np.random.default_rng(seeded(config.seed, 3, number).initial_seed())
+        return config.batch + config.pairs, self._size, rng
+
+
+def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_], noise: torch.Generator) -> Batch:
+    """Draw all random numbers of a step, but for the holes.
 
     Args:
         config: the settings.
         network: settings of G.
-        count: real images, N; they are followed by `config.pairs` generated ones.
+        holes: bool (N + pairs, S, S), see `Holes`; the last `config.pairs` are for generated images.
         noise: source of the numbers.
     Returns:
         hole, bool (N + pairs, 1, S, S); z of the generated images, (pairs, nz); shift of E's z, (N + pairs, nz): the
         last real faces get noise of random strength, as inside their holes they need not match, only look real.
     """
-    total = count + config.pairs
-    rng = np.random.default_rng(noise.initial_seed())
-    hole = torch.from_numpy(draw_holes(total, network.size, rng))[:, None]
+    total = len(holes)
+    count = total - config.pairs
     z = sample_z(config.pairs, network, noise)
     matched = _matched(config, count)
     strength = torch.zeros(total, 1)
     strength[matched:count] = torch.rand(count - matched, 1, generator=noise)
-    return {"hole": hole, "z": z, "shift": strength * sample_z(total, network, noise)}
+    return {"hole": torch.from_numpy(holes)[:, None], "z": z, "shift": strength * sample_z(total, network, noise)}
 
 
 def encoder_losses(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from align.photo import read_photo
 from completion import encoder
-from completion.encoder import train_encoder
+from completion.encoder import Holes, train_encoder
 from completion.holes import draw_holes
 from dcgan import loss
 from dcgan.__main__ import build_parser, main
@@ -165,7 +165,8 @@ def test_faces_with_noise_are_compared_on_visible_pixels_only(weights: Weights, 
 
     def image_loss(noised: float, hole_weight: float) -> float:
         config = replace(alone, noised=noised, hole_weight=hole_weight)
-        batch = encoder.draw(config, NETWORK, len(real), torch.Generator().manual_seed(0)) | {"real": real}
+        drawn = Holes(config, 16, ahead=False).at(0)
+        batch = encoder.draw(config, NETWORK, drawn, torch.Generator().manual_seed(0)) | {"real": real}
         losses, _ = encoder.encoder_losses(config, E, weights.generator, weights.discriminator, batch)
         assert losses.keys() == {"image", "z_square"}
         return float(losses["image"].detach())
@@ -346,6 +347,12 @@ def test_training_continues_from_the_encoder_of_the_weights(
     assert facts["images"] == 48 + 16
 
 
+def test_holes_drawn_ahead_are_the_same() -> None:
+    ahead, alone = (Holes(CONFIG, 16, ahead) for ahead in (True, False))
+    for number in (0, 1, 2, 30, 31):
+        assert np.array_equal(ahead.at(number), alone.at(number))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"precision": "bf16"}, {"lr_generator": 0.5}, {"adversarial_weight": 0}, {"pairs": 0}, {"warm_kimg": 0.024}],
@@ -366,7 +373,9 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
     engine = encoder._Engine(config, weights, CPU)
     for number in range(10):
         found = engine.step(number, real.clone())
-        batch = encoder.draw(config, NETWORK, 8, seeded(config.seed, 3, number)) | {"real": real}
+        noise = seeded(config.seed, 3, number)
+        drawn = draw_holes(8 + config.pairs, 16, np.random.default_rng(noise.initial_seed()))
+        batch = encoder.draw(config, NETWORK, drawn, noise) | {"real": real}
         rate = engine.rate(number)
         assert (rate == 0) == (number < 3 and config.warm_kimg > 0) or number == 3
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
