@@ -273,7 +273,8 @@ def run_main(
         module = (error.name or "").partition(".")[0]
         if module not in _EXTRAS:
             raise
-        say(f'{name}: this needs {module}, which is not installed; run: pip install -e ".[{_EXTRAS[module]}]"')
+        advice = f'run in the project folder: pip install -e ".[{_EXTRAS[module]}]"'
+        say(f"{name}: this needs {module}, which is not installed; {advice}")
         return InputError.exit_code
     except KeyboardInterrupt as error:
         say(f"{name}: {stopped}")

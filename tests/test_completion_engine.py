@@ -202,7 +202,8 @@ def test_completion_runs_without_torch(tmp_path: Path, crops: Path, words: list[
 def test_without_torch_a_search_says_in_one_line_what_to_install(tmp_path: Path, crops: Path, words: list[str]) -> None:
     done = run_without_extras("--mask", "center", *words, "--output", tmp_path / "done.png", crops / "000.png")
     assert done.returncode == 2
-    assert done.stderr == 'completion: this needs torch, which is not installed; run: pip install -e ".[train]"\n'
+    advice = 'run in the project folder: pip install -e ".[train]"'
+    assert done.stderr == f"completion: this needs torch, which is not installed; {advice}\n"
     assert not (tmp_path / "done.png").exists()
 
 
