@@ -1,6 +1,7 @@
 """Facial landmarks by dlib, for all faces in a photo or for the face in a crop."""
 
 import importlib.util
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,21 @@ def _dlib() -> Any:
     return dlib
 
 
-@cache
+class _PerThread(threading.local):
+    detector: Any = None
+
+
+_per_thread = _PerThread()
+
+
 def detector() -> Any:
-    """Return dlib's frontal face detector; see `find_faces` for errors."""
-    return _dlib().get_frontal_face_detector()
+    """Return dlib's frontal face detector of this thread; see `find_faces` for errors.
+
+    A detector keeps its image pyramid between calls, so two threads that shared one would corrupt memory.
+    """
+    if _per_thread.detector is None:
+        _per_thread.detector = _dlib().get_frontal_face_detector()
+    return _per_thread.detector
 
 
 @cache

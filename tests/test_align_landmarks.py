@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +20,15 @@ PUPILS = np.array([[205.0, 101.0], [246.0, 104.0]])
 
 
 @pytest.fixture(autouse=True)
-def fresh_models():
-    landmarks.detector.cache_clear()
+def fresh_models(monkeypatch):
+    monkeypatch.setattr(landmarks, "_per_thread", landmarks._PerThread())
     landmarks.predictor.cache_clear()
+
+
+def test_threads_share_no_detector():
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(landmarks.detector).result()
+    assert landmarks.detector() is landmarks.detector() is not other
 
 
 def crop(photo, template="face", **settings):
