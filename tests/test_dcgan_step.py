@@ -115,3 +115,22 @@ def test_ten_steps_equal_a_plain_loop(changes: dict[str, Any]) -> None:
         assert all(torch.equal(value, expected[name]) for name, value in stats.items())
     pairs = list(zip(flat(list(engine.parts.values())), flat(plain[-1][1]), strict=True))
     assert len(pairs) > 20 and all(torch.equal(*pair) for pair in pairs)
+
+
+def test_a_run_resumes_with_the_optimisers_of_other_versions_and_devices() -> None:
+    """Version 0.2.0 saved the learning rate as a number; a GPU saves float32, and that graphs contain the optimiser."""
+    real = [torch.rand(8, 3, 16, 16) * 2 - 1]
+    plain = Engine(CONFIG, CPU)
+    plain.step(0, real)
+    states = {name: deepcopy(part.state_dict()) for name, part in plain.parts.items()}
+    plain.step(1, real)
+    for rate in (0.5, torch.tensor(0.5)):
+        engine = Engine(CONFIG, CPU)
+        for name, part in engine.parts.items():
+            state = deepcopy(states[name])
+            if "param_groups" in state:
+                state["param_groups"][0] |= {"lr": rate, "capturable": True}
+            part.load_state_dict(state)
+        engine.step(1, real)
+        pairs = zip(flat(list(engine.parts.values())), flat(list(plain.parts.values())), strict=True)
+        assert all(torch.equal(*pair) for pair in pairs)
