@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test fuzz clean
 
 # Complete the centre of the face in a photo of an astronaut, by NASA and in the public domain, with the bundled weights.
 demo: $(VENV)/installed
@@ -16,6 +16,11 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Read damaged files of every kind, each kind for this many seconds.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/installed-dev
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py
 
 # The stamp files keep later runs from installing again.
 $(VENV)/installed: pyproject.toml constraints.txt

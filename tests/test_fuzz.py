@@ -1,0 +1,201 @@
+"""Damaged files of every kind give a result or the error that is meant for them: no traceback, no other exception.
+
+`make fuzz` runs this for FUZZ_SECONDS per kind of file, with other damage each time; a failure prints its seed.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from align.cli import Parser, expand_config
+from align.errors import InputError, NoFaceError, PhotoError
+from align.folder import RECORDS, read_records
+from align.locate import align_by_landmarks
+from align.photo import read_photo
+from align.template import TEMPLATES
+from completion.holes import MaskError, read_hole
+from dcgan.checkpoint import CheckpointError, WeightsError, load_checkpoint, load_weights, tensor_digest
+from dcgan.run import read_stats
+from dcgan.sampling import generate
+from dcgan.tensors import OutputError
+
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+RECORD = {"crop": "a.png", "source": "a.jpg", "face": 0, "template": "face", "size": 64}
+LANDMARKS = [[20, 10], [20, 10], [10, 10], [10, 10], [15, 20.5]]
+# What text of a format may contain in the wrong place.
+TOKENS = [
+    b"NaN",
+    b"1e999",
+    b"-1",
+    b"9" * 400,
+    b"null",
+    b"true",
+    b"[" * 5000,
+    b'{"a":',
+    b'"',
+    b"\\",
+    b"\n",
+    b"\xef\xbb\xbf",
+]
+TOKENS += [b"\xff", b"\0", b"\xe2\x80\xa8", b"{}", b"[]", b"0.5", b"= = ="]
+
+
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Put a token in place of a value, or flip bits, cut, repeat and overwrite at one to three places."""
+    found = bytearray(data)
+    values = [at for at in range(1, len(data)) if data[at - 1] in b":,[= "]
+    if values and rng.random() < 0.5:
+        at = values[rng.integers(len(values))]
+        found[at : at + rng.integers(6)] = TOKENS[rng.integers(len(TOKENS))]
+        return bytes(found)
+    for _ in range(rng.integers(1, 4)):
+        at, end = sorted(rng.integers(0, len(found) + 1, 2).tolist())
+        end = min(end, at + 64)
+        kind = rng.integers(5)
+        if kind == 0 and found:
+            found[min(at, len(found) - 1)] ^= 1 << rng.integers(8)
+        elif kind == 1:
+            del found[at:end]
+        elif kind == 2:
+            del found[at:]
+        elif kind == 3:
+            found[at:at] = found[at:end]
+        else:
+            found[at:end] = rng.bytes(end - at)
+    return bytes(found)
+
+
+def damage(seed: bytes, cases: int) -> Iterator[tuple[str, bytes]]:
+    """Damaged copies of a file, each with its seed: always the same ones, or for a time new ones."""
+    first = time.time_ns() if SECONDS else 0
+    end = time.monotonic() + SECONDS
+    number = 0
+    while number < cases or time.monotonic() < end:
+        yield f"seed {first + number}", mutated(seed, np.random.default_rng(first + number))
+        number += 1
+
+
+def survives(work: Callable[[bytes], object], seed: bytes, *expected: type[BaseException], cases: int = 300) -> None:
+    """Fail unless every damaged copy gives a result or one of the expected errors, whose message is one line."""
+    work(seed)  # the intact file must be accepted
+    for name, content in damage(seed, cases):
+        try:
+            work(content)
+        except expected as error:
+            if isinstance(error, InputError):
+                assert str(error) and "\n" not in str(error), name
+        except BaseException as error:
+            error.add_note(f"{name}: {content[:200]!r}")
+            raise
+
+
+def encoded(kind: str) -> bytes:
+    """A small picture with metadata."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    exif = image.getexif()
+    exif[0x0112], exif[0x0132] = 6, "2026:01:01 00:00:00"
+    image.save(file, kind, **({} if kind == "BMP" else {"exif": exif}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_damaged_photos(tmp_path: Path, kind: str) -> None:
+    def read(content: bytes) -> None:
+        (tmp_path / "photo").write_bytes(content)
+        assert read_photo(tmp_path / "photo").pixels.dtype == np.uint8
+
+    survives(read, encoded(kind), PhotoError)
+
+
+def test_damaged_masks(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(file, "PNG")
+
+    def read(content: bytes) -> None:
+        (tmp_path / "mask.png").write_bytes(content)
+        assert read_hole(tmp_path / "mask.png", (16, 16), False)[0].shape == (16, 16)
+
+    survives(read, file.getvalue(), PhotoError, MaskError)
+
+
+def test_damaged_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser("command")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--flip", action="store_true")
+
+    def read(content: bytes) -> None:
+        (tmp_path / "options.toml").write_bytes(content)
+        expand_config(["--config", str(tmp_path / "options.toml")], parser)
+
+    survives(read, b"# options\nseed = 1\nflip = false\n", SystemExit)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_damaged_json_lines(tmp_path: Path) -> None:
+    seed = json.dumps(RECORD | {"landmarks": LANDMARKS, "kimg": 1}).encode() + b"\n"
+
+    def read(content: bytes) -> None:
+        for name in (RECORDS, "stats.jsonl"):
+            (tmp_path / name).write_bytes(content)
+        read_records(tmp_path), read_stats(tmp_path)
+        with contextlib.suppress(NoFaceError):
+            align_by_landmarks(tmp_path / RECORDS, Path("a.jpg"), TEMPLATES["face"], 64)
+
+    survives(read, seed)
+
+
+def test_damaged_weights(tmp_path: Path, encoder_weights_file: Path) -> None:
+    """Damage anywhere in the file, without the digest that would notice most of it."""
+    path = tmp_path / "w.safetensors"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        with pytest.raises(WeightsError) if content != seed else contextlib.nullcontext():
+            load_weights(path)
+        loaded = load_weights(path, verified=True)
+        generate(loaded.generator, torch.zeros(1, loaded.generator.config.nz))
+
+    seed = encoder_weights_file.read_bytes()
+    survives(read, seed, WeightsError, OutputError, cases=60)
+
+
+@pytest.mark.parametrize("name", ["network", "encoder", "facts", "template"])
+def test_damaged_headers_of_weights(tmp_path: Path, encoder_weights_file: Path, name: str) -> None:
+    """Damage in one part of the header, with a digest that fits."""
+    whole, tensors = encoder_weights_file.read_bytes(), load_file(encoder_weights_file)
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]
+    del header["sha256"]
+    path = tmp_path / "w.safetensors"
+
+    def read(content: bytes) -> None:
+        changed = header | {name: content.decode(errors="replace")}
+        save_file(tensors, path, changed | {"sha256": tensor_digest(changed, tensors)})
+        assert load_weights(path).logit_offset < float("inf")
+
+    survives(read, header[name].encode(), WeightsError, cases=60)
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["with a fitting sha256", "as 0.2.0 wrote them"])
+def test_damaged_checkpoints(tmp_path: Path, signed: bool) -> None:
+    file = io.BytesIO()
+    torch.save({"G": {"weight": torch.arange(8.0)}, "step": 3, "config": {"lr": 0.1}}, file)
+
+    def read(content: bytes) -> None:
+        if signed and content[-2:] == bytes(2):
+            content = content[:-2] + bytes([64, 0]) + hashlib.sha256(content).hexdigest().encode()
+        (tmp_path / "checkpoint-0000000001.pt").write_bytes(content)
+        assert load_checkpoint(tmp_path) is not None
+
+    survives(read, file.getvalue(), CheckpointError)
