@@ -103,8 +103,8 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
         image.load()
     if image.mode == "CMYK" and "adobe" not in image.info:
         # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
-        return to_photo(ImageChops.invert(image), hashlib.sha256(data).hexdigest())
-    return to_photo(image, hashlib.sha256(data).hexdigest())
+        return _to_photo(ImageChops.invert(image), hashlib.sha256(data).hexdigest())
+    return _to_photo(image, hashlib.sha256(data).hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -125,8 +125,12 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
         image: the image, with EXIF and colour profile in its `info`; not modified.
         sha256: SHA-256 of the image's file, in hex.
     """
-    upright = image.copy()
-    exif = None
+    return _to_photo(image.copy(), sha256)
+
+
+def _to_photo(upright: Image.Image, sha256: str) -> Photo:
+    """Convert an image that may be modified."""
+    exif, dpi = None, _resolution(upright)
     with _quiet():
         try:
             ImageOps.exif_transpose(upright, in_place=True)
@@ -137,7 +141,7 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
         plain = _reduce_mode(upright, icc_profile)
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
-        return Photo(_on_white(plain), plain, kept, exif, _resolution(image), sha256)
+        return Photo(_on_white(plain), plain, kept, exif, dpi, sha256)
 
 
 PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str]
@@ -196,11 +200,13 @@ def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | Non
         photo: photo of the same size.
         hole: bool (H, W), True = take `pixels`, opaque. None: True everywhere.
     """
-    image = Image.fromarray(pixels).convert(photo.image.mode)
+    mode = photo.image.mode
+    converted = pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert(mode))
     if hole is None:
-        return image
+        return Image.fromarray(converted)
     merged = np.array(photo.image)  # (H, W) or (H, W, 2 to 4)
-    merged[hole] = np.asarray(image)[hole]
+    # Indexing with a large hole would take 16 bytes per pixel.
+    np.copyto(merged, converted, where=hole if merged.ndim == 2 else hole[..., None])
     return Image.fromarray(merged)
 
 
@@ -317,16 +323,15 @@ def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
         except ImageCms.PyCMSError:
             pass  # an invalid profile is ignored
     grey = image.mode in ("1", "L", "LA", "La")
-    if image.has_transparency_data:
-        return image.convert("LA" if grey else "RGBA")
-    return image.convert("L" if grey else "RGB")
+    mode = ("LA" if grey else "RGBA") if image.has_transparency_data else ("L" if grey else "RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _on_white(image: Image.Image) -> NDArray[np.uint8]:
     if "A" in image.mode:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _fitting(icc_profile: bytes | None, mode: str) -> bytes | None:

@@ -46,6 +46,13 @@ class Alignment:
         matrix[:, 2] += (times - 1) / 2  # pixel centres lie half a pixel inside the border
         return Alignment(matrix, size)
 
+    def rescaled(self, scale: float) -> "Alignment":
+        """Return the alignment of the same crop in a copy of the photo that is `scale` times as large."""
+        matrix = self.matrix.copy()
+        matrix[:, 2] += matrix[:, :2].sum(axis=1) * (1 / scale - 1) / 2  # pixel centres, as above
+        matrix[:, :2] /= scale
+        return Alignment(matrix, self.size)
+
     def apply(self, points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
         """Map points (..., 2) from the photo to the crop."""
         return transform(self.matrix, points)

@@ -30,6 +30,7 @@ from completion.quality import psnr
 from completion.records import Records, begin, finish
 from dcgan.header import WeightsError
 
+_SSIM_PX = 4_000_000  # largest photo to measure SSIM on; it needs 300 bytes per pixel
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
 
 
@@ -359,6 +360,6 @@ def _measure(real: NDArray[np.uint8], completed: NDArray[np.uint8], hole: NDArra
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError:  # it belongs to the extra "train"
         return figures
-    if min(real.shape[:2]) >= 7:  # the window of SSIM
+    if min(real.shape[:2]) >= 7 and hole.size <= _SSIM_PX:  # 7 is the window of SSIM
         figures["ssim"] = float(structural_similarity(real, completed, channel_axis=2, data_range=255))
     return figures

@@ -19,6 +19,7 @@ _TINY = 1e-20  # avoids division by 0 for a zero residual
 _INPAINT_SIDE_PX = 512  # larger holes are inpainted at reduced size
 _INPAINT_RIM_PX = 16  # width of the border around a hole that inpainting reads
 _STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 25_000  # limits on side and hole area for `surroundings`
+_LEAST_VISIBLE = 0.25  # share of a reduced pixel that must be visible
 _GRAIN_PX = 1.0  # standard deviation of the blur that separates grain from image structure
 _GRAIN_WINDOW_PX = 7  # side of the windows in which grain is measured
 
@@ -192,6 +193,29 @@ def _alpha(
     width = max(2.0, 0.05 * float(np.sqrt(hole.sum())))
     share = np.clip(distance[hole] / width, 0, 1)[:, None]
     return share * inside + (1 - share) * photo[y[hole], x[hole]]
+
+
+def reduce_visible(
+    photo: NDArray[np.uint8], hole: NDArray[np.bool_], scale: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Reduce a photo with a hole; visible pixels never mix with those under the hole.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        hole: bool (H, W).
+        scale: size of the copy relative to the photo, below 1.
+    Returns:
+        The copy uint8 (h, w, 3) and its hole bool (h, w), the pixels of which less than a quarter is visible. Under the
+        hole the copy is the reduced photo.
+    """
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
+    share = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    visible = share >= _LEAST_VISIBLE
+    for channel in range(3):
+        seen = cv2.resize(np.where(hole, np.float32(0), photo[..., channel]), size, interpolation=cv2.INTER_AREA)
+        small[visible, channel] = np.clip(np.round(seen[visible] / share[visible]), 0, 255).astype(np.uint8)
+    return small, ~visible
 
 
 def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:

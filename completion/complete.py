@@ -18,7 +18,7 @@ from align.photo import Photo, PhotoLike, as_photo, merge
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion import holes
-from completion.blend import blend, grain, inpaint, match_means, surroundings
+from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
 from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
 from completion.engine import Networks, Step, as_networks, load_fitting
 from completion.holes import MaskLike
@@ -37,6 +37,8 @@ _WIDE_PX = 20  # areas outside the faces wider than this are filled with structu
 _THIN = 0.015  # maximum half width of a scratch, relative to the crop's side
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
 _COVERED, _REFINEMENTS = 0.1, 2  # minimum share of a crop under the hole to refine its position; iterations
+_LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
+_ROWS = 256  # of a photo, processed at once
 _STRAY = 0.05  # share of a hole that may lie outside the faces before more faces are searched for
 
 
@@ -257,9 +259,11 @@ class FaceCompleter:
             if landmarks is not None:
                 landmarks = drawn.apply(transform(face.inverse, landmarks))
             in_crop = holes.named_hole(mask, drawn.size, np.random.default_rng(seed), landmarks)
-            ys, xs = np.nonzero(face.footprint((height, width)))
-            u, v = np.round(drawn.apply(np.stack([xs, ys], axis=1))).astype(int).T  # nearest neighbour
-            hole[ys, xs] |= in_crop[v, u]
+            footprint = face.footprint((height, width))
+            for top in range(0, height, _ROWS):  # in strips, which bounds the memory
+                ys, xs = np.nonzero(footprint[top : top + _ROWS])
+                u, v = np.round(drawn.apply(np.stack([xs, ys + top], axis=1))).astype(int).T  # nearest neighbour
+                hole[ys + top, xs] |= in_crop[v, u]
         return hole
 
     def place(
@@ -335,6 +339,61 @@ class FaceCompleter:
         else:
             hole = holes.as_hole(mask, photo)
         _check(hole, pixels)
+        settings = (candidates, seed, ends, lowres, no_face)
+        if hole.sum() > _LARGEST_HOLE_PX:
+            yield from self._reduced(photo, hole, faces, *settings)
+        else:
+            yield from self._complete(photo, hole, faces, *settings)
+
+    def _reduced(
+        self, photo: Photo, hole: NDArray[np.bool_], faces: Sequence[Alignment] | None, *settings: Any
+    ) -> Iterator[SearchStep | Completion]:
+        """Complete a reduced copy of a photo, which bounds time and memory, and enlarge the fill."""
+        scale = math.sqrt(_LARGEST_HOLE_PX / hole.sum())
+        small, small_hole = reduce_visible(photo.pixels, hole, scale)
+        size = hole.shape[::-1]
+        found = Completion((small,), photo, small_hole, (), {}, 0, 0.0, False)
+        if small_hole.any():
+            given = None if faces is None else [face.rescaled(scale) for face in faces]
+            for item in self._complete(as_photo(small), small_hole, given, *settings):
+                if isinstance(item, Completion):
+                    found = item
+                else:
+                    yield replace(item, alignment=item.alignment.rescaled(1 / scale))
+        made = []
+        for candidate in found.candidates:
+            fill = cv2.resize(candidate, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+            np.copyto(fill, photo.pixels, where=~hole[..., None])
+            made.append(fill)
+        sources, rest = {}, hole.copy()
+        for name, part in found.sources.items():
+            inside: NDArray[np.bool_] = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            sources[name] = inside & rest
+            rest &= ~inside
+        if rest.any():  # pixels of a fine hole, filled from the visible ones between them
+            sources["surroundings"] = sources.get("surroundings", rest) | rest
+        yield replace(
+            found,
+            candidates=tuple(made),
+            photo=photo,
+            hole=hole,
+            faces=tuple(face.rescaled(1 / scale) for face in found.faces),
+            sources={name: part for name, part in sources.items() if part.any()},
+        )
+
+    def _complete(
+        self,
+        photo: Photo,
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment] | None,
+        candidates: int,
+        seed: int,
+        ends: float,
+        lowres: bool,
+        no_face: NoFace,
+    ) -> Iterator[SearchStep | Completion]:
+        """Complete a photo at its own size; arguments as in `steps`, with `ends` the time at which the search ends."""
+        pixels = photo.pixels
         known, hidden = inpaint(pixels, hole), 0
         if faces is None:
             faces, hidden = self._under(hole, known, pixels)

@@ -315,8 +315,9 @@ def as_hole(mask: MaskLike, photo: Photo) -> NDArray[np.bool_]:
 
 def _white(image: Image.Image) -> NDArray[np.bool_]:
     """Mark the white pixels of a mask image; grey is rounded to black or white, transparent pixels count as black."""
-    image = image.convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return np.asarray(image.convert("L")) >= 128
 
 

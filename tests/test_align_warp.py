@@ -183,3 +183,12 @@ def test_a_face_is_pasted_back_into_its_photo(astronaut):
     crop = alignment.warp(astronaut)
     again = alignment.warp(alignment.paste(astronaut, crop))
     assert np.abs(again[2:-2, 2:-2].astype(int) - crop[2:-2, 2:-2]).mean() < 4
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.7, 3])
+def test_a_rescaled_alignment_maps_the_same_points_of_a_resized_photo(scale: float) -> None:
+    alignment = Alignment(np.array([[0.3, -0.1, 5], [0.1, 0.3, -2]]), 64)
+    points = np.random.default_rng(0).uniform(0, 500, (20, 2))
+    resized = (points + 0.5) * scale - 0.5  # pixel centres are half a pixel from the border
+    assert np.allclose(alignment.rescaled(scale).apply(resized), alignment.apply(points))
+    assert np.allclose(alignment.rescaled(scale).rescaled(1 / scale).matrix, alignment.matrix)

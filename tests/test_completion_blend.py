@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from completion import blend as blend_module
-from completion.blend import blend, grain, inpaint, match_means, surroundings
+from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
 from completion.config import BLENDS
 
 SIDE = 20
@@ -275,3 +275,16 @@ def test_surroundings_extends_structures_into_a_wide_hole() -> None:
 def test_surroundings_changes_nothing_without_visible_pixels() -> None:
     photo, hole = striped(), np.ones((160, 160), dtype=bool)
     assert np.array_equal(surroundings(photo, hole, hole), photo)
+
+
+def test_a_reduced_photo_keeps_visible_colours_apart_from_those_under_the_hole() -> None:
+    rng = np.random.default_rng(0)
+    photo, hole = np.full((60, 80, 3), (10, 100, 200), dtype=np.uint8), rng.random((60, 80)) < 0.5
+    hole[20:40, 20:50] = True
+    photo[hole] = rng.integers(0, 256, (hole.sum(), 3))
+    small, small_hole = reduce_visible(photo, hole, 0.25)
+    assert small.shape == (15, 20, 3) and small_hole.shape == (15, 20)
+    assert (small[~small_hole] == (10, 100, 200)).all()
+    blocks = hole.reshape(15, 4, 20, 4).mean(axis=(1, 3))
+    assert np.array_equal(small_hole, blocks > 0.75)
+    assert np.allclose(small[small_hole], photo.reshape(15, 4, 20, 4, 3).mean(axis=(1, 3))[small_hole], atol=1)

@@ -18,6 +18,7 @@ from align.errors import InputError, NoFaceError
 from align.landmarks import find_faces
 from align.photo import PhotoLike
 from align.warp import Alignment, transform
+from completion import complete as complete_module
 from completion import solve as solve_module
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
@@ -618,3 +619,45 @@ def test_a_mask_without_a_face_can_be_filled_from_its_surroundings(completer: Fa
     assert np.array_equal(completion.pixels, NO_FACE)  # which is uniform
     with pytest.raises(InputError, match="no_face is 'fil'; did you mean 'fill'?"):
         completer(NO_FACE, hole, no_face="fil")  # type: ignore[arg-type]
+
+
+# Large holes
+
+
+@pytest.mark.parametrize("kind", ["box", "noise", "all"])
+def test_a_large_hole_is_completed_at_reduced_size(
+    completer: FaceCompleter,
+    face: NDArray[np.uint8],
+    found: Alignment,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    hole = box(face.shape, 60, 180, 40, 200)
+    if kind == "noise":
+        hole = np.random.default_rng(0).random(face.shape[:2]) < 0.5
+    elif kind == "all":
+        hole[:] = True
+    monkeypatch.setattr(complete_module, "_LARGEST_HOLE_PX", 2_000)
+    solved: list[int] = []
+    original = FaceCompleter._complete
+
+    def spy(self: FaceCompleter, photo: Any, hole: NDArray[np.bool_], *rest: Any) -> Any:
+        solved.append(int(hole.sum()))
+        return original(self, photo, hole, *rest)
+
+    monkeypatch.setattr(FaceCompleter, "_complete", spy)
+    progress, completion = run(completer, face, hole, [found], candidates=2)
+    assert all(size < 2_500 for size in solved)
+    assert all(np.array_equal(item[~hole], face[~hole]) for item in completion.candidates)
+    assert np.array_equal(np.logical_or.reduce(list(completion.sources.values())), hole)
+    assert sum(int(part.sum()) for part in completion.sources.values()) == hole.sum()
+    if kind == "box":
+        assert np.allclose(completion.faces[0].matrix, found.matrix) and np.allclose(
+            progress[0].alignment.matrix, found.matrix
+        )
+        hidden = np.where(hole[..., None], 255 - face, face)
+        assert np.array_equal(run(completer, hidden, hole, [found], candidates=2)[1].pixels, completion.pixels)
+    elif kind == "noise":  # each missing pixel resembles its visible neighbours
+        blurred = cv2.GaussianBlur(face, (0, 0), 4)
+        error = np.abs(completion.pixels.astype(int) - blurred)[hole].mean()
+        assert error < np.abs(inpaint(face, np.ones_like(hole)).astype(int) - blurred)[hole].mean()
