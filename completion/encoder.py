@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Generator as Steps
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -224,12 +225,15 @@ class Holes:
 
     def at(self, number: int) -> NDArray[np.bool_]:
         """Return the holes of a step: bool (batch + pairs, S, S), those of the real images first."""
-        if self._pool is None:
-            return draw_holes(*self._arguments(number))
-        for coming in range(number, number + _STEPS_AHEAD):
-            if coming not in self._coming:
-                self._coming[coming] = self._pool.submit(draw_holes, *self._arguments(coming))
-        return self._coming.pop(number).result()
+        if self._pool is not None:
+            try:
+                for coming in range(number, number + _STEPS_AHEAD):
+                    if coming not in self._coming:
+                        self._coming[coming] = self._pool.submit(draw_holes, *self._arguments(coming))
+                return self._coming.pop(number).result()
+            except BrokenProcessPool:  # a signal to all of the group has ended the other processes
+                self._pool = None
+        return draw_holes(*self._arguments(number))
 
     def _arguments(self, number: int) -> tuple[int, int, np.random.Generator]:
         config = self._config
