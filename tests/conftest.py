@@ -177,7 +177,7 @@ def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
 
         turns = Turns(service.limits.waiting)
         app: Any = build_app(service, turns)
-        state = launch(app, service.limits, **settings)
+        state = launch(app, service.limits, gauges=turns.gauges, **settings)
         try:
             yield Page(app.local_url.rstrip("/"), state, app, turns)
         finally:

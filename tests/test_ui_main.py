@@ -128,20 +128,33 @@ def test_a_password_may_contain_colons() -> None:
     assert build_parser().parse_args(["--auth", "anna:a:b"]).auth == ("anna", "a:b")
 
 
+def test_names_and_proxies_are_lists() -> None:
+    words = ["--allow-host", "Faces.example, www.faces.example", "--trusted-proxy", "127.0.0.1,10.0.0.0/8"]
+    arguments = build_parser().parse_args(words)
+    assert arguments.allow_host == ("faces.example", "www.faces.example")
+    assert arguments.trusted_proxy == ("127.0.0.1", "10.0.0.0/8")
+
+
+def test_an_unusable_proxy_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--trusted-proxy", "proxy.example"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ui: the trusted proxy is 'proxy.example'")
+
+
 def test_a_config_file_sets_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "ui.toml"
     config.write_text(f'weights = "{tmp_path}/absent"\nmax_pixels = 5000\n')
-    assert main(["--config", str(config)]) == 2
-    assert "absent" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["--config", str(config)])
+    assert caught.value.code == 2 and "absent" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, b"", b"text"], ids=["absent", "empty", "text"])
+@pytest.mark.parametrize("content", [b"", b"text"], ids=["empty", "text"])
 def test_unusable_weights_exit_with_2_and_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     path = tmp_path / "weights.safetensors"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     assert main(["--weights", str(path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("ui: ")

@@ -1,6 +1,7 @@
 """The page over HTTP: its API, what it refuses, and that it keeps working."""
 
 import asyncio
+import base64
 import gc
 import io
 import itertools
@@ -30,6 +31,7 @@ from PIL import Image
 from completion import solve as solve_module
 from completion.solve import State
 from dcgan.checkpoint import Weights
+from ui.access import LOCAL, Access, AccessError, Recent
 from ui.server import Guard, sweep
 from ui.service import Limits, Service
 
@@ -165,8 +167,9 @@ def test_the_api_offers_faces_walks_and_batches(connect: Callable[..., Client], 
     with Image.open(film) as animation:
         assert len(faces) == 16 and animation.format == "GIF"
     assert np.abs(pixels(steps)[:, :96].astype(int) - pixels(faces[1]["image"])).max() <= 1
-    status, archive = client.predict([handle_file(photo)], "center", [], "fast", 0, api_name="/batch")
+    status, archive, pictures = client.predict([handle_file(photo)], api_name="/batch")
     assert "a.png: completed" in status and Path(archive).suffix == ".zip"
+    assert [picture["caption"] for picture in pictures] == ["a.png"]
 
 
 def test_the_api_lists_its_documented_endpoints_and_no_others(connect: Callable[..., Client]) -> None:
@@ -180,7 +183,9 @@ def test_the_api_lists_its_documented_endpoints_and_no_others(connect: Callable[
 # The allow-list
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/healthz", "/nothing", f"{API}/file=/etc/passwd", f"{API}/info"])
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/healthz", "/metrics", "/nothing", f"{API}/file=/etc/passwd", f"{API}/info"]
+)
 def test_every_response_has_security_headers(http: httpx.Client, path: str) -> None:
     headers = http.get(path).headers
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -248,7 +253,7 @@ def test_web_sockets_are_refused() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(unasked, upload_bytes=1, state={"requests": 0, "closing": False})
+    guard = Guard(unasked, 1, {"requests": 0, "closing": False}, LOCAL, dict)
     asyncio.run(guard({"type": "websocket", "path": "/"}, unasked, send))
     assert sent == [{"type": "websocket.close"}]
 
@@ -298,32 +303,34 @@ def test_only_the_pages_own_files_are_served(page: Any, tmp_path: Path, path: st
     names = {"api": API, "uploads": os.environ["GRADIO_TEMP_DIR"], "secret": secret, "project": Path.cwd()}
     with socket.create_connection(page.url.removeprefix("http://").split(":"), timeout=120) as raw:
         # Over a socket, because HTTP clients normalise paths.
-        raw.sendall(f"GET {path.format(**names)} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        raw.sendall(f"GET {path.format(**names)} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
     assert re.match(r"HTTP/1.1 (307|4\d\d) ", answer)
     assert not re.search(r"secret of the server|root:|\[project\]", answer)
 
 
 # Each way to send a file: the component, its event, the data with the visitor's own file and another, event data.
+CHOICE = {"index": 0, "value": "center"}
 SETTINGS = ["fast", 1, "poisson", 0, None, True]
-CHOICE = {"index": 0, "value": None}
-WAYS: dict[str, tuple[str, str, Callable[[Any, Any], list[Any]], Any]] = {
-    "photo": ("photo", "input", lambda own, file: [file], None),
-    "photo to fill": ("complete", "click", lambda own, file: [file, drawing(own, own), *SETTINGS], None),
-    "layer": ("complete", "click", lambda own, file: [own, drawing(own, file), *SETTINGS], None),
-    "background": ("invert", "click", lambda own, file: [own, drawing(file, own)], None),
-    "mask": ("mask", "upload", lambda own, file: [own, drawing(own, own), file], None),
-    "chosen": ("gallery", "select", lambda own, file: [[own, own], [file]], CHOICE),
-    "before": ("gallery", "select", lambda own, file: [[file, own], [own]], CHOICE),
-    "photo of a program": ("complete", "", lambda own, file: api_inputs(file), None),
-    "mask of a program": ("complete", "", lambda own, file: api_inputs(own, file), None),
-    "photo of a batch": ("batch", "", lambda own, file: [[own, file], "center", None, "fast", 0], None),
-    "mask of a batch": ("batch", "", lambda own, file: [[own], "center", [file], "fast", 0], None),
+WAYS: dict[str, tuple[str, str, Callable[[Any, Any], list[Any]]]] = {
+    "photo": ("photo", "input", lambda own, file: [file]),
+    "photo to fill": ("complete", "click", lambda own, file: [file, drawn(), *SETTINGS]),
+    "photo to name a hole on": ("named", "select", lambda own, file: [file, drawn(), False, False]),
+    "mask": ("mask", "upload", lambda own, file: [own, file, False]),
+    "photo of a program": ("complete", "", lambda own, file: api_inputs(file)),
+    "mask of a program": ("complete", "", lambda own, file: api_inputs(own, file)),
+    "photo of a batch": ("batch", "", lambda own, file: [[own, file], "center", None, "fast", 0]),
+    "mask of a batch": ("batch", "", lambda own, file: [[own], "center", [file], "fast", 0]),
 }
 
 
-def drawing(background: Any, *layers: Any) -> dict[str, Any]:
-    return {"background": background, "layers": layers, "composite": None}
+def drawn(eyes: Any = ()) -> dict[str, Any]:
+    """What the editor of the page sends for the hole CENTER."""
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([np.zeros((32, 32, 3), np.uint8), np.where(CENTER, 255, 0).astype(np.uint8)])).save(
+        file, "PNG"
+    )
+    return {"hole": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", "eyes": eyes}
 
 
 def face_with_hole(path: Path) -> Path:
@@ -333,9 +340,9 @@ def face_with_hole(path: Path) -> Path:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_only_uploaded_files_are_accepted(http: httpx.Client, tmp_path: Path, way: str) -> None:
-    name, event, sent, event_data = WAYS[way]
+    name, event, sent = WAYS[way]
     number, own = handler(http, name, event), upload(http, face_with_hole(tmp_path / "a.png"))
-    assert ask(http, number, sent(own, own), event_data)[0]
+    assert ask(http, number, sent(own, own), CHOICE)[0]
     secret = face_with_hole(tmp_path / "secret.png")  # just as usable as `own`
     project = next(Path.cwd().glob("*.toml"))  # Gradio lets handlers return files from the working directory
     above = f"{Path(own['path']).parent}/../../../../../../../.."
@@ -349,22 +356,22 @@ def test_only_uploaded_files_are_accepted(http: httpx.Client, tmp_path: Path, wa
             own | {"path": path, "url": own["path"], "is_stream": True},
             path,
         ):
-            accepted, text = ask(http, number, sent(own, file), event_data)
+            accepted, text = ask(http, number, sent(own, file), CHOICE)
             assert not accepted and names_no_path(text.replace(os.environ["GRADIO_TEMP_DIR"], ""))
-    assert ask(http, number, sent(own, own), event_data)[0]
+    assert ask(http, number, sent(own, own), CHOICE)[0]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_urls_are_not_fetched(http: httpx.Client, photo: Path, way: str) -> None:
-    name, event, sent, event_data = WAYS[way]
+    name, event, sent = WAYS[way]
     number, own = handler(http, name, event), upload(http, photo)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"127.0.0.1:{listening.getsockname()[1]}/a.png"
         for scheme in ("http", "https", "HTTP", "ftp"):
             file = {"path": f"{scheme}://{address}", "meta": META}
-            assert ask(http, number, sent(own, file), event_data)[1].startswith("400 ")
+            assert ask(http, number, sent(own, file), CHOICE)[1].startswith("400 ")
         # Gradio's own entries of a file, which it never fetches.
-        ask(http, number, sent(own, own | {"url": f"http://{address}", "orig_name": f"http://{address}"}), event_data)
+        ask(http, number, sent(own, own | {"url": f"http://{address}", "orig_name": f"http://{address}"}), CHOICE)
         listening.settimeout(0.5)
         with pytest.raises(TimeoutError):
             listening.accept()
@@ -441,11 +448,134 @@ def test_huge_names_and_thousands_of_parts_are_handled(http: httpx.Client, photo
     assert alive(http, photo)
 
 
-def test_requests_from_other_sites_are_refused(http: httpx.Client, photo: Path) -> None:
+def test_requests_from_other_sites_are_refused(http: httpx.Client, page: Any, photo: Path) -> None:
     for path in ("upload", "queue/join", "run/predict", "call/sample"):
-        assert http.post(f"{API}/{path}", json={}, headers={"sec-fetch-site": "cross-site"}).status_code == 403
-        assert http.post(f"{API}/{path}", json={}, headers={"sec-fetch-site": "same-origin"}).status_code != 403
+        for headers, refused in (
+            ({"sec-fetch-site": "cross-site"}, True),
+            ({"sec-fetch-site": "same-origin"}, False),
+            ({"origin": "http://evil.example"}, True),
+            ({"origin": "http://localhost:1"}, True),
+            ({"origin": "null"}, True),
+            ({"origin": page.url}, False),
+        ):
+            answer = http.post(f"{API}/{path}", json={}, headers=headers)
+            assert (answer.status_code == 403) == refused
+            assert "access-control-allow-origin" not in answer.headers
     assert alive(http, photo)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:7860", 200),
+        ("[::1]:7860", 200),
+        ("faces.example", 200),
+        ("FACES.example:443", 200),
+        ("evil.example", 403),
+        ("faces.example.evil.example", 403),
+        ("", 403),
+    ],
+)
+def test_the_page_has_only_the_names_that_are_allowed(
+    serve: Serve, encoder_weights: Weights, host: str, status: int
+) -> None:
+    with serve(Service(encoder_weights, LIMITS), access=Access(("faces.example",))) as named:
+        assert httpx.get(f"{named.url}/config", headers={"host": host}).status_code == status
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_forwarded_headers_are_believed_from_trusted_proxies_only(
+    serve: Serve, encoder_weights: Weights, trusted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = Access(("faces.example",), ("127.0.0.0/8",) if trusted else ())
+    headers = {"x-forwarded-host": "faces.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
+    with (
+        serve(Service(encoder_weights, LIMITS), access=access) as served,
+        httpx.Client(base_url=served.url, timeout=120) as http,
+    ):
+        root = http.get("/config", headers=headers).json()["root"]
+        assert root == ("https://faces.example" if trusted else served.url)
+        assert http.get("/config", headers=headers | {"x-forwarded-host": "evil.example"}).status_code == (
+            403 if trusted else 200
+        )
+        http.post(f"{API}/unknown", headers=headers)
+    assert ("from 10.1.2.3" if trusted else "from 127.0.0.1") in caplog.text
+
+
+def test_an_unusable_proxy_is_refused() -> None:
+    with pytest.raises(AccessError, match="'proxy.example'; give an IP address"):
+        Access((), ("proxy.example",))
+
+
+def test_a_forged_request_is_logged_in_one_line_and_answered_with_all_headers(
+    http: httpx.Client, photo: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    number, own = handler(http, "complete"), upload(http, photo)
+    forged: list[dict[str, Any]] = [
+        {"data": api_inputs({"path": "/etc/passwd", "meta": META}), "fn_index": number, "session_hash": "x"},
+        {"data": [], "fn_index": 999_999, "session_hash": "x"},
+        {"data": 5, "fn_index": number, "session_hash": "x", "event_data": "\nforged line"},
+    ]
+    for body in forged:
+        caplog.clear()
+        answer = http.post(f"{API}/queue/join", json=body)
+        assert answer.is_error and "default-src 'self'" in answer.headers["content-security-policy"]
+        assert len(caplog.messages) <= 1 and not any("\n" in line for line in caplog.messages)
+    caplog.clear()
+    assert not ask(http, number, [own])[0]  # refused in the queue, after it was accepted
+    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_visitor_has_a_quota_of_uploads(
+    http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, encoder_weights: Weights
+) -> None:
+    monkeypatch.setattr("ui.server._QUOTA_UPLOADS", 0)
+    with (
+        serve(Service(encoder_weights, LIMITS), access=Access((), ("127.0.0.1",))) as served,
+        httpx.Client(base_url=served.url, timeout=120) as http,
+    ):
+        for visitor, status in (("10.0.0.1", 200), ("10.0.0.1", 429), ("10.0.0.2", 200)):
+            files = {"files": photo.read_bytes()}
+            answer = http.post(f"{API}/upload", files=files, headers={"x-forwarded-for": visitor})
+            assert answer.status_code == status
+
+
+def test_amounts_count_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    recent = Recent(60)
+    for clock[0], visitor in ((0, "anna"), (30, "anna"), (30, "bert")):
+        recent.add(visitor, 5)
+    assert (recent.sum("anna"), recent.sum("bert"), recent.sum("carl")) == (10, 5, 0)
+    clock[0] = 61
+    assert (recent.sum("anna"), recent.sum("bert")) == (5, 5)
+    clock[0] = 91
+    assert (recent.sum("anna"), recent.sum("bert")) == (0, 0)
+
+
+def test_metrics_count_answers_and_requests(http: httpx.Client, photo: Path) -> None:
+    def metrics() -> dict[str, float]:
+        lines = http.get("/metrics").raise_for_status().text.splitlines()
+        return {name: float(value) for name, value in (line.split(" ") for line in lines if line[0] != "#")}
+
+    before = metrics()
+    http.get("/nothing")
+    assert alive(http, photo)
+    after = metrics()
+    refused = 'ui_answers_total{status="404"}'
+    assert after[refused] == before.get(refused, 0) + 1
+    assert after['ui_answers_total{status="200"}'] > before['ui_answers_total{status="200"}']
+    assert (after["ui_running"], after["ui_waiting"]) == (0, 0) and after["ui_requests"] >= 0
+
+
+def test_pages_are_compressed_and_pictures_and_events_are_not(http: httpx.Client, photo: Path) -> None:
+    headers = {"accept-encoding": "gzip"}
+    for path in ("/", "/config"):
+        assert http.get(path, headers=headers).headers["content-encoding"] == "gzip"
+    stored = upload(http, photo)["path"]
+    assert "content-encoding" not in http.get(f"{API}/file={stored}", headers=headers).headers
 
 
 def test_old_photos_and_results_are_deleted(
@@ -477,8 +607,8 @@ def test_uploads_are_refused_when_the_disk_is_nearly_full(
     assert alive(http, photo)
 
 
-def test_a_request_over_a_mebibyte_is_refused(http: httpx.Client, photo: Path) -> None:
-    body = {"data": ["a" * 2**20], "fn_index": 0, "session_hash": "x"}
+def test_a_request_over_two_mebibytes_is_refused(http: httpx.Client, photo: Path) -> None:
+    body = {"data": ["a" * 2**21], "fn_index": 0, "session_hash": "x"}
     for path in ("queue/join", "call/complete", "run/predict", "cancel"):
         assert http.post(f"{API}/{path}", json=body).status_code == 413
     assert alive(http, photo)
@@ -511,13 +641,28 @@ def test_a_small_request_cannot_allocate_much_memory(http: httpx.Client) -> None
 def test_a_request_that_names_thousands_of_files_is_refused(http: httpx.Client, photo: Path) -> None:
     own = upload(http, photo)
     many = [{"path": own["path"], "meta": META}] * 1000
-    editor = drawing(own, own) | {"layers": many}
-    for number, data in (
-        (handler(http, "complete", "click"), [own, editor, *SETTINGS]),
-        (handler(http, "batch"), [[own], "center", many, "fast", 0]),
-    ):
-        accepted, text = ask(http, number, data)
-        assert not accepted and "1000" in text
+    accepted, text = ask(http, handler(http, "batch"), [[own], "center", many, "fast", 0])
+    assert not accepted and "1000" in text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hole": "data:image/png;base64,AAAA"},
+        {"hole": "data:image/png;base64,!"},
+        {"hole": "/etc/passwd"},
+        {"hole": ["x"]},
+        {"eyes": "x"},
+        {"eyes": [[0, 0, 1, "1"]]},
+        {"eyes": [[0.1, 0.1, 0.2, 0.2]] * 1000},
+        {"eyes": [[1e308, -1, 0, 0]]},
+    ],
+    ids=lambda wrong: str(wrong)[:40],
+)
+def test_a_forged_drawing_is_refused(http: httpx.Client, photo: Path, wrong: dict[str, Any]) -> None:
+    number, own = handler(http, "complete", "click"), upload(http, photo)
+    accepted, text = ask(http, number, [own, drawn() | wrong, *SETTINGS])
+    assert not accepted and names_no_path(text)
 
 
 # Several visitors
@@ -550,6 +695,7 @@ def test_a_full_queue_refuses_and_serves_those_who_wait(
         number, data = handler(http, "complete"), api_inputs(upload(http, photo))
         accepted = [pool.submit(ask, http, number, data) for _ in range(3)]
         while small.turns.counts != (2, 1):
+            assert not any(answer.done() for answer in accepted)
             time.sleep(0.1)
         refused, text = ask(http, number, data)
         assert not refused and "the queue is full: 1 requests are waiting" in text.lower()
@@ -571,12 +717,13 @@ def test_a_small_photo_is_completed_while_a_large_request_runs_and_those_behind_
 
     monkeypatch.setattr(solve_module, "solve", slow)
     own = upload(http, face_with_hole(photo.parent / "b.png"))
-    number, data = handler(http, "complete", "click"), [own, drawing(own, own), "paper", *SETTINGS[1:]]
+    number, data = handler(http, "complete", "click"), [own, drawn(), "paper", *SETTINGS[1:]]
     with ThreadPoolExecutor(2) as pool:
         large = pool.submit(ask, http, number, data)
         assert begun.wait(300)
         behind = pool.submit(ask, http, number, data)
         while page.turns.counts != (1, 1):
+            assert not behind.done()
             time.sleep(0.1)
         assert alive(http, photo)  # would wait for ever behind the large one
         held.set()
@@ -588,7 +735,7 @@ def test_a_second_click_while_a_photo_is_completed_starts_nothing(
     http: httpx.Client, photo: Path, gate: Any, page: Any
 ) -> None:
     own = upload(http, face_with_hole(photo.parent / "b.png"))
-    number, data, session = handler(http, "complete", "click"), [own, drawing(own, own), *SETTINGS], uuid4().hex
+    number, data, session = handler(http, "complete", "click"), [own, drawn(), *SETTINGS], uuid4().hex
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, http, number, data, None, session)
         assert gate.begun.wait(300)
@@ -599,6 +746,37 @@ def test_a_second_click_while_a_photo_is_completed_starts_nothing(
         assert page.turns.counts == (1, 0)
         gate.set()
         assert first.result(300)[0]
+
+
+def test_a_stopped_search_leaves_the_queue_and_its_page_can_start_again(
+    http: httpx.Client, page: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    solve = solve_module.solve
+
+    def endless(*arguments: Any) -> Iterator[State]:
+        for step in solve(*arguments):
+            while arguments[3].steps > 1000:  # paper
+                yield step
+                begun.set()
+                time.sleep(0.01)
+            yield step
+
+    monkeypatch.setattr(solve_module, "solve", endless)
+    own, session = upload(http, face_with_hole(photo.parent / "b.png")), uuid4().hex
+    number, data = handler(http, "complete", "click"), [own, drawn(), "paper", *SETTINGS[1:]]
+    body = {"data": data, "fn_index": number, "session_hash": session}
+    event = http.post(f"{API}/queue/join", json=body).raise_for_status().json()["event_id"]
+    with httpx.stream("GET", f"{page.url}{API}/queue/data", params={"session_hash": session}, timeout=120):
+        assert begun.wait(120)
+        body = {"session_hash": session, "fn_index": number, "event_id": event}
+        http.post(f"{API}/cancel", json=body).raise_for_status()
+    ends = time.monotonic() + 120
+    while page.turns.counts != (0, 0):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    accepted, text = ask(http, number, [own, drawn(), *SETTINGS], None, session)
+    assert accepted and "Done in" in text
 
 
 @pytest.mark.parametrize("way", ["photo to fill", "photo of a program"])
@@ -620,7 +798,7 @@ def test_the_search_of_a_visitor_who_leaves_makes_room_for_the_next(
                 time.sleep(0.01)
 
     monkeypatch.setattr(solve_module, "solve", endless)
-    name, event, sent, _ = WAYS[way]
+    name, event, sent = WAYS[way]
     own = upload(http, face_with_hole(photo.parent / "b.png"))
     data = ["paper" if value == "fast" else value for value in sent(own, own)]
     session = uuid4().hex
@@ -711,6 +889,40 @@ def test_everything_but_healthz_needs_the_password(
             assert http.post("/login", data={"username": "anna", "password": "Secret"}).status_code == 400
             assert http.get("/config").status_code == 401
             assert http.get("/healthz").text == "ok"
+            assert http.post(f"{API}/cancel", json={"session_hash": "x", "fn_index": 0, "event_id": "x"}).is_error
         client = connect(locked.url, auth=("anna", "secret"))
         [path] = client.predict(handle_file(photo), "center", api_name="/complete")
         assert np.array_equal(pixels(io.BytesIO(Path(path).read_bytes()))[~CENTER], FACE[~CENTER])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_login_sets_one_cookie_that_fits_the_scheme(serve: Serve, encoder_weights: Weights, scheme: str) -> None:
+    access = Access((), ("127.0.0.1",))
+    with serve(Service(encoder_weights, LIMITS), auth=("anna", "secret"), access=access) as locked:
+        headers = {"x-forwarded-proto": scheme}
+        data = {"username": "anna", "password": "secret"}
+        answer = httpx.post(f"{locked.url}/login", data=data, headers=headers, timeout=120)
+        [cookie] = answer.headers.get_list("set-cookie")
+        assert ("Secure" in cookie) == (scheme == "https") and "HttpOnly" in cookie and "SameSite=lax" in cookie
+        login = {"cookie": cookie.partition(";")[0]}
+        assert httpx.get(f"{locked.url}/config", headers=headers | login, timeout=120).status_code == 200
+
+
+def test_wrong_passwords_are_logged_and_limited(
+    serve: Serve, encoder_weights: Weights, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = Access((), ("127.0.0.1",))
+    with (
+        serve(Service(encoder_weights, LIMITS), auth=("anna", "secret"), access=access) as locked,
+        httpx.Client(base_url=locked.url, timeout=120) as http,
+    ):
+
+        def login(password: str, visitor: str) -> int:
+            data = {"username": "anna", "password": password}
+            return http.post("/login", data=data, headers={"x-forwarded-for": visitor}).status_code
+
+        assert [login("wrong", "10.0.0.1") for _ in range(7)] == [400] * 5 + [429] * 2
+        assert login("secret", "10.0.0.1") == 429
+        assert login("secret", "10.0.0.2") == 200
+    wrong = [line for line in caplog.messages if "wrong name or password" in line]
+    assert len(wrong) == 5 and all("10.0.0.1" in line and "secret" not in line for line in wrong)

@@ -28,7 +28,7 @@ from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
 from ui import service as service_module
-from ui.service import Filled, Limits, Preview, Service, ServiceError, Settings, Upload, explain
+from ui.service import Filled, Limits, Preview, Report, Service, ServiceError, Settings, Upload, explain
 
 Command = Callable[..., None]
 
@@ -73,6 +73,12 @@ def layer(shape: tuple[int, ...], rows: slice, columns: slice) -> NDArray[np.uin
     return drawn
 
 
+def png(picture: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
 def broken(path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text("text")
@@ -85,13 +91,14 @@ def filled(items: Iterator[NDArray[np.uint8] | Filled]) -> Filled:
     return last
 
 
-def finished(items: Iterator[str | Path]) -> tuple[list[str], dict[str, bytes], dict[str, Any]]:
+def finished(items: Iterator[Report | Path]) -> tuple[list[str], dict[str, bytes], dict[str, Any]]:
     """The lines of a batch, the completions in its ZIP file, and the report."""
     *lines, archive = items
     assert isinstance(archive, Path)
     with zipfile.ZipFile(archive) as opened:
         files = {name: opened.read(name) for name in opened.namelist()}
-    return [str(line) for line in lines], files, json.loads(files.pop("report.json"))
+    assert all(isinstance(line, Report) and (line.picture is None) == ("completed" not in line.text) for line in lines)
+    return [line.text for line in lines if isinstance(line, Report)], files, json.loads(files.pop("report.json"))
 
 
 # Settings
@@ -120,29 +127,59 @@ def test_every_solver_is_accepted() -> None:
 # Loading
 
 
-def test_faces_are_outlined_and_the_rest_is_unchanged(
+def test_the_corners_of_a_face_are_around_it(service: Service, astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
+    photo = service.read(save(tmp_path / "a.png", astronaut))
+    [corners] = service.corners(photo, service.faces(photo))
+    (left, top), (right, bottom) = np.min(corners, axis=0) * 512, np.max(corners, axis=0) * 512
+    assert left < 224 < right and top < 110 < bottom and (right - left) * (bottom - top) < 0.1 * 512**2
+
+
+def test_a_marked_face_is_where_its_eyes_are_and_corrects_a_found_one(
     service: Service, astronaut: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    outlined, faces = service.outline(service.read(save(tmp_path / "a.png", astronaut)))
-    changed = (outlined != astronaut).any(axis=2)
-    assert faces == 1 and 0 < changed.mean() < 0.03
-    y, x = np.nonzero(changed)
-    assert x.min() < 224 < x.max() and y.min() < 110 < y.max()  # around the nose
+    grey = service.read(save(tmp_path / "a.png", np.full((400, 200, 3), 128, dtype=np.uint8)))
+    assert service.faces(grey) == []
+    [face] = service.faces(grey, [(0.4, 0.5, 0.6, 0.5)])
+    eyes = face.apply(np.array([[80, 200], [120, 200]]))
+    assert eyes[0, 1] == pytest.approx(eyes[1, 1]) and eyes[:, 0].mean() == pytest.approx((face.size - 1) / 2, abs=1)
+
+    photo = service.read(save(tmp_path / "b.png", astronaut))
+    [found] = service.faces(photo)
+    marks = [(0.40, 0.22, 0.48, 0.22), (0.39, 0.21, 0.49, 0.21)]
+    [corrected] = service.faces(photo, marks)
+    [last] = service.faces(photo, marks[1:])
+    assert np.array_equal(corrected.matrix, last.matrix) and not np.array_equal(corrected.matrix, found.matrix)
+    both = service.faces(photo, [(0.8, 0.8, 0.9, 0.8)])
+    assert len(both) == 2 and np.array_equal(both[1].matrix, found.matrix)
 
 
-def test_a_photo_without_a_face_is_shown_unchanged(service: Service, tmp_path: Path) -> None:
-    grey = np.full((512, 520, 3), 128, dtype=np.uint8)
-    outlined, faces = service.outline(service.read(save(tmp_path / "a.png", grey)))
-    assert faces == 0 and np.array_equal(outlined, grey)
+@pytest.mark.parametrize(
+    "eyes", ["eyes", [1], [(1, 2, 3)], [(0, 0, "1", 0)], [(0, 0, 2, 0)], [(0.1, 0.1, 0.2, 0.2)] * 17], ids=str
+)
+def test_malformed_marks_are_refused(service: Service, photo: Upload, eyes: Any) -> None:
+    with pytest.raises(ServiceError, match="mark"):
+        service.faces(photo, eyes)
+
+
+def test_a_hole_is_filled_where_a_face_was_marked(service: Service, tmp_path: Path, folder: Path) -> None:
+    photo = service.read(save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)))
+    hole = np.zeros((200, 200), dtype=bool)
+    hole[90:110, 90:110] = True
+    with pytest.raises(NoFaceError):
+        list(service.complete(photo, hole, Settings(), folder))
+    faces = service.faces(photo, [(0.4, 0.5, 0.6, 0.5)])
+    assert filled(service.complete(photo, hole, Settings(), folder, faces)).completions
 
 
 def test_photos_masks_and_drawings_over_the_limit_are_refused(encoder_weights: Weights, tmp_path: Path) -> None:
     service = Service(encoder_weights, Limits(max_pixels=100 * 100))
     photo = service.read(save(tmp_path / "a.png", np.zeros((100, 100, 3), dtype=np.uint8)))
     larger = save(tmp_path / "b.png", np.zeros((100, 101, 3), dtype=np.uint8))
-    for use in (service.read, lambda path: service.hole(photo, mask=path), lambda path: service.hole(photo, [path])):
+    for use in (service.read, lambda path: service.hole(photo, mask=path)):
         with pytest.raises(PhotoError, match="pixels"):
             use(larger)
+    with pytest.raises(ServiceError, match="drawing"):
+        service.hole(photo, png(np.zeros((1601, 8, 4), dtype=np.uint8)))
 
 
 def test_an_error_becomes_a_sentence_and_a_missing_face_gets_advice_for_the_page() -> None:
@@ -161,27 +198,31 @@ def test_a_drawing_in_page_size_becomes_a_hole_in_the_photos_size_and_back(
     service = Service(encoder_weights, Limits())
     photo = service.read(save(tmp_path / "a.png", np.full((*shape, 3), 128, dtype=np.uint8)))
     height, width = service.drawing(np.zeros(shape, dtype=bool)).shape[:2]
-    layers = [
-        save(tmp_path / "1.png", layer((height, width), slice(0, height // 4), slice(0, width // 2))),
-        save(tmp_path / "2.png", layer((height, width), slice(height // 2, height), slice(width // 2, width))),
-    ]
+    drawn = layer((height, width), slice(0, height // 4), slice(0, width // 2))
     expected = np.zeros(shape, dtype=bool)
-    expected[: shape[0] // 4, : shape[1] // 2] = expected[shape[0] // 2 :, shape[1] // 2 :] = True
-    hole = service.hole(photo, layers)
+    expected[: shape[0] // 4, : shape[1] // 2] = True
+    hole = service.hole(photo, png(drawn))
     assert np.array_equal(hole, expected)
-    again = service.hole(photo, [save(tmp_path / "3.png", service.drawing(hole))])
-    assert np.array_equal(again, expected)
+    assert np.array_equal(service.hole(photo, png(service.drawing(hole))), expected)
 
 
-def test_no_drawing_or_an_opaque_picture_gives_no_hole(service: Service, photo: Upload, tmp_path: Path) -> None:
+def test_no_drawing_gives_no_hole(service: Service, photo: Upload) -> None:
     assert not service.hole(photo).any()
-    assert not service.hole(photo, [save(tmp_path / "b.png", white(CENTER))]).any()
+    assert not service.hole(photo, png(layer(FACE.shape, slice(0), slice(0)))).any()
 
 
-def test_a_drawing_of_too_many_layers_is_refused(service: Service, photo: Upload, tmp_path: Path) -> None:
-    drawn = save(tmp_path / "b.png", layer(FACE.shape, slice(4), slice(4)))
-    with pytest.raises(ServiceError, match="layers"):
-        service.hole(photo, [drawn] * 1000)
+@pytest.mark.parametrize("data", [b"text", b"\x89PNG\r\n\x1a\n", b"GIF89a"], ids=str)
+def test_a_drawing_that_cannot_be_read_is_refused(service: Service, photo: Upload, data: bytes) -> None:
+    with pytest.raises(ServiceError, match="the drawing cannot be read"):
+        service.hole(photo, data)
+
+
+def test_a_mask_of_another_shape_gets_a_note(service: Service, photo: Upload, tmp_path: Path) -> None:
+    mask = np.zeros((64, 128), dtype=np.uint8)
+    mask[:32] = 255
+    hole, note = service.mask(photo, save(tmp_path / "b.png", mask))
+    assert "128x64 pixels and the photo 32x32" in note and hole[:16].all() and not hole[16:].any()
+    assert service.mask(photo, save(tmp_path / "c.png", mask[:, :64]))[1] == ""
 
 
 @pytest.mark.parametrize("faces", ["largest", "all"])
@@ -309,7 +350,7 @@ def test_previews_change_inside_the_hole_only(service: Service, photo: Upload, f
     assert len(items) > 1
     outside = np.repeat(np.repeat(~CENTER, 16, axis=0), 16, axis=1)
     inside = (slice(160, 352), slice(160, 352))  # a pixel of the photo from the rim, which is soft when enlarged
-    assert (result.before[inside] == (255, 0, 255)).all()
+    assert np.array_equal(result.before, service_module.shown(photo.pixels))
     shares = []
     for preview in items[:-1]:
         assert isinstance(preview, Preview)
@@ -328,7 +369,8 @@ def test_results_are_files_named_after_the_photo_and_the_same_pictures_for_the_p
     assert [path.name for path in result.completions] == ["anna-completed.png", "anna-completed.2.png"]
     assert [path.name for path in result.files] == ["anna-completed.candidates.png", "anna-hole.png"]
     assert np.array_equal(pixels(folder / "anna-hole.png")[..., 0] > 0, CENTER)
-    assert np.array_equal(result.after, service_module.shown(pixels(result.completions[0])))
+    for after, path in zip(result.afters, result.completions, strict=True):
+        assert np.array_equal(after, service_module.shown(pixels(path)))
     assert len(result.crops) == 2 and (result.crops[0] != result.crops[1]).any()
 
 

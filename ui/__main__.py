@@ -51,6 +51,11 @@ def build_parser(program: str = "python -m ui") -> Parser:
         ("--max-waiting", 1, 16, "N", "most requests that wait"),
     ):
         add(flag, type=at_least(least), default=default, metavar=metavar, help=f"{words} (default: %(default)s)")
+    for flag, metavar, words in (
+        ("--allow-host", "NAME", "names under which visitors reach the page, besides localhost and IP addresses"),
+        ("--trusted-proxy", "ADDRESS", "addresses or networks of reverse proxies whose forwarded headers are believed"),
+    ):
+        add(flag, type=_several, default=(), metavar=f"{metavar},...", help=words)
     add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy serves the page, as /faces")
     add("--open", action="store_true", help="open the page in the browser")
     add_flags(parser, "--config", "--quiet", "--version")
@@ -62,6 +67,10 @@ def _user(text: str) -> tuple[str, str]:
     if not (name and password):
         raise argparse.ArgumentTypeError("expected USER:PASS with a user name and a password")
     return name, password
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
 
 
 def main(argv: list[str] | None = None, program: str = "python -m ui") -> int:
@@ -84,12 +93,14 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     from completion.engine import load_fitting
+    from ui.access import Access
     from ui.app import build_app, launch
     from ui.server import drain, sweep
     from ui.service import Limits, Service
     from ui.turns import Turns
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
+    access = Access((arguments.host, *arguments.allow_host), arguments.trusted_proxy)
     service = Service(load_fitting(arguments.weights, arguments.device), limits)
     stop, received = threading.Event(), []
 
@@ -99,8 +110,19 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopping)
-    app = build_app(service, Turns(limits.waiting))
-    state = launch(app, limits, arguments.host, arguments.port, arguments.auth, arguments.root_path, arguments.open)
+    turns = Turns(limits.waiting)
+    app = build_app(service, turns)
+    state = launch(
+        app,
+        limits,
+        arguments.host,
+        arguments.port,
+        arguments.auth,
+        arguments.root_path,
+        arguments.open,
+        access,
+        turns.gauges,
+    )
     if not arguments.quiet:
         print(f"The page is at {app.local_url} (press Ctrl+C to stop)", file=sys.stderr)
         if arguments.host not in ("127.0.0.1", "::1", "localhost") and arguments.auth is None:

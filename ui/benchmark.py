@@ -116,7 +116,10 @@ def main(argv: list[str] | None = None) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dcgan.report import markdown
 
-    with tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder, _page(arguments) as (url, process):
+    with (
+        tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder,
+        served_page(arguments.weights, arguments.device, arguments.max_waiting) as (url, process),
+    ):
         visitors, seconds, memory = _visit(url, process.pid, Path(folder), arguments.users, arguments.seconds)
     print(markdown([("measure", "value"), *_rows(visitors, seconds, memory)]))
     errors = sorted({error for visitor in visitors for error in visitor.errors})
@@ -197,13 +200,21 @@ def tinted_photos(count: int) -> list[NDArray[np.uint8]]:
 
 
 @contextmanager
-def _page(arguments: argparse.Namespace) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Serve the page from its own process, so that its memory can be measured apart from the visitors'."""
+def served_page(weights: str, device: str, waiting: int = 16) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Serve the page from its own process, so that its memory can be measured apart from the visitors'.
+
+    Args:
+        weights: a name or a file.
+        device: where the networks run.
+        waiting: most requests that wait.
+    Yields:
+        the address and the process.
+    """
     import httpx
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["--weights", arguments.weights, "--device", arguments.device, "--max-waiting", arguments.max_waiting]
+    words = ["--weights", weights, "--device", device, "--max-waiting", waiting]
     command = [sys.executable, "-m", "ui", "--port", port, "--quiet", *words]
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen([str(word) for word in command]) as process:

@@ -1,20 +1,23 @@
 """The tab Complete: paint a hole on a photo and fill it; and the same for programs, as the endpoint /complete."""
 
+import base64
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.data_classes import FileData
 from numpy.typing import NDArray
 
-from align.errors import InputError, PhotoError
-from align.photo import read_photo, write_photo
-from ui.handlers import ONE_AT_A_TIME, PRIVATE, TAKING_TURNS, escape, photo_path, show_errors, to_int, visitor, warn
-from ui.service import HOLE_COLOUR, HOLES, Filled, Service, ServiceError, Settings, Upload, shown
+from align.errors import InputError, NoFaceError, PhotoError
+from align.photo import write_photo
+from ui.component import component, data_url, order
+from ui.handlers import ONE_AT_A_TIME, PRIVATE, TAKING_TURNS, escape, failed, photo_path, show_errors, to_int, visitor
+from ui.service import HOLES, Filled, Service, ServiceError, Settings, Upload, shown
 from ui.turns import Place, Turns
 
 _SOLVERS = [
@@ -30,108 +33,36 @@ _FIRST_STEP = "Load a photo, or try an example face. Then paint over what is mis
 
 def complete_tab(service: Service, turns: Turns) -> None:
     """Build the tab."""
-    running: set[str | None] = set()  # sessions of the pages that complete a photo
+    running: dict[str | None, object] = {}  # sessions of the pages that complete a photo, each with its run
     with gr.Row():
         with gr.Column():
             photo = gr.Image(
                 label="1. Your photo: drop it here, paste it, or take one",
                 sources=["upload", "clipboard", "webcam"],
                 buttons=[],
-                height=420,
+                height=380,
                 elem_id="photo",
             )
-            editor = gr.ImageEditor(
-                label="2. Paint over what is missing",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=False,
-                brush=gr.Brush(colors=["#{:02x}{:02x}{:02x}".format(*HOLE_COLOUR)], color_mode="fixed"),
-                buttons=[],
-                height=520,
-                visible=False,
-                elem_id="editor",
-            )
-            with gr.Row():
-                example = gr.Button("Try an example face", size="sm", elem_id="example")
-                another = gr.Button("Choose another photo", size="sm", visible=False, elem_id="another")
-            with gr.Column(visible=False) as tools:
-                with gr.Row():
-                    named = gr.Dropdown(
-                        [("none", ""), *((name, name) for name in HOLES)],
-                        value="",
-                        label="Or choose a hole by name",
-                        min_width=160,
-                        elem_id="named",
-                    )
-                    every = gr.Checkbox(label="In every face", min_width=160, elem_id="every")
-                with gr.Row():
-                    mask = gr.UploadButton(
-                        "Upload a mask (white = fill)", file_types=["image"], size="sm", elem_id="mask"
-                    )
-                    invert = gr.Button("Invert the hole", size="sm", elem_id="invert")
-            with gr.Row():
-                complete = gr.Button("Complete", variant="primary", min_width=100, elem_id="complete")
-                again = gr.Button("New seed", min_width=100, elem_id="again")
-                stop = gr.Button("Stop", variant="stop", min_width=100, elem_id="stop")
+            editor = component("editor")
+            with gr.Row(elem_id="go"):
+                complete = gr.Button("Complete", variant="primary", min_width=90, elem_id="complete")
+                again = gr.Button("New seed", min_width=80, elem_id="again")
+                stop = gr.Button("Stop", variant="stop", min_width=60, visible=False, elem_id="stop")
+                example = gr.Button("Example", min_width=90, elem_id="example")
+                another = gr.Button("New photo", min_width=80, visible=False, elem_id="another")
             status = gr.Markdown(_FIRST_STEP, elem_id="status")
-            with gr.Accordion("Settings", open=False, elem_id="settings"):
-                solver = gr.Radio(_SOLVERS, value="fast", label="Quality", elem_id="solver")
-                with gr.Row():
-                    candidates = gr.Slider(
-                        1, 8, value=4, step=1, label="Candidates to choose from", min_width=160, elem_id="candidates"
-                    )
-                    seed = gr.Number(
-                        0,
-                        precision=0,
-                        minimum=0,
-                        label="Seed: another seed gives other candidates",
-                        min_width=160,
-                        elem_id="seed",
-                    )
-                blend = gr.Radio(_BLENDS, value="poisson", label="Blending", elem_id="blend")
-                as_png = gr.Checkbox(
-                    label="Save as PNG",
-                    info="Keeps every pixel outside the hole exactly. Otherwise the photo's own format is used.",
-                    elem_id="as_png",
+            with gr.Row(visible=False) as tools:
+                named = gr.Dropdown(
+                    list(HOLES), value=None, label="A hole by name", min_width=130, interactive=True, elem_id="named"
                 )
-                with gr.Accordion("Advanced", open=False):
-                    weight = gr.Number(
-                        None,
-                        minimum=0,
-                        label="Prior weight",
-                        info="Weight of the discriminator's loss. Leave it empty for the default of the method.",
-                        elem_id="weight",
-                    )
+                with gr.Column(min_width=150):
+                    add = gr.Checkbox(label="Add to the hole", container=False, elem_id="add")
+                    every = gr.Checkbox(label="In every face", container=False, elem_id="every")
+                mask = gr.UploadButton("Upload a mask", file_types=["image"], size="sm", min_width=110, elem_id="mask")
+            with gr.Accordion("Settings", open=False, elem_id="settings"):
+                inputs = _settings()
         with gr.Column():
-            preview = gr.Image(label="3. The completion", format="jpeg", buttons=["fullscreen"], elem_id="preview")
-            slider = gr.ImageSlider(
-                label="3. Before and after: drag the line",
-                format="png",
-                buttons=["fullscreen"],
-                slider_position=15,
-                visible=False,
-                elem_id="slider",
-            )
-            gallery = gr.Gallery(
-                label="4. Choose a candidate",
-                format="png",
-                columns=4,
-                height="auto",
-                allow_preview=False,
-                object_fit="contain",
-                buttons=[],
-                visible=False,
-                elem_id="gallery",
-            )
-            download = gr.DownloadButton("Download", visible=False, elem_id="download")
-            files = gr.File(
-                label="All files: the completions in the photo's size, and the hole",
-                file_count="multiple",
-                interactive=False,
-                visible=False,
-                elem_id="files",
-            )
+            result = component("result")
 
     def open_photo(path: dict[str, Any] | None) -> Any:
         if path is None:
@@ -139,22 +70,21 @@ def complete_tab(service: Service, turns: Turns) -> None:
         try:
             return show_photo(photo_path(path))
         except PhotoError as error:
-            return close_photo() | {status: warn(error)}
+            return close_photo() | {status: failed(error)}
 
     def show_photo(path: Path) -> dict[Any, Any]:
-        outlined, faces = service.outline(service.read(path))
-        if faces:
-            found = "1 face was found" if faces == 1 else f"{faces} faces were found"
-            next_step = f"{found} (outlined). Paint over what is missing, then press **Complete**."
-        else:
-            next_step = "No face was found. Paint over what covers it: the rest of the face may be recognised."
+        """The page with a new photo and nothing of the last one."""
+        upload = service.read(path)
+        faces = service.faces(upload)
+        picture = shown(upload.pixels)
+        size = picture.shape[1::-1]
         return {
             photo: gr.update(value=str(path), visible=False),
-            editor: gr.update(value=_on_editor(outlined), canvas_size=outlined.shape[1::-1], visible=True),
+            editor: order(photo=data_url(picture), size=size, faces=service.corners(upload, faces)),
             another: gr.update(visible=True),
             tools: gr.update(visible=True),
-            named: "",
-            status: next_step,
+            result: None,
+            status: _found(len(faces)),
         }
 
     def show_example(seed: int) -> Iterator[dict[Any, Any]]:
@@ -166,103 +96,127 @@ def complete_tab(service: Service, turns: Turns) -> None:
     def close_photo() -> dict[Any, Any]:
         return {
             photo: gr.update(value=None, visible=True),
-            editor: gr.update(value=None, visible=False),
+            editor: order(photo=None),
             another: gr.update(visible=False),
             tools: gr.update(visible=False),
-            named: "",
+            result: None,
             status: _FIRST_STEP,
         }
 
-    def draw_hole(path: dict[str, Any] | None, value: dict[str, Any] | None, **source: Any) -> dict[str, Any]:
-        """The editor with another hole on the same background."""
-        hole = service.hole(service.read(photo_path(path)), **source)
-        return _on_editor(_background(value), service.drawing(hole))
+    def mark_face(path: Any, value: Any) -> dict[Any, Any]:
+        upload = _read(service, path)
+        try:
+            faces = service.faces(upload, _eyes(value))
+        except NoFaceError as error:
+            raise ServiceError(str(error)) from error
+        return {editor: order(faces=service.corners(upload, faces)), status: _found(len(faces))}
 
-    def draw_name(path: dict[str, Any] | None, value: dict[str, Any] | None, name: str, every: bool) -> Any:
-        return draw_hole(path, value, named=name, every=every) if name and path else gr.skip()
+    def draw_name(event: gr.SelectData, path: Any, value: Any, every: bool, add: bool) -> dict[Any, Any]:
+        upload = _read(service, path)
+        faces = service.faces(upload, _eyes(value)) if _eyes(value) else None
+        hole = service.hole(upload, named=str(event.value), every=every, faces=faces)
+        return {editor: order(hole=data_url(service.drawing(hole)), add=add), named: None}
 
-    def draw_mask(path: dict[str, Any] | None, value: dict[str, Any] | None, file: dict[str, Any]) -> Any:
-        return draw_hole(path, value, mask=Path(file["path"]))
-
-    def draw_inverted(path: dict[str, Any] | None, value: dict[str, Any] | None) -> Any:
-        hole = service.hole(service.read(photo_path(path)), drawn=_layers(value))
-        return _on_editor(_background(value), service.drawing(~hole))
+    def draw_mask(path: Any, file: dict[str, Any], add: bool) -> dict[Any, Any]:
+        upload = _read(service, path)
+        hole, note = service.mask(upload, Path(file["path"]))
+        drawn = order(hole=data_url(service.drawing(hole)), add=add)
+        return {editor: drawn, status: f"{escape(note)}." if note else "The mask is the hole now."}
 
     def fill(request: gr.Request, *inputs: Any) -> Iterator[dict[Any, Any]]:
         if request.session_hash in running:  # a double click
             yield {status: gr.skip()}
             return
-        running.add(request.session_hash)
+        run = running[request.session_hash] = object()
         try:
             yield from fill_hole(visitor(request), *inputs)
         except InputError as error:
-            yield {status: warn(error)}
+            yield {status: failed(error), stop: gr.update(visible=False)}
         finally:
-            running.discard(request.session_hash)
+            if running.get(request.session_hash) is run:
+                del running[request.session_hash]
+
+    def stop_run(request: gr.Request) -> dict[Any, Any]:
+        running.pop(request.session_hash, None)  # its last step may take a while, and the next run need not wait
+        return {status: "Stopped.", stop: gr.update(visible=False)}
 
     def fill_hole(
         who: str, path: Any, value: Any, solver: str, candidates: Any, blend: str, seed: Any, weight: Any, as_png: Any
     ) -> Iterator[dict[Any, Any]]:
         settings = Settings(solver, to_int(candidates), blend, to_int(seed), weight, bool(as_png))
         upload = _read(service, path)
-        hole = service.hole(upload, drawn=_layers(value))
+        hole = service.hole(upload, drawn=_drawn(value))
         if not hole.any():
             raise ServiceError("Nothing is painted over yet. Take the brush and paint over what is missing.")
-        yield {
-            preview: gr.update(visible=True),
-            **{component: gr.update(visible=False) for component in (slider, gallery, download, files)},
-        }
         large = service.is_large(upload, settings)
         with turns.ticket(who, large) as ticket, tempfile.TemporaryDirectory() as folder:
+            yield {stop: gr.update(visible=True)}
             for place in turns.places(ticket):
                 yield {status: _waiting(place)}
             yield {status: "Looking for the face ..."}
-            for item in service.complete(upload, hole, settings, Path(folder)):
-                if not isinstance(item, Filled):
-                    yield {preview: item.picture, status: f"Filling the hole: {item.share:.0%} ..."}
-                    continue
-                several = len(item.completions) > 1
-                written = [str(path) for path in [*item.completions, *item.files]]
-                yield {
-                    preview: gr.update(value=item.after, visible=False),
-                    slider: gr.update(value=(item.before, item.after), visible=True),
-                    gallery: gr.update(value=item.crops, visible=several, selected_index=0),
-                    download: gr.update(value=written[0], visible=True),
-                    files: gr.update(value=written, visible=True),
-                    status: _summary(item, several),
-                }
-
-    def choose_candidate(event: gr.SelectData, pair: Any, written: Any) -> dict[Any, Any]:
-        """Show a candidate and offer it for download."""
-        file = written[event.index]["path"]
-        return {slider: (pair[0]["path"], shown(service.read(Path(file)).pixels)), download: file}
+            faces = service.faces(upload, _eyes(value)) if _eyes(value) else None
+            for item in service.complete(upload, hole, settings, Path(folder), faces):
+                if isinstance(item, Filled):
+                    shown_files = _files_of(item, Path(folder))
+                    yield {result: shown_files, status: _summary(item), stop: gr.update(visible=False)}
+                else:
+                    preview = {"preview": data_url(item.picture)}
+                    yield {result: preview, status: f"Filling the hole: {item.share:.0%} ..."}
 
     unprocessed: dict[str, Any] = {"preprocess": False, **PRIVATE, **ONE_AT_A_TIME}
-    opened = [photo, editor, another, tools, named, status]
+    opened = [photo, editor, another, tools, result, status]
     photo.input(open_photo, photo, opened, **unprocessed)
     next_example = gr.State(0)
-    # The editor keeps the frame of its first picture until it is taken down.
-    closed = example.click(close_photo, None, opened, queue=False, **PRIVATE)
-    closed.then(show_errors(show_example), next_example, [*opened, next_example], **PRIVATE, **ONE_AT_A_TIME)
+    example.click(show_errors(show_example), next_example, [*opened, next_example], **PRIVATE, **ONE_AT_A_TIME)
     another.click(close_photo, None, opened, queue=False, **PRIVATE)
-    for changed in (named.input, every.input):
-        changed(show_errors(draw_name), [photo, editor, named, every], editor, **unprocessed)
-    mask.upload(show_errors(draw_mask), [photo, editor, mask], editor, **unprocessed)
-    invert.click(show_errors(draw_inverted), [photo, editor], editor, **unprocessed)
+    editor.marked(show_errors(mark_face), [photo, editor], [editor, status], **unprocessed)
+    named.select(show_errors(draw_name), [photo, editor, every, add], [editor, named], **unprocessed)
+    mask.upload(show_errors(draw_mask), [photo, mask, add], [editor, status], **unprocessed)
     run: dict[str, Any] = {
         "fn": fill,
-        "inputs": [photo, editor, solver, candidates, blend, seed, weight, as_png],
-        "outputs": [preview, slider, gallery, download, files, status],
+        "inputs": [photo, editor, *inputs],
+        "outputs": [result, status, stop],
         "show_progress": "hidden",
-        "scroll_to_output": True,
         **unprocessed,
         **TAKING_TURNS,
     }
     first = complete.click(**run)
+    seed = inputs[3]
     second = again.click(lambda seed: (seed or 0) + 1, seed, seed, queue=False, **PRIVATE).then(**run)
-    stop.click(lambda: "Stopped.", None, status, cancels=[first, second], queue=False, **PRIVATE)
-    gallery.select(show_errors(choose_candidate), [slider, files], [slider, download], **unprocessed)
+    stop.click(stop_run, None, [status, stop], cancels=[first, second], queue=False, **PRIVATE)
     _add_endpoint(service, turns)
+
+
+def _settings() -> list[Any]:
+    """The settings of a completion: solver, candidates, blend, seed, prior weight, PNG."""
+    solver = gr.Radio(_SOLVERS, value="fast", label="Quality", elem_id="solver")
+    with gr.Row():
+        candidates = gr.Slider(
+            1, 8, value=4, step=1, label="Candidates to choose from", min_width=160, elem_id="candidates"
+        )
+        seed = gr.Number(
+            0,
+            precision=0,
+            minimum=0,
+            label="Seed: another seed gives other candidates",
+            min_width=160,
+            elem_id="seed",
+        )
+    blend = gr.Radio(_BLENDS, value="poisson", label="Blending", elem_id="blend")
+    as_png = gr.Checkbox(
+        label="Save as PNG",
+        info="Keeps every pixel outside the hole exactly. Otherwise the photo's own format is used.",
+        elem_id="as_png",
+    )
+    with gr.Accordion("Advanced", open=False):
+        weight = gr.Number(
+            None,
+            minimum=0,
+            label="Prior weight",
+            info="Weight of the discriminator's loss. Leave it empty for the default of the method.",
+            elem_id="weight",
+        )
+    return [solver, candidates, blend, seed, weight, as_png]
 
 
 def _add_endpoint(service: Service, turns: Turns) -> None:
@@ -313,23 +267,49 @@ def _waiting(place: Place) -> str:
     return f"Waiting: {ahead} before yours, about {math.ceil(place.seconds)} s."
 
 
-def _summary(filled: Filled, several: bool) -> str:
+def _found(faces: int) -> str:
+    if not faces:
+        return "No face was found. Press **Face** and click both eyes, or paint over what covers the face."
+    found = "1 face was found" if faces == 1 else f"{faces} faces were found"
+    return f"{found} (outlined). Paint over what is missing, then press **Complete**."
+
+
+def _summary(filled: Filled) -> str:
     notes = "".join(f"\n* {escape(note[:1].upper() + note[1:])}." for note in filled.notes)
-    choose = "Choose the candidate that fits best" if several else "Drag the line to compare"
+    choose = "Choose the candidate that fits best" if len(filled.completions) > 1 else "Drag the line to compare"
     return f"Done in {filled.seconds:.1f} s. {choose}, then download it or paint on and complete again.{notes}"
 
 
-def _on_editor(background: NDArray[np.uint8], layer: NDArray[np.uint8] | None = None) -> dict[str, Any]:
-    return {"background": background, "layers": [] if layer is None else [layer], "composite": None}
+def _files_of(filled: Filled, folder: Path) -> dict[str, Any]:
+    """What the component "result" shows."""
+
+    def on_page(name: str, pictures: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
+        paths = [folder / f"{name}-{number}.jpg" for number in range(len(pictures))]
+        for path, picture in zip(paths, pictures, strict=True):
+            write_photo(path, picture)
+        return [FileData(path=str(path)).model_dump() for path in paths]
+
+    return {
+        "before": on_page("before", [filled.before])[0],
+        "afters": on_page("after", filled.afters),
+        "crops": on_page("crop", filled.crops),
+        "files": [
+            FileData(path=str(path), orig_name=path.name).model_dump() for path in (*filled.completions, *filled.files)
+        ],
+    }
 
 
-def _background(value: dict[str, Any] | None) -> NDArray[np.uint8]:
-    """The picture under the drawing: the photo in page size with its outlined faces."""
-    return read_photo(photo_path((value or {}).get("background"))).pixels
+def _drawn(value: dict[str, Any] | None) -> bytes:
+    """The drawing of the editor, as PNG."""
+    _, _, text = str((value or {}).get("hole") or "").partition("base64,")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ServiceError("the drawing cannot be read; load the page again") from error
 
 
-def _layers(value: dict[str, Any] | None) -> list[Path]:
-    return [Path(layer["path"]) for layer in (value or {}).get("layers") or []]
+def _eyes(value: dict[str, Any] | None) -> Any:
+    return (value or {}).get("eyes") or ()
 
 
 def _read(service: Service, photo: dict[str, Any] | str | None) -> Upload:

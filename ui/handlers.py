@@ -1,5 +1,6 @@
 """Event handlers of all tabs: options of events, errors as messages on the page, and values as the page sends them."""
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,17 +46,13 @@ def _errors_on_page() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise gr.Error(_message(error), title=_FAILED, print_exception=False) from error
+        message = html.escape(explain(error), quote=False)
+        raise gr.Error(message, title=_FAILED, print_exception=False) from error
 
 
-def warn(error: InputError) -> str:
-    """Show an error in the corner of the page for a while, and return it for a place where it stays."""
-    gr.Warning(_message(error), title=_FAILED)
-    return f"**{_FAILED}.** {_message(error)}"
-
-
-def _message(error: InputError) -> str:
-    return escape(explain(error))
+def failed(error: InputError) -> str:
+    """An error as Markdown for the status."""
+    return f"**{_FAILED}.** {escape(explain(error).rstrip('.'))}."
 
 
 def escape(text: str) -> str:

@@ -1,5 +1,6 @@
 """The work behind the page, independent of its looks: photos and settings in, pictures and files out."""
 
+import io
 import json
 import math
 import time
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from align.errors import InputError, NoFaceError
 from align.files import output_names
+from align.locate import align_by_eyes, is_among
 from align.photo import Photo, read_photo, write_photo
 from align.warp import Alignment, transform
 from completion import config, holes
@@ -32,13 +34,14 @@ from dcgan.explore.walk import slerp
 from dcgan.sampling import generate, sample_z
 
 HOLES = tuple(name for name in config.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
-HOLE_COLOUR = (255, 0, 255)
+HOLE_COLOUR = (255, 0, 255)  # as in editor.js
 _LEAST_PX, _MOST_PX = 512, 1600  # longer side of a photo on the page
+_THUMBNAIL_PX = 320  # longer side of a photo of a batch
 _PREVIEWS_PER_S = 5
 _LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
-_LAYERS = 16  # most layers of a drawing; the page sends one, but a forged request may name thousands
+_SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains
+_FACES = 16  # most marked faces
 _DRAWN = 16  # z are drawn at least so many at once: torch draws a single z differently from the first of many
-_FACE_COLOUR = (255, 255, 255)
 _FACE_PX = 64  # most pixels a side of a generated face, before it is enlarged
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 
@@ -149,9 +152,10 @@ class Filled:
     """A completed photo.
 
     Attributes:
-        before: uint8 (h, w, 3), the photo in page size, its hole in HOLE_COLOUR.
-        after: uint8 (h, w, 3), the best completion in page size.
-        crops: uint8 (s, t, 3) each, the surroundings of the hole in each completion, the best first.
+        before: uint8 (h, w, 3), the photo in page size.
+        afters: uint8 (h, w, 3) each, the completions in page size, the best first.
+        crops: uint8 (s, t, 3) each, the largest completed face in each completion, or the
+            surroundings of the hole if there is no face.
         completions: the files of the completions in the photo's size, the best first.
         files: further files: the hole, and a contact sheet of the candidates.
         notes: what the visitor should know about the result.
@@ -159,12 +163,27 @@ class Filled:
     """
 
     before: NDArray[np.uint8]
-    after: NDArray[np.uint8]
+    afters: list[NDArray[np.uint8]]
     crops: list[NDArray[np.uint8]]
     completions: list[Path]
     files: list[Path]
     notes: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a photo of a batch.
+
+    Attributes:
+        name: of the photo.
+        text: the outcome, with the name.
+        picture: uint8 (h, w, 3), the completion reduced; None if it failed.
+    """
+
+    name: str
+    text: str
+    picture: NDArray[np.uint8] | None
 
 
 class Service:
@@ -194,63 +213,108 @@ class Service:
         with Image.open(path) as image:  # reads the header only
             return Upload(**vars(photo), name=name, suffix=_SUFFIXES[image.format or "PNG"])
 
-    def outline(self, photo: Photo) -> tuple[NDArray[np.uint8], int]:
-        """A photo in page size with its faces outlined, uint8 (h, w, 3), and the number of faces."""
-        pixels = photo.pixels
+    def faces(self, photo: Photo, eyes: Sequence[Sequence[float]] = ()) -> list[Alignment]:
+        """The faces of a photo: those that a visitor marked, then those that are found and not among them.
+
+        Args:
+            photo: the photo.
+            eyes: (x, y, x, y) of the eyes of each marked face, as shares of the photo's width and height; of two
+                marks of the same face, the later one counts.
+        Raises:
+            ServiceError: the marks are malformed or too many.
+            NoFaceError: two eyes coincide or lie outside the photo.
+        """
+        marked: list[Alignment] = []
+        height, width = photo.pixels.shape[:2]
+        for shares in reversed(_checked_eyes(eyes)):
+            points = np.array(shares) * [width, height, width, height]
+            face = align_by_eyes(points.tolist(), (height, width), self._completer.template, self._completer.size)
+            if not is_among(face, marked):
+                marked.append(face)
         try:
-            faces = self._completer.locate(pixels)
+            found = self._completer.locate(photo.pixels)
         except NoFaceError:
-            faces = []
-        outlined = shown(pixels)
-        for face in faces:
-            if pixels.shape[:2] == (face.size, face.size):
-                continue  # an aligned face has no outline
-            corners = (face.size - 1) * np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-            points = transform(_on_page(face, pixels, outlined).inverse, corners).round().astype(np.int32)
-            cv2.polylines(outlined, [points], isClosed=True, color=(0, 0, 0), thickness=3, lineType=cv2.LINE_AA)
-            cv2.polylines(outlined, [points], isClosed=True, color=_FACE_COLOUR, thickness=1, lineType=cv2.LINE_AA)
-        return outlined, len(faces)
+            found = []
+        return marked + [face for face in found if not is_among(face, marked)]
+
+    def corners(self, photo: Photo, faces: Sequence[Alignment]) -> list[list[list[float]]]:
+        """The corners of faces as (x, y) shares of the photo; an aligned face has none."""
+        height, width = photo.pixels.shape[:2]
+        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+        return [
+            ((transform(face.inverse, (face.size - 1) * square) + 0.5) / [width, height]).round(4).tolist()
+            for face in faces
+            if (height, width) != (face.size, face.size)
+        ]
 
     def hole(
-        self, photo: Photo, drawn: Sequence[Path] = (), named: str = "", mask: Path | None = None, every: bool = False
+        self,
+        photo: Photo,
+        drawn: bytes = b"",
+        named: str = "",
+        mask: Path | None = None,
+        every: bool = False,
+        faces: Sequence[Alignment] | None = None,
     ) -> NDArray[np.bool_]:
         """A hole in the photo's size, from a name, a mask file or a drawing: bool (H, W).
 
         Args:
             photo: the photo.
-            drawn: layers of a drawing; their pixels that are not fully transparent are the hole.
+            drawn: a PNG in page size; its pixels that are rather opaque are the hole.
             named: a name in completion.config.HOLES.
             mask: an image; white means fill.
-            every: a name applies to every face, not only to the largest.
+            every: a name applies to every face, not only to the first.
+            faces: the faces for a name; None to find them.
         Raises:
             PhotoError: a file cannot be read or is too large.
-            ServiceError: there is no such name, or there are too many layers.
+            ServiceError: there is no such name, or the drawing cannot be read.
             NoFaceError: a name was given, and the photo shows no face.
             MaskError: the name does not take this number, or needs landmarks that were not found.
         """
         if named:
             _check_name(named)
-            return self._completer.place(photo.pixels, named, every=every)[0]
+            return self._completer.place(photo.pixels, named, faces, every)[0]
         height, width = photo.pixels.shape[:2]
         if mask is not None:
-            read_photo(mask, self.limits.max_pixels)  # the limit for photos
-            return holes.read_hole(mask, (height, width))[0]
-        if len(drawn) > _LAYERS:
-            raise ServiceError(f"the drawing has {len(drawn)} layers; at most {_LAYERS} are allowed")
-        hole = np.zeros((height, width), dtype=bool)
-        for layer in drawn:
-            image = read_photo(layer, self.limits.max_pixels).image
-            if "A" in image.mode:
-                opaque = (np.asarray(image)[..., -1] > 0).astype(np.uint8)
-                hole |= cv2.resize(opaque, (width, height), interpolation=cv2.INTER_NEAREST) > 0
-        return hole
+            return self.mask(photo, mask)[0]
+        if not drawn:
+            return np.zeros((height, width), dtype=bool)
+        try:
+            with Image.open(io.BytesIO(drawn), formats=["PNG"]) as image:
+                if max(image.size) > _MOST_PX:
+                    raise ValueError(f"{image.size}")
+                opaque = np.asarray(image.convert("RGBA"))[..., -1] > 127
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ServiceError("the drawing cannot be read; load the page again") from error
+        return cv2.resize(opaque.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+
+    def mask(self, photo: Photo, path: Path) -> tuple[NDArray[np.bool_], str]:
+        """A hole from a mask file, bool (H, W), and a note if the mask has another shape than the photo.
+
+        Raises:
+            PhotoError: the file cannot be read or is too large.
+        """
+        height, width = photo.pixels.shape[:2]
+        mask = read_photo(path, self.limits.max_pixels).pixels  # the limit for photos
+        hole = holes.read_hole(path, (height, width))[0]
+        if abs(mask.shape[1] / mask.shape[0] * height / width - 1) < _SAME_SHAPE:
+            return hole, ""
+        return hole, (
+            f"The mask has {mask.shape[1]}x{mask.shape[0]} pixels and the photo {width}x{height}, another shape: "
+            "the mask was stretched. Check the hole before you complete it"
+        )
 
     def drawing(self, hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """A hole as a layer to draw on: uint8 (h, w, 4) in page size, transparent outside the hole."""
+        """A hole as a drawing: uint8 (h, w, 4) in page size, transparent outside the hole."""
         return np.where(_shown_hole(hole)[..., None], (*HOLE_COLOUR, 255), 0).astype(np.uint8)
 
     def complete(
-        self, photo: Upload, mask: str | NDArray[np.bool_], settings: Settings, folder: Path
+        self,
+        photo: Upload,
+        mask: str | NDArray[np.bool_],
+        settings: Settings,
+        folder: Path,
+        faces: Sequence[Alignment] | None = None,
     ) -> Iterator[Preview | Filled]:
         """Fill a hole as the command line does, and write the results for download.
 
@@ -259,6 +323,7 @@ class Service:
             mask: the hole, bool (H, W), or its name.
             settings: how to fill it.
             folder: where to write the files, named after the photo.
+            faces: where the faces are; None to find them.
         Yields:
             Previews, at most 5 a second; then the Filled.
         Raises:
@@ -272,13 +337,13 @@ class Service:
         completer = self._completer_for(settings)
         height, width = photo.pixels.shape[:2]
         candidates = max(1, min(settings.candidates, self.limits.candidate_pixels // (height * width)))
-        faces: Sequence[Alignment] | None = None
         if isinstance(mask, str):
             _check_name(mask)
-            hole, faces = completer.place(photo.pixels, mask, seed=settings.seed)
+            hole, faces = completer.place(photo.pixels, mask, faces, seed=settings.seed)
         else:
             hole = mask
-        before, hole_on_page = shown(painted(photo.pixels, hole)), _shown_hole(hole)
+        before, masked = shown(photo.pixels), shown(painted(photo.pixels, hole))
+        hole_on_page = _shown_hole(hole)
         lowres = isinstance(mask, str) and mask == "lowres"
         last = -math.inf
         seconds = self.limits.seconds - (time.monotonic() - began)
@@ -287,10 +352,10 @@ class Service:
                 filling = item
             elif time.monotonic() - last >= 1 / _PREVIEWS_PER_S:
                 last = time.monotonic()
-                pasted = _on_page(item.alignment, photo.pixels, before).paste(before, item.preview, beyond_px=2)
+                pasted = _on_page(item.alignment, photo.pixels, masked).paste(masked, item.preview, beyond_px=2)
                 share = (item.face + item.step.number / max(1, item.steps)) / item.faces
                 yield Preview(np.where(hole_on_page[..., None], pasted, before), share)
-        best, *others = filling.completion.candidates
+        found = filling.completion.candidates
         notes = [*filling.notes]
         if candidates < settings.candidates:
             notes.append(f"a photo of this size gets {candidates} candidate{'s' * (candidates > 1)} at most")
@@ -298,12 +363,14 @@ class Service:
         output = folder / f"{photo.name}-completed{'.png' if settings.as_png else photo.suffix}"
         completions = write_completions(output, photo, hole, filling.completion)
         files = sorted({*folder.iterdir()} - {*completions})
-        crops = around(hole, [best, *others])
-        yield Filled(before, shown(best), crops, completions, files, tuple(notes), time.monotonic() - began)
+        largest = max(filling.completion.faces, key=lambda face: face.size / face.scale, default=None)
+        crops = [shown(_cut(each, largest)) for each in found] if largest else around(hole, found)
+        pages = [shown(each) for each in found]
+        yield Filled(before, pages, crops, completions, files, tuple(notes), time.monotonic() - began)
 
     def batch(
         self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], settings: Settings, folder: Path
-    ) -> Iterator[str | Path]:
+    ) -> Iterator[Report | Path]:
         """Complete several photos, one at a time.
 
         Args:
@@ -313,7 +380,7 @@ class Service:
             settings: how to fill the holes; solver, blend, seed and prior weight apply.
             folder: where to write the files.
         Yields:
-            a line about each photo; then a ZIP file with the completions and report.json.
+            a Report about each photo; then a ZIP file with the completions and report.json.
         Raises:
             ServiceError: there are no photos or too many, there is no such name, or no photo could be completed.
             PhotoError: a mask cannot be read.
@@ -338,7 +405,9 @@ class Service:
             except InputError as error:
                 result = Result(photo, "failed", reason=explain(error))
             results.append(result)
-            yield f"{photo.name}: {result.reason or ', '.join(['completed', *result.notes])}"
+            picture = _thumbnail(read_photo(result.outputs[0]).pixels) if result.outputs else None
+            text = f"{photo.name}: {result.reason or ', '.join(['completed', *result.notes])}"
+            yield Report(photo.name, text, picture)
         if not any(result.outputs for result in results):
             raise ServiceError("none of the photos could be completed")
         yield _zipped(folder / "completed.zip", results)
@@ -417,6 +486,12 @@ def shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return cv2.resize(pixels, size, interpolation=how).astype(np.uint8, copy=False)
 
 
+def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    scale = min(1.0, _THUMBNAIL_PX / max(pixels.shape))
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
 def _check_name(mask: str) -> None:
     """Refuse anything but names of holes, above all paths on the server."""
     if holes.split_names(mask) is None:
@@ -438,6 +513,26 @@ def _on_page(face: Alignment, pixels: NDArray[np.uint8], on_page: NDArray[np.uin
     """The alignment of a face in page size; the centre of a pixel is at a whole number."""
     x, y = pixels.shape[1] / on_page.shape[1], pixels.shape[0] / on_page.shape[0]
     return Alignment(face.matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]), face.size)
+
+
+def _cut(pixels: NDArray[np.uint8], face: Alignment) -> NDArray[np.uint8]:
+    """The upright box around a face, without what lies outside the photo."""
+    corners = transform(face.inverse, (face.size - 1) * np.array([[0, 0], [1, 0], [1, 1], [0, 1]]))
+    (left, top), (right, bottom) = corners.min(axis=0).astype(int), corners.max(axis=0).astype(int) + 1
+    return pixels[max(0, top) : bottom, max(0, left) : right]
+
+
+def _checked_eyes(eyes: Sequence[Sequence[float]]) -> list[list[float]]:
+    if not (isinstance(eyes, list | tuple) and len(eyes) <= _FACES):
+        raise ServiceError(f"mark at most {_FACES} faces")
+    for shares in eyes:
+        if not (
+            isinstance(shares, list | tuple)
+            and len(shares) == 4
+            and all(isinstance(x, int | float) and 0 <= x <= 1 for x in shares)
+        ):
+            raise ServiceError("a face is marked by x and y of both eyes, four numbers from 0 to 1")
+    return [list(shares) for shares in eyes]
 
 
 def _distinct(files: Sequence[Path]) -> list[Path]:
