@@ -243,11 +243,19 @@ def shown(path: Path) -> str:
 def run_program(main: Callable[[], int]) -> NoReturn:
     """Run the command of this process: signals stop it, see `align.stop`, and exit codes are those of `main`."""
     stop.listen()
-    # File names are bytes and not always valid UTF-8.
-    cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
+    _prepare_streams()
     code = main()
     stop.ignore()
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Make printing safe: open closed streams, and write any path as the file system has it."""
+    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
+        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
+            setattr(sys, name, open(os.devnull, "w"))
+        # PYTHONIOENCODING may name an encoding that has no place for some paths.
+        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
 
 
 def run_main(

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import cv2
 
 from align import stop
+from align.config import cores
 from align.errors import EngineError, WorkerError
 
 Task = TypeVar("Task")
@@ -30,6 +31,8 @@ Start = Callable[[], Callable[[Task], Result]]
 # Tasks per process that are submitted ahead of the next result.
 _AHEAD = 16
 _END_S = 2.5  # for workers to end their tasks, which Python cannot interrupt everywhere
+# More processes would only take memory.
+_PER_CORE = 2
 # Rows of tasks per Ray worker. Ray returns results and retries by the row, and a row costs about 20 ms.
 _ROWS = 32
 # How often Ray starts a row before it is given up because its workers die.
@@ -45,7 +48,8 @@ def spread(
         start: called once per worker, before its first task; returns the function that runs a task. It is pickled,
             like tasks and results, unless there is only this process.
         tasks: the tasks. Ray may run one more than once, if its worker is killed.
-        jobs: number of workers; 1 runs everything in this process, unless the engine is Ray.
+        jobs: number of workers, of which at most two processes per core are started; 1 runs everything in this
+            process, unless the engine is Ray.
         engine: "processes" on this machine, or "ray": the cluster at RAY_ADDRESS or, without that, a local Ray. All
             machines of a cluster need the same packages and the same files under the same paths.
         gpu: reserve a GPU instead of a core for each Ray worker.
@@ -56,6 +60,8 @@ def spread(
         EngineError: Ray is not installed.
     """
     jobs = min(jobs, len(tasks))
+    if engine == "processes":
+        jobs = min(jobs, _PER_CORE * cores())
     if not tasks:
         return
     if engine == "ray":

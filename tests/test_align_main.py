@@ -303,3 +303,27 @@ def test_faces_are_found_in_the_shared_photos_and_none_in_dogs(shared, raw, alig
     assert align(raw, aligned, "--faces", "all") == 3
     assert "dogs.jpg: no face" in capsys.readouterr().err
     assert {name: len(list(aligned.glob(f"{Path(name).stem}*.png"))) for name in faces} == faces
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_do_not_stop_the_command(raw, aligned, tmp_path, closed):
+    photo = save(raw / "a.png", PORTRAIT)
+    before = photo.read_bytes()
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-W", "error", "-m", "align", raw, aligned, "--jobs", "1", "--report", report, "-v"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=PROJECT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert files(aligned) == ["a.png", RECORDS] and photo.read_bytes() == before
+    assert read_photo(aligned / "a.png").pixels.shape == (64, 64, 3)
+    assert json.loads(report.read_text())[0]["status"] == "aligned"
+
+
+def test_any_name_can_be_printed_whatever_the_encoding(raw, aligned):
+    for name in ("grün 脸.png", os.fsdecode(b"\xff.png")):
+        save(raw / name, NO_FACE)
+    command = [sys.executable, "-W", "error", "-m", "align", raw, aligned / "ö", "--jobs", "1", "-v"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, env=environment)
+    assert done.returncode == 3 and done.stdout == os.fsencode(aligned / "ö" / RECORDS) + b"\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3 and "grün 脸.png: no face".encode() in done.stderr

@@ -192,3 +192,20 @@ def members(family):
         except OSError:  # of another user, or ended
             pass
     return found
+
+
+def test_no_more_than_two_processes_per_core_are_started(monkeypatch):
+    class Refused(Exception):
+        pass
+
+    def count(jobs, *_):
+        asked.append(jobs)
+        raise Refused
+
+    asked = []
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", count)
+    monkeypatch.setattr(workers, "cores", lambda: 3)
+    for jobs in (2, 6, 7, 1000):
+        with pytest.raises(Refused):
+            list(workers.spread(partial(int), range(5000), jobs))
+    assert asked == [2, 6, 6, 6]
