@@ -31,7 +31,7 @@ class Stop(KeyboardInterrupt):
 
 
 _received: list[int] = []
-_raising = False
+_raising = _held = False
 
 
 def listen(signals: tuple[int, ...] = SIGNALS, idle: Callable[[int], None] | None = None) -> None:
@@ -69,6 +69,20 @@ def raising() -> Iterator[None]:
         _raising = False
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Raise Stop only after this block, which starts processes; those block the signals that go to all of a group."""
+    global _held
+    _held = True
+    # The mask alone would not do: it belongs to one thread, and another one can receive the signal.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _held = False
+
+
 def ignore() -> None:
     """Ignore signals from now on: at its exit, Python would let them kill the process without its exit code."""
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -94,7 +108,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _attempt(_: int, frame: FrameType | None) -> None:
-    if _importing(frame):  # inside of an extension module, the exception could be printed or replaced by another
+    # Inside of an extension module that is being imported, the exception could be printed or replaced by another.
+    if _held or _importing(frame):
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
     elif _raising:
         raise Stop(_received[0])

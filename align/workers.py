@@ -30,7 +30,7 @@ Start = Callable[[], Callable[[Task], Result]]
 
 # Tasks per process that are submitted ahead of the next result.
 _AHEAD = 16
-_END_S = 2.5  # for workers to end their tasks, which Python cannot interrupt everywhere
+_END_S = 1.0  # for workers to end their tasks, which Python cannot interrupt everywhere
 # More processes would only take memory.
 _PER_CORE = 2
 # Rows of tasks per Ray worker. Ray returns results and retries by the row, and a row costs about 20 ms.
@@ -90,14 +90,14 @@ class _Worker(Generic[Task, Result]):
 def _in_processes(start: Start[Task, Result], tasks: Sequence[Task], jobs: int) -> Iterator[Result]:
     # Forked workers would inherit the state of other threads, such as OpenCV's.
     context = multiprocessing.get_context("spawn")
-    with _unsignalled():
+    with stop.held():
         ended = context.Event()
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, context, _begin_process, (start, ended))
     waiting: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            with _unsignalled():
+            with stop.held():
                 waiting.append(pool.submit(_do_in_process, task))
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
@@ -129,16 +129,6 @@ def _workers(others: Sequence[BaseProcess]) -> list[BaseProcess]:
 def _kill(others: Sequence[BaseProcess]) -> None:
     for worker in _workers(others):
         worker.kill()
-
-
-@contextmanager
-def _unsignalled() -> Iterator[None]:
-    """Let processes that are started here inherit a mask: terminals and service managers signal all of a group."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop.SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker: _Worker[Any, Any]

@@ -36,6 +36,8 @@ BODIES = {
     "importing": "Path('slow.py').write_text('import time; time.sleep(1)')\n"
     "sys.path.insert(0, '.'); ready()\nimport slow\ntime.sleep(60)",
     "in a finaliser": "class Slow:\n    def __del__(self):\n        ready(); time.sleep(1)\nSlow(); time.sleep(60)",
+    "starting a process": "from align import stop\nwith stop.held():\n"
+    "    ready(); time.sleep(1); Path('cleaned').touch()\ntime.sleep(60)",
     "in C": "import hashlib; ready(); hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",
     "hanging": "try:\n    ready(); time.sleep(60)\nfinally:\n    threading.Lock().acquire() and time.sleep(60)",
 }
@@ -66,7 +68,7 @@ def test_a_signal_ends_a_command_in_one_line(tmp_path: Path, body: str, number: 
     assert (process.returncode, out) == (128 + number, "")
     assert error == ("stopped\n" if body in ("in C", "hanging") else "command: stopped\n")
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "out").exists()
-    assert body != "cleaning up" or (tmp_path / "cleaned").exists()
+    assert body not in ("cleaning up", "starting a process") or (tmp_path / "cleaned").exists()
 
 
 @pytest.mark.parametrize("program", ["align", "completion", "dcgan", "ui", "completion.benchmark"])
