@@ -720,3 +720,40 @@ def test_a_path_is_read_like_the_file_and_named_in_errors(tmp_path):
 def test_an_unusable_array_gets_one_clear_error(photo, words):
     with pytest.raises(PhotoError, match=words):
         as_photo(photo)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 100, 217])
+def test_a_png_with_missing_rows_is_refused(file, rows):
+    data = png(50, 218, pixels=bytes(151 * rows))
+    assert "truncated" in refusal(file, data)
+    file.write_bytes(png(50, 218, pixels=bytes(151 * 218)))
+    assert read_photo(file).pixels.shape == (218, 50, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (33, 17)])
+@pytest.mark.parametrize(("colour", "channels", "bits"), [(0, 1, 1), (0, 1, 16), (2, 3, 8), (4, 2, 8), (6, 4, 16)])
+def test_an_interlaced_png_with_missing_rows_is_refused(file, size, colour, channels, bits):
+    """The oracle: the sizes of the seven passes, pixel by pixel."""
+    rows = "16462646 77777777 56565656 77777777 36463646 77777777 56565656 77777777"
+    passes = np.array([list(row) for row in rows.split()])
+    width, height = size
+    grid = np.tile(passes, (5, 5))[:height, :width]
+    length = 0
+    for number in "1234567":
+        for row in grid == number:
+            length += 1 + -(-int(row.sum()) * channels * bits // 8) if row.any() else 0
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 1)
+    for missing in (0, 1):
+        parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(length - missing))), chunk(b"IEND", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+        if missing:
+            assert "truncated" in refusal(file, data)
+        else:
+            file.write_bytes(data)
+            assert read_photo(file).pixels.shape == (height, width, 3)
+
+
+def test_a_jpeg_of_12_bits_is_named(file):
+    data = encode(Image.fromarray(gradient()), "JPEG", exif=exif_with_location())
+    at = data.index(b"\xff\xc0")
+    assert "a JPEG with 12 bits per channel; expected 8" in refusal(file, data[: at + 4] + b"\x0c" + data[at + 5 :])
