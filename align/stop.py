@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -91,7 +91,8 @@ def ignore() -> None:
 
 
 def _exit(number: int) -> None:
-    os.write(2, b"stopped\n")
+    with suppress(OSError):  # stderr is closed
+        os.write(2, b"stopped\n")
     os._exit(128 + number)
 
 

@@ -88,3 +88,10 @@ def test_a_signal_during_the_start_of_a_program_is_one_line(program: str, tmp_pa
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_a_signal_ends_a_command_whose_stderr_is_closed(tmp_path: Path) -> None:
+    code = "from align.stop import listen\nlisten()\nimport os, signal, time\nos.close(2)\n"
+    code += "signal.raise_signal(signal.SIGTERM)\ntime.sleep(60)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
