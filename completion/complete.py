@@ -38,6 +38,7 @@ _THIN = 0.015  # maximum half width of a scratch, relative to the crop's side
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
 _COVERED, _REFINEMENTS = 0.1, 2  # minimum share of a crop under the hole to refine its position; iterations
 _LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
+_CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
 _ROWS = 256  # of a photo, processed at once
 _STRAY = 0.05  # share of a hole that may lie outside the faces before more faces are searched for
 
@@ -313,7 +314,7 @@ class FaceCompleter:
             faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
                 the hole is then left without a face, in the original photo.
             every: place a named mask on all faces instead of the largest.
-            candidates: number of different completions.
+            candidates: number of different completions; together at most 160 million pixels.
             seed: seed of the search and of random holes.
             seconds: time limit; at the limit, the search ends with its best result so far, and no further candidate
                 is blended. None for no limit.
@@ -333,6 +334,9 @@ class FaceCompleter:
             raise InputError(f"no_face is {no_face!r}; {hint(no_face, get_args(NoFace))}")
         photo = as_photo(photo)
         pixels = photo.pixels
+        height, width = pixels.shape[:2]
+        if candidates > (most := max(1, _CANDIDATES_PX // (height * width))):
+            raise InputError(f"candidates is {candidates}; expected at most {most} for a photo of {width}x{height}")
         if isinstance(mask, str) and holes.split_names(mask):
             hole, faces = self.place(pixels, mask, faces, every, seed)
             lowres |= mask == "lowres"

@@ -661,3 +661,12 @@ def test_a_large_hole_is_completed_at_reduced_size(
         blurred = cv2.GaussianBlur(face, (0, 0), 4)
         error = np.abs(completion.pixels.astype(int) - blurred)[hole].mean()
         assert error < np.abs(inpaint(face, np.ones_like(hole)).astype(int) - blurred)[hole].mean()
+
+
+def test_the_pixels_of_all_candidates_are_bounded(
+    completer: FaceCompleter, aligned: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(complete_module, "_CANDIDATES_PX", 3 * 32 * 32)
+    assert len(completer(aligned, CENTER, candidates=3).candidates) == 3
+    with pytest.raises(InputError, match="candidates is 4; expected at most 3 for a photo of 32x32"):
+        completer(aligned, CENTER, candidates=4)
