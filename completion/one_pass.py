@@ -63,7 +63,7 @@ class OnePass:
     def solve(
         self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], solver: Solver, seed: int = 0, block: int = 1
     ) -> Iterator[Step]:
-        """Yield the only step. Candidates differ by noise on z and are ranked by their context loss."""
+        """Yield the only step. Candidates differ by noise on z, whose mean square counts as that of z in the total."""
         if block > 1:
             raise WeightsError("an encoder cannot use the means of blocks; choose another solver, such as fast")
         rng = np.random.default_rng(seed)
@@ -79,11 +79,12 @@ class OnePass:
         weight = np.stack([_weight(~hole) if solver.weighted else ~hole for hole in holes]).astype(np.float32)
         difference = np.abs(images.astype(np.float32) - crops[:, None]) / 127.5
         context = np.einsum("nkyxc,nyx->nk", difference, weight)
+        total = context + np.float32(solver.z_weight) * np.square(noise).mean(axis=1, dtype=np.float32)
         if solver.draws > solver.restarts:
             nearest = context.argsort(axis=1, kind="stable")[:, : solver.restarts]
-            context = np.take_along_axis(context, nearest, axis=1)
+            context, total = (np.take_along_axis(values, nearest, axis=1) for values in (context, total))
             images = np.take_along_axis(images, nearest[..., None, None, None], axis=1)
-        yield Step(0, context, np.zeros_like(context), context, images)
+        yield Step(0, context, np.zeros_like(context), total, images)
 
     def _run(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Generate K faces for each of N crops: uint8 (N, K, S, S, 3)."""
