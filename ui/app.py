@@ -138,7 +138,7 @@ def launch(
         raise OSError(
             f"cannot listen on {host}, port {port}: it is in use or not available here; choose another port or host"
         ) from error
-    except ServerFailedToStartError as error:  # Gradio waits for 5 s
+    except (ServerFailedToStartError, ValueError) as error:  # Gradio waits for 5 s, then asks the page itself
         raise OSError("the page did not start within 5 s because the machine is busy; try again") from error
     # Gradio puts its CORS middleware before that of app_kwargs, and would answer preflight requests without Guard.
     app.app.user_middleware.sort(key=lambda item: item.cls is not Guard)
