@@ -351,4 +351,5 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
         check_target(path)
     for folder in {path.parent for path in paths}:
-        prepare_folder(folder)
+        # Created by the first file, so that a later mistake leaves no empty folder.
+        prepare_folder(next(above for above in (folder, *folder.parents) if above.exists()))

@@ -159,12 +159,13 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise.
+    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise; folders are created.
 
     Raises:
         PhotoError: `path` is a link, a folder, a device or a pipe.
     """
     check_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:

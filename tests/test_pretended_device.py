@@ -16,7 +16,7 @@ from runs import finish
 
 from completion.config import SOLVERS
 from completion.encoder import train_encoder
-from completion.solve import solve
+from completion.solve import Search
 from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.evaluate import evaluate
@@ -109,9 +109,9 @@ def test_a_solver_finds_what_it_finds_on_the_cpu(name: str, encoder_weights: Wei
     holes = np.zeros((2, 32, 32), dtype=bool)
     holes[:, 8:20, 8:20] = True
     solver = replace(SOLVERS[name], steps=min(2, SOLVERS[name].steps))
-    *_, found = solve(there(encoder_weights), crops, holes, solver)
-    *_, expected = solve(encoder_weights, crops, holes, solver)
-    assert np.array_equal(found.previews, expected.previews)
+    *_, found = Search(there(encoder_weights)).solve(crops, holes, solver)
+    *_, expected = Search(encoder_weights).solve(crops, holes, solver)
+    assert np.array_equal(found.images, expected.images)
 
 
 def test_an_evaluation_finds_what_it_finds_on_the_cpu(encoder_weights: Weights, pretended: Pretended) -> None:
