@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	@mkdir -p demo
 	@$(BIN)/python -m completion --mask center --output demo/completed.png --strip --overwrite docs/astronaut.jpg
 
-# Lint, type-check and test: about 6 minutes on two idle cores, 14 under load.
+# Lint, type-check and test: about 11 minutes on two idle cores.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
