@@ -111,6 +111,11 @@ def invert(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([linear, -linear @ matrix[:, 2:]])
 
 
+def compose(second: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (2, 3) matrix that applies one matrix after another."""
+    return np.column_stack([second[:, :2] @ first[:, :2], transform(second, first[:, 2])])
+
+
 def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> Alignment:
     """Compute the alignment that maps a face's landmarks onto the targets of a template.
 

@@ -20,6 +20,7 @@ _INPAINT_SIDE_PX = 512  # larger holes are inpainted at reduced size
 _INPAINT_RIM_PX = 16  # width of the border around a hole that inpainting reads
 _STRUCTURE_SIDE_PX, _STRUCTURE_PX = 512, 25_000  # limits on side and hole area for `surroundings`
 _LEAST_VISIBLE = 0.25  # share of a reduced pixel that must be visible
+_SPREAD_PX = 24  # longest side of the copy that is enlarged into a hole
 _GRAIN_PX = 1.0  # standard deviation of the blur that separates grain from image structure
 _GRAIN_WINDOW_PX = 7  # side of the windows in which grain is measured
 
@@ -251,6 +252,20 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     full = cv2.resize(np.dstack(channels), under.shape[::-1], interpolation=cv2.INTER_LINEAR)[under]
     part[under] = np.clip(np.round(full), 0, 255).astype(np.uint8)
     return filled
+
+
+def spread(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fill a hole with a blurred copy of the photo, which has no edges that could hide a face from a detector.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        hole: bool (H, W), True = fill this.
+    Returns:
+        uint8 (H, W, 3), equal to `photo` outside the hole.
+    """
+    small, small_hole = reduce_visible(photo, hole, min(1.0, _SPREAD_PX / max(hole.shape)))
+    blurred = cv2.resize(inpaint(small, small_hole), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.where(hole[..., None], blurred, photo).astype(np.uint8)
 
 
 def surroundings(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -16,9 +16,9 @@ from align.errors import InputError, NoFaceError, hint
 from align.landmarks import find_landmarks
 from align.photo import Photo, PhotoLike, as_photo, merge
 from align.template import TEMPLATES
-from align.warp import Alignment, fit, transform
-from completion import holes
-from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
+from align.warp import Alignment, transform
+from completion import holes, refine
+from completion.blend import blend, grain, inpaint, match_means, reduce_visible, spread, surroundings
 from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
 from completion.engine import Networks, Step, as_networks, load_fitting
 from completion.holes import MaskLike
@@ -36,7 +36,6 @@ _FINEST_PX = 2048  # maximum side at which a named hole is drawn
 _WIDE_PX = 20  # areas outside the faces wider than this are filled with structure, not only colour
 _THIN = 0.015  # maximum half width of a scratch, relative to the crop's side
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
-_COVERED, _REFINEMENTS = 0.1, 2  # minimum share of a crop under the hole to refine its position; iterations
 _LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
 _CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
 _ROWS = 256  # of a photo, processed at once
@@ -507,7 +506,7 @@ class FaceCompleter:
         weights = self.weights[face.size]
         solver = self._settings(weights, block, candidates)
         crop = face.warp(known)
-        hole = self._hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
+        hole = holes.hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
         source = crop if original is None else face.warp(original)
         for step in weights.engine(solver).solve(source[None], hole[None], solver, seed, block):
             yield SearchStep(number, len(regions.faces), step, solver.steps, face, crop, hole)
@@ -553,40 +552,22 @@ class FaceCompleter:
             for face in find(photo, self.template, self.size):
                 new = not locate.is_among(face, found)
                 if new and (self._owners(rest, [face]) >= 0).any():
-                    found.append(face if photo is pixels else self._refined(known, hole, face))
+                    found.append(face if photo is pixels else self._corrected(known, hole, face))
                     hidden += photo is pixels
-        if not found:  # accept a detection of low confidence
-            faint = locate.find_faint(known, self.template, self.size)
+        for fill in (known, spread(pixels, hole)) if not found else ():  # accept a detection of low confidence
+            faint = locate.find_faint(fill, self.template, self.size)
             touched = [face for face in faint if (self._owners(hole, [face]) >= 0).any()]
-            found = [self._refined(known, hole, face) for face in touched[:1]]
+            found = [self._corrected(known, hole, face) for face in touched[:1]]
+            if found:
+                break
         return found, hidden
 
-    def _refined(self, known: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignment) -> Alignment:
-        """Align a face again by the landmarks of its completion, where the hole covers much of it.
-
-        Landmarks found in a classical fill are off; those of a completed face are nearer to the truth.
-        """
-        refined = self._fitted(face)
-        weights = self.weights[refined.size]
-        if not weights.encoder or self._hole_in_crop(hole, refined).mean() < _COVERED:
+    def _corrected(self, known: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignment) -> Alignment:
+        """Correct the position of a detected face, unless the template needs more than its eyes."""
+        if self.template.name != "face":
             return face
-        solver = weights.resolve("encoder")
-        for _ in range(_REFINEMENTS):
-            crop, in_crop = refined.warp(known), self._hole_in_crop(hole, refined)
-            *_, step = weights.engine(solver).solve(crop[None], in_crop[None], solver)
-            completed = refined.paste(known, np.where(in_crop[..., None], step.previews[0], crop))
-            view = np.where(hole[..., None], completed, known)
-            landmarks = find_landmarks(view, refined, self.template.points, 128 / refined.size, upsample=0)
-            if landmarks is None:
-                break
-            try:
-                again = fit(self.template, transform(refined.inverse, landmarks), refined.size)
-            except ValueError:  # landmarks on one point or line are no face
-                break
-            if not locate.is_among(again, [refined]):
-                break
-            refined = again
-        return refined
+        corrected = refine.locate_hidden(known, hole, face)
+        return corrected if locate.is_among(corrected, [face]) else face  # it may have strayed to another one
 
     def _owners(self, hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
         """Index of the face with the nearest crop centre for each pixel of a hole; -1 outside all crops: (pixels,)."""
@@ -598,16 +579,6 @@ class FaceCompleter:
             owner[distance < nearest] = index
             nearest = np.minimum(nearest, distance)
         return owner
-
-    def _hole_in_crop(self, hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
-        """Mark pixels of the crop that overlap the hole or lie outside the photo: bool (S, S)."""
-        if np.array_equal(face.matrix, np.eye(2, 3)):
-            return hole
-        share = face.warp(np.where(hole, 255, 0).astype(np.uint8))
-        v, u = np.mgrid[: face.size, : face.size]
-        x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
-        beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
-        return (share > 0) | beyond
 
 
 def _check(hole: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:

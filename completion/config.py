@@ -52,7 +52,8 @@ class Solver:
         z_weight: weight of the mean square of z, which keeps z in the region that G was trained on.
         clip: bound on each dimension of z, applied after every step: the value itself for a uniform prior, 3 times
             the value for a normal one; None for no bound.
-        mirrored: horizontal-flip test-time augmentation: average the images found for the face and its mirror image.
+        mirrored: horizontal-flip test-time augmentation: average the images found for the face and its mirror image in
+            all that is coarser than a Gaussian of so many pixels; 0 averages them entirely, None not at all.
     """
 
     steps: Annotated[int, Range(0, 1_000_000)]
@@ -66,14 +67,15 @@ class Solver:
     prior_weight: Annotated[float, Range(0, 1_000_000_000)]
     z_weight: Annotated[float, Range(0, 1_000_000_000)]
     clip: Annotated[float, Range(0, 1000)] | None
-    mirrored: bool = False
+    mirrored: Annotated[float, Range(0, 10)] | None = None
 
     def __post_init__(self) -> None:
         check(self)
 
 
 # A single encoder pass. Further Adam steps fit the visible pixels better and the missing ones worse. The loss weights
-# only rank several candidates.
+# only rank several candidates. The encoder's errors on the face and on its mirror image differ, so averaging reduces
+# them; it also blurs details, unless they are left out.
 _ENCODER = Solver(
     steps=0,
     restarts=1,
@@ -86,12 +88,12 @@ _ENCODER = Solver(
     prior_weight=30.0,
     z_weight=100.0,
     clip=None,
+    mirrored=3.0,
 )
 
 
 SOLVERS = {
-    # The encoder's errors on the face and on its mirror image differ; averaging reduces them.
-    "thorough": replace(_ENCODER, mirrored=True),
+    "thorough": replace(_ENCODER, mirrored=0.0),
     # Needs no encoder.
     "search": Solver(
         steps=30,
@@ -136,6 +138,13 @@ SOLVERS = {
         clip=1.0,
     ),
 }
+
+
+def blur_radius(sigma: float) -> int:
+    """Reach of a Gaussian kernel in pixels, beyond which its weights are hardly felt."""
+    return round(3 * sigma)
+
+
 # Names accepted by the interfaces: "fast" is "encoder" if the weights have one, otherwise "search".
 SOLVER_NAMES = ("fast", *SOLVERS)
 

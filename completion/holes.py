@@ -14,6 +14,7 @@ from PIL import Image
 from align.errors import InputError, PhotoError, hint
 from align.files import list_photos
 from align.photo import Photo, read_photo, to_photo
+from align.warp import Alignment, transform
 from completion.config import HOLES
 
 # Parts of a face as ranges of the 68 landmarks (iBUG 300-W); the eyes are two ranges.
@@ -365,3 +366,14 @@ def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
         what = "no mask" if not found else f"{len(found)} masks"
         raise MaskError(f"the folder of masks holds {what} for this photo; expected one image named {name}.*")
     return found[0]
+
+
+def hole_in_crop(hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
+    """Mark pixels of a crop that overlap a hole (H, W) or lie outside the photo: bool (S, S)."""
+    if np.array_equal(face.matrix, np.eye(2, 3)):
+        return hole
+    share = face.warp(hole * np.uint8(255))
+    v, u = np.mgrid[: face.size, : face.size]
+    x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
+    beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
+    return (share > 0) | beyond

@@ -2,25 +2,28 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from align.errors import DeviceError
-from completion.config import Solver
+from completion.config import Solver, blur_radius
 from completion.engine import Step
+from completion.runtime import CPU, CUDA, Provider, has_cuda, open_session
 from dcgan.header import Header, WeightsError, find_weights
 
-_CUDA = "CUDAExecutionProvider"
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 _BATCH = 8  # images at a time; more take more memory and are hardly faster
 _WINDOW_PX = 7  # as in `completion.loss.context_weight`
 
 
 def supports(device: str) -> bool:
     """Whether the installed ONNX Runtime can use a device."""
-    return device in ("auto", "cpu") or _CUDA in onnxruntime.get_available_providers()
+    return device in ("auto", "cpu") or has_cuda()
 
 
 class OnePass:
@@ -37,24 +40,16 @@ class OnePass:
 
     def __init__(self, source: str, header: Header, device: str) -> None:
         self._source, self._header, self._device = source, header, device
-        self.gpu = device != "cpu" and supports("cuda") and _CUDA in self._session.get_providers()
+        self.gpu = device != "cpu" and supports("cuda") and CUDA in self._session.get_providers()
 
     @cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
+    def _session(self) -> "InferenceSession":
         path = find_weights(self._source, ".onnx")
-        options = onnxruntime.SessionOptions()
-        # A face takes milliseconds: further threads cost more than they give, and several photos can run at once.
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # errors are raised
-        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+        providers: list[Provider] = [CPU]
         if self._device != "cpu" and supports("cuda"):
-            providers.insert(0, (_CUDA, {"device_id": self._device.partition(":")[2] or "0"}))
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers)
-        except Exception as error:  # ONNX Runtime has a dozen types, without a common base
-            reason = " ".join(str(error).split())
-            raise WeightsError(f"{path} cannot be used ({reason}); export it again (python -m dcgan export)") from error
-        if self._device.startswith("cuda") and _CUDA not in session.get_providers():
+            providers.insert(0, (CUDA, {"device_id": self._device.partition(":")[2] or "0"}))
+        session = open_session(path, providers)
+        if self._device.startswith("cuda") and CUDA not in session.get_providers():
             raise DeviceError(f"ONNX Runtime cannot use the device {self._device}; use cpu")
         if session.get_modelmeta().custom_metadata_map.get("sha256") != self._header.sha256:
             raise WeightsError(f"{path} was exported from other weights; export it again (python -m dcgan export)")
@@ -73,9 +68,10 @@ class OnePass:
         # Growing from none for the first candidate to the full prior for the last.
         noise = np.linspace(0, 1, solver.draws)[:, None] * noise
         images = self._run(crops, holes, noise)
-        if solver.mirrored:
+        if solver.mirrored is not None:
             mirrored = self._run(crops[:, :, ::-1], holes[:, :, ::-1], noise)[:, :, :, ::-1]
-            images = ((images.astype(np.float32) + mirrored) / 2).round().astype(np.uint8)
+            change = _blurred((mirrored.astype(np.float32) - images) * np.float32(0.5), solver.mirrored)
+            images = (images + change).round().clip(0, 255).astype(np.uint8)
         weight = np.stack([_weight(~hole) if solver.weighted else ~hole for hole in holes]).astype(np.float32)
         difference = np.abs(images.astype(np.float32) - crops[:, None]) / 127.5
         context = np.einsum("nkyxc,nyx->nk", difference, weight)
@@ -101,6 +97,14 @@ class OnePass:
             ]
             made.append(np.concatenate(faces, axis=1))
         return np.concatenate(made)
+
+
+def _blurred(images: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """As `completion.solve.blur`, for (N, K, S, S, 3)."""
+    if sigma == 0:
+        return images
+    side = 2 * blur_radius(sigma) + 1
+    return np.stack([[cv2.GaussianBlur(image, (side, side), sigma) for image in several] for several in images])
 
 
 def _weight(known: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
+from torchvision.transforms.functional import gaussian_blur
 
 from completion import loss
-from completion.config import Solver
+from completion.config import Solver, blur_radius
 from completion.engine import NO_ENCODER, Step
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights, WeightsError
@@ -105,8 +106,8 @@ def solve(
         """Compute the images (N, K, 3, S, S) and context losses (N, K) of z (N, K, nz)."""
         count = z.shape[1]
         fake = G(z.flatten(0, 1), skips)
-        if solver.mirrored:
-            fake = (fake + G((z + across).flatten(0, 1), mirrored_skips).flip(3)) / 2
+        if solver.mirrored is not None:
+            fake = fake + blur((G((z + across).flatten(0, 1), mirrored_skips).flip(3) - fake) / 2, solver.mirrored)
         seen = avg_pool2d(fake, block) if block > 1 else fake
         context = loss.context_loss(seen, *(each.repeat_interleave(count, dim=0) for each in (real, weight)))
         return fake.unflatten(0, (-1, count)), context.unflatten(0, (-1, count))
@@ -118,7 +119,7 @@ def solve(
         # Noise around E's estimate, growing from none for the first candidate to the full prior for the last.
         with torch.no_grad():
             guess, skips = E(real, ~known)
-            if solver.mirrored:
+            if solver.mirrored is not None:
                 mirrored, mirrored_skips = E(real.flip(3), ~known.flip(3))
                 across = (mirrored - guess)[:, None]  # (N, 1, nz): candidates have the same noise in both orientations
         drawn = guess[:, None] + torch.linspace(0, 1, solver.draws, device=device)[:, None] * drawn
@@ -147,3 +148,8 @@ def solve(
                 bound = solver.clip * (1.0 if G.config.z_prior == "uniform" else 3.0)
                 with torch.no_grad():
                     z.clamp_(-bound, bound)
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blur images (N, 3, S, S) with a Gaussian of a standard deviation in pixels."""
+    return gaussian_blur(images, 2 * blur_radius(sigma) + 1, sigma) if sigma > 0 else images

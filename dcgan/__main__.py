@@ -35,7 +35,7 @@ from align.cli import (
 from align.settings import SEEDS, plain_type
 from align.stop import SIGNALS
 from align.template import TEMPLATES
-from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
+from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 from dcgan.explore.registry import add_explore
 from weights import REGISTRY, VERSION
 
@@ -60,7 +60,7 @@ def build_parser(program: str = "python -m dcgan") -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dcgan-completion {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    training = (_add_pack, _add_train, _add_encode, _add_train_all)
+    training = (_add_pack, _add_train, _add_encode, _add_locator, _add_train_all)
     results = (_add_sample, _add_export, _add_evaluate, add_explore)
     for add in (*training, *results, _add_benchmark_train):
         add(commands)
@@ -215,6 +215,39 @@ def _encode(arguments: argparse.Namespace) -> int:
     return _follow(run, config.kimg, arguments.output, Group(), arguments.verbose)
 
 
+def _add_locator(commands: Any) -> None:
+    parser = _add_command(
+        commands,
+        "locator",
+        _locator,
+        "Train the locator, which finds the eyes of partly hidden faces. Run the same command again to resume; python "
+        "-m dcgan export then writes it as an .onnx file.",
+        "photos/ aligned/faces.jsonl --output runs/locator",
+    )
+    parser.add_argument("photos", type=Path, help="folder of photos with faces")
+    parser.add_argument("landmarks", type=Path, help="faces.jsonl, written by python -m align for these photos")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="run folder for settings, logs, grids and checkpoints"
+    )
+    _add_config(parser, LocatorConfig)
+    add_flags(parser, "--device", "--config")
+    _add_volume(parser)
+
+
+def _locator(arguments: argparse.Namespace) -> int:
+    config = LocatorConfig(**_given(arguments, LocatorConfig))
+
+    from completion.locator import load_wide_faces, train_locator
+    from dcgan.checkpoint import pick_device
+    from dcgan.parallel import Group
+
+    device = pick_device(arguments.device)
+    faces = load_wide_faces(arguments.photos, arguments.landmarks, say)
+    say(f"{len(faces)} faces; training the locator to {config.kimg:g} kimg on {device}, run folder {arguments.output}")
+    run = train_locator(config, faces, arguments.output, device)
+    return _follow(run, config.kimg, arguments.output, Group(), arguments.verbose)
+
+
 def _add_train_all(commands: Any) -> None:
     parser = _add_command(
         commands,
@@ -351,12 +384,15 @@ def _add_export(commands: Any) -> None:
         _export,
         "Write the weights of a run's newest checkpoint to one file. For a run of train these are D and the moving "
         "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder, and beside "
-        "them an .onnx file of the same name, with which completion needs no torch. Also plots the training curves to "
-        "losses.png in the run folder. Given weights instead of a run, writes only their .onnx file.",
+        "them an .onnx file of the same name, with which completion needs no torch. The locator is written as an .onnx "
+        "file only. Also plots the training curves to losses.png in the run folder. Given weights instead of a run, "
+        "writes only their .onnx file.",
         "runs/faces faces.safetensors",
     )
-    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train or encode, or weights")
-    parser.add_argument("file", type=Path, help="file to write: .safetensors for a run, .onnx for weights")
+    parser.add_argument("run", type=Path, help="run folder of python -m dcgan train, encode or locator, or weights")
+    parser.add_argument(
+        "file", type=Path, help="file to write: .safetensors for a run, .onnx for weights and for a run of locator"
+    )
     parser.add_argument(
         "--template", choices=TEMPLATES, default="face", help="alignment template of the training faces"
     )
@@ -366,6 +402,7 @@ def _add_export(commands: Any) -> None:
 
 def _export(arguments: argparse.Namespace) -> int:
     from completion.encoder import export_encoder
+    from completion.locator import export_locator
     from dcgan.checkpoint import WeightsError, load, load_checkpoint
     from dcgan.export import export_onnx, export_run, plot_losses
 
@@ -377,10 +414,15 @@ def _export(arguments: argparse.Namespace) -> int:
         export_onnx(load(str(run), "cpu"), graph)
         print(graph)
         return 0
-    if file.suffix != ".safetensors":
-        raise WeightsError(f"the file to write is {file}; expected .safetensors for a run, or give weights")
+    parts = load_checkpoint(run) or {}
+    expected = ".onnx for a run of locator" if "L" in parts else ".safetensors for a run, or give weights"
+    if file.suffix != expected.split()[0]:
+        raise WeightsError(f"the file to write is {file}; expected {expected}")
     refuse_existing([file, graph], arguments.overwrite)
-    if "E" in (load_checkpoint(run) or {}):
+    if "L" in parts:
+        facts = export_locator(run, file)
+        written = [file]
+    elif "E" in parts:
         facts = export_encoder(run, file)
         export_onnx(load(str(file), "cpu"), graph)
         written = [file, graph]

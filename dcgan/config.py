@@ -227,6 +227,36 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class LocatorConfig:
+    """Settings of a training run of the locator.
+
+    Attributes:
+        nef: channels of the first layer; each later layer has twice as many.
+        kimg: length of the run in thousands of views.
+        batch: views per step.
+        lr: Adam's initial learning rate, after a linear rise over the first ten thousand views.
+        lr_end: final learning rate, at the end of a cosine schedule.
+        seed: seed of the initial weights, positions, holes and colours.
+        tick_kimg: thousands of views between log lines.
+        sample_kimg: thousands of views between grids and measurements.
+        save_minutes: minutes between checkpoints.
+    """
+
+    nef: _Width = 16
+    kimg: _Kimg = 500
+    batch: Annotated[int, Range(1, 65_536)] = 64
+    lr: Annotated[float, Range(1e-9, 1)] = 1.5e-3
+    lr_end: _Rate = 1e-5
+    seed: Annotated[int, SEEDS] = 0
+    tick_kimg: _Kimg = 4
+    sample_kimg: _Kimg = 20
+    save_minutes: Annotated[float, Range(0, 100_000)] = 3
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """How much `dcgan.evaluate.evaluate` measures.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.files import atomic_write
@@ -25,6 +26,7 @@ _PANELS: dict[str, tuple[str, ...]] = {
     "gradient penalties": ("r1", "r2", "gp"),
     "MS-SSIM of pairs, D's overfitting": ("alike", "alike_real", "overfit"),
     "error and size of z": ("z", "z_square"),
+    "error of the locator": ("error", "worst_eye", "within_tenth"),
     "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80"),
 }
 
@@ -97,23 +99,54 @@ def export_onnx(weights: Weights, path: Path) -> None:
     Raises:
         WeightsError: the weights have no encoder.
     """
-    from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
-
     if weights.encoder is None:
         raise WeightsError("the weights have no encoder; train one (python -m dcgan encode) before exporting to ONNX")
     config = weights.generator.config
     # Two crops and three z, as sizes of 1 would become constants of the graph.
     crops, noise = torch.zeros(2, config.size, config.size, 3, dtype=torch.uint8), torch.zeros(3, config.nz)
+    write_graph(
+        _Completer(weights.encoder, weights.generator).eval(),
+        {"crops": crops, "holes": crops[..., 0] > 0, "noise": noise},
+        "faces",
+        {"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},
+        {"noise": np.zeros((1, config.nz), np.float32)},
+        {"size": str(config.size), "template": weights.template, "sha256": weights.sha256, "nz": str(config.nz)},
+        path,
+    )
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    output: str,
+    axes: dict[str, dict[int, str]],
+    defaults: dict[str, NDArray[np.float32]],
+    facts: dict[str, str],
+    path: Path,
+) -> None:
+    """Write a network as an ONNX graph, its large tensors in half precision.
+
+    Args:
+        module: the network, in eval mode on the CPU.
+        inputs: examples by name.
+        output: name of the output.
+        axes: names of the variable dimensions of inputs and output.
+        defaults: values of optional inputs.
+        facts: metadata.
+        path: file to write, .onnx.
+    """
+    from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
+
     exported = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter is deprecated, but the new one needs 21 s instead of 1
         torch.onnx.export(
-            _Completer(weights.encoder, weights.generator).eval(),
-            (crops, crops[..., 0] > 0, noise),
+            module,
+            tuple(inputs.values()),
             exported,  # type: ignore[arg-type]  # a file, as of the documentation
-            input_names=["crops", "holes", "noise"],
-            output_names=["faces"],
-            dynamic_axes={"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes=axes,
             opset_version=17,
             dynamo=False,
         )
@@ -125,9 +158,8 @@ def export_onnx(weights: Weights, path: Path) -> None:
             name, half = tensor.name, f"{tensor.name} (half)"
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
             graph.node.insert(0, helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
-    graph.initializer.append(numpy_helper.from_array(np.zeros((1, config.nz), np.float32), "noise"))
-    facts = {"format": FORMAT, "size": str(config.size), "template": weights.template, "sha256": weights.sha256}
-    helper.set_model_props(model, facts | {"nz": str(config.nz)})
+    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
+    helper.set_model_props(model, {"format": FORMAT} | facts)
     with atomic_write(path) as file:
         file.write(model.SerializeToString(deterministic=True))
 

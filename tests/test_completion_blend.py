@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from completion import blend as blend_module
-from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
+from completion.blend import blend, grain, inpaint, match_means, reduce_visible, spread, surroundings
 from completion.config import BLENDS
 
 SIDE = 20
@@ -288,3 +288,14 @@ def test_a_reduced_photo_keeps_visible_colours_apart_from_those_under_the_hole()
     blocks = hole.reshape(15, 4, 20, 4).mean(axis=(1, 3))
     assert np.array_equal(small_hole, blocks > 0.75)
     assert np.allclose(small[small_hole], photo.reshape(15, 4, 20, 4, 3).mean(axis=(1, 3))[small_hole], atol=1)
+
+
+def test_a_spread_fill_is_smooth_and_keeps_the_photo() -> None:
+    ys, xs = np.mgrid[:200, :300]
+    photo = np.stack([xs * 0.8, ys, 128 + 0 * xs], axis=-1).astype(np.uint8)
+    hole = (xs > 100) & (xs < 200) & (ys > 50) & (ys < 150)
+    filled = spread(np.where(hole[..., None], np.uint8(7), photo), hole)
+    assert np.array_equal(filled[~hole], photo[~hole])
+    assert np.abs(filled[hole].astype(int) - photo[hole]).mean() < 12  # the colours of what is around
+    assert np.abs(np.diff(filled[60:140, 110:190].astype(int), axis=1)).max() <= 4  # no edges
+    assert (spread(photo, np.ones_like(hole)) == 127).all()

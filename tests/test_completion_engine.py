@@ -1,5 +1,6 @@
 """Tests of the engines: ONNX Runtime against torch, and completion on a machine without torch."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from pictures import pixels, save, save_all
+from pictures import files, pixels, save, save_all
 
 import weights
 from align.errors import DeviceError
@@ -215,3 +216,14 @@ def test_a_whole_photo_is_completed_without_torch(tmp_path: Path, astronaut: NDA
     changed = (pixels(tmp_path / "done.png") != astronaut).any(axis=2)
     ys, xs = np.nonzero(changed)
     assert 1000 < changed.sum() < 10_000 and np.ptp(ys) < 100 and np.ptp(xs) < 100
+
+
+def test_completion_sends_no_usage_data(tmp_path: Path, crops: Path) -> None:
+    # ONNX Runtime keeps the number of its session in a file if it is about to send something.
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-m", "completion", "--mask", "center", "-o", str(tmp_path / "a.png")]
+    for folder in (tmp_path / "home", tmp_path / "temporary"):
+        folder.mkdir()
+    environment |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
+    subprocess.run([*command, str(crops / "000.png")], check=True, timeout=600, env=environment)
+    assert files(tmp_path) == ["a.png"]

@@ -14,12 +14,12 @@ from align.config import AlignOptions
 from align.errors import ConfigError
 from align.settings import Range
 from completion.config import SOLVERS, BatchOptions, BenchmarkOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
+from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
     *(AlignOptions(), BatchOptions("center"), BenchmarkOptions(), SOLVERS["paper"]),
-    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), NetworkConfig(), TrainConfig()),
+    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), TrainConfig()),
 ]
 
 

@@ -46,6 +46,9 @@ REGISTRY = {
         licence="non-commercial research",
     ),
 }
+# Finds the eyes of partly hidden faces; see completion.refine.
+LOCATOR = "locator.onnx"
+_LOCATOR_SHA256 = "6dcca5cc1298631caa1c00088bd8722ac6347037edad91f0117754b4064f81f5"
 DEFAULT = "faces-64"
 AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
 VERSION = __version__ = "0.2.0"
@@ -70,8 +73,16 @@ def path(name: str = DEFAULT, suffix: str = ".safetensors", verify: bool = True)
     """
     if name not in REGISTRY:
         raise WeightsFileError(f"no weights named {name!r}; expected {', '.join(REGISTRY)} or a weights file")
-    expected = REGISTRY[name].sha256[suffix]
-    file = Path(__file__).parent / (name + suffix)
+    return _bundled(name + suffix, REGISTRY[name].sha256[suffix], verify)
+
+
+def locator() -> Path:
+    """Return the file of the locator after checking its SHA-256; errors as of `path`."""
+    return _bundled(LOCATOR, _LOCATOR_SHA256)
+
+
+def _bundled(name: str, expected: str, verify: bool = True) -> Path:
+    file = Path(__file__).parent / name
     try:
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest() if verify else expected
