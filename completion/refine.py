@@ -16,7 +16,7 @@ from dcgan.header import WeightsError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# The locator sees a crop of this many pixels a side, which shows the face and half as much again of what is around it.
+# The locator sees a crop of this many pixels a side, so many times as wide as that of the face.
 VIEW_PX, REACH = 128, 1.25
 _TEMPLATE = TEMPLATES["face"]
 _NEAR = 0.1  # radius of an eye with its lids, as a fraction of the view's side
