@@ -20,7 +20,7 @@ from torch import Tensor
 from completion.holes import draw_holes, named_hole
 from completion.quality import psnr
 from dcgan import loss
-from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, restoring, save_weights
+from dcgan.checkpoint import Weights, load_run, load_weights, restoring, save_weights
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
 from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
@@ -351,9 +351,7 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
         CheckpointError: the folder has no readable checkpoint.
         WeightsError: the copy of the weights in the folder is absent or damaged.
     """
-    saved = load_checkpoint(folder)
-    if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan encode")
+    saved = load_run(folder, "encode")
     start = load_weights(folder / START)
     with restoring(folder):
         config, G = saved["config"], start.generator

@@ -22,8 +22,8 @@ from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, compose, transform
 from completion.holes import TRAINING_KINDS
-from completion.refine import REACH, VIEW_PX, eyes_in_view, view_of
-from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring
+from completion.refine import REACH, VIEW_PX, eye_distance, eyes_in_view, view_of
+from dcgan.checkpoint import load_run, restoring
 from dcgan.config import LocatorConfig, NetworkConfig
 from dcgan.dataset import DatasetError, digest
 from dcgan.export import write_graph
@@ -40,7 +40,8 @@ _WIDE_PX, _WIDE_REACH = 192, 1.75  # of the faces in memory; views are cut out o
 _ERRORS, _SHARES = (0.03, 0.12, 0.35), (0.2, 0.5, 0.3)
 _TURN, _GROW = 0.4, 0.5  # radians, and logarithm of the size, for an error of one distance between the eyes
 _UNIT = 0.2  # the network's output in distances between the eyes
-_LATTICES = ("random", "grid")  # drawn less often: they hide little
+# Random pixels and grids hide little, so they are drawn less often.
+_KINDS = [draw for name, draw in TRAINING_KINDS.items() for _ in range(1 if name in ("random", "grid") else 3)]
 _RISE = 10_000  # views
 _HELD_OUT = 0.02  # share of the faces, the last ones, that are only measured
 _MEASURED, _SHOWN = 512, 32
@@ -189,9 +190,7 @@ def export_locator(folder: Path, path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder has no readable checkpoint.
     """
-    saved = load_checkpoint(folder)
-    if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan locator")
+    saved = load_run(folder, "locator")
     with restoring(folder):
         network = create(saved["config"]["nef"])
         network.load_state_dict(saved["L"])
@@ -228,13 +227,12 @@ def _draw(
     wide: NDArray[np.uint8], corners: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float64]]:
     """One view of a face, its hole, and the shifts of the eyes."""
-    apart = float(np.diff(eyes_in_view()[:, 0])[0])
-    moved = _displacement(rng, float(rng.choice(_ERRORS, p=_SHARES)) * apart)
+    moved = _displacement(rng, float(rng.choice(_ERRORS, p=_SHARES)))
     whole = view_of(Alignment.identity(_WIDE_PX), VIEW_PX, REACH / _WIDE_REACH).matrix
     matrix = compose(moved, whole)
     size = VIEW_PX, VIEW_PX
     view = cv2.warpAffine(wide, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    hole = _hole(rng, moved, apart)
+    hole = _hole(rng, moved)
     for area in (corners, _corners(_WIDE_PX, _WIDE_PX)):
         seen = np.round(transform(matrix, area) * 16).astype(np.int32)  # in sixteenths of a pixel
         hole |= cv2.fillConvexPoly(np.zeros(size, dtype=np.uint8), seen, 1, shift=4) == 0
@@ -242,27 +240,25 @@ def _draw(
     view = _recoloured(view.astype(np.uint8, copy=False), rng)
     if rng.random() < 0.5:
         view, hole, eyes = view[:, ::-1], hole[:, ::-1], eyes[::-1] * [-1, 1] + [VIEW_PX - 1, 0]
-    return view, hole, (eyes - eyes_in_view()) / apart
+    return view, hole, (eyes - eyes_in_view()) / eye_distance()
 
 
-def _displacement(rng: np.random.Generator, error_px: float) -> NDArray[np.float64]:
-    """A random similarity of the view, (2, 3), about its centre."""
-    apart = float(np.diff(eyes_in_view()[:, 0])[0])
-    angle, size = rng.normal(0, [_TURN, _GROW]) * error_px / apart
+def _displacement(rng: np.random.Generator, error: float) -> NDArray[np.float64]:
+    """A random similarity of the view, (2, 3), about its centre; the error in distances between the eyes."""
+    angle, size = rng.normal(0, [_TURN, _GROW]) * error
     a, b = math.exp(size) * math.cos(angle), math.exp(size) * math.sin(angle)
     linear, middle = np.array([[a, -b], [b, a]]), np.full(2, (VIEW_PX - 1) / 2)
-    return np.column_stack([linear, middle - linear @ middle + rng.normal(0, error_px, 2)])
+    return np.column_stack([linear, middle - linear @ middle + rng.normal(0, error * eye_distance(), 2)])
 
 
-def _hole(rng: np.random.Generator, moved: NDArray[np.float64], apart: float) -> NDArray[np.bool_]:
+def _hole(rng: np.random.Generator, moved: NDArray[np.float64]) -> NDArray[np.bool_]:
     """A hole of one or several kinds in a view, most often near the displaced face; bool (VIEW_PX, VIEW_PX)."""
-    kinds = [draw for name, draw in TRAINING_KINDS.items() for _ in range(1 if name in _LATTICES else 3)]
     hole = np.zeros((VIEW_PX, VIEW_PX), dtype=bool)
     for _ in range(rng.choice([1, 2, 4], p=[0.6, 0.3, 0.1])):
-        hole |= kinds[rng.integers(len(kinds))](VIEW_PX, rng)
+        hole |= _KINDS[rng.integers(len(_KINDS))](VIEW_PX, rng)
     if rng.random() < 0.7:
         # Placed as on a crop, but not exactly: else its edges would give the face's position away.
-        near = _displacement(rng, float(rng.choice(_ERRORS[:2])) * apart)
+        near = _displacement(rng, float(rng.choice(_ERRORS[:2])))
         matrix = compose(moved, compose(near, view_of(Alignment.identity(VIEW_PX)).matrix))
         hole = cv2.warpAffine(hole.astype(np.uint8), matrix, hole.shape, flags=cv2.INTER_NEAREST) > 0
     if rng.random() < 0.3:
@@ -314,10 +310,9 @@ def _pictures(network: Encoder, faces: Faces, device: torch.device) -> Tensor:
     views, holes, shifts = _batch(faces, np.arange(_SHOWN) * len(faces) // _SHOWN, rng)
     estimates = _estimate(network, views, holes, device).cpu()
     network.train()
-    apart = np.diff(eyes_in_view()[:, 0])
     pictures = np.where(holes[..., None], views // 3, views)
     for picture, *both in zip(pictures, shifts.numpy(), estimates.numpy(), strict=True):
         for eyes, colour in zip(both, ((0, 255, 0), (255, 0, 0)), strict=True):
-            for x, y in np.round(eyes_in_view() + apart * eyes).astype(int):
+            for x, y in np.round(eyes_in_view() + eye_distance() * eyes).astype(int):
                 cv2.drawMarker(picture, (int(x), int(y)), colour, cv2.MARKER_CROSS, 7)
     return to_tensor(torch.from_numpy(pictures))

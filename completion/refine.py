@@ -29,6 +29,11 @@ def eyes_in_view() -> NDArray[np.float64]:
     return view_of(Alignment.identity(VIEW_PX)).apply(np.array(_TEMPLATE.targets) * VIEW_PX)
 
 
+def eye_distance() -> float:
+    """Distance between the eyes of a well-placed face in the view, in pixels."""
+    return float(np.diff(eyes_in_view()[:, 0])[0])
+
+
 def view_of(face: Alignment, size: int = VIEW_PX, reach: float = REACH) -> Alignment:
     """Return the alignment of a crop about the same centre, `reach` times as wide and `size` pixels a side."""
     view = face.resized(size)
@@ -70,12 +75,11 @@ def locate_hidden(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Align
     found = face.rescaled(scale)
     if not (hole_in_crop(hole, view_of(found)) & _near_eyes()).any():
         return face
-    apart = np.diff(eyes_in_view()[:, 0])
     for _ in range(_PASSES):
         view = view_of(found)
         feed = {"crops": view.warp(photo)[None], "holes": hole_in_crop(hole, view)[None]}
         shifts = _session().run(None, feed)[0][0]
-        found = moved(found, eyes_in_view() + apart * shifts)
+        found = moved(found, eyes_in_view() + eye_distance() * shifts)
     return found.rescaled(1 / scale)
 
 

@@ -108,6 +108,18 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def load_run(folder: Path, command: str) -> dict[str, Any]:
+    """Load the newest intact checkpoint of a run of a dcgan command, as `load_checkpoint` does.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or all are damaged.
+    """
+    saved = load_checkpoint(folder)
+    if saved is None:
+        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan {command}")
+    return saved
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Read a checkpoint; raises CheckpointError with the reason alone if it is damaged."""
     if not path.is_file():

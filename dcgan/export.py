@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.files import atomic_write
-from dcgan.checkpoint import CheckpointError, Weights, WeightsError, load_checkpoint, restoring, save_weights
+from dcgan.checkpoint import Weights, WeightsError, load_run, restoring, save_weights
 from dcgan.config import network_config
 from dcgan.header import FORMAT
 from dcgan.loss import LOSSES
@@ -43,9 +43,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder has no readable checkpoint.
     """
-    saved = load_checkpoint(folder)
-    if saved is None:
-        raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan train")
+    saved = load_run(folder, "train")
     with restoring(folder):
         config = saved["config"]
         network = network_config(config["network"])

@@ -45,7 +45,7 @@ def dotted(count: int) -> Faces:
 
 
 def test_the_shifts_say_where_the_eyes_of_a_view_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locator, "_hole", lambda rng, moved, apart: np.zeros((VIEW_PX, VIEW_PX), dtype=bool))
+    monkeypatch.setattr(locator, "_hole", lambda rng, moved: np.zeros((VIEW_PX, VIEW_PX), dtype=bool))
     monkeypatch.setattr(locator, "_recoloured", lambda view, rng: view)
     rng = np.random.default_rng(0)
     views, _, shifts = locator._batch(dotted(1), np.zeros(60, dtype=int), rng)
@@ -64,7 +64,7 @@ def test_the_shifts_say_where_the_eyes_of_a_view_are(monkeypatch: pytest.MonkeyP
 
 
 def test_what_lies_beyond_the_photo_counts_as_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locator, "_hole", lambda rng, moved, apart: np.zeros((VIEW_PX, VIEW_PX), dtype=bool))
+    monkeypatch.setattr(locator, "_hole", lambda rng, moved: np.zeros((VIEW_PX, VIEW_PX), dtype=bool))
     faces = dotted(1)
     faces.corners[0, 1:3, 0] = WIDE / 2  # the photo has only a left half
     _, holes, _ = locator._batch(faces, np.zeros(20, dtype=int), np.random.default_rng(1))
