@@ -5,6 +5,7 @@ InputError
 ├── DeviceError           the requested device is unknown or absent
 ├── PhotoError            a photo or a folder cannot be used
 ├── NoFaceError           a photo has no face
+├── MaskError             a hole cannot be made from a name, a file or a photo
 ├── EngineError           the requested engine is not installed
 ├── LandmarkModelError    dlib or its landmark file is missing or broken (exit code 1)
 └── WorkerError           a worker process died (exit code 1)
@@ -44,6 +45,10 @@ class PhotoError(InputError):
 
 class NoFaceError(InputError):
     """No face was found in a photo."""
+
+
+class MaskError(InputError):
+    """A hole cannot be created from the given name, file or photo."""
 
 
 class LandmarkModelError(InputError):

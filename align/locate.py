@@ -24,6 +24,8 @@ _FAINT_PX, _FAINT_SCORE = 800, -0.5
 _MAX_PX = 1_000_000  # of a landmark's coordinates
 # (x, y) of the eyes in the detector's boxes, as fractions of the sides: means over 158 CelebA photos.
 _EYES_IN_BOX = np.array([[0.29, 0.28], [0.71, 0.28]])
+# The locator of partly hidden faces sees a crop of this many pixels a side, so many times as wide as that of the face.
+VIEW_PX, REACH = 128, 1.25
 
 
 def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool = False) -> list[Alignment]:
@@ -169,6 +171,23 @@ def read_landmarks(path: Path) -> dict[str, list[NDArray[np.float64]]]:
             'expected {"source": PHOTO, "landmarks": [[x, y], ...]}, as in the faces.jsonl of python -m align'
         ) from error
     return by_source
+
+
+def eyes_in_view() -> NDArray[np.float64]:
+    """Where the eyes of a well-placed face lie in the view: (2, 2), (x, y) in pixels; first the one on the left."""
+    return view_of(Alignment.identity(VIEW_PX)).apply(np.array(TEMPLATES["face"].targets) * VIEW_PX)
+
+
+def eye_distance() -> float:
+    """Distance between the eyes of a well-placed face in the view, in pixels."""
+    return float(np.diff(eyes_in_view()[:, 0])[0])
+
+
+def view_of(face: Alignment, size: int = VIEW_PX, reach: float = REACH) -> Alignment:
+    """Return the alignment of a crop about the same centre, `reach` times as wide and `size` pixels a side."""
+    view = face.resized(size)
+    middle = (size - 1) / 2
+    return Alignment(np.column_stack([view.matrix[:, :2] / reach, (view.matrix[:, 2] - middle) / reach + middle]), size)
 
 
 def _fits(template: Template, faces: Sequence[NDArray[np.float64]], size: int) -> list[Alignment]:

@@ -231,7 +231,7 @@ def _complete(arguments: argparse.Namespace) -> int:
 
 
 def _check_mask(mask: str) -> None:
-    from completion.holes import split_names, unknown_mask
+    from dcgan.holes import split_names, unknown_mask
 
     if split_names(mask) is None and mask != "alpha" and not Path(mask).exists():
         raise unknown_mask(mask)

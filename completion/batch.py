@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 
 from align import locate
 from align.config import cores
-from align.errors import InputError, LandmarkModelError, NoFaceError, PhotoError
+from align.errors import InputError, LandmarkModelError, MaskError, NoFaceError, PhotoError
 from align.files import check_target, lock_folder, remove_leftovers, write_text
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
 from align.workers import spread
-from completion import holes
+from completion import masks
 from completion.complete import Completion, FaceCompleter, SearchStep
-from completion.config import HOLES, NoFace
+from completion.config import NoFace
 from completion.picture import contact_sheet, painted, strip, write_animation
 from completion.plan import Plan, candidate_files
-from completion.quality import psnr
 from completion.records import Records, begin, finish
+from dcgan import holes
 from dcgan.header import WeightsError
+from dcgan.holes import HOLES
+from dcgan.metrics import psnr
 
 _SSIM_PX = 4_000_000  # largest photo to measure SSIM on; it needs 300 bytes per pixel
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
@@ -270,7 +272,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Sear
     faces: Sequence[Alignment] | None = _given_faces(completer, plan, photo, path)
     note = None
     if names and options.invert_mask:
-        raise holes.MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
+        raise MaskError(f"the mask {options.mask} is a name; only mask files and alpha can be inverted")
     if names:
         every = options.faces == "all"
         # Every photo has its own half.
@@ -332,13 +334,13 @@ def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path)
 def _given_hole(plan: Plan, photo: Photo, path: Path) -> tuple[NDArray[np.bool_], str | None]:
     options, mask = plan.options, plan.mask(path)
     if mask is None:
-        return holes.alpha_hole(photo, options.invert_mask), None
+        return masks.alpha_hole(photo, options.invert_mask), None
     height, width = photo.pixels.shape[:2]
     try:
-        return holes.read_hole(mask, (height, width), options.invert_mask)
+        return masks.read_hole(mask, (height, width), options.invert_mask)
     except PhotoError as error:
         names = ", ".join(HOLES)
-        raise holes.MaskError(f"the mask {mask}: {error}; give another file, or one of {names}, alpha") from error
+        raise MaskError(f"the mask {mask}: {error}; give another file, or one of {names}, alpha") from error
 
 
 def _write_history(output: Path, progress: Sequence[SearchStep], empty: NDArray[np.uint8]) -> None:

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align import locate
-from align.errors import InputError, NoFaceError, hint
+from align.errors import InputError, MaskError, NoFaceError, hint
 from align.landmarks import find_landmarks
 from align.photo import Photo, PhotoLike, as_photo, merge
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
-from completion import holes, refine
+from completion import masks, refine
 from completion.blend import blend, grain, inpaint, match_means, reduce_visible, spread, surroundings
 from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
 from completion.engine import Networks, Step, as_networks, load_fitting
-from completion.holes import MaskLike
+from completion.masks import MaskLike
+from dcgan import holes
 from dcgan.header import WeightsError
 from weights import AUTO
 
@@ -241,13 +242,13 @@ class FaceCompleter:
 
         Args:
             pixels: uint8 (H, W, 3).
-            mask: see completion.holes.named_hole.
+            mask: see dcgan.holes.named_hole.
             faces: faces from `locate` to draw the hole on.
             seed: seed of random holes.
         Returns:
             bool (H, W).
         Raises:
-            MaskError: the hole cannot be created, see completion.holes.named_hole.
+            MaskError: the hole cannot be created, see dcgan.holes.named_hole.
         """
         height, width = pixels.shape[:2]
         hole = np.zeros((height, width), dtype=bool)
@@ -278,7 +279,7 @@ class FaceCompleter:
 
         Args:
             pixels: uint8 (H, W, 3).
-            mask: see completion.holes.named_hole.
+            mask: see dcgan.holes.named_hole.
             faces: the faces to choose from; None to detect them.
             every: use all faces instead of only the first.
             seed: seed of random holes.
@@ -309,7 +310,7 @@ class FaceCompleter:
 
         Args:
             photo: see align.photo.as_photo; not modified. Colours under the hole are used only with `lowres`.
-            mask: names such as "eyes,mouth", see completion.holes.named_hole; else see completion.holes.as_hole.
+            mask: names such as "eyes,mouth", see dcgan.holes.named_hole; else see completion.masks.as_hole.
             faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
                 the hole is then left without a face, in the original photo.
             every: place a named mask on all faces instead of the largest.
@@ -340,7 +341,7 @@ class FaceCompleter:
             hole, faces = self.place(pixels, mask, faces, every, seed)
             lowres |= mask == "lowres"
         else:
-            hole = holes.as_hole(mask, photo)
+            hole = masks.as_hole(mask, photo)
         _check(hole, pixels)
         settings = (candidates, seed, ends, lowres, no_face)
         if hole.sum() > _LARGEST_HOLE_PX:
@@ -506,7 +507,7 @@ class FaceCompleter:
         weights = self.weights[face.size]
         solver = self._settings(weights, block, candidates)
         crop = face.warp(known)
-        hole = holes.hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
+        hole = masks.hole_in_crop(np.logical_or.reduce([*regions.parts, regions.outside]), face)
         source = crop if original is None else face.warp(original)
         for step in weights.engine(solver).solve(source[None], hole[None], solver, seed, block):
             yield SearchStep(number, len(regions.faces), step, solver.steps, face, crop, hole)
@@ -584,11 +585,11 @@ class FaceCompleter:
 def _check(hole: NDArray[np.bool_], pixels: NDArray[np.uint8]) -> None:
     (height, width), (hole_height, hole_width) = pixels.shape[:2], hole.shape
     if (height, width) != (hole_height, hole_width):
-        raise holes.MaskError(
+        raise MaskError(
             f"the hole is {hole_width}x{hole_height}, but the photo is {width}x{height}; both must have the same size"
         )
     if not hole.any():
-        raise holes.MaskError("the hole is empty; mark at least one pixel to fill")
+        raise MaskError("the hole is empty; mark at least one pixel to fill")
 
 
 def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:

@@ -15,23 +15,6 @@ _Coordinate = Annotated[float, Range(-1_000_000, 1_000_000)]
 
 # The first is the default.
 BLENDS = ("poisson", "alpha", "none")
-# Name of each hole -> default of the number after its colon; None if it takes no number.
-HOLES: dict[str, float | None] = {
-    "center": 0.25,
-    "random": 0.2,
-    "left": None,
-    "right": None,
-    "top": None,
-    "bottom": None,
-    "half": None,
-    "full": None,
-    "grid": None,
-    "lowres": None,
-    "pattern": None,
-    "eyes": None,
-    "nose": None,
-    "mouth": None,
-}
 
 
 @dataclass(frozen=True)
@@ -190,7 +173,7 @@ class BatchOptions:
         check(self)
 
 
-# Benchmark name -> name for completion.holes.named_hole, except that "half" cycles through the four sides.
+# Benchmark name -> name for dcgan.holes.named_hole, except that "half" cycles through the four sides.
 BENCHMARK_HOLES = {
     "center": "center",
     "pattern": "pattern",

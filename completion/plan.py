@@ -13,9 +13,10 @@ from align.errors import PhotoError
 from align.files import check_outputs, list_photos, output_names, prepare_folder, prepare_report
 from align.locate import read_landmarks
 from align.photo import WRITABLE, digest
-from completion import holes
+from completion import masks
 from completion.config import BatchOptions
 from completion.records import RECORDS, request_of
+from dcgan import holes
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Plan:
             MaskError: the folder of masks has none for this photo, or several.
         """
         if self.masks is not None:
-            return holes.find_mask(self.masks, self.names[photo])
+            return masks.find_mask(self.masks, self.names[photo])
         return _mask_path(self.options)
 
     def files(self, photo: Path) -> list[Path]:
@@ -121,7 +122,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, re
         {path: name.with_suffix("") for path, name in names.items()},
         outputs,
         folder,
-        holes.mask_files(mask) if mask and mask.is_dir() else None,
+        masks.mask_files(mask) if mask and mask.is_dir() else None,
         read_landmarks(options.landmarks) if options.landmarks else None,
         digest(options.landmarks) if options.landmarks else None,
     )

@@ -8,37 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import weights
+from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
-from completion.holes import hole_in_crop
+from completion.masks import hole_in_crop
 from dcgan.header import WeightsError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# The locator sees a crop of this many pixels a side, so many times as wide as that of the face.
-VIEW_PX, REACH = 128, 1.25
 _TEMPLATE = TEMPLATES["face"]
 _NEAR = 0.1  # radius of an eye with its lids, as a fraction of the view's side
 _CROP_PX = 256  # maximum side of the crop in the photo that the views are cut out of
 _PASSES = 5  # each starts from the position that the one before it found
-
-
-def eyes_in_view() -> NDArray[np.float64]:
-    """Where the eyes of a well-placed face lie in the view: (2, 2), (x, y) in pixels; first the one on the left."""
-    return view_of(Alignment.identity(VIEW_PX)).apply(np.array(_TEMPLATE.targets) * VIEW_PX)
-
-
-def eye_distance() -> float:
-    """Distance between the eyes of a well-placed face in the view, in pixels."""
-    return float(np.diff(eyes_in_view()[:, 0])[0])
-
-
-def view_of(face: Alignment, size: int = VIEW_PX, reach: float = REACH) -> Alignment:
-    """Return the alignment of a crop about the same centre, `reach` times as wide and `size` pixels a side."""
-    view = face.resized(size)
-    middle = (size - 1) / 2
-    return Alignment(np.column_stack([view.matrix[:, :2] / reach, (view.matrix[:, 2] - middle) / reach + middle]), size)
 
 
 def moved(face: Alignment, eyes: NDArray[np.float64]) -> Alignment:

@@ -193,9 +193,9 @@ def _add_encode(commands: Any) -> None:
 def _encode(arguments: argparse.Namespace) -> int:
     config = EncoderConfig(**_given(arguments, EncoderConfig))
 
-    from completion.encoder import train_encoder
     from dcgan.checkpoint import load, pick_device
     from dcgan.dataset import load_faces
+    from dcgan.encoder import train_encoder
     from dcgan.grow import grow
     from dcgan.parallel import Group
 
@@ -237,8 +237,8 @@ def _add_locator(commands: Any) -> None:
 def _locator(arguments: argparse.Namespace) -> int:
     config = LocatorConfig(**_given(arguments, LocatorConfig))
 
-    from completion.locator import load_wide_faces, train_locator
     from dcgan.checkpoint import pick_device
+    from dcgan.locator import load_wide_faces, train_locator
     from dcgan.parallel import Group
 
     device = pick_device(arguments.device)
@@ -270,9 +270,9 @@ def _add_train_all(commands: Any) -> None:
 def _train_all(arguments: argparse.Namespace) -> int:
     given = _given(arguments, TrainConfig)
 
-    from completion.train_all import train_all
     from dcgan.checkpoint import pick_device
     from dcgan.dataset import load_faces
+    from dcgan.train_all import train_all
 
     device = pick_device(arguments.device)
     if device.type == "cuda":  # every log line makes a GPU wait
@@ -401,10 +401,10 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from completion.encoder import export_encoder
-    from completion.locator import export_locator
     from dcgan.checkpoint import WeightsError, load, load_checkpoint
+    from dcgan.encoder import export_encoder
     from dcgan.export import export_onnx, export_run, plot_losses
+    from dcgan.locator import export_locator
 
     run, file, graph = arguments.run, arguments.file, arguments.file.with_suffix(".onnx")
     if run.is_file() or str(run) in REGISTRY:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from align.errors import InputError
 from align.landmarks import find_landmarks
 from align.warp import Alignment
-from dcgan import metrics
+from dcgan import metrics, similarity
 from dcgan.adam import Adam
 from dcgan.checkpoint import Weights
 from dcgan.config import EvaluateOptions
@@ -128,7 +128,7 @@ def evaluate(
     few = min(options.mre_faces, len(reference), len(other))
     own = generate(G, sample_z(few, G.config, generator))  # the same random stream, so other images than `fake`
     counts = {"generated": len(fake), "reference": len(reference), "baseline": len(other), "MRE": few}
-    scales = {G.config.size >> scale: share for scale, share in enumerate(metrics.ms_ssim_weights(G.config.size))}
+    scales = {G.config.size >> scale: share for scale, share in enumerate(similarity.ms_ssim_weights(G.config.size))}
     side = min(8, math.isqrt(len(fake)))
     pictures = {"samples.png": _grid([fake[row * side : (row + 1) * side] for row in range(side)])}
     result = Evaluation(options, counts, baseline, scales, pictures=pictures)
@@ -198,7 +198,9 @@ def _compare_variety(faces: _Faces, weights: Weights, result: Evaluation) -> Ite
         parts = (slice(begin, min(begin + _BATCH, few)) for begin in range(0, few, _BATCH))
         a, b = crops[:few], crops[few : 2 * few]
         with torch.inference_mode():
-            return float(torch.cat([metrics.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean())
+            return float(
+                torch.cat([similarity.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean()
+            )
 
     result.figures.append(Figure("MS-SSIM of pairs", alike(faces.fake), alike(faces.reference), "as real"))
 

@@ -15,11 +15,11 @@ from dcgan.checkpoint import CheckpointError, load
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
 from dcgan.grow import grow
-from dcgan.metrics import ms_ssim
 from dcgan.networks import Generator
 from dcgan.parallel import Group
 from dcgan.run import Run, TrainingError, TrainingStep, machine
 from dcgan.sampling import device_of, sample_z
+from dcgan.similarity import ms_ssim
 from dcgan.step import Engine, learning_rate, seeded
 from dcgan.tensors import to_tensor
 

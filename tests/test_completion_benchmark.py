@@ -24,8 +24,8 @@ from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare
 from completion.benchmark.report import Report
 from completion.complete import Completion, FaceCompleter
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
-from completion.holes import needs_landmarks
 from dcgan.checkpoint import Weights
+from dcgan.holes import needs_landmarks
 from dcgan.sampling import Progress
 
 PROJECT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from scipy import ndimage
 
 from align import locate
-from align.errors import InputError, NoFaceError
+from align.errors import InputError, MaskError, NoFaceError
 from align.landmarks import find_faces
 from align.photo import PhotoLike
 from align.warp import Alignment, transform
@@ -22,9 +22,10 @@ from completion import complete as complete_module
 from completion import solve as solve_module
 from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
-from completion.config import HOLES, SOLVERS
-from completion.holes import MaskError, MaskLike
+from completion.config import SOLVERS
+from completion.masks import MaskLike
 from dcgan.checkpoint import Weights, WeightsError
+from dcgan.holes import HOLES
 from dcgan.networks import Discriminator, Generator
 
 QUICK = replace(SOLVERS["search"], steps=2, draws=4, restarts=2)

@@ -20,14 +20,14 @@ from align.errors import DeviceError
 from completion import one_pass
 from completion.benchmark.compare import Row, compare
 from completion.complete import FaceCompleter
-from completion.config import HOLES, SOLVERS, BenchmarkOptions, Solver
+from completion.config import SOLVERS, BenchmarkOptions, Solver
 from completion.engine import Networks, Step
-from completion.holes import named_hole
 from completion.one_pass import OnePass
 from completion.solve import Search
 from dcgan.checkpoint import Weights, load
 from dcgan.export import export_onnx
 from dcgan.header import WeightsError
+from dcgan.holes import HOLES, named_hole
 from dcgan.sampling import generate, sample_z
 
 ENCODER = SOLVERS["encoder"]

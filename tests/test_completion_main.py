@@ -26,13 +26,15 @@ from align import locate
 from align.errors import LandmarkModelError, NoFaceError, PhotoError
 from align.files import list_photos, lock_folder, read_json_lines
 from align.photo import read_photo
-from completion import batch, config, holes, plan
+from completion import batch, config, plan
 from completion import complete as complete_module
 from completion.__main__ import build_parser, main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
 from completion.engine import Networks
+from dcgan import holes
 from dcgan.checkpoint import load_weights
+from dcgan.holes import HOLES
 from weights import VERSION
 
 PROJECT = Path(__file__).parents[1]
@@ -74,7 +76,7 @@ def test_success_returns_0_and_prints_only_the_path(
     assert (completed[CENTER] != FACE[CENTER]).any()
 
 
-@pytest.mark.parametrize("mask", [*config.HOLES, "center:0.3", "random:0.5"])
+@pytest.mark.parametrize("mask", [*HOLES, "center:0.3", "random:0.5"])
 def test_every_mask_name_works(
     complete: Complete, tmp_path: Path, done: Path, mask: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -886,7 +888,7 @@ def test_masks_are_listed_and_landmarks_read_once_for_all_photos(
     (tmp_path / "faces.jsonl").write_text("\n".join(lines))
     listed: list[Path] = []
     read: list[Path] = []
-    monkeypatch.setattr(holes, "list_photos", lambda folder: listed.append(folder) or list_photos(folder))
+    monkeypatch.setattr(masks, "list_photos", lambda folder: listed.append(folder) or list_photos(folder))
     monkeypatch.setattr(locate, "read_json_lines", lambda path: read.append(path) or read_json_lines(path))
     assert complete(raw, "--landmarks", tmp_path / "faces.jsonl", mask=masks) == 0
     assert listed == [masks] and read == [tmp_path / "faces.jsonl"]
@@ -1238,9 +1240,7 @@ def test_the_help_names_every_mask_and_default(capsys: pytest.CaptureFixture[str
         main(["--help"])
     told = capsys.readouterr().out
     assert (
-        ended.value.code == 0
-        and all(name in told for name in config.HOLES)
-        and "(default: poisson)" in " ".join(told.split())
+        ended.value.code == 0 and all(name in told for name in HOLES) and "(default: poisson)" in " ".join(told.split())
     )
     defaults = vars(build_parser().parse_args(["a.png", "--mask", "center"]))
     for name, value in vars(config.BatchOptions("center")).items():

@@ -9,12 +9,12 @@ from pictures import PORTRAIT
 
 import weights
 from align import locate as locate_module
-from align.locate import locate
+from align.locate import eyes_in_view, locate, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion import refine
 from completion.complete import FaceCompleter
-from completion.refine import eyes_in_view, locate_hidden, moved, view_of
+from completion.refine import locate_hidden, moved
 from dcgan.header import WeightsError
 
 FACE = TEMPLATES["face"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import finish, tensors
 
-from completion import encoder
+from dcgan import encoder
 from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, NetworkConfig, TrainConfig
 from dcgan.loss import LOSSES

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import weights
-from completion.config import HOLES
-from completion.holes import named_hole
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights, load, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.export import export_onnx
+from dcgan.holes import HOLES, named_hole
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.sampling import generate, sample_z
 from dcgan.tensors import to_image, to_tensor

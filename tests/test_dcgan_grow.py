@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 import weights as registry
-from completion.encoder import START
 from dcgan.__main__ import main
 from dcgan.checkpoint import Weights, load, load_weights, save_weights
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
+from dcgan.encoder import START
 from dcgan.grow import grow, grown_config, new_and_old
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.train import train

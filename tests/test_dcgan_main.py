@@ -20,7 +20,7 @@ import torch
 from runs import write_faces
 
 from align.photo import read_photo
-from completion import train_all
+from dcgan import train_all
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig

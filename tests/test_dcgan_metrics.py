@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from dcgan import metrics
+from dcgan import metrics, similarity
 
 RNG = np.random.default_rng(0)
 
@@ -29,41 +29,41 @@ def test_one_scale_of_ms_ssim_is_scikit_images_ssim() -> None:
     expected = structural_similarity(
         *halves, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert metrics.ms_ssim(a, b).item() == pytest.approx(expected, abs=1e-5)
+    assert similarity.ms_ssim(a, b).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_ms_ssim_multiplies_the_scales_by_their_weights() -> None:
     # Flat pictures differ in brightness alone, which counts at the coarsest scale alone.
-    bright = metrics.ms_ssim(torch.full((1, 3, 64, 64), -0.5), torch.full((1, 3, 64, 64), 0.5)).item()
+    bright = similarity.ms_ssim(torch.full((1, 3, 64, 64), -0.5), torch.full((1, 3, 64, 64), 0.5)).item()
     coarsest = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
     assert bright == pytest.approx(coarsest ** (0.3001 / (0.0448 + 0.2856 + 0.3001)), rel=1e-3)
 
 
 @pytest.mark.parametrize(("size", "scales"), [(11, 1), (16, 1), (32, 2), (64, 3), (128, 4), (176, 5), (512, 5)])
 def test_small_images_have_fewer_scales(size: int, scales: int) -> None:
-    weights = metrics.ms_ssim_weights(size)
+    weights = similarity.ms_ssim_weights(size)
     assert len(weights) == scales
     assert sum(weights) == pytest.approx(1)
 
 
 def test_ms_ssim_of_equal_images_is_1_and_falls_with_noise() -> None:
     x = noise(2, 64)
-    assert torch.allclose(metrics.ms_ssim(x, x), torch.ones(2))
-    worse = [metrics.ms_ssim(x, (x + s * noise(2, 64, 1)).clamp(-1, 1)).mean().item() for s in (0.1, 0.3, 1.0)]
+    assert torch.allclose(similarity.ms_ssim(x, x), torch.ones(2))
+    worse = [similarity.ms_ssim(x, (x + s * noise(2, 64, 1)).clamp(-1, 1)).mean().item() for s in (0.1, 0.3, 1.0)]
     assert 1 > worse[0] > worse[1] > worse[2]
-    assert metrics.ms_ssim(x, -x).max() < 0.05  # correlated negatively counts as 0
+    assert similarity.ms_ssim(x, -x).max() < 0.05  # correlated negatively counts as 0
 
 
 def test_ms_ssim_has_finite_gradients_at_its_minimum() -> None:
     x = noise(2, 32).requires_grad_()
-    metrics.ms_ssim(x, -x.detach()).sum().backward()
+    similarity.ms_ssim(x, -x.detach()).sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(("a", "b"), [((1, 3, 64, 64), (1, 3, 32, 32)), ((1, 3, 8, 8), (1, 3, 8, 8))])
 def test_ms_ssim_refuses_other_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected equal shapes"):
-        metrics.ms_ssim(torch.zeros(a), torch.zeros(b))
+        similarity.ms_ssim(torch.zeros(a), torch.zeros(b))
 
 
 def test_frechet_distance_has_its_closed_forms() -> None:

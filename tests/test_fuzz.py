@@ -19,12 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from align.cli import Parser, expand_config
-from align.errors import InputError, NoFaceError, PhotoError
+from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from align.folder import RECORDS, read_records
 from align.locate import align_by_landmarks
 from align.photo import read_photo
 from align.template import TEMPLATES
-from completion.holes import MaskError, read_hole
+from completion.masks import read_hole
 from dcgan.checkpoint import CheckpointError, WeightsError, load_checkpoint, load_weights, tensor_digest
 from dcgan.run import read_stats
 from dcgan.sampling import generate

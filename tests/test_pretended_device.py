@@ -15,10 +15,10 @@ from pretended import DEVICE, Pretended
 from runs import finish
 
 from completion.config import SOLVERS
-from completion.encoder import train_encoder
 from completion.solve import Search
 from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
+from dcgan.encoder import train_encoder
 from dcgan.evaluate import evaluate
 from dcgan.graph import Graphed
 from dcgan.train import train

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, PORTRAIT, differences, pixels, save
 from PIL import Image
 
-from align.errors import NoFaceError, PhotoError
+from align.errors import MaskError, NoFaceError, PhotoError
 from align.files import atomic_write
 from completion import solve as solve_module
 from completion.__main__ import main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
-from completion.holes import MaskError
 from completion.solve import State
 from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError

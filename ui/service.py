@@ -22,18 +22,19 @@ from align.files import output_names
 from align.locate import align_by_eyes, is_among
 from align.photo import Photo, read_photo, write_photo
 from align.warp import Alignment, transform
-from completion import config, holes
+from completion import masks
 from completion.batch import Filling, Result, fill, summary, write_completions
 from completion.complete import FaceCompleter
 from completion.config import BLENDS, SLOW, SOLVER_NAMES
 from completion.engine import Networks, as_networks
 from completion.picture import around, painted, write_animation
+from dcgan import holes
 from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
 from dcgan.explore.walk import slerp
 from dcgan.sampling import generate, sample_z
 
-HOLES = tuple(name for name in config.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
+HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 HOLE_COLOUR = (255, 0, 255)  # as in editor.js
 _LEAST_PX, _MOST_PX = 512, 1600  # longer side of a photo on the page
 _THUMBNAIL_PX = 320  # longer side of a photo of a batch
@@ -261,7 +262,7 @@ class Service:
         Args:
             photo: the photo.
             drawn: a PNG in page size; its pixels that are rather opaque are the hole.
-            named: a name in completion.config.HOLES.
+            named: a name in dcgan.holes.HOLES.
             mask: an image; white means fill.
             every: a name applies to every face, not only to the first.
             faces: the faces for a name; None to find them.
@@ -296,7 +297,7 @@ class Service:
         """
         height, width = photo.pixels.shape[:2]
         mask = read_photo(path, self.limits.max_pixels).pixels  # the limit for photos
-        hole = holes.read_hole(path, (height, width))[0]
+        hole = masks.read_hole(path, (height, width))[0]
         if abs(mask.shape[1] / mask.shape[0] * height / width - 1) < _SAME_SHAPE:
             return hole, ""
         return hole, (
@@ -459,7 +460,7 @@ class Service:
             hole, faces = completer.place(photo.pixels, mask, seed=seed)
         else:
             height, width = photo.pixels.shape[:2]
-            hole, note = holes.read_hole(mask, (height, width))
+            hole, note = masks.read_hole(mask, (height, width))
         items = fill(completer, photo.pixels, hole, faces, seed, mask == "lowres", seconds=self.limits.seconds)
         filling = next(item for item in items if isinstance(item, Filling))
         [output] = write_completions(output, photo, hole, filling.completion)

@@ -20,12 +20,12 @@ from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_lin
 from completion.complete import FaceCompleter
 from completion.config import BENCHMARK_HOLES, LEARNING, ON_TORCH, SLOW, WITH_ENCODER, BenchmarkOptions
 from completion.engine import Networks, as_networks
-from completion.holes import named_hole, needs_landmarks
-from completion.quality import psnr
 from dcgan import metrics
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.evaluate import found_faces as found
+from dcgan.holes import named_hole, needs_landmarks
+from dcgan.metrics import psnr
 from dcgan.sampling import Progress, device_of
 
 _BATCH = 50

@@ -23,9 +23,9 @@ from completion.complete import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
 from completion.engine import Networks
 from completion.picture import painted
-from completion.quality import psnr
 from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
+from dcgan.metrics import psnr
 from dcgan.report import markdown
 from dcgan.sampling import Progress
 

@@ -19,13 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from align.photo import read_photo
-from completion import encoder
-from completion.encoder import Holes, train_encoder
-from completion.holes import draw_holes
-from dcgan import loss
+from dcgan import encoder, loss
 from dcgan.__main__ import build_parser, main
 from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
+from dcgan.encoder import Holes, train_encoder
+from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import TrainingError, read_stats
 from dcgan.sampling import sample_z

@@ -14,16 +14,15 @@ from pictures import NO_FACE, PORTRAIT, save
 from scipy import ndimage
 
 from align.__main__ import main as align
-from align.locate import locate
+from align.locate import REACH, VIEW_PX, eyes_in_view, locate, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment
-from completion import locator
-from completion.locator import Faces, Locator, create, export_locator, load_wide_faces, train_locator
-from completion.refine import REACH, VIEW_PX, eyes_in_view, view_of
+from dcgan import locator
 from dcgan.__main__ import main
 from dcgan.checkpoint import CheckpointError
 from dcgan.config import LocatorConfig
 from dcgan.dataset import DatasetError
+from dcgan.locator import Faces, Locator, create, export_locator, load_wide_faces, train_locator
 from dcgan.run import read_stats
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from completion.encoder import export_encoder, train_encoder
 from dcgan.checkpoint import Weights, load_weights
 from dcgan.config import EncoderConfig, TrainConfig
+from dcgan.encoder import export_encoder, train_encoder
 from dcgan.export import export_onnx, export_run
 from dcgan.grow import grown_config
 from dcgan.run import TrainingStep

@@ -1,28 +1,37 @@
-"""Create holes by name, at random or from files: bool arrays, True = fill this."""
+"""Shapes of holes in a crop, by name or drawn at random for training: bool arrays, True = fill this."""
 
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from align.errors import InputError, PhotoError, hint
-from align.files import list_photos
-from align.photo import Photo, read_photo, to_photo
-from align.warp import Alignment, transform
-from completion.config import HOLES
+from align.errors import MaskError, hint
 
+# Name of each hole -> default of the number after its colon; None if it takes no number.
+HOLES: dict[str, float | None] = {
+    "center": 0.25,
+    "random": 0.2,
+    "left": None,
+    "right": None,
+    "top": None,
+    "bottom": None,
+    "half": None,
+    "full": None,
+    "grid": None,
+    "lowres": None,
+    "pattern": None,
+    "eyes": None,
+    "nose": None,
+    "mouth": None,
+}
 # Parts of a face as ranges of the 68 landmarks (iBUG 300-W); the eyes are two ranges.
 _PARTS = {"eyes": ((36, 42), (42, 48)), "nose": ((27, 36),), "mouth": ((48, 68),)}
-_LATTICES = ("random", "grid", "lowres")
+_PIXEL_HOLES = ("random", "grid", "lowres")
 LOWRES_SCALE = 4
 _SIDES = ("left", "right", "top", "bottom")
-_LATTICE = 4  # spacing of the visible pixels of a grid
+_GRID_STEP = 4  # spacing of the visible pixels of a grid
 _UNION = 0.15  # share of the training holes that combine two kinds
 _TOUCHES = 24  # discs that form a brush stroke
 # Eyes, nose and mouth in the template "face": centre x, centre y, half width, half height, relative to the side.
@@ -30,13 +39,6 @@ _FEATURES = np.array(
     [(0.345, 0.41, 0.11, 0.08), (0.655, 0.41, 0.11, 0.08), (0.5, 0.58, 0.1, 0.1), (0.5, 0.75, 0.17, 0.09)]
 )
 _MARGIN = 0.045  # around landmarks, relative to the crop's side: lids and lips extend beyond them
-
-
-class MaskError(InputError):
-    """A hole cannot be created from the given name, file or photo."""
-
-
-MaskLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 
 
 def split_names(mask: str) -> list[tuple[str, float | None]] | None:
@@ -76,7 +78,7 @@ def needs_landmarks(mask: str) -> bool:
 
 def is_lattice(mask: str) -> bool:
     """Whether a named hole contains single pixels of the crop."""
-    return any(part.partition(":")[0] in _LATTICES for part in mask.split(","))
+    return any(part.partition(":")[0] in _PIXEL_HOLES for part in mask.split(","))
 
 
 def named_hole(
@@ -179,7 +181,7 @@ def _half(size: int, side: str, share: float = 0.5) -> NDArray[np.bool_]:
 def _grid(size: int, row: int = 0, column: int = 0) -> NDArray[np.bool_]:
     """All pixels except every fourth one of every fourth row."""
     hole = np.ones((size, size), dtype=bool)
-    hole[row::_LATTICE, column::_LATTICE] = False
+    hole[row::_GRID_STEP, column::_GRID_STEP] = False
     return hole
 
 
@@ -244,136 +246,8 @@ TRAINING_KINDS: dict[str, Callable[[int, np.random.Generator], NDArray[np.bool_]
     "rectangle": _rectangle,
     "half": lambda size, rng: _half(size, _SIDES[rng.integers(4)], rng.uniform(0.4, 0.6)),
     "random": lambda size, rng: _random(size, rng.uniform(0.2, 0.95), rng),
-    "grid": lambda size, rng: _grid(size, *rng.integers(_LATTICE, size=2)),
+    "grid": lambda size, rng: _grid(size, *rng.integers(_GRID_STEP, size=2)),
     "pattern": lambda size, rng: _pattern(size, rng.uniform(0.1, 0.5), rng),
     "stroke": _stroke,
     "features": _features,
 }
-
-
-def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple[NDArray[np.bool_], str | None]:
-    """Read a hole from a mask image: white means fill; grey is rounded to black or white.
-
-    Args:
-        path: the mask file.
-        shape: (H, W) of the photo; a mask of another size is resized to it by nearest neighbour.
-        invert: fill black instead of white.
-    Returns:
-        bool (H, W), and a warning if the mask was resized, otherwise None.
-    Raises:
-        PhotoError: the file cannot be read.
-    """
-    white = _white(read_photo(path).image)
-    warning = None
-    if white.shape != shape:
-        warning = f"the mask was resized from {white.shape[1]}x{white.shape[0]} to the photo's {shape[1]}x{shape[0]}"
-        white = cv2.resize(white.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return white != invert, warning
-
-
-def as_hole(mask: MaskLike, photo: Photo) -> NDArray[np.bool_]:
-    """Convert any usual form of a mask, except a name; white, 1 and True mean fill.
-
-    Args:
-        mask: "alpha" for the transparent pixels of the photo, the path of a mask image, a Pillow image, or an array of
-            shape (H, W) or (H, W, 1): bool, 0 and 1, 0 and 255, or 0 and 65535. Values between are rounded to either.
-            An array (H, W, 3) or (H, W, 4) is an image, uint8.
-        photo: the photo.
-    Returns:
-        bool (H, W), of the mask's own size.
-    Raises:
-        MaskError: the mask is none of these, or the photo has no alpha channel.
-    """
-    if isinstance(mask, str) and mask == "alpha":
-        return alpha_hole(photo)
-    if isinstance(mask, str | os.PathLike):
-        if isinstance(mask, str) and not os.path.lexists(mask):
-            raise unknown_mask(mask)
-        try:
-            return _white(read_photo(Path(mask)).image)
-        except PhotoError as error:
-            raise MaskError(f"the mask {os.fspath(mask)}: {error}") from error
-    if isinstance(mask, Image.Image) and (len(mask.getbands()) > 1 or mask.mode == "P"):
-        return _white(to_photo(mask).image)
-    values = np.asarray(mask)
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim == 3 and values.shape[2] in (3, 4) and values.dtype == np.uint8:
-        return _white(Image.fromarray(values))
-    if values.dtype.kind not in "biuf" or values.ndim == 0:
-        what = type(mask).__name__
-        raise MaskError(f"the mask is a {what}; expected a name, a path, a Pillow image or a numpy array")
-    if values.ndim != 2:
-        raise MaskError(f"the mask is {values.dtype} of shape {values.shape}; expected (H, W)")
-    if values.dtype == bool:
-        return values
-    least, most = values.min(initial=0), values.max(initial=0)
-    white = next((white for white in (1, 255, 65_535) if 0 <= least <= most <= white), None)  # None also with NaN
-    if white is None:
-        raise MaskError(f"the mask has values from {least:g} to {most:g}; expected 0 and 1, or 0 and 255")
-    return values >= white / 2
-
-
-def _white(image: Image.Image) -> NDArray[np.bool_]:
-    """Mark the white pixels of a mask image; grey is rounded to black or white, transparent pixels count as black."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("L")) >= 128
-
-
-def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:
-    """Read a hole from a photo's alpha channel: the pixels that are not fully opaque.
-
-    Args:
-        photo: the photo, with an alpha channel.
-        invert: fill the opaque pixels instead.
-    Returns:
-        bool (H, W).
-    Raises:
-        MaskError: the photo has no alpha channel.
-    """
-    if "A" not in photo.image.mode:
-        raise MaskError(
-            f"the mask is alpha, but the photo is {photo.image.mode} without alpha; make the hole transparent"
-        )
-    return (np.asarray(photo.image)[..., -1] < 255) != invert
-
-
-def mask_files(folder: Path) -> dict[Path, list[Path]]:
-    """List the masks in a folder by their relative path without suffix.
-
-    Raises:
-        PhotoError: the folder cannot be listed.
-    """
-    found: dict[Path, list[Path]] = {}
-    for path in list_photos(folder):
-        found.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
-    return found
-
-
-def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
-    """Find the mask of a photo.
-
-    Args:
-        masks: see `mask_files`.
-        name: the photo's relative path without suffix; with suffix if several photos differ only in it.
-    Raises:
-        MaskError: there is no such mask, or more than one.
-    """
-    found = masks.get(name, [])
-    if len(found) != 1:
-        what = "no mask" if not found else f"{len(found)} masks"
-        raise MaskError(f"the folder of masks holds {what} for this photo; expected one image named {name}.*")
-    return found[0]
-
-
-def hole_in_crop(hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
-    """Mark pixels of a crop that overlap a hole (H, W) or lie outside the photo: bool (S, S)."""
-    if np.array_equal(face.matrix, np.eye(2, 3)):
-        return hole
-    share = face.warp(hole * np.uint8(255))
-    v, u = np.mgrid[: face.size, : face.size]
-    x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
-    beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
-    return (share > 0) | beyond

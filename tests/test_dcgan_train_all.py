@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from completion import train_all
-from completion.train_all import within
+from dcgan import train_all
 from dcgan.checkpoint import load_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig, TrainConfig
 from dcgan.run import TrainingStep
+from dcgan.train_all import within
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=12, ndf=12), batch=8, precision="fp32")

@@ -17,17 +17,16 @@ from torch import Tensor, nn
 
 from align.errors import NoFaceError, PhotoError
 from align.files import list_photos
-from align.locate import align_by_landmarks, read_landmarks
+from align.locate import REACH, VIEW_PX, align_by_landmarks, eye_distance, eyes_in_view, read_landmarks, view_of
 from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, compose, transform
-from completion.holes import TRAINING_KINDS
-from completion.refine import REACH, VIEW_PX, eye_distance, eyes_in_view, view_of
 from dcgan.checkpoint import load_run, restoring
 from dcgan.config import LocatorConfig, NetworkConfig
 from dcgan.dataset import DatasetError, digest
 from dcgan.export import write_graph
 from dcgan.graph import capturable_adam, set_rate
+from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
 from dcgan.parallel import Group
 from dcgan.run import Run, TrainingStep, machine

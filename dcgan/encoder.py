@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from completion.holes import draw_holes, named_hole
-from completion.quality import psnr
 from dcgan import loss
 from dcgan.checkpoint import Weights, load_run, load_weights, restoring, save_weights
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
 from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.grow import new_and_old
+from dcgan.holes import draw_holes, named_hole
+from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.parallel import Group
 from dcgan.run import Run, TrainingStep, machine
@@ -33,7 +33,7 @@ from dcgan.step import MovingAverage, cosine, seeded
 from dcgan.tensors import to_image, to_tensor
 
 START = "start.safetensors"  # in the run folder: copy of the weights that E is trained for; export adds E to it
-# Measurement to the name of the hole it uses, see completion.holes.named_hole.
+# Measurement to the name of the hole it uses, see dcgan.holes.named_hole.
 MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80": "random:0.8"}
 _SHOWN = 16  # faces per grid
 _MEASURED = 200  # faces per measurement
