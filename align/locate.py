@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from align.errors import NoFaceError, PhotoError
 from align.files import read_json_lines
 from align.landmarks import find_faces
+from align.resize import reduced, reduction, scale_to
 from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, invert, transform
 
@@ -40,7 +41,7 @@ def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool 
         One alignment per face, in the order of `align.landmarks.find_faces`.
     """
     found = find_upright(photo, template, size)
-    if found and not (every and _scale(photo) < 1):
+    if found and not (every and scale_to(photo.shape, _COARSE_PX) < 1):
         return found
     return found + [face for face in find_hard(photo, template, size) if not is_among(face, found)]
 
@@ -52,18 +53,18 @@ def find_upright(photo: NDArray[np.uint8], template: Template, size: int) -> lis
 
 def find_hard(photo: NDArray[np.uint8], template: Template, size: int) -> list[Alignment]:
     """Locate faces that take seconds: the small ones in a large photo or, if there are none, rotated ones."""
-    scale = _scale(photo)
+    scale = scale_to(photo.shape, _COARSE_PX)
     if scale < 1:
         found = _fits(template, find_faces(photo, template.points, upsample=0), size)
         if found:
             return found
-    small = _reduced(photo, scale)
+    small = reduced(photo, scale)
     side = sum(small.shape[:2])
     for degrees in _ANGLES:
         rotation = _rotation(small.shape[:2], degrees)
         view = cv2.warpAffine(small, rotation, (side, side)).astype(np.uint8, copy=False)
         back = [
-            transform(invert(_reduction(scale)), transform(invert(rotation), points))
+            transform(invert(reduction(scale)), transform(invert(rotation), points))
             for points in find_faces(view, template.points, upsample=0, least=_MIN_SCORE)
         ]
         if back:
@@ -211,22 +212,6 @@ def _find_reduced(
     photo: NDArray[np.uint8], template: Template, size: int, limit_px: int, least: float = 0.0
 ) -> list[Alignment]:
     """Locate the faces in a copy of the photo whose sides are at most `limit_px` long."""
-    scale = _scale(photo, limit_px)
-    faces = find_faces(_reduced(photo, scale), template.points, upsample=int(scale == 1), least=least)
-    return _fits(template, [transform(invert(_reduction(scale)), points) for points in faces], size)
-
-
-def _scale(photo: NDArray[np.uint8], limit_px: int = _COARSE_PX) -> float:
-    return min(1.0, limit_px / max(photo.shape[:2]))
-
-
-def _reduced(photo: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    if scale == 1:
-        return photo
-    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
-    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def _reduction(scale: float) -> NDArray[np.float64]:
-    """The (2, 3) matrix from a photo to its reduced copy."""
-    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+    scale = scale_to(photo.shape, limit_px)
+    faces = find_faces(reduced(photo, scale), template.points, upsample=int(scale == 1), least=least)
+    return _fits(template, [transform(invert(reduction(scale)), points) for points in faces], size)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import weights
 from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
+from align.resize import reduced
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion.masks import hole_in_crop
@@ -51,9 +52,7 @@ def locate_hidden(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Align
     # Views are cut out of a reduced photo: from a large one, cutting takes ten times as long as the network.
     scale = min(1.0, _CROP_PX * face.scale / face.size)
     if scale < 1:
-        size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
-        photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-        hole = cv2.resize(hole * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 0
+        photo, hole = reduced(photo, scale), reduced(hole * np.uint8(255), scale) > 0
     found = face.rescaled(scale)
     if not (hole_in_crop(hole, view_of(found)) & _near_eyes()).any():
         return face
