@@ -1,4 +1,4 @@
-"""Shared command-line code: common flags, options from a TOML file, errors as one line on stderr."""
+"""The command line: options from settings classes and TOML files, errors as one line, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -9,21 +9,444 @@ import re
 import signal
 import sys
 import textwrap
+import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin
 
-from align import stop
 from align.errors import InputError, PhotoError, hint
+from align.settings import Option, Range, unwrap
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from io import TextIOWrapper
+    from types import FrameType
 
-# Modules that are not part of the base installation -> the extra that has them.
-_EXTRAS = dict.fromkeys(("matplotlib", "onnx", "skimage", "sklearn", "tensorboard", "torch", "torchvision"), "train")
-_EXTRAS |= {"gradio": "page", "ray": "cluster", "torchmetrics": "fid", "torch_fidelity": "fid"}
+Settings = TypeVar("Settings")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SAME_SIGNAL_S = 1.0
+
+
+# Parsing
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Keeps line breaks, does not break indented lines, and appends the default to the help of each option."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        stated = "default:" in text or default == argparse.SUPPRESS or default is False
+        if stated or action.required or not action.option_strings:
+            return text
+        return f"{text} (default: {'none' if default in (None, '') else '%(default)s'})"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that reports a mistake in one line, with the most similar name; options cannot be abbreviated."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
+        super().__init__(*arguments, **defaults | settings)
+
+    def add_late_options(self) -> None:
+        """Add options that take long to import; called before anything is parsed."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; also reads the file of --config, and reports unknown options.
+
+        A sub-command does this for itself, because only it knows its options.
+        """
+        self.add_late_options()
+        words = sys.argv[1:] if args is None else list(args)
+        found, extra = super().parse_known_args(self._with_config(words), namespace)
+        if extra:
+            word = next((word for word in extra if word.startswith("-")), extra[0])
+            if not word.startswith("-"):
+                self.error(f"unexpected argument {word!r}")
+            name = word.partition("=")[0]
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            self.error(f"there is no option {name}; {hint(name, flags)}")
+        return found, extra
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message in one line and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"there is no {str(value)!r}; {hint(str(value), names)}")
+
+    def _with_config(self, words: list[str]) -> list[str]:
+        """Replace `--config FILE` by the options in the file; typed options follow them and so take precedence."""
+        end = words.index("--") if "--" in words else len(words)
+        at = next((at for at in range(end) if re.match(r"--config(=|$)", words[at])), None)
+        if at is None or "--config" not in self._option_string_actions:
+            return words
+        _, equals, file = words[at].partition("=")
+        after = at + 1 if equals else at + 2
+        file = file if equals else "".join(words[at + 1 : after])
+        return [*self._options_in(Path(file)), *self._with_config(words[:at] + words[after:])]
+
+    def _options_in(self, file: Path) -> Iterator[str]:
+        """The options in a TOML file: `seed = 1` becomes --seed=1, `flip = false` becomes --no-flip."""
+        from align.files import read_toml  # imported late: --help reads no files
+
+        try:
+            settings = read_toml(file)
+        except (PhotoError, ValueError) as error:
+            self.error(f"--config {file}: cannot be read as TOML: {error}")
+        actions = self._option_string_actions
+        names = [flag[2:] for flag in actions if flag.startswith("--")]
+        names = [name.replace("-", "_") for name in names if name not in ("config", "help", "version")]
+        for key, value in settings.items():
+            flag = f"--{key.replace('_', '-')}"
+            if key.replace("-", "_") not in names:
+                names = [name for name in names if not name.startswith("no_")]
+                self.error(f"--config {file}: there is no option {key!r}; {hint(key, names)}")
+            if not isinstance(value, str | int | float):
+                self.error(f"--config {file}: {key} is {value!r}; expected a string, a number, true or false")
+            if not isinstance(value, bool):
+                yield f"{flag}={value}"
+            elif value or f"--no-{flag[2:]}" in actions:
+                yield flag if value else f"--no-{flag[2:]}"
+            elif actions[flag].nargs != 0:
+                self.error(f"--config {file}: {key} is false; expected a value")
+
+
+def add_common(parser: Parser, verbose: str = "", quiet: str = "print only errors", version: bool = True) -> None:
+    """Add --config, --verbose and --quiet if they have a help text, and --version."""
+    parser.add_argument(
+        "--config", metavar="FILE", help="TOML file of options, such as seed = 1; typed options take precedence"
+    )
+    volume = parser.add_mutually_exclusive_group()
+    if verbose:
+        volume.add_argument("-v", "--verbose", action="store_true", help=verbose)
+    if quiet:
+        volume.add_argument("-q", "--quiet", action="store_true", help=quiet)
+    if version:
+        parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+
+
+# Options from settings classes
+
+
+def add_settings(
+    parser: argparse._ActionsContainer, settings: type, only: Collection[str] = (), skip: Collection[str] = ()
+) -> None:
+    """Add an option for each field of a settings class, see `align.settings`.
+
+    A bool becomes --flag, or --flag and --no-flag if the default is True; a Literal has choices; the values of a tuple
+    are separated by commas, or also by spaces if their number is not fixed. A field without default is required. Fields
+    that are settings classes themselves have no option.
+
+    Args:
+        parser: a parser or a group of its options.
+        settings: the class.
+        only: names of the fields to add; empty for all.
+        skip: names of fields to leave out.
+    """
+    groups: dict[str, Any] = {"": parser}
+    for item in fields(settings):
+        kind, notes = unwrap(item.type)
+        if item.name in skip or only and item.name not in only or hasattr(kind, "__dataclass_fields__"):
+            continue
+        option = next((note for note in notes if isinstance(note, Option)), Option())
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        text = next((note for note in notes if isinstance(note, str)), "").replace("%", "%%")
+        if default is not False and default is not MISSING and "default:" not in text:
+            text += f" (default: {_printed(default)})"
+        # Absent options stay out of the namespace, so that `given` can tell them from those with the default's value.
+        words: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        several = get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
+        if kind is bool:
+            words["action"] = argparse.BooleanOptionalAction if default else "store_true"
+        else:
+            words |= {"type": _converter(kind, notes), "metavar": option.metavar}
+            words |= {"nargs": "+"} if several else {}
+            words |= {"choices": get_args(kind)} if get_origin(kind) is Literal else {}
+        if option.exclusive not in groups:
+            groups[option.exclusive] = parser.add_mutually_exclusive_group()
+        add = groups[option.exclusive].add_argument
+        if not option.positional:
+            required = {"required": True} if default is MISSING else {}
+            add(*filter(None, [option.short]), f"--{item.name.replace('_', '-')}", **words, **required)
+        elif default is MISSING:
+            add(item.name, **words)
+        else:
+            add(item.name, **words | {"nargs": "*" if several else "?", "default": default})
+
+
+def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
+    """Return the fields of a settings class that were typed or came from the file of --config."""
+    values = {item.name: vars(arguments)[item.name] for item in fields(settings) if item.name in vars(arguments)}
+    # argparse gives lists for options with several words, of which each became a tuple.
+    return {name: tuple(chain(*value)) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def settings_from(arguments: argparse.Namespace, settings: Callable[..., Settings], **overrides: Any) -> Settings:
+    """Build settings from the parsed options; others have their defaults.
+
+    Raises:
+        ConfigError: see the class.
+    """
+    return settings(**given(arguments, cast(type, settings)) | overrides)
+
+
+def _printed(default: Any) -> str:
+    if default is True or default in (None, "", ()):
+        return "on" if default else "none"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def _converter(annotation: Any, notes: Collection[Any] = ()) -> Callable[[str], Any]:
+    """Return what converts text to a type; its errors are those of argparse."""
+    kind, more = unwrap(annotation)
+    origin, parts = get_origin(kind), get_args(kind)
+    for note in (*notes, *more):
+        if isinstance(note, Option) and note.parse:
+            return partial(_parsed, note.parse)
+        if isinstance(note, Range):
+            return partial(_number, kind, note)
+    if origin is Literal:
+        return partial(_choice, parts)
+    if origin is tuple and parts[-1] is Ellipsis:
+        convert = _converter(parts[0])
+        # A comma may be part of a path.
+        return lambda text: tuple(convert(part) for part in ([text] if parts[0] is Path else text.split(",")))
+    if origin is tuple:
+        return partial(_separated, [_converter(part) for part in parts])
+    return partial(_number, kind, None) if kind in (int, float) else cast("Callable[[str], Any]", kind)
+
+
+def _number(kind: type, allowed: Range | None, text: str) -> float:
+    try:
+        value: float = kind(text)
+        if allowed is None or allowed.low <= value <= allowed.high:
+            return value
+    except ValueError:
+        pass
+    what = "an integer" if kind is int else "a number"
+    raise argparse.ArgumentTypeError(f"{text} is not {what} {allowed}" if allowed else f"{text!r} is not {what}")
+
+
+def _choice(choices: Collection[Any], text: str) -> Any:
+    names = {str(choice): choice for choice in choices}
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"there is no {text!r}; {hint(text, names)}")
+    return names[text]
+
+
+def _separated(converters: Collection[Callable[[str], Any]], text: str) -> tuple[Any, ...]:
+    parts = text.split(",")
+    if len(parts) != len(converters):
+        raise argparse.ArgumentTypeError(
+            f"{text} has {len(parts)} numbers, expected {len(converters)} separated by commas"
+        )
+    return tuple(convert(part) for convert, part in zip(converters, parts, strict=True))
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+# Running
+
+
+class Stop(KeyboardInterrupt):
+    """A signal has asked this process to stop.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class StopSignal:
+    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises Stop.
+
+    Attributes:
+        number: the signal that has arrived; 0 for none.
+    """
+
+    def __init__(self, keep_first: bool = False) -> None:
+        """Set the handlers; with `keep_first`, the first signal only sets `number`, for work that stops in steps."""
+        self.number, self._keep, self._time_s = 0, keep_first, -_SAME_SIGNAL_S
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # One Ctrl+C can arrive as several signals, from the terminal and from a launcher such as torchrun.
+        if time.monotonic() - self._time_s > _SAME_SIGNAL_S:
+            self._time_s = time.monotonic()
+            keep, self._keep, self.number = self._keep, False, self.number or number
+            if not keep:
+                raise Stop(number)
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Run the command of this process: signals stop it, and exit codes are those of `main`."""
+    StopSignal()
+    _prepare_streams()
+    code = main()
+    for number in SIGNALS:  # at its exit, Python would let them kill the process without its exit code
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Make printing safe: open closed streams, and write any path as the file system has it."""
+    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
+        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
+            setattr(sys, name, open(os.devnull, "w"))
+        # PYTHONIOENCODING may name an encoding that has no place for some paths.
+        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
+
+
+def run_main(
+    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
+) -> int:
+    """Run a command and turn expected errors into one line on stderr and an exit code.
+
+    Args:
+        name: name of the command, printed before each message.
+        work: the command; returns its exit code.
+        stopped: message after SIGINT, SIGTERM or SIGHUP.
+        out_of_memory: advice when the GPU runs out of memory.
+    Returns:
+        The exit code: from `work` or the InputError; 1 after OSError or out of memory, 128 + N after signal N.
+    """
+    try:
+        return work()
+    except (InputError, OSError) as error:
+        say(f"{name}: {error}")
+        return getattr(error, "exit_code", 1)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        extra = _extra(module)
+        if extra is None:
+            raise
+        advice = f'run in the project folder: pip install -e ".[{extra}]"'
+        say(f"{name}: this needs {module}, which is not installed; {advice}")
+        return InputError.exit_code
+    except KeyboardInterrupt as error:
+        say(f"{name}: {stopped}")
+        return 128 + getattr(error, "number", signal.SIGINT)
+    except MemoryError:
+        say(f"{name}: out of memory; use smaller inputs or settings")
+        return 1
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # of torch, which need not be installed
+            raise
+        say(f"{name}: the GPU is out of memory; {out_of_memory}")
+        return 1
+
+
+def _extra(module: str) -> str | None:
+    """The extra of this project that installs a module, as its metadata say."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    package = {"skimage": "scikit-image", "sklearn": "scikit-learn"}.get(module, module.replace("_", "-"))
+    try:
+        lines = "\n".join(requires("dcgan-completion") or ())
+    except PackageNotFoundError:
+        return None
+    found = re.search(rf"^{re.escape(package)}\b(?!-).*extra == .(\w+)", lines, re.MULTILINE)
+    return found and found[1]
+
+
+# Printing
+
+
+@contextmanager
+def silence(quiet: bool) -> Iterator[None]:
+    """With `quiet`, drop what is printed in the block; the error that ends a command is printed outside it."""
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def say(text: str) -> None:
+    """Print a message for people to stderr; stdout is for results.
+
+    Characters that would control the terminal, which names in files can contain, are escaped.
+    """
+    printed = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    print("".join(printed), file=sys.stderr)
+
+
+def printable(path: Path) -> str:
+    """Return a path as printable text on one line, even if its name contains a newline."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress of one part of a task: `done` of `total`."""
+
+    part: str
+    done: int
+    total: int
+
+
+def show_progress(steps: Iterable[Any], kind: type = Progress, quiet: bool = False) -> Iterator[Any]:
+    """Show a progress bar for a stream of Progress and results, and yield only the results."""
+    from tqdm import tqdm
+
+    with tqdm(disable=quiet or None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:
+        for step in steps:
+            if isinstance(step, kind):
+                bar.total, bar.n = step.total, step.done  # type: ignore[attr-defined]
+                bar.set_description(step.part)  # type: ignore[attr-defined]
+            else:
+                yield step
+
+
+def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
+    """Check before any work that output files can be written, and exist only if `overwrite` is set.
+
+    Raises:
+        PhotoError: one of the paths exists or is no regular file, or its folder cannot be written to.
+    """
+    from align.files import check_target, prepare_folder  # imported late: --help writes no files
+
+    paths = list(paths)
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")
+    for path in paths:
+        check_target(path)
+    for folder in {path.parent for path in paths}:
+        # Created by the first file, so that a later mistake leaves no empty folder.
+        prepare_folder(next(above for above in (folder, *folder.parents) if above.exists()))
+
+
+# Options of other packages
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
+    """Parse a command line."""
+    return parser.parse_args(argv)
+
+
+shown = printable
 
 
 def weights_name(text: str) -> str:
@@ -57,7 +480,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "default": "auto",
         "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)",
     },
-    "--engine": {
+    "--backend": {
         "choices": ("processes", "ray"),
         "default": "processes",
         "help": "where the workers run: processes on this machine, or ray for the cluster at RAY_ADDRESS (if unset, "
@@ -67,127 +490,13 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--quiet": {"action": "store_true", "help": "print only errors"},
     "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
 }
-_NOT_IN_FILES = ("--config", "--help", "--version")
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Keeps line breaks, does not break indented lines, and appends the default to the help of each option."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines = text.splitlines()
-        return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text, default = action.help or "", action.default
-        stated = "default:" in text or default == argparse.SUPPRESS or default is False
-        if stated or action.required or not action.option_strings:
-            return text
-        return f"{text} (default: {'none' if default in (None, '') else '%(default)s'})"
-
-
-class Parser(argparse.ArgumentParser):
-    """Parser that reports a mistake in one line, with the most similar name; options cannot be abbreviated."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
-        super().__init__(*arguments, **defaults | settings)
-
-    def add_late_options(self) -> None:
-        """Add options that take long to import; called before anything is parsed."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; a sub-command reports unknown options itself, because only it can suggest one."""
-        self.add_late_options()
-        found, extra = super().parse_known_args(args, namespace)
-        if extra:
-            word = next((word for word in extra if word.startswith("-")), extra[0])
-            if not word.startswith("-"):
-                self.error(f"unexpected argument {word!r}")
-            options = [option for option in self._option_string_actions if option.startswith("--")]
-            name = word.partition("=")[0]
-            self.error(f"there is no option {name}; {hint(name, options)}")
-        return found, extra
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message in one line and exit with 2."""
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            names = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"there is no {str(value)!r}; {hint(str(value), names)}")
 
 
 def add_flags(parser: argparse._ActionsContainer, *flags: str) -> None:
-    """Add flags that commands share: --weights[=auto], --device, --engine, --config, --quiet, --version."""
+    """Add flags that commands share: --weights[=auto], --device, --backend, --config, --quiet, --version."""
     for flag in flags:
         short = {"--device": ["-d"], "--quiet": ["-q"]}.get(flag, [])
         parser.add_argument(*short, flag.partition("=")[0], **_FLAGS[flag])
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
-    """Parse a command line and the options of its --config file; `at` as in `expand_config`."""
-    return parser.parse_args(expand_config(sys.argv[1:] if argv is None else argv, parser, at))
-
-
-def expand_config(argv: Sequence[str], parser: argparse.ArgumentParser, at: int = 0) -> list[str]:
-    """Replace `--config FILE` by the options in the file.
-
-    Args:
-        argv: the command line.
-        parser: reports an unusable file and exits with 2.
-        at: where to insert the options, 1 for after a sub-command; typed options follow and take precedence.
-    Returns:
-        The new command line; `seed = 1` in the file becomes --seed=1, `flip = false` becomes --no-flip.
-    """
-    from align.files import read_toml  # imported late: --help reads no files
-
-    kept, given = [], []
-    options = _options(parser, argv[:at])
-    words = iter(argv)
-    for word in words:
-        name, equals, file = word.partition("=")
-        if name != "--config":
-            kept.append(word)
-            continue
-        file = file if equals else next(words, "")
-        try:
-            settings = read_toml(Path(file))
-        except (PhotoError, ValueError) as error:
-            parser.error(f"--config {file}: cannot be read as TOML: {error}")
-        for key, value in settings.items():
-            flag = f"--{key.replace('_', '-')}"
-            if flag not in options or flag in _NOT_IN_FILES:
-                parser.error(f"--config {file}: there is no option {key!r}; {hint(key, _names(options))}")
-            if not isinstance(value, str | int | float):
-                parser.error(f"--config {file}: {key} is {value!r}; expected a string, a number, true or false")
-            if not isinstance(value, bool):
-                given.append(f"{flag}={value}")
-            elif value or f"--no-{flag[2:]}" in options:
-                given.append(flag if value else f"--no-{flag[2:]}")
-            elif options[flag].nargs != 0:
-                parser.error(f"--config {file}: {key} is false; expected a value")
-    return [*kept[:at], *given, *kept[at:]]
-
-
-def _options(parser: argparse.ArgumentParser, commands: Sequence[str]) -> dict[str, argparse.Action]:
-    """The options of a parser or of its sub-command by their flags."""
-    for command in commands:
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                parser = action.choices.get(command, parser)
-    if isinstance(parser, Parser):
-        parser.add_late_options()
-    return parser._option_string_actions
-
-
-def _names(options: Collection[str]) -> list[str]:
-    """The keys that a file of options may contain."""
-    return [
-        flag[2:].replace("-", "_")
-        for flag in options
-        if flag.startswith("--") and not flag.startswith("--no-") and flag not in _NOT_IN_FILES
-    ]
 
 
 def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float]:
@@ -233,123 +542,3 @@ def separated(count: int, kind: Callable[[str], float]) -> Callable[[str], tuple
         return found
 
     return values
-
-
-def shown(path: Path) -> str:
-    """Return a path as printable text on one line, even if its name contains a newline."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def run_program(main: Callable[[], int]) -> NoReturn:
-    """Run the command of this process: signals stop it, see `align.stop`, and exit codes are those of `main`."""
-    stop.listen()
-    _prepare_streams()
-    code = main()
-    stop.ignore()
-    sys.exit(code)
-
-
-def _prepare_streams() -> None:
-    """Make printing safe: open closed streams, and write any path as the file system has it."""
-    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
-        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
-            setattr(sys, name, open(os.devnull, "w"))
-        # PYTHONIOENCODING may name an encoding that has no place for some paths.
-        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
-
-
-def run_main(
-    name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
-) -> int:
-    """Run a command and turn expected errors into one line on stderr and an exit code.
-
-    Args:
-        name: name of the command, printed before each message.
-        work: the command; returns its exit code.
-        stopped: message after SIGINT, SIGTERM or SIGHUP.
-        out_of_memory: advice when the GPU runs out of memory.
-    Returns:
-        The exit code: from `work` or the InputError; 1 after OSError or out of memory, 128 + N after signal N.
-    """
-    try:
-        with stop.raising():
-            return work()
-    except (InputError, OSError) as error:
-        say(f"{name}: {error}")
-        return getattr(error, "exit_code", 1)
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in _EXTRAS:
-            raise
-        advice = f'run in the project folder: pip install -e ".[{_EXTRAS[module]}]"'
-        say(f"{name}: this needs {module}, which is not installed; {advice}")
-        return InputError.exit_code
-    except KeyboardInterrupt as error:
-        say(f"{name}: {stopped}")
-        return 128 + getattr(error, "number", signal.SIGINT)
-    except MemoryError:
-        say(f"{name}: out of memory; use smaller inputs or settings")
-        return 1
-    except RuntimeError as error:
-        torch = sys.modules.get("torch")  # importing torch here would slow down commands without it
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
-        say(f"{name}: the GPU is out of memory; {out_of_memory}")
-        return 1
-
-
-@contextmanager
-def silence(quiet: bool) -> Iterator[None]:
-    """With `quiet`, drop what is printed in the block; the error that ends a command is printed outside it."""
-    if not quiet:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
-def say(text: str) -> None:
-    """Print a message for people to stderr; stdout is for results.
-
-    Characters that would control the terminal, which names in files can contain, are escaped.
-    """
-    printed = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
-    print("".join(printed), file=sys.stderr)
-
-
-def show_progress(steps: Iterable[Any], kind: type, quiet: bool = False) -> Iterator[Any]:
-    """Show a progress bar for a stream of progress reports and results, and yield only the results.
-
-    Args:
-        steps: the stream.
-        kind: type of the progress reports, with attributes `part`, `done` and `total`.
-        quiet: show no bar.
-    """
-    from tqdm import tqdm
-
-    with tqdm(disable=quiet or None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:
-        for step in steps:
-            if isinstance(step, kind):
-                bar.total, bar.n = step.total, step.done  # type: ignore[attr-defined]
-                bar.set_description(step.part)  # type: ignore[attr-defined]
-            else:
-                yield step
-
-
-def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Check before any work that output files can be written, and exist only if `overwrite` is set.
-
-    Raises:
-        PhotoError: one of the paths exists or is no regular file, or its folder cannot be written to.
-    """
-    from align.files import check_target, prepare_folder  # imported late: --help writes no files
-
-    paths = list(paths)
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")
-    for path in paths:
-        check_target(path)
-    for folder in {path.parent for path in paths}:
-        # Created by the first file, so that a later mistake leaves no empty folder.
-        prepare_folder(next(above for above in (folder, *folder.parents) if above.exists()))

@@ -5,9 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from align.settings import Range, check
+from align.settings import Option, Range, check
+from align.template import TemplateName
 
 Faces = Literal["largest", "all", "single"]
+Backend = Annotated[
+    Literal["processes", "ray"],
+    "where the workers run: processes on this machine, or ray for the cluster at RAY_ADDRESS (if unset, Ray on this "
+    "machine); all machines need the same files under the same paths",
+]
 
 
 def cores() -> int:
@@ -17,27 +23,25 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class AlignOptions:
-    """Settings of `align.folder.align_folder`.
+    """Settings of `align.folder.align_folder`; their help texts describe them."""
 
-    Attributes:
-        template: alignment template, a name in `align.template.TEMPLATES`.
-        size: side of the crops in pixels.
-        faces: "largest" face of each photo, "all" of them, or "single" to skip photos with several.
-        upsample: how often to double the photo's size, while no face is found with confidence.
-        overwrite: align photos again whose crops exist.
-        missing: folder for copies of the photos without a face; None for no copies.
-        jobs: number of workers.
-        engine: where the workers run, see `align.workers.spread`.
-    """
-
-    template: str = "face"
-    size: Annotated[int, Range(1, 4096)] = 64
-    faces: Faces = "largest"
-    upsample: Annotated[int, Range(0, 8)] = 1
-    overwrite: bool = False
-    missing: Path | None = None
-    jobs: Annotated[int, Range(1, 1024)] = field(default_factory=cores)
-    engine: Literal["processes", "ray"] = "processes"
+    template: Annotated[TemplateName, "alignment template: the target positions of the landmarks"] = "face"
+    size: Annotated[int, Range(1, 4096), "side of the crops in pixels"] = 64
+    faces: Annotated[
+        Faces,
+        "which faces to cut out: the largest of each photo, all of them, or the only one; single skips photos with "
+        "several faces",
+    ] = "largest"
+    upsample: Annotated[
+        int,
+        Range(0, 8),
+        "how often to double a photo's size while no face is found with confidence",
+        Option(metavar="N"),
+    ] = 1
+    missing: Annotated[Path | None, "folder for copies of the photos without a face", Option(metavar="FOLDER")] = None
+    overwrite: Annotated[bool, "align photos again whose crops exist (default: skip them)"] = False
+    jobs: Annotated[int, Range(1, 1024), "number of workers; all cores if not given"] = field(default_factory=cores)
+    backend: Backend = "processes"
 
     def __post_init__(self) -> None:
         check(self)

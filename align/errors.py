@@ -6,7 +6,7 @@ InputError
 ├── PhotoError            a photo or a folder cannot be used
 ├── NoFaceError           a photo has no face
 ├── MaskError             a hole cannot be made from a name, a file or a photo
-├── EngineError           the requested engine is not installed
+├── BackendError          Ray is not installed
 ├── LandmarkModelError    dlib or its landmark file is missing or broken (exit code 1)
 └── WorkerError           a worker process died (exit code 1)
 """
@@ -63,5 +63,5 @@ class WorkerError(InputError):
     exit_code = 1
 
 
-class EngineError(InputError):
-    """The engine for parallel work is not installed."""
+class BackendError(InputError):
+    """The backend for parallel work is not installed."""

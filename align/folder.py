@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain
@@ -30,10 +28,9 @@ from align.files import (
     remove_leftovers,
     write_text,
 )
+from align.parallel import parallel_map
 from align.photo import digest, read_photo, write_photo
 from align.records import append_line, read_lines
-from align.stop import SIGNALS
-from align.workers import spread
 
 RECORDS = "faces.jsonl"
 
@@ -90,7 +87,7 @@ def align_folder(
         PhotoError: an output is or replaces an input, a folder cannot be used, is used by another run, or contains
             crops of other settings.
         LandmarkModelError: dlib or its landmark file is missing or broken.
-        WorkerError, EngineError: see `align.workers.spread`.
+        WorkerError, BackendError: see `align.parallel.parallel_map`.
     """
     options = options or AlignOptions()
     root = source if source.is_dir() else source.parent
@@ -140,7 +137,7 @@ def _align_locked(
             tasks.append(_Task(photo, source, names[photo], frozenset(old_crops[source])))
     start = partial(partial, _align_photo, output=output, options=options)
     try:
-        yield from spread(start, tasks, options.jobs, options.engine)
+        yield from parallel_map(start, tasks, options.jobs, options.backend)
     finally:
         _tidy_records(output)
 
@@ -219,7 +216,7 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
 def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: dict[str, Any]) -> None:
     """Write a crop and its record: both or, if the disk is full or a signal arrives, neither."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _delayed_signals(), atomic_write(path) as file:
+    with atomic_write(path) as file:
         Image.fromarray(pixels).save(file, "PNG")
         append_line(records, record)
 
@@ -229,23 +226,3 @@ def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
     records = {crop: record for crop, record in sorted(read_records(output).items()) if os.path.isfile(output / crop)}
     write_text(output / RECORDS, "".join(json.dumps(record) + "\n" for record in records.values()))
     return records
-
-
-@contextmanager
-def _delayed_signals() -> Iterator[None]:
-    """Delay signals that stop the command until the end of the block.
-
-    A signal mask would not do: it belongs to one thread, and another thread would receive the signal.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread runs signal handlers
-        yield
-        return
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for last in received:
-            signal.raise_signal(last)

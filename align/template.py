@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+TemplateName = Literal["face", "inner-eyes-bottom-lip", "outer-eyes-nose"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Template:
         fit: "similarity" preserves the face's proportions; "affine" maps three points exactly onto their targets.
     """
 
-    name: str
+    name: TemplateName
     points: int
     groups: tuple[tuple[int, ...], ...]
     targets: tuple[tuple[float, float], ...]
@@ -36,7 +38,7 @@ class Template:
 
 
 # The targets of the two 68-point templates are those of OpenFace (align_dlib.py), in pixels of a 64x64 crop.
-TEMPLATES = {
+TEMPLATES: dict[str, Template] = {
     template.name: template
     for template in (
         Template(

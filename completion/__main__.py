@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
-    from align.stop import listen
-
-    listen()
-
 import argparse
 import contextlib
 import io
@@ -129,7 +124,7 @@ def _add_output_flags(parser: Parser) -> None:
     add("--strip", action="store_true", help="also write the photo, the hole and the completion side by side")
     add("--history", action="store_true", help="also write a GIF of the search, and its losses as JSON Lines")
     add("--jobs", type=at_least(1), default=1, metavar="N", help="number of parallel workers (default: %(default)s)")
-    add_flags(parser, "--engine")
+    add_flags(parser, "--backend")
     add("--report", type=Path, metavar="FILE.json", help="write results per photo as JSON, with PSNR for named masks")
     add_flags(parser, "--config")
     help_overwrite = (
@@ -213,9 +208,9 @@ def _complete(arguments: argparse.Namespace) -> int:
         [photo] = plan.outputs
         items = complete_photo(completer, plan, photo)
     else:
-        here = arguments.jobs == 1 and arguments.engine == "processes"
+        here = arguments.jobs == 1 and arguments.backend == "processes"
         start = (lambda: completer) if here else load
-        items = complete_folder(start, plan, arguments.jobs, arguments.engine, completer.gpu)
+        items = complete_folder(start, plan, arguments.jobs, arguments.backend, completer.gpu)
     results: list[Result] = []
     began = time.monotonic()
     try:

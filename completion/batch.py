@@ -18,9 +18,9 @@ from align import locate
 from align.config import cores
 from align.errors import InputError, LandmarkModelError, MaskError, NoFaceError, PhotoError
 from align.files import check_target, lock_folder, remove_leftovers, write_text
+from align.parallel import parallel_map
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
-from align.workers import spread
 from completion import masks
 from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import NoFace
@@ -85,7 +85,7 @@ class Filling:
 
 
 def complete_folder(
-    load: Callable[[], FaceCompleter], plan: Plan, jobs: int = 1, engine: str = "processes", gpu: bool = False
+    load: Callable[[], FaceCompleter], plan: Plan, jobs: int = 1, backend: str = "processes", gpu: bool = False
 ) -> Iterator[Result]:
     """Complete many photos. Results of the same request are skipped, so that an interrupted run can be resumed.
 
@@ -93,13 +93,13 @@ def complete_folder(
         load: creates the completer, called once per worker.
         plan: the photos and their outputs; their folder is locked during the run.
         jobs: number of workers.
-        engine: where the workers run, see align.workers.
+        backend: where the workers run, see align.parallel.
         gpu: reserve a GPU for each worker of Ray.
     Yields:
         one Result per photo, those without any work first.
     Raises:
         PhotoError: another run is writing to the folder.
-        WorkerError, EngineError: see align.workers; also the errors of `load`.
+        WorkerError, BackendError: see align.parallel; also the errors of `load`.
     """
     assert plan.folder is not None
     with lock_folder(plan.folder):
@@ -113,7 +113,7 @@ def complete_folder(
                 tasks.append(photo)
         # Existing files belong to earlier requests or an interrupted run.
         start = partial(_worker, load, replace(plan, options=replace(plan.options, overwrite=True)), jobs)
-        yield from spread(start, tasks, jobs, engine, gpu)
+        yield from parallel_map(start, tasks, jobs, backend, gpu)
 
 
 def _without_work(plan: Plan, photo: Path, records: Records, taken: Collection[Path]) -> Result | None:

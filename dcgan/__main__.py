@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
-    from align.stop import listen
-
-    listen()
-
 import argparse
 import inspect
 import re
@@ -19,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from align.cli import (
     Parser,
+    StopSignal,
     add_flags,
     at_least,
     integer,
@@ -33,7 +29,6 @@ from align.cli import (
     weights_name,
 )
 from align.settings import SEEDS, plain_type
-from align.stop import SIGNALS
 from align.template import TEMPLATES
 from dcgan.config import PRESETS, EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 from dcgan.explore.registry import add_explore
@@ -41,7 +36,6 @@ from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
-    from types import FrameType
 
     from dcgan.parallel import Group
     from dcgan.run import TrainingStep
@@ -76,7 +70,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int
     words = sys.argv[1:] if argv is None else argv
 
     def work() -> int:  # parsing an experiment's options imports torch, which may be missing
-        arguments = parse(build_parser(program), words, at=2 if words[:1] == ["explore"] else 1)
+        arguments = parse(build_parser(program), words)
         with silence(getattr(arguments, "quiet", False)):
             code: int = arguments.handler(arguments)
             return code
@@ -283,7 +277,7 @@ def _train_all(arguments: argparse.Namespace) -> int:
     configs = TrainConfig(**given), EncoderConfig(**given)
     seconds, output = 3600 * arguments.hours, arguments.output
     run = train_all(*configs, faces, output, seconds, device, arguments.template, val)
-    stop, end = _StopSignal(), time.monotonic() + seconds
+    stop, end = StopSignal(keep_first=True), time.monotonic() + seconds
     for name, step in run:
         if step.stats:
             say(f"{name}: {step.images / 1000:g} kimg, {max(0, end - time.monotonic()) / 60:.0f} minutes left for all")
@@ -298,7 +292,7 @@ def _train_all(arguments: argparse.Namespace) -> int:
 
 
 def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group, verbose: bool) -> int:
-    """Show the progress of a training run; a signal saves and stops it, see `_StopSignal`.
+    """Show the progress of a training run; a signal saves and stops it, see `StopSignal`.
 
     Returns:
         The exit code.
@@ -306,7 +300,7 @@ def _follow(run: Generator[TrainingStep], kimg: float, out: Path, group: Group, 
     from tqdm import tqdm
 
     report = say if group.rank == 0 else _ignore
-    stop = _StopSignal()
+    stop = StopSignal(keep_first=True)
     begin = next(run).images
     total = round(kimg * 1000)
     if begin >= total:
@@ -565,24 +559,6 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
             network = grown_config(network, arguments.size)
     network = replace(network, **_given(arguments, NetworkConfig))
     return replace(preset, network=network, **_given(arguments, TrainConfig))
-
-
-class _StopSignal:
-    """Keeps the first signal, so that training stops between two steps; one that comes a second later aborts."""
-
-    def __init__(self) -> None:
-        self.number, self._began = 0, 0.0
-        self._abort = signal.getsignal(signal.SIGINT)
-        for caught in SIGNALS:
-            signal.signal(caught, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.number:
-            self.number, self._began = number, time.monotonic()
-        elif time.monotonic() - self._began > 1 and callable(self._abort):
-            for caught in SIGNALS:
-                signal.signal(caught, self._abort)
-            self._abort(number, frame)
 
 
 def _add_config(parser: Parser, config: type, only: Collection[str] = ()) -> None:

@@ -1,48 +1,157 @@
-"""Shared command-line code: options from a file, types, errors, progress."""
+"""The command line: options from settings classes and files, mistakes, errors, signals, progress."""
 
-import argparse
 import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
 
-from align.cli import Parser, at_least, expand_config, integer, number, run_main, say, show_progress, shown
+from align.cli import (
+    Parser,
+    Progress,
+    add_common,
+    add_settings,
+    given,
+    printable,
+    run_main,
+    say,
+    settings_from,
+    show_progress,
+)
+from align.config import AlignOptions
 from align.errors import InputError, PhotoError, WorkerError
+from align.settings import Option, Range, check
+
+Coordinate = Annotated[float, Range(-1000, 1000)]
+
+
+def user(text: str) -> str:
+    if ":" not in text:
+        raise InputError("expected USER:PASS")
+    return text
+
+
+@dataclass(frozen=True)
+class Options:
+    photos: Annotated[tuple[Path, ...], "photos", Option(positional=True)]
+    output: Annotated[Path, "where to", Option("-o", metavar="FOLDER")]
+    seed: Annotated[int, Range(0, 9), "seed"] = 0
+    weight: Annotated[Annotated[float, Range(0, 1)] | None, "100 % of it"] = None
+    mask: Annotated[Literal["eyes", "mouth"], "what to fill"] = "eyes"
+    kernel: Annotated[Literal[4, 5], "side (default: four)"] = 4
+    box: Annotated[tuple[Coordinate, Coordinate] | None, "box", Option(metavar="X,Y", exclusive="place")] = None
+    point: Annotated[str, "point", Option(exclusive="place")] = ""
+    holes: Annotated[tuple[Literal["eyes", "nose"], ...], "holes"] = ("eyes", "nose")
+    strip: Annotated[bool, "strip"] = False
+    flip: Annotated[bool, "flip"] = True
+    auth: Annotated[str, "login", Option(parse=user)] = ""
+    nested: AlignOptions = field(default_factory=AlignOptions)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @pytest.fixture
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("photos", nargs="+")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--out-folder")
-    parser.add_argument("--flip", action=argparse.BooleanOptionalAction)
+def parser() -> Parser:
+    parser = Parser("command", description="first line\n  command x" + 60 * " y", epilog="example: %(prog)s x")
+    run = parser.add_subparsers(metavar="COMMAND").add_parser("run")
+    add_settings(run, Options, skip=("nothing",))
+    add_common(run, verbose="more")
     return parser
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "settings.toml"
-
-
-def test_typed_options_take_precedence_over_those_of_a_file(file: Path, parser: argparse.ArgumentParser) -> None:
-    file.write_text('seed = -3\nout_folder = "a b"\nflip = false\n')
-    for words in (["--config", str(file), "x"], ["x", f"--config={file}"]):
-        parsed = parser.parse_args(expand_config(words, parser))
-        assert parsed == argparse.Namespace(photos=["x"], seed=-3, out_folder="a b", flip=False)
-    parsed = parser.parse_args(expand_config(["--seed", "5", "--config", str(file), "x"], parser))
-    assert parsed.seed == 5
-
-
-def test_options_are_inserted_after_a_sub_command(file: Path, parser: argparse.ArgumentParser) -> None:
-    file.write_text("seed = 1")
-    assert expand_config(["train", "x", "--config", str(file)], parser, at=1) == ["train", "--seed=1", "x"]
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", {}),
+        ("--seed 9 --weight 1 --kernel 5", {"seed": 9, "weight": 1.0, "kernel": 5}),
+        ("--box=-1,2.5 --holes nose,eyes", {"box": (-1.0, 2.5), "holes": ("nose", "eyes")}),
+        ("--holes nose eyes --strip --no-flip", {"holes": ("nose", "eyes"), "strip": True, "flip": False}),
+        ("--auth a:b --flip --mask eyes", {"auth": "a:b", "flip": True, "mask": "eyes"}),
+    ],
+)
+def test_options_become_settings_and_absent_ones_keep_their_defaults(
+    parser: Parser, words: str, expected: dict[str, Any]
+) -> None:
+    required = {"photos": (Path("a,b"), Path("c")), "output": Path("out")}
+    arguments = parser.parse_args(["run", "a,b", "c", "-o", "out", *words.split()])
+    assert given(arguments, Options) == required | expected
+    assert settings_from(arguments, Options, seed=5) == Options(**required | expected | {"seed": 5})
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("words", "message"),
+    [
+        ("rnu", "command: argument COMMAND: there is no 'rnu'; did you mean 'run'?"),
+        ("run a --mask moth", "command run: argument --mask: there is no 'moth'; did you mean 'mouth'?"),
+        ("run a --kernel 6", "command run: argument --kernel: there is no '6'; expected one of 4, 5"),
+        ("run a --holes eyes,x", "command run: argument --holes: there is no 'x'; expected one of eyes, nose"),
+        ("run a -o b --stri", "command run: there is no option --stri; did you mean '--strip'?"),
+        ("run a -o b --masc=eyes", "command run: there is no option --masc; did you mean '--mask'?"),
+        ("run a -o b c", "command run: unexpected argument 'c'"),
+        ("run a --seed 1.5", "command run: argument --seed: 1.5 is not an integer from 0 to 9"),
+        ("run a --seed 10", "command run: argument --seed: 10 is not an integer from 0 to 9"),
+        ("run a --weight nan", "command run: argument --weight: nan is not a number from 0 to 1"),
+        ("run a --box 1", "command run: argument --box: 1 has 1 numbers, expected 2 separated by commas"),
+        ("run a --box 1,x", "command run: argument --box: x is not a number from -1000 to 1000"),
+        ("run a --box 1,2 --point a", "command run: argument --point: not allowed with argument --box"),
+        ("run a --auth ab", "command run: argument --auth: expected USER:PASS"),
+        ("run", "command run: the following arguments are required: photos, -o/--output"),
+    ],
+)
+def test_a_mistake_is_one_line_with_a_suggestion(
+    parser: Parser, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(words.split())
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"{message} (see --help)\n")
+
+
+def test_the_help_keeps_lines_and_indents_and_states_defaults(
+    parser: Parser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = parser.format_help().splitlines()
+    assert "first line" in lines and "example: command x" in lines
+    assert len(next(line for line in lines if line.startswith("  command"))) > 80
+    with pytest.raises(SystemExit):
+        parser.parse_args(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split()) + " "
+    for expected in (
+        "-o FOLDER, --output FOLDER where to --seed",
+        "seed (default: 0) ",
+        "100 % of it (default: none) ",
+        "--mask {eyes,mouth} what to fill (default: eyes) ",
+        "side (default: four) ",
+        "--box X,Y box (default: none) ",
+        "holes (default: eyes,nose) ",
+        "--strip strip --flip, --no-flip flip (default: on) ",
+    ):
+        assert expected in text
+
+
+def test_typed_options_take_precedence_over_those_of_a_file(parser: Parser, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text('\ufeffseed = 3\noutput = "a b"\nflip = false\nstrip = false\n', encoding="utf-8")
+    second.write_text("seed = 4\nstrip = true\n")
+    expected = Options((Path("x"),), Path("a b"), 3, flip=False)
+    for words in (["--config", str(first), "x"], ["x", f"--config={first}"]):
+        assert settings_from(parser.parse_args(["run", *words]), Options) == expected
+    words = ["run", "--seed", "5", "--config", str(first), f"--config={second}", "--", "x"]
+    assert settings_from(parser.parse_args(words), Options) == Options(
+        (Path("x"),), Path("a b"), 5, flip=False, strip=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
     [
         (None, "No such file"),
         (b"no toml", "cannot be read as TOML"),
@@ -55,129 +164,51 @@ def test_options_are_inserted_after_a_sub_command(file: Path, parser: argparse.A
         (b"help = true", "there is no option 'help'"),
         (b"photos = 'a'", "there is no option 'photos'"),
         (b"seed = false", "seed is false; expected a value"),
+        (b"seed = 10", "argument --seed: 10 is not an integer from 0 to 9"),
     ],
 )
 def test_an_unusable_config_file_is_a_usage_error(
-    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str], content: bytes | None, said: str
+    parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, message: str
 ) -> None:
+    file = tmp_path / "settings.toml"
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(SystemExit) as ended:
-        expand_config(["--config", str(file)], parser)
-    assert ended.value.code == 2
+        parser.parse_args(["run", "a", "-o", "b", "--config", str(file)])
     error = capsys.readouterr().err
-    assert str(file) in error and said in error
+    assert ended.value.code == 2 and message in error and error.count("\n") == 1
 
 
-def test_a_pipe_is_no_config_file(
-    file: Path, parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
-) -> None:
-    os.mkfifo(file)
-    with pytest.raises(SystemExit):
-        expand_config(["--config", str(file)], parser)
-    assert "not a regular file" in capsys.readouterr().err
-
-
-def test_a_config_file_may_turn_options_off_and_have_a_byte_order_mark(
-    file: Path, parser: argparse.ArgumentParser
-) -> None:
-    parser.add_argument("--strip", action="store_true")
-    file.write_text("\ufeffstrip = false\nflip = false\n", encoding="utf-8")
-    assert expand_config(["x", "--config", str(file)], parser) == ["--no-flip", "x"]
-    file.write_text("strip = true\n")
-    assert expand_config(["x", "--config", str(file)], parser) == ["--strip", "x"]
-
-
-def test_at_least_accepts_both_ends_and_nothing_beyond() -> None:
-    assert (at_least(1)("1"), at_least(1, 5)("5"), at_least(0.0, 1.0)("1")) == (1, 5, 1.0)
-    for text in ("0", "6", "1.5", "1e99", "nan", "inf", "x", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not an integer from 1 to 5"):
-            at_least(1, 5)(text)
-    for text in ("-1", "1.1", "nan", "inf"):
-        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not a number from 0.0 to 1.0"):
-            at_least(0.0, 1.0)(text)
-
-
-@pytest.fixture
-def command() -> Parser:
-    parser = Parser(
-        "command", description="first line\n  command x" + 60 * " y" + "\n" + 60 * "word ", epilog="example: %(prog)s x"
-    )
-    run = parser.add_subparsers(metavar="COMMAND").add_parser("run")
-    run.add_argument("photo", help="a photo")
-    run.add_argument("--mask", choices=("eyes", "mouth"), default="eyes", help="what to fill")
-    run.add_argument("--overwrite", action="store_true", help="replace files")
-    run.add_argument("--seed", type=integer, help="seed")
-    run.add_argument("--weight", type=number, help="weight")
-    run.add_argument("--jobs", type=at_least(1), help="workers")
-    return parser
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("rnu", "command: argument COMMAND: there is no 'rnu'; did you mean 'run'?"),
-        ("run a --mask moth", "command run: argument --mask: there is no 'moth'; did you mean 'mouth'?"),
-        ("run a --mask x", "command run: argument --mask: there is no 'x'; expected one of eyes, mouth"),
-        ("run a --overwrit", "command run: there is no option --overwrit; did you mean '--overwrite'?"),
-        ("run a --masc=eyes", "command run: there is no option --masc; did you mean '--mask'?"),
-        ("run a b", "command run: unexpected argument 'b'"),
-        ("run a --seed 1.5", "command run: argument --seed: '1.5' is not an integer"),
-        ("run a --weight x", "command run: argument --weight: 'x' is not a number"),
-        ("run a --jobs x", "command run: argument --jobs: x is not an integer from 1 to 1000000000"),
-        ("run", "command run: the following arguments are required: photo"),
-    ],
-)
-def test_a_mistake_is_one_line_with_a_suggestion(
-    command: Parser, capsys: pytest.CaptureFixture[str], words: str, said: str
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command.parse_args(words.split())
-    assert ended.value.code == 2
-    assert capsys.readouterr() == ("", f"{said} (see --help)\n")
-
-
-def test_the_help_keeps_lines_and_indents_and_states_defaults(
-    command: Parser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    lines = command.format_help().splitlines()
-    assert "first line" in lines and "example: command x" in lines
-    [example] = [line for line in lines if line.startswith("  command")]
-    assert len(example) > 80 and max(len(line) for line in lines if line != example) <= 80
-    with pytest.raises(SystemExit):
-        command.parse_args(["run", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    for text in ("what to fill (default: eyes)", "seed (default: none)", "replace files", "a photo"):
-        assert text in told
-    assert "replace files (default" not in told and "a photo (default" not in told
-
-
-def test_a_name_with_a_newline_is_shown_on_one_line() -> None:
-    assert shown(Path("ä b.png")) == "ä b.png"
-    assert "\n" not in shown(Path("a\nb.png"))
+def test_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("ä\x1b[31m\r\u202e\udcff\nb")
+    assert capsys.readouterr().err == "ä\\x1b[31m\\r\\u202e\\udcff\nb\n"
+    assert printable(Path("ä b.png")) == "ä b.png" and "\n" not in printable(Path("a\nb.png"))
 
 
 class OddError(InputError):
     exit_code = 7
 
 
-def test_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    say("ä\x1b[31m\r\u202e\udcff\nb")
-    assert capsys.readouterr().err == "ä\\x1b[31m\\r\\u202e\\udcff\nb\n"
-
-
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (PhotoError("no photo; give one"), 2, "command: no photo; give one"),
-        (WorkerError("died"), 1, "command: died"),
-        (OddError("odd"), 7, "command: odd"),
-        (OSError(28, "No space left on device"), 1, "command: [Errno 28] No space left on device"),
-        (KeyboardInterrupt(), 130, "command: stopped; resume"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "command: the GPU is out of memory; use less"),
+        (PhotoError("no photo; give one"), 2, "no photo; give one"),
+        (WorkerError("died"), 1, "died"),
+        (OddError("odd"), 7, "odd"),
+        (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "stopped; resume"),
+        (MemoryError(), 1, "out of memory; use smaller inputs or settings"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "the GPU is out of memory; use less"),
+        *(
+            (
+                ModuleNotFoundError(name=f"{module}.sub"),
+                2,
+                f'this needs {module}, which is not installed; run in the project folder: pip install -e ".[{extra}]"',
+            )
+            for module, extra in (("torch", "train"), ("skimage", "train"), ("gradio", "page"), ("torchmetrics", "fid"))
+        ),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+    ids=lambda value: getattr(value, "name", type(value).__name__) if isinstance(value, BaseException) else "",
 )
 def test_an_expected_error_becomes_one_line_and_an_exit_code(
     capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
@@ -186,19 +217,81 @@ def test_an_expected_error_becomes_one_line_and_an_exit_code(
         raise error
 
     assert run_main("command", work, "stopped; resume", "use less") == code
-    assert capsys.readouterr() == ("", f"{message}\n")
+    assert capsys.readouterr() == ("", f"command: {message}\n")
 
 
-def test_run_main_passes_on_the_exit_code_and_unexpected_errors() -> None:
-    assert run_main("command", lambda: 3) == 3
-
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ModuleNotFoundError(name="own")])
+def test_run_main_passes_on_the_exit_code_and_unexpected_errors(error: Exception) -> None:
     def work() -> int:
-        raise RuntimeError("a bug")
+        raise error
 
-    with pytest.raises(RuntimeError, match="a bug"):
+    assert run_main("command", lambda: 3) == 3
+    with pytest.raises(type(error)):
         run_main("command", work)
 
 
 def test_show_progress_yields_only_the_results() -> None:
-    steps = [SimpleNamespace(part="a", done=0, total=2), 5, SimpleNamespace(part="a", done=2, total=2), 6]
-    assert list(show_progress(steps, SimpleNamespace, quiet=True)) == [5, 6]
+    assert list(show_progress([Progress("a", 0, 2), 5, Progress("a", 2, 2), 6], quiet=True)) == [5, 6]
+
+
+# Signals
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from align.cli import StopSignal, run_main, run_program
+from align.files import atomic_write
+
+def work():
+    {body}
+
+run_program(lambda: run_main("command", work))
+"""
+WRITING = """
+    with atomic_write(Path("out")) as file:
+        file.write(b"half")
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+IN_STEPS = """
+    stop = StopSignal(keep_first=True)
+    print("ready", flush=True)
+    while not stop.number or sys.argv[1:]:
+        time.sleep(0.01)
+    Path("saved").touch()
+    return 128 + stop.number
+"""
+
+
+def start(folder: Path, body: str, *words: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", COMMAND.format(body=body.strip()), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_in_one_line_and_leaves_no_half_file(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path, WRITING)
+    for _ in range(3):  # as when a launcher repeats it
+        process.send_signal(number)
+    assert process.communicate(timeout=60) == ("", "command: stopped\n")
+    assert process.returncode == 128 + number and not list(tmp_path.iterdir())
+
+
+def test_work_in_steps_ends_with_its_step_and_a_later_signal_stops_it_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, IN_STEPS)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 143 and (tmp_path / "saved").exists()
+    process = start(tmp_path, IN_STEPS, "never ends")
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    assert process.communicate() == ("", "command: stopped\n") and process.returncode == 130

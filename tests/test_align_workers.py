@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from align.workers import spread
 from pictures import PORTRAIT, pixels, save
 
 from align import workers
 from align.errors import EngineError, WorkerError
-from align.workers import spread
 
 PROJECT = Path(__file__).parents[1]
 

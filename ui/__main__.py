@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, so that signals are handled from here on
-    from align.stop import listen
-
-    listen()
-
 import argparse
 import os
 import signal
