@@ -179,7 +179,8 @@ def add_settings(
         add = groups[option.exclusive].add_argument
         if not option.positional:
             required = {"required": True} if default is MISSING else {}
-            add(*filter(None, [option.short]), f"--{item.name.replace('_', '-')}", **words, **required)
+            flag = option.flag or f"--{item.name.replace('_', '-')}"
+            add(*filter(None, [option.short]), flag, dest=item.name, **words, **required)
         elif default is MISSING:
             add(item.name, **words)
         else:

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile, ImageOps, Unid
 
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
+from align.warp import Alignment
 
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
@@ -79,6 +80,7 @@ class Photo:
         exif: an EXIF block with camera, exposure, capture time, resolution and copyright, if the file has them.
         dpi: horizontal and vertical resolution in pixels per inch, if the file states it.
         sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
+        faces: the faces found in the photo, by what was searched for; filled by who searches.
     """
 
     pixels: NDArray[np.uint8]
@@ -87,6 +89,7 @@ class Photo:
     exif: bytes | None
     dpi: tuple[float, float] | None
     sha256: str
+    faces: dict[Any, list[Alignment]] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:

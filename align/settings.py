@@ -29,6 +29,7 @@ class Option:
     """How the command line takes a setting, where its type does not say so: `Annotated[Path, "help", Option("-o")]`.
 
     Attributes:
+        flag: the flag, if it is not the name of the setting.
         short: a second, short flag.
         metavar: placeholder of the value in the help.
         positional: whether the value has no flag.
@@ -36,6 +37,7 @@ class Option:
         parse: converts the text to a value, instead of the type; raises InputError.
     """
 
+    flag: str = ""
     short: str = ""
     metavar: str | None = None
     positional: bool = False

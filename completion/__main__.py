@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from align.cli import Parser, add_flags, at_least, number, parse, run_main, run_program, separated, shown
-from align.settings import SEEDS
-from completion.config import BLENDS, SOLVER_NAMES, BatchOptions, Faces, NoFace
+from align.cli import Parser, add_common, add_settings, printable, run_main, run_program, settings_from
+from completion.config import FileOptions, FillOptions, LoadOptions
 from weights import VERSION
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
-    from completion.batch import Result
-    from completion.complete import SearchStep
+    from completion.batch import FillResult
+    from completion.step import Step
 
 _EXAMPLE = """masks:
   center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres
@@ -39,14 +38,6 @@ examples:
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 128 + N stopped by signal N"""
 _STREAM = Path("-")  # stdin or stdout
-# Arguments recorded as "settings" in the report.
-_REPORTED = (
-    *("mask", "invert_mask", "faces", "no_face", "landmarks", "box", "eyes", "candidates", "solver", "prior_weight"),
-    *("seconds", "blend", "seed", "weights", "device"),
-)
-
-# Settings that do not belong to the request of a result: inputs are recorded by content, and devices agree.
-_INPUTS = ("mask", "landmarks", "weights", "device")
 
 
 def build_parser(program: str = "python -m completion") -> Parser:
@@ -57,85 +48,14 @@ def build_parser(program: str = "python -m completion") -> Parser:
         "128x128 pixels per face; pixels outside the hole do not change.",
         epilog=_EXAMPLE,
     )
-    _add_input_flags(parser)
-    _add_search_flags(parser)
-    _add_output_flags(parser)
-    return parser
-
-
-def _add_input_flags(parser: Parser) -> None:
-    add = parser.add_argument
     help_photos = "photos or folders; - for a photo from stdin; one of the weights' size counts as an aligned face"
-    add("photos", type=Path, nargs="+", help=help_photos)
-    add("-m", "--mask", required=True, metavar="NAME|FILE|FOLDER|alpha", help="pixels to fill, see below")
-    add("--invert-mask", action="store_true", help="fill black pixels of mask files, or opaque pixels with alpha")
-    help_faces = "faces that a named mask is placed on (default: %(default)s)"
-    add("--faces", choices=get_args(Faces), default=BatchOptions.faces, help=help_faces)
-    help_no_face = "fill a mask that touches no face from its surroundings, or fail (default: fail for a single photo, "
-    help_no_face += "fill for several)"
-    add("--no-face", choices=get_args(NoFace), help=help_no_face)
-    place = parser.add_mutually_exclusive_group().add_argument
-    help_landmarks = "faces.jsonl with the positions of the faces, from python -m align on the photos without holes"
-    place("--landmarks", type=Path, metavar="FILE", help=help_landmarks)
-    place(
-        "--box",
-        type=separated(4, number),
-        metavar="X,Y,W,H",
-        help="box of an upright face in pixels, from the brows to the chin",
-    )
-    place(
-        "--eyes",
-        type=separated(4, number),
-        metavar="X,Y,X,Y",
-        help="eye centres of a face in pixels; the face may be rotated",
-    )
-
-
-def _add_search_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    help_solver = "fast takes one pass of the networks; thorough is nearer to the truth, but softer; the others, for "
-    help_solver += "comparison, search for seconds to minutes (default: %(default)s)"
-    add("--solver", choices=SOLVER_NAMES, default=SOLVER_NAMES[0], help=help_solver)
-    help_prior = "weight of the prior (discriminator) loss (default: set by the solver)"
-    add("--prior-weight", type=at_least(0.0), metavar="W", help=help_prior)
-    add(
-        "--seconds",
-        type=at_least(0.0),
-        metavar="S",
-        help="time limit of the search, in seconds per photo (default: none)",
-    )
-    help_candidates = "number of different completions to write (default: %(default)s)"
-    add("--candidates", type=at_least(1), default=1, metavar="N", help=help_candidates)
-    help_blend = "how to blend the fill into the photo (default: %(default)s)"
-    add("--blend", choices=BLENDS, default=BLENDS[0], help=help_blend)
-    add_flags(parser, "--weights=auto", "--device")
-    add(
-        "--seed",
-        type=at_least(0, SEEDS.high),
-        default=0,
-        help="seed of the search and of random masks (default: %(default)s)",
-    )
-
-
-def _add_output_flags(parser: Parser) -> None:
-    add = parser.add_argument
-    help_output = "output folder; for a single photo also a file, or - for a PNG to stdout (default: completed/; for a "
-    add("-o", "--output", type=Path, help=f"{help_output}photo from stdin -)")
-    add("--strip", action="store_true", help="also write the photo, the hole and the completion side by side")
-    add("--history", action="store_true", help="also write a GIF of the search, and its losses as JSON Lines")
-    add("--jobs", type=at_least(1), default=1, metavar="N", help="number of parallel workers (default: %(default)s)")
-    add_flags(parser, "--backend")
-    add("--report", type=Path, metavar="FILE.json", help="write results per photo as JSON, with PSNR for named masks")
-    add_flags(parser, "--config")
-    help_overwrite = (
-        "replace any file (default: skip photos with a result of the same settings, and redo others that were made "
-        "here; with a single photo, stop)"
-    )
-    add("--overwrite", action="store_true", help=help_overwrite)
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="print figures for every photo, and their means")
-    volume.add_argument("-q", "--quiet", action="store_true", help="print only errors")
-    add_flags(parser, "--version")
+    parser.add_argument("photos", type=Path, nargs="+", help=help_photos)
+    add_settings(parser, FileOptions, only=("mask", "invert_mask", "landmarks"))
+    for settings in (FillOptions, LoadOptions):
+        add_settings(parser, settings)
+    add_settings(parser, FileOptions, skip=("mask", "invert_mask", "landmarks"))
+    add_common(parser, verbose="print figures for every photo, and their means")
+    return parser
 
 
 def main(argv: list[str] | None = None, program: str = "python -m completion") -> int:
@@ -144,80 +64,82 @@ def main(argv: list[str] | None = None, program: str = "python -m completion") -
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(program), argv)
+    arguments = build_parser(program).parse_args(argv)
     # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopped = "stopped; completed photos are kept; repeat the command to resume"
-    arguments.label = None
-    if arguments.output is None:
-        arguments.output = _STREAM if arguments.photos == [_STREAM] else Path("completed")
-    work = _complete_stream if _STREAM in (*arguments.photos, arguments.output) else _complete
-    return run_main("completion", lambda: work(arguments), stopped)
+    return run_main("completion", lambda: _run(arguments), stopped)
 
 
-def _complete_stream(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    files, photos = settings_from(arguments, FileOptions), arguments.photos
+    output = files.output or (_STREAM if photos == [_STREAM] else Path("completed"))
+    if _STREAM not in (*photos, output):
+        return _complete(arguments, photos, replace(files, output=output))
+    return _complete_stream(arguments, photos, replace(files, output=output))
+
+
+def _complete_stream(arguments: argparse.Namespace, photos: list[Path], files: FileOptions) -> int:
     """Complete one photo from stdin or to stdout, through a temporary folder."""
     import tempfile
 
     from align.errors import PhotoError
 
-    if len(arguments.photos) > 1 or arguments.photos[0].is_dir():
+    if len(photos) > 1 or photos[0].is_dir():
         raise PhotoError("- stands for one photo, but several were given; give one, or a folder with --output")
-    stdout = arguments.output == _STREAM
-    if stdout and (arguments.strip or arguments.history or arguments.candidates > 1):
+    stdout = files.output == _STREAM
+    if stdout and (files.strip or files.history or settings_from(arguments, FillOptions).candidates > 1):
         raise PhotoError("--strip, --history and --candidates write several files; give a folder with --output")
     with tempfile.TemporaryDirectory(prefix="dcgan-completion-") as folder:
-        if arguments.photos == [_STREAM]:
-            arguments.label, arguments.photos = "stdin", [Path(folder) / "in" / "stdin"]
-            arguments.photos[0].parent.mkdir()
-            arguments.photos[0].write_bytes(sys.stdin.buffer.read())
+        label = None
+        if photos == [_STREAM]:
+            label, photos = "stdin", [Path(folder) / "in" / "stdin"]
+            photos[0].parent.mkdir()
+            photos[0].write_bytes(sys.stdin.buffer.read())
         if not stdout:
-            return _complete(arguments)
-        arguments.output = Path(folder) / "out" / "completed.png"
+            return _complete(arguments, photos, files, label)
+        output = Path(folder) / "out" / "completed.png"
         with contextlib.redirect_stdout(io.StringIO()):  # receives the path
-            code = _complete(arguments)
-        if arguments.output.exists():
-            sys.stdout.buffer.write(arguments.output.read_bytes())
+            code = _complete(arguments, photos, replace(files, output=output), label)
+        if output.exists():
+            sys.stdout.buffer.write(output.read_bytes())
         return code
 
 
-def _complete(arguments: argparse.Namespace) -> int:
-    _check_mask(arguments.mask)  # before torch is imported
+def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOptions, label: str | None = None) -> int:
+    options, loading = settings_from(arguments, FillOptions), settings_from(arguments, LoadOptions)
+    _check(files, options)  # before anything slow is imported
 
     from functools import partial
 
     from completion.batch import complete_folder, complete_photo
-    from completion.complete import FaceCompleter
+    from completion.completer import FaceCompleter
     from completion.plan import plan_outputs
 
-    plan = plan_outputs(arguments.photos, arguments.output, _options(arguments), arguments.report)
-    load = partial(
-        FaceCompleter.load,
-        arguments.weights,
-        arguments.device,
-        arguments.solver,
-        arguments.blend,
-        arguments.prior_weight,
-    )
-    completer = load()  # unusable weights fail here, before any worker starts
-    settings = _settings(arguments, [weights.sha256 for weights in completer.weights.values()])
-    plan = replace(plan, settings={name: settings[name] for name in settings if name not in _INPUTS})
-    single = len(plan.outputs) == 1 and not arguments.photos[0].is_dir()
-    items: Iterator[SearchStep | Result]
+    assert files.output is not None
+    load = partial(FaceCompleter.load, loading.weights, loading.device, solver=options.solver)
+    completer = load()  # unusable weights fail here, before any folder is made or worker starts
+    plan = plan_outputs(photos, files.output, options, files)
+    settings = asdict(plan.options) | {
+        "invert_mask": files.invert_mask,
+        "weights_sha256": [weights.sha256 for weights in completer.weights.values()],
+    }
+    plan = replace(plan, settings=settings)
+    single = len(plan.outputs) == 1 and not photos[0].is_dir()
+    items: Iterator[Step | FillResult]
     if single:
-        [photo] = plan.outputs
-        items = complete_photo(completer, plan, photo)
+        items = complete_photo(completer, plan, next(iter(plan.outputs)))
     else:
-        here = arguments.jobs == 1 and arguments.backend == "processes"
-        start = (lambda: completer) if here else load
-        items = complete_folder(start, plan, arguments.jobs, arguments.backend, completer.gpu)
-    results: list[Result] = []
+        here = files.jobs == 1 and files.backend == "processes"
+        items = complete_folder((lambda: completer) if here else load, plan, completer.gpu)
+    results: list[FillResult] = []
     began = time.monotonic()
     try:
-        _collect(items, results, None if single else len(plan.outputs), arguments)
+        _collect(items, results, None if single else len(plan.outputs), arguments, label)
     finally:
-        if arguments.report and results:
-            _write_report(arguments.report, settings, results)
+        if files.report and results:
+            reported = settings | asdict(loading) | {"mask": files.mask, "version": VERSION}
+            _write_report(files, reported, results)
     if not single and not arguments.quiet:
         _print_summary(results, time.monotonic() - began, arguments.verbose)
     if any(result.status == "failed" for result in results):
@@ -225,39 +147,41 @@ def _complete(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_mask(mask: str) -> None:
+def _check(files: FileOptions, options: FillOptions) -> None:
+    from align.errors import ConfigError
     from dcgan.holes import split_names, unknown_mask
 
-    if split_names(mask) is None and mask != "alpha" and not Path(mask).exists():
-        raise unknown_mask(mask)
-
-
-def _options(arguments: argparse.Namespace) -> BatchOptions:
-    names = {field.name for field in fields(BatchOptions)} - {"measure"}
-    return BatchOptions(**{name: getattr(arguments, name) for name in names}, measure=arguments.report is not None)
+    if files.landmarks and (options.box or options.eyes):
+        raise ConfigError("landmarks and a box or eyes are given; give the position of the face once")
+    if split_names(files.mask) is None and files.mask != "alpha" and not Path(files.mask).exists():
+        raise unknown_mask(files.mask)
 
 
 def _collect(
-    items: Iterator[SearchStep | Result], results: list[Result], total: int | None, arguments: argparse.Namespace
+    items: Iterator[Step | FillResult],
+    results: list[FillResult],
+    total: int | None,
+    arguments: argparse.Namespace,
+    label: str | None,
 ) -> None:
     """Append the results to a list, printing each and showing progress: in photos, or in steps if `total` is None."""
     from tqdm import tqdm
 
-    from completion.batch import Result
+    from completion.batch import FillResult
 
     single = total is None
     with tqdm(total=total, unit="step" if single else "photo", disable=arguments.quiet or None) as bar:
         for item in items:
-            if isinstance(item, Result):
+            if isinstance(item, FillResult):
                 results.append(item)
                 bar.update(not single)
-                _print_result(item, arguments.label or shown(item.photo), arguments.verbose, arguments.quiet)
+                _print_result(item, label or printable(item.photo), arguments.verbose, arguments.quiet)
             else:
                 bar.total = item.faces * (item.steps + 1)
                 bar.update()
 
 
-def _print_result(result: Result, name: str, verbose: bool, quiet: bool) -> None:
+def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> None:
     from tqdm import tqdm
 
     if result.status == "failed" or (verbose and result.reason):
@@ -272,7 +196,7 @@ def _print_result(result: Result, name: str, verbose: bool, quiet: bool) -> None
         tqdm.write(f"{name}: {_listed(result.figures)}", file=sys.stderr)
 
 
-def _print_summary(results: list[Result], seconds: float, verbose: bool) -> None:
+def _print_summary(results: list[FillResult], seconds: float, verbose: bool) -> None:
     from collections import Counter
 
     from completion.batch import summary
@@ -288,19 +212,15 @@ def _listed(figures: dict[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
 
 
-def _settings(arguments: argparse.Namespace, sha256: list[str]) -> dict[str, Any]:
-    """Return the settings for reports and records, with the SHA-256 of the weights and the version."""
-    settings = {name: getattr(arguments, name) for name in _REPORTED}
-    settings["landmarks"] = None if arguments.landmarks is None else str(arguments.landmarks)
-    return settings | {"weights_sha256": sha256, "version": VERSION}
-
-
-def _write_report(path: Path, settings: dict[str, Any], results: list[Result]) -> None:
+def _write_report(files: FileOptions, settings: dict[str, Any], results: list[FillResult]) -> None:
     from align.files import write_json
     from completion.batch import summary
 
+    assert files.report is not None
+    landmarks = None if files.landmarks is None else str(files.landmarks)
     photos = [result.record() for result in results]
-    write_json(path, {"settings": settings, "summary": summary(results), "photos": photos})
+    report = {"settings": settings | {"landmarks": landmarks}, "summary": summary(results), "photos": photos}
+    write_json(files.report, report)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from align.settings import SEEDS, Range, check
+from align.config import Backend
+from align.errors import ConfigError, hint
+from align.settings import SEEDS, Option, Range, check
+from dcgan.config import device_name, weights_name
+from weights import AUTO, REGISTRY
 
-Start = Literal["random", "encoder"]
-Prior = Literal["log", "saturating"]
-Faces = Literal["largest", "all"]
+Blend = Literal["poisson", "alpha", "none"]  # the first is the default
 NoFace = Literal["fill", "fail"]
-
 _Coordinate = Annotated[float, Range(-1_000_000, 1_000_000)]
-
-# The first is the default.
-BLENDS = ("poisson", "alpha", "none")
+_Quad = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,11 @@ class Solver:
     """Settings of the search for z.
 
     Attributes:
-        steps: number of Adam steps.
-        restarts: number of candidates optimised in parallel, K; the best one is the result.
-        start: "random" samples z from the prior; "encoder" adds such samples to the encoder's estimate, with no noise
-            on the first.
-        draws: number of sampled z; the `restarts` with the lowest context loss become the candidates.
+        start: "encoder" completes a face in one pass: candidates are the encoder's z, and that z with noise. "random"
+            samples z from the prior and optimises them.
+        steps: number of Adam steps; 0 with "encoder", as they fit the visible pixels better and the missing ones worse.
+        samples: number of sampled z; the `candidates` with the lowest context loss become the candidates.
+        candidates: number of z optimised in parallel, K; the best one is the result.
         lr: initial learning rate of Adam.
         cosine: decay the learning rate to 0 along a cosine.
         weighted: weight visible pixels by their proximity to the hole (Yeh et al.); otherwise uniformly.
@@ -35,35 +34,37 @@ class Solver:
         z_weight: weight of the mean square of z, which keeps z in the region that G was trained on.
         clip: bound on each dimension of z, applied after every step: the value itself for a uniform prior, 3 times
             the value for a normal one; None for no bound.
-        mirrored: horizontal-flip test-time augmentation: average the images found for the face and its mirror image in
-            all that is coarser than a Gaussian of so many pixels; 0 averages them entirely, None not at all.
+        flip_sigma_px: horizontal-flip test-time augmentation of "encoder": average the images found for the face and
+            its mirror image in all that is coarser than a Gaussian of this deviation; 0 averages them entirely, None
+            not at all.
     """
 
+    start: Literal["random", "encoder"]
     steps: Annotated[int, Range(0, 1_000_000)]
-    restarts: Annotated[int, Range(1, 10_000)]
-    start: Start
-    draws: Annotated[int, Range(1, 1_000_000)]
+    samples: Annotated[int, Range(1, 1_000_000)]
+    candidates: Annotated[int, Range(1, 10_000)]
     lr: Annotated[float, Range(0, 1000)]
     cosine: bool
     weighted: bool
-    prior: Prior
+    prior: Literal["log", "saturating"]
     prior_weight: Annotated[float, Range(0, 1_000_000_000)]
     z_weight: Annotated[float, Range(0, 1_000_000_000)]
     clip: Annotated[float, Range(0, 1000)] | None
-    mirrored: Annotated[float, Range(0, 10)] | None = None
+    flip_sigma_px: Annotated[float, Range(0, 10)] | None = None
 
     def __post_init__(self) -> None:
         check(self)
+        if self.start == "encoder" and self.steps:
+            raise ConfigError(f"steps is {self.steps}; expected 0 for a solver that starts from the encoder")
 
 
-# A single encoder pass. Further Adam steps fit the visible pixels better and the missing ones worse. The loss weights
-# only rank several candidates. The encoder's errors on the face and on its mirror image differ, so averaging reduces
-# them; it also blurs details, unless they are left out.
+# The loss weights only rank several candidates. The encoder's errors on the face and on its mirror image differ, so
+# averaging reduces them (0.15 dB); it also blurs details, unless they are left out.
 _ENCODER = Solver(
-    steps=0,
-    restarts=1,
     start="encoder",
-    draws=1,
+    steps=0,
+    samples=1,
+    candidates=1,
     lr=0.0,
     cosine=False,
     weighted=True,
@@ -71,18 +72,18 @@ _ENCODER = Solver(
     prior_weight=30.0,
     z_weight=100.0,
     clip=None,
-    mirrored=3.0,
+    flip_sigma_px=3.0,
 )
 
 
 SOLVERS = {
-    "thorough": replace(_ENCODER, mirrored=0.0),
+    "thorough": replace(_ENCODER, flip_sigma_px=0.0),
     # Needs no encoder.
     "search": Solver(
-        steps=30,
-        restarts=8,
         start="random",
-        draws=128,
+        steps=30,
+        samples=128,
+        candidates=8,
         lr=0.2,
         cosine=True,
         weighted=True,
@@ -94,10 +95,10 @@ SOLVERS = {
     "encoder": _ENCODER,
     # Yeh et al. 2017, sections 3 and 4; the paper does not state the learning rate.
     "paper": Solver(
-        steps=1500,
-        restarts=1,
         start="random",
-        draws=1,
+        steps=1500,
+        samples=1,
+        candidates=1,
         lr=0.01,
         cosine=False,
         weighted=True,
@@ -108,10 +109,10 @@ SOLVERS = {
     ),
     # Amos 2016, defaults of dcgan-completion.tensorflow.
     "bamos": Solver(
-        steps=1000,
-        restarts=1,
         start="random",
-        draws=1,
+        steps=1000,
+        samples=1,
+        candidates=1,
         lr=0.01,
         cosine=False,
         weighted=False,
@@ -128,46 +129,113 @@ def blur_radius(sigma: float) -> int:
     return round(3 * sigma)
 
 
-# Names accepted by the interfaces: "fast" is "encoder" if the weights have one, otherwise "search".
+# "fast" is "encoder" if the weights have one, otherwise "search".
 SOLVER_NAMES = ("fast", *SOLVERS)
 
 
-@dataclass(frozen=True)
-class BatchOptions:
-    """Options for completing files, the same for every photo.
+def _solver_name(text: str) -> str:
+    if text not in SOLVER_NAMES:
+        raise ConfigError(f"there is no solver named {text!r}; {hint(text, SOLVER_NAMES)}")
+    return text
 
-    Attributes:
-        mask: a hole's name, "alpha", a mask file or a folder of masks.
-        invert_mask: fill black pixels instead of white ones; with "alpha", opaque instead of transparent ones.
-        faces: faces that a named hole is placed on, "largest" or "all".
-        landmarks: JSON Lines file with the landmarks of each photo's faces; None to detect the faces.
-        box: (x, y, w, h) of a single face in pixels of the photo, from the brows to the chin.
-        eyes: (x, y, x, y), the eye centres of a single face in pixels of the photo.
-        no_face: whether a mask that touches no face fails, or is filled from its surroundings; None for "fail" with a
-            single photo and "fill" with several.
-        candidates: number of different completions to write.
-        seed: seed of the search and of random holes; the side of "half" also depends on the photo.
-        strip: also write the photo, the hole and the completion side by side.
-        history: also write the search as a GIF and its losses as JSON Lines.
-        overwrite: replace existing outputs.
-        measure: compare the completion with the photo, if the hole is a named one: then the true pixels are known.
-        seconds: time limit for the search per photo, in seconds; None for no limit.
+
+@dataclass(frozen=True)
+class FillOptions:
+    """How to fill the hole of a photo: the same names, defaults and ranges for the library, the command and the page.
+
+    Raises:
+        ConfigError: a value has another type or is out of range.
     """
 
-    mask: str
-    invert_mask: bool = False
-    faces: Faces = "largest"
-    landmarks: Path | None = None
-    box: tuple[_Coordinate, ...] | None = None
-    eyes: tuple[_Coordinate, ...] | None = None
-    no_face: NoFace | None = None
-    candidates: Annotated[int, Range(1, 64)] = 1
-    seed: Annotated[int, SEEDS] = 0
-    strip: bool = False
-    history: bool = False
-    overwrite: bool = False
-    measure: bool = False
-    seconds: Annotated[float, Range(0, 1_000_000)] | None = None
+    on: Annotated[Literal["largest", "all"], "faces that a named mask is placed on", Option(flag="--faces")] = "largest"
+    no_face: Annotated[
+        NoFace | None,
+        "fill a mask that touches no face from its surroundings, or fail (default: fail for a single photo, fill for "
+        "several)",
+    ] = None
+    box: Annotated[
+        _Quad | None,
+        "box of an upright face in pixels, from the brows to the chin",
+        Option(metavar="X,Y,W,H"),
+    ] = None
+    eyes: Annotated[
+        _Quad | None,
+        "eye centres of a face in pixels; the face may be rotated",
+        Option(metavar="X,Y,X,Y"),
+    ] = None
+    solver: Annotated[
+        str | Solver,
+        "fast takes one pass of the networks; thorough is nearer to the truth, but softer; the others, for "
+        "comparison, search for seconds to minutes",
+        Option(metavar=f"{{{','.join(SOLVER_NAMES)}}}", parse=_solver_name),
+    ] = "fast"
+    prior_weight: Annotated[
+        float | None,
+        Range(0, 1_000_000_000),
+        "weight of the prior (discriminator) loss (default: set by the solver)",
+        Option(metavar="W"),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        Range(0, 1_000_000),
+        "time limit of the search, in seconds per photo",
+        Option(metavar="S"),
+    ] = None
+    candidates: Annotated[int, Range(1, 64), "number of different completions", Option(metavar="N")] = 1
+    blend: Annotated[Blend, "how to blend the fill into the photo"] = "poisson"
+    seed: Annotated[int, SEEDS, "seed of the search and of random masks", Option(metavar="N")] = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if isinstance(self.solver, str):
+            _solver_name(self.solver)
+        if self.box and self.eyes:
+            raise ConfigError("both box and eyes are given; give the position of the face once")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Which networks to use, and where they run."""
+
+    weights: Annotated[
+        str,
+        f"weights file or name: {', '.join(REGISTRY)}; auto picks by face size",
+        Option(metavar="WEIGHTS", parse=weights_name),
+    ] = AUTO
+    device: Annotated[
+        str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=device_name)
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What to read and write when the photos are files."""
+
+    mask: Annotated[str, "pixels to fill, see below", Option(short="-m", metavar="NAME|FILE|FOLDER|alpha")]
+    invert_mask: Annotated[bool, "fill black pixels of mask files, or opaque pixels with alpha"] = False
+    landmarks: Annotated[
+        Path | None,
+        "faces.jsonl with the positions of the faces, from python -m align on the photos without holes",
+        Option(metavar="FILE"),
+    ] = None
+    output: Annotated[
+        Path | None,
+        "output folder; for a single photo also a file, or - for a PNG to stdout (default: completed/; for a photo "
+        "from stdin -)",
+        Option(short="-o"),
+    ] = None
+    strip: Annotated[bool, "also write the photo, the hole and the completion side by side"] = False
+    history: Annotated[bool, "also write a GIF of the search, and its losses as JSON Lines"] = False
+    report: Annotated[
+        Path | None, "write results per photo as JSON, with PSNR for named masks", Option(metavar="FILE.json")
+    ] = None
+    overwrite: Annotated[
+        bool,
+        "replace any file (default: skip photos with a result of the same settings, and redo others that were made "
+        "here; with a single photo, stop)",
+    ] = False
+    jobs: Annotated[int, Range(1, 10_000), "number of parallel workers", Option(metavar="N")] = 1
+    backend: Backend = "processes"
 
     def __post_init__(self) -> None:
         check(self)

@@ -19,7 +19,7 @@ from dcgan.holes import unknown_mask
 MaskLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
 
 
-def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple[NDArray[np.bool_], str | None]:
+def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple[NDArray[np.bool_], str | None, str]:
     """Read a hole from a mask image: white means fill; grey is rounded to black or white.
 
     Args:
@@ -27,16 +27,16 @@ def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple
         shape: (H, W) of the photo; a mask of another size is resized to it by nearest neighbour.
         invert: fill black instead of white.
     Returns:
-        bool (H, W), and a warning if the mask was resized, otherwise None.
+        bool (H, W), a warning if the mask was resized, otherwise None, and the SHA-256 of the file.
     Raises:
         PhotoError: the file cannot be read.
     """
-    white = _white(read_photo(path).image)
-    warning = None
+    mask = read_photo(path)
+    white, warning = _white(mask.image), None
     if white.shape != shape:
         warning = f"the mask was resized from {white.shape[1]}x{white.shape[0]} to the photo's {shape[1]}x{shape[0]}"
         white = cv2.resize(white.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return white != invert, warning
+    return white != invert, warning, mask.sha256
 
 
 def as_hole(mask: MaskLike, photo: Photo) -> NDArray[np.bool_]:

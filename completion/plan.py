@@ -14,9 +14,9 @@ from align.files import check_outputs, list_photos, output_names, prepare_folder
 from align.locate import read_landmarks
 from align.photo import WRITABLE, digest
 from completion import masks
-from completion.config import BatchOptions
-from completion.records import RECORDS, request_of
-from dcgan import holes
+from completion.config import FileOptions, FillOptions
+from completion.manifest import MANIFEST
+from dcgan.holes import split_names
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Plan:
     """What to complete, from what, and where to.
 
     Attributes:
-        options: options for every photo.
+        options: how to fill the photos; `no_face` is set.
+        files: what to read and write.
         root: common parent folder of the photos.
         names: photo -> relative path of its output without the last suffix, unique; masks have the same names.
         outputs: photo -> file of its completion.
@@ -32,10 +33,11 @@ class Plan:
         masks: masks by relative path without suffix; None if there is no folder of masks.
         landmarks: landmarks by photo; None if faces are detected or placed otherwise.
         landmarks_sha256: SHA-256 of the file of landmarks.
-        settings: what else the results depend on, as JSON; recorded with each.
+        settings: what else the results depend on, as JSON; part of each fingerprint.
     """
 
-    options: BatchOptions
+    options: FillOptions
+    files: FileOptions
     root: Path
     names: dict[Path, Path]
     outputs: dict[Path, Path]
@@ -50,39 +52,28 @@ class Plan:
         return _whole(photo).relative_to(self.root)
 
     def mask(self, photo: Path) -> Path | None:
-        """Return the mask file of a photo; None if the mask is a name.
+        """Return the mask file of a photo; None if the mask is a name or alpha.
 
         Raises:
             MaskError: the folder of masks has none for this photo, or several.
         """
         if self.masks is not None:
             return masks.find_mask(self.masks, self.names[photo])
-        return _mask_path(self.options)
+        return mask_path(self.files.mask)
 
-    def files(self, photo: Path) -> list[Path]:
+    def outputs_of(self, photo: Path) -> list[Path]:
         """Return all output files of a photo, the completion first."""
-        return _files(self.outputs[photo], self.options)
-
-    def request(self, photo: Path, sha256: str) -> dict[str, Any]:
-        """Describe what the result of a photo is made from; `sha256` is that of the photo.
-
-        Raises:
-            MaskError, PhotoError: the mask is missing or cannot be read.
-        """
-        mask = self.mask(photo)
-        return request_of(
-            sha256, self.options.mask if mask is None else digest(mask), self.landmarks_sha256, self.settings
-        )
+        return _outputs(self.outputs[photo], self.options, self.files)
 
 
-def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, report: Path | None = None) -> Plan:
+def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, files: FileOptions) -> Plan:
     """List the photos and the output file of each, and check before any work that all files can be written.
 
     Args:
         inputs: photos and folders of photos.
         output: a folder; for a single photo also a file, if the path has a suffix.
-        options: options for every photo; they name further inputs and outputs.
-        report: a JSON file that the caller will write.
+        options: how to fill the photos.
+        files: further inputs and outputs; the caller writes the report.
     Raises:
         PhotoError: an input does not exist, there are no photos, an output is or replaces an input, or an output cannot
             be written.
@@ -107,24 +98,25 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, re
         folder, outputs = None, dict.fromkeys(photos, output)
     if options.no_face is None:
         options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
-    mask = _mask_path(options)
+    mask, landmarks, report = mask_path(files.mask), files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
-    read += [path for path in (mask, options.landmarks) if path]
-    written = [file for main in outputs.values() for file in _files(main, options)]
-    written += [folder / RECORDS] if folder else []
+    read += [path for path in (mask, landmarks) if path]
+    written = [file for main in outputs.values() for file in _outputs(main, options, files)]
+    written += [folder / MANIFEST] if folder else []
     check_outputs([*filter(None, [report]), *written], read, folder)
     prepare_folder(folder or output.parent)
     if report:
-        prepare_report(report, ("settings", "summary", "photos"), written, options.overwrite)
+        prepare_report(report, ("settings", "summary", "photos"), written, files.overwrite)
     return Plan(
         options,
+        files,
         root,
         {path: name.with_suffix("") for path, name in names.items()},
         outputs,
         folder,
         masks.mask_files(mask) if mask and mask.is_dir() else None,
-        read_landmarks(options.landmarks) if options.landmarks else None,
-        digest(options.landmarks) if options.landmarks else None,
+        read_landmarks(landmarks) if landmarks else None,
+        digest(landmarks) if landmarks else None,
     )
 
 
@@ -133,17 +125,20 @@ def candidate_files(output: Path, candidates: int) -> list[Path]:
     return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
 
 
-def _files(output: Path, options: BatchOptions) -> list[Path]:
-    files = [output, *candidate_files(output, options.candidates)]
-    files += [output.with_suffix(".candidates.png")] if options.candidates > 1 else []
-    files += [output.with_suffix(".strip.png")] if options.strip else []
-    files += [output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if options.history else []
-    return files
+def mask_path(mask: str) -> Path | None:
+    """Return the file or folder of a mask; None for names and alpha."""
+    return None if mask == "alpha" or split_names(mask) else Path(mask)
 
 
-def _mask_path(options: BatchOptions) -> Path | None:
-    """Return the mask's file or folder, or None for a mask that is a name."""
-    return None if options.mask == "alpha" or holes.split_names(options.mask) else Path(options.mask)
+def _outputs(output: Path, options: FillOptions, files: FileOptions) -> list[Path]:
+    several = options.candidates > 1
+    return [
+        output,
+        *candidate_files(output, options.candidates),
+        *([output.with_suffix(".candidates.png")] if several else []),
+        *([output.with_suffix(".strip.png")] if files.strip else []),
+        *([output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if files.history else []),
+    ]
 
 
 def _whole(path: Path) -> Path:

@@ -1,16 +1,21 @@
-"""Open the files of networks that run on ONNX Runtime."""
+"""Networks on ONNX Runtime: open their files, and generate faces."""
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Its official builds send usage data to Microsoft unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
+from dcgan.weights import WeightsError
 
-from dcgan.header import WeightsError
+from align.errors import DeviceError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Provider = str | tuple[str, dict[str, Any]]
@@ -19,6 +24,11 @@ Provider = str | tuple[str, dict[str, Any]]
 def has_cuda() -> bool:
     """Whether the installed ONNX Runtime is a CUDA build."""
     return CUDA in onnxruntime.get_available_providers()
+
+
+def supports(device: str) -> bool:
+    """Whether the installed ONNX Runtime can use a device."""
+    return device in ("auto", "cpu") or has_cuda()
 
 
 def open_session(path: Path, providers: Sequence[Provider] = (CPU,)) -> onnxruntime.InferenceSession:
@@ -36,3 +46,41 @@ def open_session(path: Path, providers: Sequence[Provider] = (CPU,)) -> onnxrunt
     except Exception as error:  # ONNX Runtime has a dozen types, without a common base
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path} cannot be used ({reason}); export it again (python -m dcgan export)") from error
+
+
+class OnnxGenerate:
+    """A `Generate` for the file that `dcgan.export.export_onnx` writes; on a CPU, it is loaded when it is first used.
+
+    Args:
+        path: the .onnx file.
+        sha256: digest of the weights that it was exported from.
+        device: auto, cpu, cuda or cuda:N.
+    Raises:
+        WeightsError: the file is damaged, or was exported from other weights.
+        DeviceError: the GPU cannot be used.
+    """
+
+    def __init__(self, path: Path, sha256: str, device: str) -> None:
+        self._path, self._sha256, self._device = path, sha256, device
+        self.gpu = device != "cpu" and has_cuda() and CUDA in self._session.get_providers()
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        providers: list[Provider] = [CPU]
+        if self._device != "cpu" and has_cuda():
+            providers.insert(0, (CUDA, {"device_id": self._device.partition(":")[2] or "0"}))
+        session = open_session(self._path, providers)
+        if self._device.startswith("cuda") and CUDA not in session.get_providers():
+            raise DeviceError(f"ONNX Runtime cannot use the device {self._device}; use cpu")
+        if session.get_modelmeta().custom_metadata_map.get("sha256") != self._sha256:
+            raise WeightsError(
+                f"{self._path} was exported from other weights; export it again (python -m dcgan export)"
+            )
+        return session
+
+    def __call__(
+        self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], noise: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """Generate faces, see `Generate`."""
+        faces: NDArray[np.uint8] = self._session.run(None, {"crops": crops, "holes": holes, "noise": noise})[0]
+        return faces

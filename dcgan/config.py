@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from align.errors import ConfigError, DeviceError
+from align.errors import ConfigError, DeviceError, hint
 from align.settings import SEEDS, Range, check
+from weights import AUTO, REGISTRY
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
 Precision = Literal["bf16", "fp32"]
@@ -287,14 +288,26 @@ class EvaluateOptions:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 
 
-def check_device(name: str) -> None:
-    """Refuse anything but the name of a device.
+def device_name(name: str) -> str:
+    """Return the name of a device unchanged.
 
     Raises:
         DeviceError: the name is not auto, cpu, cuda or cuda:N.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
+        raise DeviceError(f"there is no device {name!r}; {hint(name, ('auto', 'cpu', 'cuda', 'cuda:N'))}")
+    return name
+
+
+def weights_name(name: str) -> str:
+    """Return a name of weights or the path of a file unchanged, before anything slow is imported.
+
+    Raises:
+        ConfigError: there are no such weights, and the name has no suffix of a file.
+    """
+    if name != AUTO and name not in REGISTRY and not Path(name).suffix:
+        raise ConfigError(f"there are no weights {name!r}; {hint(name, (*REGISTRY, 'a weights file'))}")
+    return name
 
 
 def network_config(values: Any) -> NetworkConfig:

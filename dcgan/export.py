@@ -69,7 +69,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     return facts
 
 
-class _Completer(nn.Module):
+class EncoderGenerator(nn.Module):
     """E, then G with E's skips: crops uint8 (N, S, S, 3), holes bool (N, S, S), noise (K, nz) to faces uint8."""
 
     def __init__(self, encoder: nn.Module, generator: Generator) -> None:
@@ -103,7 +103,7 @@ def export_onnx(weights: Weights, path: Path) -> None:
     # Two crops and three z, as sizes of 1 would become constants of the graph.
     crops, noise = torch.zeros(2, config.size, config.size, 3, dtype=torch.uint8), torch.zeros(3, config.nz)
     write_graph(
-        _Completer(weights.encoder, weights.generator).eval(),
+        EncoderGenerator(weights.encoder, weights.generator).eval(),
         {"crops": crops, "holes": crops[..., 0] > 0, "noise": noise},
         "faces",
         {"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},

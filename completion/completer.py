@@ -1,0 +1,461 @@
+"""Complete a photo in memory: find the faces, generate what is missing, paste and blend."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+from dcgan.weights import Weights, WeightsError
+from numpy.typing import NDArray
+from PIL import Image
+
+from align import locate
+from align.errors import InputError, MaskError, NoFaceError
+from align.photo import Photo, PhotoLike, as_photo, merge
+from align.template import TEMPLATES
+from align.warp import Alignment
+from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
+from completion.config import FillOptions, Solver
+from completion.faces import faces_under, given_face
+from completion.masks import MaskLike, as_hole, hole_in_crop
+from completion.named import draw_named_mask
+from completion.networks import Runner, by_size, open_weights, resolve, runner
+from completion.regions import Regions, divide
+from completion.step import Step
+from dcgan.holes import LOWRES_SCALE, split_names
+from weights import AUTO
+
+_POOL = 16  # candidates searched for each one returned
+_AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's
+_GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
+_ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
+_WIDE_PX = 20  # areas outside the faces wider than this are filled with structure, not only colour
+_LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
+_CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """A completed photo.
+
+    Attributes:
+        candidates: uint8 (H, W, 3) each, different completions, the best first; all equal the photo outside the hole.
+        photo: the photo.
+        hole: bool (H, W), the pixels that were filled.
+        faces: the faces that the hole touches.
+        sources: origin of the hole's pixels -> bool (H, W), not empty: "face 1", "face 2" and so on for generated
+            faces; "surroundings" for scratches and areas outside all faces, filled by a classical method.
+        context: final context loss, averaged over the faces.
+        hidden: number of faces that were found only in the original photo, by looking under the hole.
+        unseen: whether a face has no visible pixels, so that it was generated at random.
+        stopped_s: the time limit in seconds, if it ended the search; else None.
+        search_s: duration of the search in seconds.
+    """
+
+    candidates: tuple[NDArray[np.uint8], ...]
+    photo: Photo
+    hole: NDArray[np.bool_]
+    faces: tuple[Alignment, ...] = ()
+    sources: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    context: float = 0.0
+    hidden: int = 0
+    unseen: bool = False
+    stopped_s: float | None = None
+    search_s: float = 0.0
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The best completion: uint8 (H, W, 3)."""
+        return self.candidates[0]
+
+    @property
+    def image(self) -> Image.Image:
+        """The best completion in the photo's mode (L, LA, RGB or RGBA), with its colour profile."""
+        image = merge(self.pixels, self.photo, self.hole)
+        if self.photo.icc_profile:
+            image.info["icc_profile"] = self.photo.icc_profile
+        return image
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Share of the hole by its origin, see `sources`."""
+        size = int(self.hole.sum())
+        return {name: float(part.sum() / size) for name, part in self.sources.items()}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Figures for reports: hole_share, faces, outside_share, context_loss, search_seconds."""
+        return {
+            "hole_share": float(self.hole.mean()),
+            "faces": len(self.sources) - ("surroundings" in self.sources),
+            "outside_share": self.shares.get("surroundings", 0.0),
+            "context_loss": self.context,
+            "search_seconds": self.search_s,
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for the user, as sentences without a full stop."""
+        notes = []
+        if self.unseen:
+            notes.append("a face has no visible pixels and was generated at random")
+        if self.stopped_s is not None:
+            notes.append(f"the search was stopped after {self.stopped_s:.3g} s; the best result so far was used")
+        if self.hidden == 1:
+            notes.append("a face was found only in the original photo; its position was used, not the colours")
+        elif self.hidden:
+            found = f"{self.hidden} faces were found only in the original photo"
+            notes.append(f"{found}; their positions were used, not the colours")
+        if outside := self.shares.get("surroundings"):
+            notes.append(f"{outside:.0%} of the hole was filled from the surroundings instead of a generated face")
+        return tuple(notes)
+
+
+class FaceCompleter:
+    """Completes photos: `completer(photo, mask)` returns the completed photo, `steps` also the search for it.
+
+    Args:
+        weights: trained networks; if there are several, each face uses those that fit its size in the photo.
+        options: the defaults of `steps`, by name, see `completion.config.FillOptions`.
+    Raises:
+        ConfigError: an option has an unknown value.
+        WeightsError: the weights have an unknown template or different ones, or lack the encoder of the solver.
+        DeviceError: the device is absent.
+        ModuleNotFoundError: the solver needs torch.
+    """
+
+    def __init__(self, weights: Weights | Sequence[Weights], **options: Any) -> None:
+        self.options = FillOptions(**options)
+        self.weights = by_size(weights)
+        templates = sorted({each.template for each in self.weights.values()})
+        if len(templates) > 1 or templates[0] not in TEMPLATES:
+            raise WeightsError(
+                f"the weights are for faces aligned as {' and '.join(map(repr, templates))}, "
+                f"expected one of {', '.join(TEMPLATES)}"
+            )
+        self.size = max(self.weights)
+        self.template = TEMPLATES[templates[0]]
+        self._runners: dict[tuple[int, str], Runner] = {}
+        # Fails early if an encoder, torch or the device is missing.
+        solver = self.options.solver
+        self.gpu = any(self._runner(each, resolve(solver, each)).gpu for each in self.weights.values())
+
+    @classmethod
+    def load(cls, weights: str = AUTO, device: str = "auto", **options: Any) -> "FaceCompleter":
+        """Load weights and create a completer.
+
+        Args:
+            weights: a name in the registry, a file, or "auto" to use for each face the weights that fit its size.
+            device: auto, cpu, cuda or cuda:N.
+            options: see the class.
+        Raises:
+            WeightsError, DeviceError: the weights or the device cannot be used.
+        """
+        return cls(open_weights(weights, device), **options)
+
+    def __call__(
+        self, photo: PhotoLike, mask: MaskLike, *, faces: Sequence[Alignment] | None = None, **options: Any
+    ) -> Completion:
+        """Fill a hole in a photo; see `steps` for arguments and errors."""
+        return next(item for item in self.steps(photo, mask, faces=faces, **options) if isinstance(item, Completion))
+
+    def locate(self, photo: PhotoLike, every: bool = False) -> list[Alignment]:
+        """Find the faces of a photo, the largest first, as crops of the size of the weights that fit them.
+
+        A square photo of the weights' size counts as an aligned face. A Photo remembers its faces.
+
+        Args:
+            photo: see align.photo.as_photo.
+            every: also search large photos for small faces.
+        Raises:
+            NoFaceError: no face was found.
+            PhotoError: the photo cannot be used.
+        """
+        photo = as_photo(photo)
+        key = self.template.name, self.size, every
+        if key not in photo.faces:
+            found = self._aligned(photo) or locate.locate(photo.pixels, self.template, self.size, every)
+            photo.faces[key] = [self._fitted(face) for face in found]
+        if not photo.faces[key]:
+            raise NoFaceError(f"no face was found; {self._advice}")
+        return photo.faces[key]
+
+    def place(
+        self, photo: PhotoLike, mask: str, faces: Sequence[Alignment] | None = None, **options: Any
+    ) -> tuple[NDArray[np.bool_], Sequence[Alignment]]:
+        """Place a named mask on the faces of a photo.
+
+        Args:
+            photo: see align.photo.as_photo.
+            mask: names, see dcgan.holes.named_hole.
+            faces: the faces to choose from; None to detect them.
+            options: `on` and `seed`, see `completion.config.FillOptions`.
+        Returns:
+            The hole, bool (H, W), and the faces it is placed on.
+        Raises:
+            MaskError: the hole cannot be created.
+            NoFaceError: no face was found.
+        """
+        chosen = replace(self.options, **options)
+        photo, every = as_photo(photo), chosen.on == "all"
+        faces = faces or self.locate(photo, every)
+        faces = faces if every else faces[:1]
+        return draw_named_mask(photo.pixels, mask, faces, chosen.seed), faces
+
+    def steps(
+        self,
+        photo: PhotoLike,
+        mask: MaskLike,
+        *,
+        faces: Sequence[Alignment] | None = None,
+        lowres: bool = False,
+        **options: Any,
+    ) -> Iterator[Step | Completion]:
+        """Fill a hole in a photo, and report every step of the search.
+
+        Args:
+            photo: see align.photo.as_photo; not modified. Colours under the hole are used only with `lowres`.
+            mask: names such as "eyes,mouth", see dcgan.holes.named_hole; else see completion.masks.as_hole.
+            faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
+                the hole is then left without a face, in the original photo.
+            lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
+            options: changes to the options of the completer, see `completion.config.FillOptions`. All candidates
+                together have at most 160 million pixels. At the time limit, the search ends with its best result so
+                far, and no further candidate is blended.
+        Yields:
+            a Step per step of the search for a face, then the Completion.
+        Raises:
+            ConfigError: an option has an unknown value.
+            PhotoError: the photo cannot be used.
+            MaskError: the mask cannot be used, is empty, or its size differs from the photo's.
+            NoFaceError: no face was found for a named mask or, unless `no_face` is "fill", under the hole.
+        """
+        chosen = replace(self.options, **options)
+        began = time.monotonic()
+        photo = as_photo(photo)
+        height, width = shape = photo.pixels.shape[:2]
+        if chosen.candidates > (most := max(1, _CANDIDATES_PX // (height * width))):
+            raise InputError(
+                f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
+            )
+        faces = faces or given_face(chosen, shape, self.template, self.size)
+        if isinstance(mask, str) and split_names(mask):
+            hole, faces = self.place(photo, mask, faces, on=chosen.on, seed=chosen.seed)
+            lowres |= mask == "lowres"
+        else:
+            hole = as_hole(mask, photo)
+        if hole.shape != shape:
+            raise MaskError(
+                f"the hole is {hole.shape[1]}x{hole.shape[0]}, but the photo is {width}x{height}; "
+                "both must have the same size"
+            )
+        if not hole.any():
+            raise MaskError("the hole is empty; mark at least one pixel to fill")
+        complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
+        yield from complete(photo, hole, faces, lowres, chosen, began)
+
+    def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
+        """Fill holes in a batch of aligned faces.
+
+        Args:
+            crops: uint8 (N, S, S, 3), with S the size of one of the weights.
+            holes: bool (N, S, S), True = fill this.
+            options: see `steps`; faces, candidates and the time limit have no effect.
+        Returns:
+            uint8 (N, S, S, 3).
+        """
+        chosen = replace(self.options, **options)
+        visible = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
+        weights = self.weights[crops.shape[1]]
+        solver = self._solver(weights, replace(chosen, candidates=1))
+        *_, step = self._runner(weights, solver).solve(visible, holes, solver, chosen.seed)
+        made = zip(visible, step.best_images, holes, strict=True)
+        return np.stack([blend(crop, face, hole, chosen.blend) for crop, face, hole in made])
+
+    def _complete_reduced(
+        self,
+        photo: Photo,
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment] | None,
+        lowres: bool,
+        options: FillOptions,
+        began: float,
+    ) -> Iterator[Step | Completion]:
+        """Complete a reduced copy of a photo, which bounds time and memory, and enlarge the fill."""
+        scale = math.sqrt(_LARGEST_HOLE_PX / hole.sum())
+        small, small_hole = reduce_visible(photo.pixels, hole, scale)
+        done = Completion((small,), photo, small_hole)
+        if small_hole.any():
+            given = None if faces is None else [face.rescaled(scale) for face in faces]
+            for item in self._complete(as_photo(small), small_hole, given, lowres, options, began):
+                if isinstance(item, Completion):
+                    done = item
+                else:
+                    yield replace(item, alignment=item.alignment.rescaled(1 / scale))
+        size = hole.shape[::-1]
+        candidates = []
+        for candidate in done.candidates:
+            fill = cv2.resize(candidate, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+            np.copyto(fill, photo.pixels, where=~hole[..., None])
+            candidates.append(fill)
+        sources, rest = {}, hole.copy()
+        for name, part in done.sources.items():
+            inside: NDArray[np.bool_] = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+            sources[name] = inside & rest
+            rest &= ~inside
+        if rest.any():  # pixels of a fine hole, filled from the visible ones between them
+            sources["surroundings"] = sources.get("surroundings", rest) | rest
+        yield replace(
+            done,
+            candidates=tuple(candidates),
+            photo=photo,
+            hole=hole,
+            faces=tuple(face.rescaled(1 / scale) for face in done.faces),
+            sources={name: part for name, part in sources.items() if part.any()},
+        )
+
+    def _complete(
+        self,
+        photo: Photo,
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment] | None,
+        lowres: bool,
+        options: FillOptions,
+        began: float,
+    ) -> Iterator[Step | Completion]:
+        """Complete a photo at its own size; arguments as in `steps`, with the time at which it began."""
+        pixels, seed = photo.pixels, options.seed
+        ends = math.inf if options.seconds is None else began + options.seconds
+
+        # Find the faces, and divide the hole among them.
+        visible, hidden = inpaint(pixels, hole), 0
+        if faces is None:
+            faces = self._aligned(photo)
+        if faces is None:
+            faces, hidden = faces_under(pixels, visible, hole, self.template, self.size)
+        regions = divide(hole, [self._fitted(face) for face in faces])
+        if not regions.faces and (options.no_face != "fill" or hole.all()):
+            raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
+
+        # Fill scratches first: they belong to what the networks see.
+        if regions.scratches.any():
+            visible = surroundings(visible, hole, regions.scratches)
+        fills, contexts = [visible] * options.candidates, []
+        stopped, unseen, search_s = False, False, 0.0
+        unfilled = hole & ~regions.scratches
+
+        # Generate each face, and blend it into its part.
+        for number, (face, part) in enumerate(zip(regions.faces, regions.parts, strict=True)):
+            if not part.any():
+                continue
+            unfilled = unfilled & ~part
+            for step in self._search(number, regions, visible, pixels if lowres else None, options):
+                yield step
+                search_s = time.monotonic() - began
+                if time.monotonic() > ends:
+                    break
+            stopped |= step.number < step.steps
+            unseen |= bool(step.holes.all()) and not lowres
+            contexts.append(float(step.context[0, step.best[0]]))
+            for index, image in enumerate(_different(step, len(fills))):
+                if lowres:
+                    image = match_means(image, face.warp(pixels), LOWRES_SCALE)
+                generated = face.paste(visible, image, beyond_px=2)  # blending reads one pixel around the hole
+                fills[index] = blend(fills[index], generated, part, options.blend, unfilled)
+                scale = 1 / face.scale  # pixels of the photo per pixel of the crop
+                if scale > 1 and options.blend != "none":
+                    fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
+                if index + 1 < len(fills) and time.monotonic() > ends:
+                    fills, stopped = fills[: index + 1], True
+                    break
+
+        # Fill what lies outside the faces.
+        background = regions.background
+        if cv2.distanceTransform(np.pad(background, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
+            fills = [surroundings(fill, background, background) for fill in fills]
+        yield Completion(
+            tuple(np.where(hole[..., None], fill, pixels) for fill in fills),
+            photo,
+            hole,
+            tuple(regions.faces),
+            regions.sources(),
+            float(np.mean(contexts or [0])),
+            hidden,
+            unseen,
+            options.seconds if stopped else None,
+            search_s,
+        )
+
+    def _search(
+        self,
+        number: int,
+        regions: Regions,
+        visible: NDArray[np.uint8],
+        original: NDArray[np.uint8] | None,
+        options: FillOptions,
+    ) -> Iterator[Step]:
+        """Search for the latent of one face; with `original`, from the block means of that photo."""
+        face, block = regions.faces[number], 1 if original is None else LOWRES_SCALE
+        weights = self.weights[face.size]
+        solver = self._solver(weights, options, block)
+        crops = face.warp(visible)[None]
+        holes = hole_in_crop(np.logical_or.reduce([*regions.parts, regions.background]), face)[None]
+        source = crops if original is None else face.warp(original)[None]
+        for step in self._runner(weights, solver).solve(source, holes, solver, options.seed, block):
+            yield replace(step, crops=crops, alignment=face, face=number, faces=len(regions.faces))
+
+    def _runner(self, weights: Weights, solver: Solver) -> Runner:
+        key = weights.size, solver.start
+        if key not in self._runners:
+            self._runners[key] = runner(weights, solver)
+        return self._runners[key]
+
+    def _solver(self, weights: Weights, options: FillOptions, block: int = 1) -> Solver:
+        """The solver with the settings that the options change."""
+        solver = resolve(options.solver, weights, block)
+        if options.prior_weight is not None:
+            solver = replace(solver, prior_weight=options.prior_weight)
+        if options.candidates == 1:
+            return solver
+        pool = _POOL * options.candidates
+        return replace(solver, candidates=max(solver.candidates, pool), samples=max(solver.samples, pool))
+
+    def _aligned(self, photo: Photo) -> list[Alignment] | None:
+        """Return the photo itself as the only face, if it has the size of one of the weights."""
+        height, width = photo.pixels.shape[:2]
+        return [Alignment.identity(width)] if height == width and width in self.weights else None
+
+    def _fitted(self, face: Alignment) -> Alignment:
+        """Resize the crop of a face to the smallest weights that enlarge it by at most a quarter, or to the largest."""
+        side_px = face.size / face.scale
+        sizes = [size for size in self.weights if side_px <= _ENLARGED * size]
+        return face.resized(sizes[0] if sizes else self.size)
+
+    @property
+    def _advice(self) -> str:
+        return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
+
+
+def _different(step: Step, count: int) -> list[NDArray[np.uint8]]:
+    """Select the best candidate for a face, then repeatedly the one farthest in its hole from those selected.
+
+    Prefers candidates that match the visible pixels about as well as the best one.
+
+    Returns:
+        uint8 (S, S, 3) each, at most `count`, in order of their total loss.
+    """
+    order = step.total[0].argsort(kind="stable")
+    context = step.context[0, order]
+    enough = np.sort(context)[min(count, len(order)) - 1]
+    order = order[context <= max(_AGREES * context[0], enough)]
+    images = step.images[0, order]
+    inside = images[:, step.holes[0]].reshape(len(images), -1).astype(np.float32)
+    distances = np.stack([np.abs(inside - each).mean(axis=1) for each in inside])
+    taken = [0]
+    while len(taken) < min(count, len(order)):
+        taken.append(int(distances[:, taken].min(axis=1).argmax()))
+    return list(images[sorted(taken)])

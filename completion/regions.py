@@ -1,0 +1,84 @@
+"""Divide a hole by how its parts are filled: generated faces, scratches, and the background."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from align.resize import box_around
+from align.warp import Alignment
+
+_SCRATCH = 0.015  # maximum half width of a scratch, relative to the crop's side
+_SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """A hole divided by how its parts are filled.
+
+    Attributes:
+        faces: the faces that the hole touches.
+        parts: bool (H, W) for each face, the pixels to generate; empty if they are all scratches.
+        scratches: bool (H, W), thin parts, filled from their surroundings.
+        background: bool (H, W), other pixels outside all faces.
+    """
+
+    faces: list[Alignment]
+    parts: list[NDArray[np.bool_]]
+    scratches: NDArray[np.bool_]
+    background: NDArray[np.bool_]
+
+    def sources(self) -> dict[str, NDArray[np.bool_]]:
+        """Return the parts that are not empty by their name, as in `Completion`."""
+        named = {"surroundings": self.scratches | self.background}
+        named |= {f"face {number}": part for number, part in enumerate(self.parts, 1)}
+        return {name: part for name, part in named.items() if part.any()}
+
+
+def divide(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> Regions:
+    """Assign each pixel of a hole (H, W) to a face, to a scratch or to the background."""
+    owner = owners(hole, faces)
+    touched = [face for index, face in enumerate(faces) if (owner == index).any()]
+    if not touched:
+        return Regions([], [], np.zeros_like(hole), hole)
+    owner = owners(hole, touched)
+    sides = [face.size / face.scale for face in touched]
+    # Scratches are better filled from their surroundings, unless they leave little of the face visible.
+    scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
+    scratches = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
+    background, *parts = (np.zeros_like(hole) for _ in range(1 + len(touched)))
+    for number, part in enumerate([background, *parts], -1):
+        part[hole] = owner == number
+        part &= ~scratches
+    return Regions(touched, parts, scratches, background)
+
+
+def owners(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> NDArray[np.intp]:
+    """Index of the face with the nearest crop centre for each pixel of a hole; -1 outside all crops: (pixels,)."""
+    points = np.argwhere(hole)[:, ::-1]  # (x, y)
+    nearest, owner = np.full(len(points), 1 + 1e-6), np.full(len(points), -1)  # tolerance for rounding
+    for index, face in enumerate(faces):
+        middle = (face.size - 1) / 2
+        distance = np.abs(face.apply(points) / middle - 1).max(axis=1)
+        owner[distance < nearest] = index
+        nearest = np.minimum(nearest, distance)
+    return owner
+
+
+def touches(hole: NDArray[np.bool_], face: Alignment) -> bool:
+    """Whether a hole (H, W) has a pixel in a crop."""
+    return bool((owners(hole, [face]) >= 0).any())
+
+
+def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
+    """Mark the thin parts of a hole, such as scratches, relative to a crop's side: bool (H, W)."""
+    thin = np.zeros_like(hole)
+    radius = int(_SCRATCH * side_px)
+    box = box_around(hole, 2 * radius)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    # Dilation restores the corners of wide parts that the opening removes.
+    wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
+    thin[box] = hole[box] & (wide == 0)
+    return thin
