@@ -166,7 +166,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
 
     # Read the photo, and find or draw the hole.
     photo = read_photo(path)
-    faces = _given_faces(completer, plan, photo, path)
+    faces: Sequence[Alignment] | None = _given_faces(completer, plan, photo, path)
     names = split_names(files.mask)
     note, mask_sha256 = None, None
     if names and files.invert_mask:

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from align.config import Backend
 from align.errors import ConfigError, hint
 from align.settings import SEEDS, Option, Range, check
-from dcgan.config import device_name, weights_name
+from dcgan.config import weights_name
+from dcgan.device import check_device
 from weights import AUTO, REGISTRY
 
 Blend = Literal["poisson", "alpha", "none"]  # the first is the default
+BLENDS: tuple[Blend, ...] = get_args(Blend)
 NoFace = Literal["fill", "fail"]
 _Coordinate = Annotated[float, Range(-1_000_000, 1_000_000)]
 _Quad = tuple[_Coordinate, _Coordinate, _Coordinate, _Coordinate]
@@ -203,7 +205,7 @@ class LoadOptions:
         Option(metavar="WEIGHTS", parse=weights_name),
     ] = AUTO
     device: Annotated[
-        str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=device_name)
+        str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=check_device)
     ] = "auto"
 
 

@@ -11,7 +11,7 @@ from align.warp import Alignment
 from completion.config import Solver, blur_radius
 from completion.step import Step
 from dcgan.config import NetworkConfig
-from dcgan.header import WeightsError
+from dcgan.weights import WeightsError
 
 _BATCH = 8  # images at a time; more take more memory and are hardly faster on a CPU
 _WINDOW_PX = 7  # as in `completion.loss.context_weight`

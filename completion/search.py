@@ -14,10 +14,10 @@ from completion import loss
 from completion.config import Solver
 from completion.step import Step
 from dcgan.adam import Adam
-from dcgan.checkpoint import Weights
 from dcgan.export import EncoderGenerator
 from dcgan.sampling import device_of, sample_z
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights
 
 _SAMPLES = 64  # z rendered at once
 
@@ -109,11 +109,19 @@ class Search:
             if solver.prior_weight and (solver.steps or solver.candidates > 1):
                 prior = prior_of(D(fake.flatten(0, 1)) - weights.logit_offset).view_as(context)
             total = context + solver.prior_weight * prior + solver.z_weight * z.square().mean(dim=2)
-            losses = (value.detach().cpu().numpy() for value in (context, prior, total))
             images = to_image(fake.detach().flatten(0, 1))
-            images = images.reshape(*total.shape, *images.shape[1:])
-            found = z.detach().cpu().numpy().copy()
-            yield Step(number, solver.steps, crops, holes, *losses, images, Alignment.identity(crops.shape[1]), found)
+            yield Step(
+                number,
+                solver.steps,
+                crops,
+                holes,
+                context=context.detach().cpu().numpy(),
+                prior=prior.detach().cpu().numpy(),
+                total=total.detach().cpu().numpy(),
+                images=images.reshape(*total.shape, *images.shape[1:]),
+                alignment=Alignment.identity(crops.shape[1]),
+                z=z.detach().cpu().numpy().copy(),
+            )
             if number < solver.steps:
                 share = (1 + math.cos(math.pi * number / solver.steps)) / 2 if solver.cosine else 1.0
                 (gradient,) = torch.autograd.grad(total.sum(), z)
