@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from align.cli import Parser, expand_config
+from align.cli import Parser, add_common
 from align.errors import InputError, NoFaceError, PhotoError
 from align.folder import RECORDS, read_records
 from align.locate import align_by_landmarks
@@ -134,10 +134,11 @@ def test_damaged_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     parser = Parser("command")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--flip", action="store_true")
+    add_common(parser)
 
     def read(content: bytes) -> None:
         (tmp_path / "options.toml").write_bytes(content)
-        expand_config(["--config", str(tmp_path / "options.toml")], parser)
+        parser.parse_args(["--config", str(tmp_path / "options.toml")])
 
     survives(read, b"# options\nseed = 1\nflip = false\n", SystemExit)
     assert "Traceback" not in capsys.readouterr().err
