@@ -115,7 +115,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: BatchOptions, re
     check_outputs([*filter(None, [report]), *written], read, folder)
     prepare_folder(folder or output.parent)
     if report:
-        prepare_report(report, ("settings", "summary", "photos"), written, options.overwrite)
+        prepare_report(report, written)
     return Plan(
         options,
         root,

@@ -527,7 +527,7 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
     if device.type == "cuda" and arguments.size is None:
         configs.append(replace(configs[0], network=grown_config(configs[0].network, 2 * configs[0].network.size)))
     if arguments.report:
-        prepare_report(arguments.report, ("machine", "config", "rows"), ())
+        prepare_report(arguments.report)
     tables = []
     for config in configs:
         say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -58,22 +57,18 @@ def shared() -> Path:
 def ray_of_two() -> Iterator[str]:
     """A local Ray with two workers; its address."""
     ray = pytest.importorskip("ray", reason='Ray is not here: pip install -e ".[cluster]"')
-    pytest.importorskip("ray.data")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CLUSTER_OF_THE_TESTS", "it is")
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         started = ray.init(
             "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own names, once in a process
-        ray.data.DataContext.get_current()
     yield started.address_info["gcs_address"]
     ray.shutdown()
 
 
 @pytest.fixture(params=["processes", "ray"])
-def engine(request: pytest.FixtureRequest) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
     """Each way to have several workers."""
     if request.param == "ray":
         request.getfixturevalue("ray_of_two")

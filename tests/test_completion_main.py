@@ -996,7 +996,7 @@ def test_the_completion_is_written_last(
 
 
 def test_two_workers_give_the_same_files_as_one(
-    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     monkeypatch.undo()  # workers do not see patched solvers
     raw = tmp_path / "raw"
@@ -1004,7 +1004,7 @@ def test_two_workers_give_the_same_files_as_one(
         save(raw / f"{number}.png", FACE + number)
     (raw / "5.png").write_text("text")
     records = []
-    for folder, words in ((done, ["--jobs", 2, "--engine", engine]), (tmp_path / "one", [])):
+    for folder, words in ((done, ["--jobs", 2, "--backend", backend]), (tmp_path / "one", [])):
         assert complete(raw, "--history", "--report", tmp_path / "r.json", *words, output=folder) == 3
         found = strict((tmp_path / "r.json").read_text())["photos"]
         records.append([(record["photo"], record["status"], record["figures"].get("psnr")) for record in found])

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from align.cli import Parser, expand_config
+from align.cli import Parser, add_common
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
-from align.folder import RECORDS, read_records
+from align.folder import MANIFEST, read_manifest
 from align.locate import align_by_landmarks
 from align.photo import read_photo
 from align.template import TEMPLATES
@@ -134,10 +134,11 @@ def test_damaged_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     parser = Parser("command")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--flip", action="store_true")
+    add_common(parser)
 
     def read(content: bytes) -> None:
         (tmp_path / "options.toml").write_bytes(content)
-        expand_config(["--config", str(tmp_path / "options.toml")], parser)
+        parser.parse_args(["--config", str(tmp_path / "options.toml")])
 
     survives(read, b"# options\nseed = 1\nflip = false\n", SystemExit)
     assert "Traceback" not in capsys.readouterr().err
@@ -147,11 +148,11 @@ def test_damaged_json_lines(tmp_path: Path) -> None:
     seed = json.dumps(RECORD | {"landmarks": LANDMARKS, "kimg": 1}).encode() + b"\n"
 
     def read(content: bytes) -> None:
-        for name in (RECORDS, "stats.jsonl"):
+        for name in (MANIFEST, "stats.jsonl"):
             (tmp_path / name).write_bytes(content)
-        read_records(tmp_path), read_stats(tmp_path)
+        read_manifest(tmp_path), read_stats(tmp_path)
         with contextlib.suppress(NoFaceError):
-            align_by_landmarks(tmp_path / RECORDS, Path("a.jpg"), TEMPLATES["face"], 64)
+            align_by_landmarks(tmp_path / MANIFEST, Path("a.jpg"), TEMPLATES["face"], 64)
 
     survives(read, seed)
 
