@@ -74,38 +74,34 @@ def anchors(document: Path) -> Iterator[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
-    targets = re.findall(r"\]\(\s*([^)\s]+)", without_code(path.read_text(encoding="utf-8")))
-    for target in targets:
-        if target.startswith(("https://", "http://")):
-            continue
-        file, _, anchor = target.partition("#")
-        linked = path.parent / file if file else path
-        assert linked.exists(), f"{document} links to {target}"
-        assert not anchor or anchor in anchors(linked), f"{document} links to {target}: {linked} has no such heading"
+    for target in re.findall(r"\]\(\s*([^)\s]+)", without_code(path.read_text(encoding="utf-8"))):
+        if not target.startswith(("https://", "http://")):
+            file, _, anchor = target.partition("#")
+            linked = path.parent / file if file else path
+            assert linked.exists(), f"there is no {target}"
+            assert not anchor or anchor in anchors(linked), f"{linked.name} has no heading #{anchor}"
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
 def test_files_that_a_document_names_exist(document: str) -> None:
+    """Capital letters stand for something: tests/test_dcgan_explore_NAME.py."""
+    folders, suffixes = "|".join([*PACKAGES, "docs", "tests"]), "css|html|js|jpg|md|onnx|png|py|safetensors"
     text = (ROOT / document).read_text(encoding="utf-8")
-    folders = "|".join([*PACKAGES, "docs", "tests"])
-    # Capital letters stand for something: tests/test_dcgan_explore_NAME.py.
-    named = re.findall(
-        rf"(?<![\w/.-])(?:{folders})/[a-z0-9_/-]+\.(?:css|html|js|jpg|md|onnx|png|py|safetensors)\b", text
-    )
+    named = re.findall(rf"(?<![\w/.-])(?:{folders})/[a-z0-9_/-]+\.(?:{suffixes})\b", text)
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_the_map_shows_every_file() -> None:
-    """CONTRIBUTING.md has a block "FOLDER/" with a line "  FILE  purpose" for each file in it."""
-    blocks = re.findall(r"^```\n(.+?)^```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
+    """CONTRIBUTING.md has a line "FOLDER/" for each folder, and below it a line "  FILE  purpose" for each file."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     shown, folder = set(), ""
-    for line in blocks[0].splitlines():
-        if line and not line.startswith(" "):
-            folder = line.split()[0]
-        elif line:
-            name, _, purpose = line.strip().partition("  ")
-            assert purpose, f"{folder}{name} has no purpose"
+    for line in text.partition("## Map")[2].split("```")[1].strip().splitlines():
+        if line.startswith(" "):
+            name, purpose = line.split(maxsplit=1)  # fails without a purpose
             shown.add(folder + name)
+        elif line:
+            folder = line
+    suffixes = {".css", ".html", ".js", ".py"}
     files = {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -116,12 +112,12 @@ def test_the_map_shows_every_file() -> None:
 
 
 def test_every_promise_names_tests_that_exist() -> None:
-    promises = re.findall(r"^\| (?!promise).+? \| (.+) \|$", (ROOT / "docs/reliability.md").read_text("utf-8"), re.M)
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    promises = re.findall(r"^\| (?!promise )(.+) \| (.+) \|$", text, re.MULTILINE)
     assert promises
-    for cell in promises:
+    for promise, cell in promises:
         cited = re.findall(r"`(test_\w+\.py)(?:: (test_\w+))?`", cell)
-        assert cited, f"no test in: {cell}"
+        assert cited, f"no test: {promise}"
         for file, name in cited:
-            assert not name or f"\ndef {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (
-                f"{file}: {name}"
-            )
+            tests = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert not name or f"\ndef {name}(" in tests, f"{file} has no {name}"
