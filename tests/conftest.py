@@ -22,6 +22,13 @@ SHARED = Path(__file__).parents[2] / "shared"
 # Two threads that wait for each other on a busy core are 30 times slower than one.
 torch.set_num_threads(1)
 
+# With pytest-xdist, the tests of a group run in one process, so that what they share is started once.
+GROUPS = {"ray_of_two": "ray", "serve": "server"}
+# Files whose tests train, or start many processes: `make check` leaves them out, and what uses Ray or the page.
+SLOW = {
+    "test_align_folder",
+    "test_align_main",
+}
 
 # What Gradio does in the process of the tests: asks pandas for what is old, and leaves event loops open, and sockets
 # with which it found that a port is taken.
@@ -33,11 +40,18 @@ _OF_GRADIO = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "serve" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, group in GROUPS.items():
+            if fixture in fixtures:
+                item.add_marker(pytest.mark.xdist_group(group))
+        if "serve" in fixtures:
             for words in _OF_GRADIO:
                 item.add_marker(pytest.mark.filterwarnings(words))
+        if item.get_closest_marker("xdist_group") or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -67,7 +81,7 @@ def ray_of_two() -> Iterator[str]:
     ray.shutdown()
 
 
-@pytest.fixture(params=["processes", "ray"])
+@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each way to have several workers."""
     if request.param == "ray":
