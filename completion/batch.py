@@ -28,9 +28,9 @@ from completion.picture import contact_sheet, painted, strip, write_animation
 from completion.plan import Plan, candidate_files
 from completion.records import Records, begin, finish
 from dcgan import holes
-from dcgan.header import WeightsError
 from dcgan.holes import HOLES
 from dcgan.metrics import psnr
+from dcgan.weights import WeightsError
 
 _SSIM_PX = 4_000_000  # largest photo to measure SSIM on; it needs 300 bytes per pixel
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo

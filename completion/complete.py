@@ -23,11 +23,11 @@ from completion.config import BLENDS, SOLVER_NAMES, NoFace, Solver
 from completion.engine import Networks, Step, as_networks, load_fitting
 from completion.masks import MaskLike
 from dcgan import holes
-from dcgan.header import WeightsError
+from dcgan.weights import WeightsError
 from weights import AUTO
 
 if TYPE_CHECKING:
-    from dcgan.checkpoint import Weights
+    from dcgan.weights import Weights
 
 _POOL = 16  # candidates searched for each one returned
 _AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's

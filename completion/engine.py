@@ -3,18 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from completion.config import SOLVERS, Solver
-from dcgan.config import check_device
-from dcgan.header import Header, WeightsError, find_weights, read_header
+from dcgan.weights import Weights, WeightsError
 from weights import AUTO, REGISTRY
-
-if TYPE_CHECKING:
-    from dcgan.checkpoint import Weights
 
 NO_ENCODER = "the weights have no encoder; train one (python -m dcgan encode) or choose another solver"
 
@@ -79,19 +76,10 @@ class Networks:
         DeviceError: the device is unknown.
     """
 
-    def __init__(self, source: "str | Weights", device: str = "auto") -> None:
-        check_device(device)
-        self._device = device
-        self._name = ""
-        self._header: Header | None = None
-        facts: Header | Weights
-        if isinstance(source, str):
-            facts = self._header = read_header(find_weights(source, verify=False))
-            self._name, self.size = source, self._header.config.size
-        else:
-            facts = self.torch = source
-            self.size = source.generator.config.size
-        self.template, self.sha256, self.encoder = facts.template, facts.sha256, facts.encoder is not None
+    def __init__(self, source: str | Weights, device: str = "auto") -> None:
+        self.weights = Weights.open(source, device) if isinstance(source, str) else source
+        self.size, self.template, self.sha256 = self.weights.size, self.weights.template, self.weights.sha256
+        self.encoder = self.weights.has_encoder
 
     def resolve(self, solver: str | Solver, block: int = 1) -> Solver:
         """Look up a solver's settings and check that the weights support it.
@@ -119,19 +107,23 @@ class Networks:
             ModuleNotFoundError: torch is needed and not installed.
             WeightsError, DeviceError: the weights or the device cannot be used.
         """
-        if self._header and solver.start == "encoder" and solver.steps == 0:
+        if solver.start == "encoder" and solver.steps == 0:
             from completion.one_pass import supports
 
-            if supports(self._device) and find_weights(self._name, ".onnx", verify=False).is_file():
+            if supports(self.weights.device) and self._onnx is not None:
                 return self._one_pass
         return self._search
+
+    @cached_property
+    def _onnx(self) -> Path | None:
+        return self.weights.onnx_path()
 
     @cached_property
     def _one_pass(self) -> Engine:
         from completion.one_pass import OnePass
 
-        assert self._header is not None
-        return OnePass(self._name, self._header, self._device)
+        assert self._onnx is not None
+        return OnePass(self._onnx, self.weights)
 
     @cached_property
     def _search(self) -> Engine:
@@ -140,11 +132,10 @@ class Networks:
         return Search(self.torch)
 
     @cached_property
-    def torch(self) -> "Weights":
-        """The networks in torch."""
-        from dcgan.checkpoint import load
-
-        return load(self._name, self._device)
+    def torch(self) -> Weights:
+        """The loaded networks, which run on torch even if there is an .onnx file."""
+        some = self.weights
+        return Weights.of(some.generator, some.discriminator, some.template, some.metadata, some.encoder, some.sha256)
 
 
 def load_fitting(name_or_file: str, device: str = "auto") -> list[Networks]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -12,7 +13,7 @@ from align.errors import DeviceError
 from completion.config import Solver, blur_radius
 from completion.engine import Step
 from completion.runtime import CPU, CUDA, Provider, has_cuda, open_session
-from dcgan.header import Header, WeightsError, find_weights
+from dcgan.weights import Weights, WeightsError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,29 +31,29 @@ class OnePass:
     """An `Engine` for the file that `dcgan.export.export_onnx` writes; on a CPU, it is loaded when it is first used.
 
     Args:
-        source: name in the registry, or weights file, beside which the .onnx file lies.
-        header: header of the weights.
-        device: auto, cpu, cuda or cuda:N.
+        path: the .onnx file.
+        weights: whose networks it holds.
     Raises:
         WeightsError: the file is damaged, or was exported from other weights.
         DeviceError: the GPU cannot be used.
     """
 
-    def __init__(self, source: str, header: Header, device: str) -> None:
-        self._source, self._header, self._device = source, header, device
-        self.gpu = device != "cpu" and supports("cuda") and CUDA in self._session.get_providers()
+    def __init__(self, path: Path, weights: Weights) -> None:
+        self._path, self._weights, self._device = path, weights, weights.device
+        self.gpu = weights.device != "cpu" and supports("cuda") and CUDA in self._session.get_providers()
 
     @cached_property
     def _session(self) -> "InferenceSession":
-        path = find_weights(self._source, ".onnx")
         providers: list[Provider] = [CPU]
         if self._device != "cpu" and supports("cuda"):
             providers.insert(0, (CUDA, {"device_id": self._device.partition(":")[2] or "0"}))
-        session = open_session(path, providers)
+        session = open_session(self._path, providers)
         if self._device.startswith("cuda") and CUDA not in session.get_providers():
             raise DeviceError(f"ONNX Runtime cannot use the device {self._device}; use cpu")
-        if session.get_modelmeta().custom_metadata_map.get("sha256") != self._header.sha256:
-            raise WeightsError(f"{path} was exported from other weights; export it again (python -m dcgan export)")
+        if session.get_modelmeta().custom_metadata_map.get("sha256") != self._weights.sha256:
+            raise WeightsError(
+                f"{self._path} was exported from other weights; export it again (python -m dcgan export)"
+            )
         return session
 
     def solve(
@@ -62,7 +63,7 @@ class OnePass:
         if block > 1:
             raise WeightsError("an encoder cannot use the means of blocks; choose another solver, such as fast")
         rng = np.random.default_rng(seed)
-        config = self._header.config
+        config = self._weights.network
         size = solver.draws, config.nz
         noise = rng.uniform(-1, 1, size) if config.z_prior == "uniform" else rng.standard_normal(size)
         # Growing from none for the first candidate to the full prior for the last.

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-import weights
 from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
 from align.resize import reduced
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion.masks import hole_in_crop
-from dcgan.header import WeightsError
+from dcgan.weights import bundled_file
+from weights import LOCATOR
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -76,7 +76,4 @@ def _near_eyes() -> NDArray[np.bool_]:
 def _session() -> "InferenceSession":
     from completion.runtime import open_session  # late, as not every photo needs it
 
-    try:
-        return open_session(weights.locator())
-    except weights.WeightsFileError as error:
-        raise WeightsError(str(error)) from error
+    return open_session(bundled_file(LOCATOR))

@@ -15,10 +15,10 @@ from completion import loss
 from completion.config import Solver, blur_radius
 from completion.engine import NO_ENCODER, Step
 from dcgan.adam import Adam
-from dcgan.checkpoint import Weights, WeightsError
 from dcgan.networks import Skip
 from dcgan.sampling import device_of, sample_z
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights, WeightsError
 
 
 @dataclass(frozen=True)

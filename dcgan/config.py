@@ -1,11 +1,10 @@
 """Settings of networks, training and evaluation; their docstrings are the command line's help. Imports no torch."""
 
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from align.errors import ConfigError, DeviceError
+from align.errors import ConfigError
 from align.settings import SEEDS, Range, check
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
@@ -285,28 +284,3 @@ class EvaluateOptions:
         check(self)
         if self.mre_restarts > self.mre_draws:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
-
-
-def check_device(name: str) -> None:
-    """Refuse anything but the name of a device.
-
-    Raises:
-        DeviceError: the name is not auto, cpu, cuda or cuda:N.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
-
-
-def network_config(values: Any) -> NetworkConfig:
-    """Build the NetworkConfig that a checkpoint or weights file stores; older files have fewer settings.
-
-    Raises:
-        ConfigError: a setting is unknown or invalid.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError(f"the network settings are {values!r}; expected a dictionary")
-    unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
-    if unknown:
-        raise ConfigError(f"the network settings {sorted(unknown)} are unknown; update this program")
-    older: dict[str, Any] = {"upsample": "transposed"}
-    return NetworkConfig(**(older | values))

@@ -24,9 +24,9 @@ from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare
 from completion.benchmark.report import Report
 from completion.complete import Completion, FaceCompleter
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
-from dcgan.checkpoint import Weights
 from dcgan.holes import needs_landmarks
 from dcgan.sampling import Progress
+from dcgan.weights import Weights
 
 PROJECT = Path(__file__).parents[1]
 FACES = np.random.default_rng(0).integers(60, 190, (20, 32, 32, 3), dtype=np.uint8)

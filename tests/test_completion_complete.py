@@ -24,9 +24,9 @@ from completion.blend import inpaint
 from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import SOLVERS
 from completion.masks import MaskLike
-from dcgan.checkpoint import Weights, WeightsError
 from dcgan.holes import HOLES
 from dcgan.networks import Discriminator, Generator
+from dcgan.weights import Weights, WeightsError
 
 QUICK = replace(SOLVERS["search"], steps=2, draws=4, restarts=2)
 

@@ -33,8 +33,8 @@ from completion.complete import FaceCompleter
 from completion.config import SOLVERS
 from completion.engine import Networks
 from dcgan import holes
-from dcgan.checkpoint import load_weights
 from dcgan.holes import HOLES
+from dcgan.weights import Weights
 from weights import VERSION
 
 PROJECT = Path(__file__).parents[1]
@@ -845,7 +845,7 @@ def test_a_result_is_recorded_with_its_settings_weights_and_version(
     assert line["output"] == "a.png" and line["files"] == made
     expected = {"photo": sha256[photo], "mask": sha256[mask], "seed": 3, "solver": "fast", "version": VERSION}
     assert line["request"] | expected == line["request"]
-    assert line["request"]["weights_sha256"] == [load_weights(small_weights_file).sha256]
+    assert line["request"]["weights_sha256"] == [Weights.open(small_weights_file, "cpu").sha256]
 
 
 def test_broken_records_are_ignored_and_a_cut_last_line_is_closed(

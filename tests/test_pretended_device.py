@@ -16,12 +16,12 @@ from runs import finish
 
 from completion.config import SOLVERS
 from completion.solve import Search
-from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.encoder import train_encoder
 from dcgan.evaluate import evaluate
 from dcgan.graph import Graphed
 from dcgan.train import train
+from dcgan.weights import Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")  # it does copy
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from PIL import Image
 from completion import solve as solve_module
 from completion.__main__ import main
 from completion.solve import State
-from dcgan.checkpoint import Weights
+from dcgan.weights import Weights
 from ui.service import Limits, Service
 
 DEBIANS = "/usr/bin/chromium"

@@ -30,7 +30,7 @@ from PIL import Image
 
 from completion import solve as solve_module
 from completion.solve import State
-from dcgan.checkpoint import Weights
+from dcgan.weights import Weights
 from ui.access import LOCAL, Access, AccessError, Recent
 from ui.server import Guard, sweep
 from ui.service import Limits, Service

@@ -24,9 +24,9 @@ from completion.__main__ import main
 from completion.complete import FaceCompleter
 from completion.config import SOLVERS
 from completion.solve import State
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
+from dcgan.weights import Weights
 from ui import service as service_module
 from ui.service import Filled, Limits, Preview, Report, Service, ServiceError, Settings, Upload, explain
 

@@ -29,10 +29,10 @@ from completion.config import BLENDS, SLOW, SOLVER_NAMES
 from completion.engine import Networks, as_networks
 from completion.picture import around, painted, write_animation
 from dcgan import holes
-from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
 from dcgan.explore.walk import slerp
 from dcgan.sampling import generate, sample_z
+from dcgan.weights import Weights
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 HOLE_COLOUR = (255, 0, 255)  # as in editor.js

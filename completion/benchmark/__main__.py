@@ -104,7 +104,7 @@ def _whole(arguments: argparse.Namespace) -> int:
     from align.files import prepare_folder
     from completion.benchmark.whole import JSON_FILE, Row, WholeReport, compare_whole, methods, read_subjects
     from completion.engine import load_fitting
-    from dcgan.run import machine
+    from dcgan.device import machine
     from dcgan.sampling import Progress, device_of
 
     def say(text: str) -> None:
@@ -146,7 +146,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from completion.benchmark.report import JSON_FILE, Report
     from completion.engine import Networks
     from dcgan.dataset import digest, load_faces
-    from dcgan.run import machine
+    from dcgan.device import machine
     from dcgan.sampling import Progress, device_of
 
     def say(text: str) -> None:

@@ -21,12 +21,12 @@ from completion.complete import FaceCompleter
 from completion.config import BENCHMARK_HOLES, LEARNING, ON_TORCH, SLOW, WITH_ENCODER, BenchmarkOptions
 from completion.engine import Networks, as_networks
 from dcgan import metrics
-from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.evaluate import found_faces as found
 from dcgan.holes import named_hole, needs_landmarks
 from dcgan.metrics import psnr
 from dcgan.sampling import Progress, device_of
+from dcgan.weights import Weights
 
 _BATCH = 50
 _SIDES = ("left", "right", "top", "bottom")

@@ -23,11 +23,11 @@ from completion.complete import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
 from completion.engine import Networks
 from completion.picture import painted
-from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.metrics import psnr
 from dcgan.report import markdown
 from dcgan.sampling import Progress
+from dcgan.weights import Weights
 
 JSON_FILE, MARKDOWN_FILE = "whole.json", "whole.md"
 _GROUPS = ((0, 100), (100, 180), (180, 320), (320, None))  # ranges of the crop's side, in pixels of the photo
