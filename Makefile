@@ -3,24 +3,41 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz clean
+# Linters, types and tests run side by side, and the tests in this many processes.
+WORKERS ?= 2
+MAKEFLAGS += --jobs=2
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
+
+.PHONY: demo test check lint types all-tests quick-tests fuzz clean
 
 # Complete the centre of the face in a photo of an astronaut, by NASA and in the public domain, with the bundled weights.
 demo: $(VENV)/installed
 	@mkdir -p demo
 	@$(BIN)/python -m completion --mask center --output demo/completed.png --strip --overwrite docs/astronaut.jpg
 
-# Lint, type-check and test: about 11 minutes on two idle cores.
-test: $(VENV)/installed-dev
+# What CI runs.
+test: lint types all-tests
+
+# What a commit should pass: within a minute on two idle cores.
+check: lint types quick-tests
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+all-tests: $(VENV)/installed-dev
+	$(PYTEST)
+
+quick-tests: $(VENV)/installed-dev
+	$(PYTEST) -m "not slow"
 
 # Read damaged files of every kind, each kind for this many seconds.
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/installed-dev
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/test_fuzz.py
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTEST) tests/test_fuzz.py
 
 # The stamp files keep later runs from installing again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -35,4 +52,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 # Delete everything that the recipes above create.
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ from align.config import AlignOptions
 from align.errors import PhotoError
 
 if TYPE_CHECKING:
-    from align.folder import Result
+    from align.folder import AlignResult
 
 _EPILOG = """\
 example:
@@ -55,7 +55,7 @@ def _align(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from align.files import list_photos, write_json
-    from align.folder import RECORDS, align_folder
+    from align.folder import MANIFEST, align_folder
 
     if not arguments.input.exists():
         raise PhotoError(f"{arguments.input} does not exist; expected a photo or a folder of photos")
@@ -64,7 +64,7 @@ def _align(arguments: argparse.Namespace) -> int:
         raise PhotoError(f"{arguments.input} contains no photos")
 
     options = settings_from(arguments, AlignOptions)
-    results: list[Result] = []
+    results: list[AlignResult] = []
     try:
         progress = align_folder(photos, arguments.input, arguments.output, options, arguments.report)
         for result in tqdm(progress, total=len(photos), unit="photo", disable=arguments.quiet or None):
@@ -80,11 +80,11 @@ def _align(arguments: argparse.Namespace) -> int:
         crops = sum(len(result.crops) for result in results)
         statuses = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
         say(f"{len(results)} photos: {statuses}; {crops} crops written")
-        print(arguments.output / RECORDS)
+        print(arguments.output / MANIFEST)
     return 3 if count["failed"] or count["no face"] else 0
 
 
-def _record(result: Result) -> dict[str, object]:
+def _record(result: AlignResult) -> dict[str, object]:
     return vars(result) | {"photo": str(result.photo), "crops": [str(crop) for crop in result.crops]}
 
 

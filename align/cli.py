@@ -11,14 +11,14 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, get_args, get_origin
 
 from align.errors import InputError, PhotoError, hint
-from align.settings import Option, Range, unwrap
+from align.settings import Option, from_text, unwrap
 from weights import AUTO, DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 Settings = TypeVar("Settings")
 
+_NOT_IN_FILES = ("--config", "--help", "--version")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# One Ctrl+C can arrive as several signals, from the terminal and from a launcher such as torchrun.
 _SAME_SIGNAL_S = 1.0
 
 
@@ -89,13 +91,12 @@ class Parser(argparse.ArgumentParser):
     def _with_config(self, words: list[str]) -> list[str]:
         """Replace `--config FILE` by the options in the file; typed options follow them and so take precedence."""
         end = words.index("--") if "--" in words else len(words)
-        at = next((at for at in range(end) if re.match(r"--config(=|$)", words[at])), None)
+        at = next((at for at in range(end) if words[at].partition("=")[0] == "--config"), None)
         if at is None or "--config" not in self._option_string_actions:
             return words
         _, equals, file = words[at].partition("=")
-        after = at + 1 if equals else at + 2
-        file = file if equals else "".join(words[at + 1 : after])
-        return [*self._options_in(Path(file)), *self._with_config(words[:at] + words[after:])]
+        file, *rest = [file, *words[at + 1 :]] if equals else words[at + 1 :] or [""]
+        return [*self._options_in(Path(file)), *self._with_config(words[:at] + rest)]
 
     def _options_in(self, file: Path) -> Iterator[str]:
         """The options in a TOML file: `seed = 1` becomes --seed=1, `flip = false` becomes --no-flip."""
@@ -105,21 +106,20 @@ class Parser(argparse.ArgumentParser):
             settings = read_toml(file)
         except (PhotoError, ValueError) as error:
             self.error(f"--config {file}: cannot be read as TOML: {error}")
-        actions = self._option_string_actions
-        names = [flag[2:] for flag in actions if flag.startswith("--")]
-        names = [name.replace("-", "_") for name in names if name not in ("config", "help", "version")]
+        flags = self._option_string_actions
+        actions = {flag[2:]: flags[flag] for flag in flags if flag.startswith("--") and flag not in _NOT_IN_FILES}
         for key, value in settings.items():
-            flag = f"--{key.replace('_', '-')}"
-            if key.replace("-", "_") not in names:
-                names = [name for name in names if not name.startswith("no_")]
-                self.error(f"--config {file}: there is no option {key!r}; {hint(key, names)}")
+            name = key.replace("_", "-")
+            if name not in actions:
+                keys = [name.replace("-", "_") for name in actions if not name.startswith("no-")]
+                self.error(f"--config {file}: there is no option {key!r}; {hint(key, keys)}")
             if not isinstance(value, str | int | float):
                 self.error(f"--config {file}: {key} is {value!r}; expected a string, a number, true or false")
             if not isinstance(value, bool):
-                yield f"{flag}={value}"
-            elif value or f"--no-{flag[2:]}" in actions:
-                yield flag if value else f"--no-{flag[2:]}"
-            elif actions[flag].nargs != 0:
+                yield f"--{name}={value}"
+            elif value or f"no-{name}" in actions:
+                yield f"--{name}" if value else f"--no-{name}"
+            elif actions[name].nargs != 0:
                 self.error(f"--config {file}: {key} is false; expected a value")
 
 
@@ -147,7 +147,7 @@ def add_settings(
 
     A bool becomes --flag, or --flag and --no-flag if the default is True; a Literal has choices; the values of a tuple
     are separated by commas, or also by spaces if their number is not fixed. A field without default is required. Fields
-    that are settings classes themselves have no option.
+    that are settings themselves have no option.
 
     Args:
         parser: a parser or a group of its options.
@@ -155,13 +155,13 @@ def add_settings(
         only: names of the fields to add; empty for all.
         skip: names of fields to leave out.
     """
-    groups: dict[str, Any] = {"": parser}
+    exclusive: dict[str, Any] = {"": parser}
     for item in fields(settings):
         kind, notes = unwrap(item.type)
-        if item.name in skip or only and item.name not in only or hasattr(kind, "__dataclass_fields__"):
+        if item.name in skip or only and item.name not in only or is_dataclass(kind):
             continue
         option = next((note for note in notes if isinstance(note, Option)), Option())
-        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        default = item.default if item.default_factory is MISSING else item.default_factory()
         text = next((note for note in notes if isinstance(note, str)), "").replace("%", "%%")
         if default is not False and default is not MISSING and "default:" not in text:
             text += f" (default: {_printed(default)})"
@@ -171,26 +171,24 @@ def add_settings(
         if kind is bool:
             words["action"] = argparse.BooleanOptionalAction if default else "store_true"
         else:
-            words |= {"type": _converter(kind, notes), "metavar": option.metavar}
-            words |= {"nargs": "+"} if several else {}
+            words |= {"type": partial(_convert, item.type), "metavar": option.metavar}
             words |= {"choices": get_args(kind)} if get_origin(kind) is Literal else {}
-        if option.exclusive not in groups:
-            groups[option.exclusive] = parser.add_mutually_exclusive_group()
-        add = groups[option.exclusive].add_argument
-        if not option.positional:
-            required = {"required": True} if default is MISSING else {}
-            flag = option.flag or f"--{item.name.replace('_', '-')}"
-            add(*filter(None, [option.short]), flag, dest=item.name, **words, **required)
-        elif default is MISSING:
-            add(item.name, **words)
-        else:
-            add(item.name, **words | {"nargs": "*" if several else "?", "default": default})
+            words |= {"nargs": "+"} if several else {}
+        if option.exclusive not in exclusive:
+            exclusive[option.exclusive] = parser.add_mutually_exclusive_group()
+        names = [item.name] if option.positional else [option.flag or f"--{item.name.replace('_', '-')}"]
+        if option.positional and default is not MISSING:
+            words |= {"nargs": "*" if several else "?", "default": default}
+        elif not option.positional:
+            names = [option.short, *names] if option.short else names
+            words |= {"dest": item.name} | ({"required": True} if default is MISSING else {})
+        exclusive[option.exclusive].add_argument(*names, **words)
 
 
 def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
     """Return the fields of a settings class that were typed or came from the file of --config."""
-    values = {item.name: vars(arguments)[item.name] for item in fields(settings) if item.name in vars(arguments)}
-    # argparse gives lists for options with several words, of which each became a tuple.
+    values = {item.name: vars(arguments)[item.name] for item in fields(settings) if item.name in arguments}
+    # Of several words, each became a tuple.
     return {name: tuple(chain(*value)) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -209,56 +207,9 @@ def _printed(default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def _converter(annotation: Any, notes: Collection[Any] = ()) -> Callable[[str], Any]:
-    """Return what converts text to a type; its errors are those of argparse."""
-    kind, more = unwrap(annotation)
-    origin, parts = get_origin(kind), get_args(kind)
-    for note in (*notes, *more):
-        if isinstance(note, Option) and note.parse:
-            return partial(_parsed, note.parse)
-        if isinstance(note, Range):
-            return partial(_number, kind, note)
-    if origin is Literal:
-        return partial(_choice, parts)
-    if origin is tuple and parts[-1] is Ellipsis:
-        convert = _converter(parts[0])
-        # A comma may be part of a path.
-        return lambda text: tuple(convert(part) for part in ([text] if parts[0] is Path else text.split(",")))
-    if origin is tuple:
-        return partial(_separated, [_converter(part) for part in parts])
-    return partial(_number, kind, None) if kind in (int, float) else cast("Callable[[str], Any]", kind)
-
-
-def _number(kind: type, allowed: Range | None, text: str) -> float:
+def _convert(annotation: Any, text: str) -> Any:
     try:
-        value: float = kind(text)
-        if allowed is None or allowed.low <= value <= allowed.high:
-            return value
-    except ValueError:
-        pass
-    what = "an integer" if kind is int else "a number"
-    raise argparse.ArgumentTypeError(f"{text} is not {what} {allowed}" if allowed else f"{text!r} is not {what}")
-
-
-def _choice(choices: Collection[Any], text: str) -> Any:
-    names = {str(choice): choice for choice in choices}
-    if text not in names:
-        raise argparse.ArgumentTypeError(f"there is no {text!r}; {hint(text, names)}")
-    return names[text]
-
-
-def _separated(converters: Collection[Callable[[str], Any]], text: str) -> tuple[Any, ...]:
-    parts = text.split(",")
-    if len(parts) != len(converters):
-        raise argparse.ArgumentTypeError(
-            f"{text} has {len(parts)} numbers, expected {len(converters)} separated by commas"
-        )
-    return tuple(convert(part) for convert, part in zip(converters, parts, strict=True))
-
-
-def _parsed(parse: Callable[[str], Any], text: str) -> Any:
-    try:
-        return parse(text)
+        return from_text(text, annotation)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -266,23 +217,11 @@ def _parsed(parse: Callable[[str], Any], text: str) -> Any:
 # Running
 
 
-class Stop(KeyboardInterrupt):
-    """A signal has asked this process to stop.
-
-    Attributes:
-        number: the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 class StopSignal:
-    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises Stop.
+    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt(number).
 
     Attributes:
-        number: the signal that has arrived; 0 for none.
+        number: the first signal that has arrived; 0 for none.
     """
 
     def __init__(self, keep_first: bool = False) -> None:
@@ -292,12 +231,12 @@ class StopSignal:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # One Ctrl+C can arrive as several signals, from the terminal and from a launcher such as torchrun.
-        if time.monotonic() - self._time_s > _SAME_SIGNAL_S:
-            self._time_s = time.monotonic()
-            keep, self._keep, self.number = self._keep, False, self.number or number
-            if not keep:
-                raise Stop(number)
+        if time.monotonic() - self._time_s < _SAME_SIGNAL_S:
+            return
+        self._time_s, keep = time.monotonic(), self._keep and not self.number
+        self.number = self.number or number
+        if not keep:
+            raise KeyboardInterrupt(number)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
@@ -347,7 +286,7 @@ def run_main(
         return InputError.exit_code
     except KeyboardInterrupt as error:
         say(f"{name}: {stopped}")
-        return 128 + getattr(error, "number", signal.SIGINT)
+        return 128 + next(iter(error.args), signal.SIGINT)
     except MemoryError:
         say(f"{name}: out of memory; use smaller inputs or settings")
         return 1

@@ -9,7 +9,7 @@ import stat
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -289,31 +289,18 @@ def prepare_folder(folder: Path, *inputs: Path) -> None:
         raise PhotoError(f"{folder} cannot be written to: {error.strerror}; choose another folder") from error
 
 
-def prepare_report(path: Path, keys: Collection[str], outputs: Iterable[Path], overwrite: bool = False) -> None:
-    """Create the folder of a JSON report and check that the report can be written.
+def prepare_report(path: Path, outputs: Iterable[Path] = ()) -> None:
+    """Create the folder of a JSON report and check that the report can be written; an earlier one is replaced.
 
-    Args:
-        path: the report.
-        keys: keys by which an earlier report, or the first record in it, is recognised; it may be replaced.
-        outputs: other files that will be written.
-        overwrite: whether a file that is no report may be replaced too.
     Raises:
-        PhotoError: the report is another output, is a file that is no report, or cannot be written.
+        PhotoError: the report is another output, has another suffix than .json, or cannot be written.
     """
+    if path.suffix.lower() != ".json":  # it replaces a file; a mistyped name must not cost a photo
+        raise PhotoError(f"the report is {path}; expected .json")
     if any(path.name == output.name and path.resolve() == output.resolve() for output in outputs):
         raise PhotoError(f"the report {path} is also another output; choose another file")
     prepare_folder(path.parent)
     check_target(path)
-    if path.exists() and not overwrite and not _is_report(path, keys):
-        raise PhotoError(f"the report {path} exists and is not an earlier report; choose another file or overwrite it")
-
-
-def _is_report(path: Path, keys: Collection[str]) -> bool:
-    try:
-        found = parse_json(read_file(path, MAX_TEXT_BYTES))
-        return set(keys) <= set(found[0] if isinstance(found, list) else found)
-    except (PhotoError, ValueError, TypeError, IndexError):
-        return False
 
 
 def _claim(base: Path, bases: set[Path], numbered: bool) -> Path:

@@ -1,19 +1,18 @@
-"""Align all photos in a folder with several workers, and record every crop."""
+"""Align all photos in a folder with several workers, and list every crop in a manifest."""
 
+import io
 import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from align.config import AlignOptions
 from align.crop import align_faces
@@ -28,15 +27,17 @@ from align.files import (
     remove_leftovers,
     write_text,
 )
+from align.manifest import append_line, read_lines
 from align.parallel import parallel_map
 from align.photo import digest, read_photo, write_photo
-from align.records import append_line, read_lines
 
-RECORDS = "faces.jsonl"
+MANIFEST = "faces.jsonl"
+# Settings that all crops of a folder share.
+_SHARED = ("template", "size", "faces", "upsample")
 
 
 @dataclass(frozen=True)
-class Result:
+class AlignResult:
     """Result for one photo.
 
     Attributes:
@@ -67,13 +68,13 @@ def align_folder(
     output: Path,
     options: AlignOptions | None = None,
     report: Path | None = None,
-) -> Iterator[Result]:
-    """Cut the faces out of photos as PNG files, and record each in `output`/faces.jsonl.
+) -> Iterator[AlignResult]:
+    """Cut the faces out of photos as PNG files, and list them in `output`/faces.jsonl.
 
-    A record has the paths of the crop and of its source relative to the two folders, the SHA-256 of the source, the
+    A line has the paths of the crop and of its source relative to the two folders, the SHA-256 of the source, the
     number of the face (0 is the largest), the settings, the 2x3 matrix from photo to crop, and the landmarks in the
-    photo's pixels. It is written before its crop, so that every crop has one; the file is cleaned up at the
-    start and at the end of a run.
+    photo's pixels. It is written after the crops of its photo; a crop without a line, left by a killed run, is made
+    again. The file is cleaned up at the start and at the end of a run.
 
     Args:
         photos: distinct files below `source`.
@@ -94,40 +95,43 @@ def align_folder(
     names = output_names(photos, root, numbered=options.faces == "all")
     folders = [output, *filter(None, [options.missing])]
     inputs = [source, *photos, *(photo.parent for photo in photos if source.is_dir())]  # a photo's folder may be a link
-    outputs = {folder: [folder / name for name in (Path(RECORDS), *names.values())] for folder in folders}
+    outputs = {folder: [folder / name for name in (Path(MANIFEST), *names.values())] for folder in folders}
     check_outputs(filter(None, [report]), inputs)
     for folder in folders:
         check_outputs(outputs[folder], inputs, folder)
     if options.missing and os.path.realpath(options.missing) == os.path.realpath(output):
         raise PhotoError(f"the folder for photos without a face is the output folder {output}; choose another folder")
     if report:
-        prepare_report(report, {field.name for field in fields(Result)}, chain(*outputs.values()), options.overwrite)
+        prepare_report(report, chain(*outputs.values()))
     with ExitStack() as locks:
         for folder in folders:
             prepare_folder(folder)
             locks.enter_context(lock_folder(folder))
-            remove_leftovers({file.parent for file in outputs[folder]})
+            within = {file.parent for file in outputs[folder]}
+            remove_leftovers(within)  # of killed runs
+            locks.callback(remove_leftovers, within)  # of workers that were ended
         yield from _align_locked(photos, root, output, names, options)
 
 
 def _align_locked(
     photos: Sequence[Path], root: Path, output: Path, names: dict[Path, Path], options: AlignOptions
-) -> Iterator[Result]:
-    records = _tidy_records(output)
-    for name in ("template", "size", "faces", "upsample"):
+) -> Iterator[AlignResult]:
+    manifest = _tidy(output)
+    for name in _SHARED:
         wanted = getattr(options, name)
-        others = {record.get(name, wanted) for record in records.values()} - {wanted}
+        others = {line.get(name, wanted) for line in manifest.values()} - {wanted}
         if others and not options.overwrite:
             raise PhotoError(
                 f"{output} contains crops made with {name} {others.pop()}, not {wanted}; choose another folder, or "
                 "overwrite them"
             )
 
+    # Photos whose crops exist are skipped. The line of face 0 is written last.
     done, old_crops = {}, defaultdict(set)
-    for crop, record in records.items():
-        old_crops[record["source"]].add(crop)
-        if record["face"] == 0:  # written last: the photo's other crops exist too
-            done[record["source"]] = record
+    for crop, line in manifest.items():
+        old_crops[line["source"]].add(crop)
+        if line["face"] == 0:
+            done[line["source"]] = line
     tasks = []
     for photo in photos:
         source = photo.relative_to(root).as_posix()
@@ -135,40 +139,54 @@ def _align_locked(
             yield _existing(photo, done[source])
         else:
             tasks.append(_Task(photo, source, names[photo], frozenset(old_crops[source])))
+
+    # Workers write the crops, this process the manifest.
     start = partial(partial, _align_photo, output=output, options=options)
     try:
-        yield from parallel_map(start, tasks, options.jobs, options.backend)
+        for result, lines in parallel_map(start, tasks, options.jobs, options.backend):
+            for line in lines:
+                append_line(output / MANIFEST, line)
+            yield result
     finally:
-        _tidy_records(output)
+        _tidy(output)
 
 
-def _existing(photo: Path, record: dict[str, Any]) -> Result:
+def _existing(photo: Path, line: dict[str, Any]) -> AlignResult:
     """Return the result of a photo with a crop: skipped, or failed if the crop is of another photo of that name."""
     try:
-        if digest(photo) == record.get("sha256"):
-            return Result(photo, "skipped", reason="its crop exists")
+        if digest(photo) == line.get("sha256"):
+            return AlignResult(photo, "skipped", reason="its crop exists")
     except PhotoError as error:
-        return Result(photo, "failed", reason=str(error))
-    reason = f"the crop {record['crop']} is from another photo of that name; choose another folder, or overwrite it"
-    return Result(photo, "failed", reason=reason)
+        return AlignResult(photo, "failed", reason=str(error))
+    reason = f"the crop {line['crop']} is from another photo of that name; choose another folder, or overwrite it"
+    return AlignResult(photo, "failed", reason=reason)
 
 
-def read_records(output: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of a folder by the crop's name; later lines replace earlier ones, invalid ones are ignored."""
-    records = {}
-    for record in read_lines(output / RECORDS):
+def read_manifest(output: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines of a folder's manifest by the crop's name; later ones replace earlier, invalid are ignored."""
+    lines = {}
+    for line in read_lines(output / MANIFEST):
         try:
-            inside = PurePosixPath(record["crop"])
-            keys = {record[name] for name in ("source", "face", "template", "size")}
-            keys |= {record.get("faces"), record.get("upsample")}  # hashable too
+            inside = PurePosixPath(line["crop"])
+            keys = {line[name] for name in ("source", "face", "template", "size")}
+            keys |= {line.get("faces"), line.get("upsample")}  # hashable too
         except (TypeError, KeyError):
             continue
         if keys and not inside.is_absolute() and ".." not in inside.parts:
-            records[record["crop"]] = record
-    return records
+            lines[line["crop"]] = line
+    return lines
 
 
-def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
+def _tidy(output: Path) -> dict[str, dict[str, Any]]:
+    """Rewrite the manifest: sorted, one line for each crop that exists. Return the lines."""
+    lines = {crop: line for crop, line in sorted(read_manifest(output).items()) if os.path.isfile(output / crop)}
+    write_text(output / MANIFEST, "".join(json.dumps(line) + "\n" for line in lines.values()))
+    return lines
+
+
+def _align_photo(task: _Task, output: Path, options: AlignOptions) -> tuple[AlignResult, list[dict[str, Any]]]:
+    """Write the crops of a photo. Return the result, and the lines of the manifest, the largest face last."""
+    lines: list[dict[str, Any]] = []
     try:
         photo = read_photo(task.photo)
         faces = align_faces(photo, options.size, options.template, options.upsample)
@@ -176,53 +194,36 @@ def _align_photo(task: _Task, output: Path, options: AlignOptions) -> Result:
             if options.missing and (options.overwrite or not (options.missing / task.name).exists()):
                 unchanged = np.zeros(photo.pixels.shape[:2], dtype=bool)
                 write_photo(options.missing / task.name, photo.pixels, photo, unchanged)
-            return Result(task.photo, "no face", reason="no face found; upsample more to find smaller faces")
+            return AlignResult(
+                task.photo, "no face", reason="no face found; upsample more to find smaller faces"
+            ), lines
         if options.faces == "single" and len(faces) > 1:
-            return Result(task.photo, "several faces", reason=f"{len(faces)} faces found, expected one")
-        crops = []
-        for number, face in enumerate(faces if options.faces == "all" else faces[:1]):
+            return AlignResult(task.photo, "several faces", reason=f"{len(faces)} faces found, expected one"), lines
+        for number, face in reversed(list(enumerate(faces if options.faces == "all" else faces[:1]))):
             name = task.name.with_name(f"{task.name.stem}_{number}.png") if number else task.name
-            record = {
-                "crop": name.as_posix(),
-                "source": task.source,
-                "sha256": photo.sha256,
-                "face": number,
-                "template": options.template,
-                "size": options.size,
-                "faces": options.faces,
-                "upsample": options.upsample,
-                "matrix": face.alignment.matrix.tolist(),
-                "landmarks": face.landmarks.tolist(),
-            }
-            crops.append((output / name, face.pixels, record))
-        for path, pixels, record in reversed(crops):
-            if os.path.lexists(path) and not options.overwrite:
-                # Read the records again: this photo's first worker may have been killed after it wrote the crop.
-                old = read_records(output).get(record["crop"], {})
-                if (old.get("source"), old.get("sha256")) != (task.source, photo.sha256):
-                    raise PhotoError(f"{path} exists and is not a crop of this photo; move it or overwrite it")
-            _write_crop(path, pixels, output / RECORDS, record)
-        for stale in task.old_crops - {record["crop"] for _, _, record in crops}:
+            line = {"crop": name.as_posix(), "source": task.source, "sha256": photo.sha256, "face": number}
+            line |= {setting: getattr(options, setting) for setting in _SHARED}
+            line |= {"matrix": face.alignment.matrix.tolist(), "landmarks": face.landmarks.tolist()}
+            file = io.BytesIO()
+            face.image.save(file, "PNG")
+            _write_crop(output / name, file.getvalue(), options.overwrite)
+            lines.append(line)
+        for stale in task.old_crops - {line["crop"] for line in lines}:
             (output / stale).unlink(missing_ok=True)
-        return Result(task.photo, "aligned", tuple(path for path, _, _ in crops))
+        return AlignResult(task.photo, "aligned", tuple(output / line["crop"] for line in reversed(lines))), lines
     except LandmarkModelError:
         raise
     except PhotoError as error:
-        return Result(task.photo, "failed", reason=str(error))
+        return AlignResult(task.photo, "failed", reason=str(error)), lines
     except Exception as error:  # one photo must not stop the others
-        return Result(task.photo, "failed", reason=f"{type(error).__name__}: {error}")
+        return AlignResult(task.photo, "failed", reason=f"{type(error).__name__}: {error}"), lines
 
 
-def _write_crop(path: Path, pixels: NDArray[np.uint8], records: Path, record: dict[str, Any]) -> None:
-    """Write a crop and its record: both or, if the disk is full or a signal arrives, neither."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write_crop(path: Path, data: bytes, overwrite: bool) -> None:
+    """Write a crop, unless it exists; a file that is not this crop is kept."""
+    if os.path.lexists(path) and not overwrite:
+        if path.is_file() and path.read_bytes() == data:  # left by a killed run
+            return
+        raise PhotoError(f"{path} exists and is not a crop of this photo; move it or overwrite it")
     with atomic_write(path) as file:
-        Image.fromarray(pixels).save(file, "PNG")
-        append_line(records, record)
-
-
-def _tidy_records(output: Path) -> dict[str, dict[str, Any]]:
-    """Rewrite faces.jsonl: sorted, one record for each crop that exists. Return the records."""
-    records = {crop: record for crop, record in sorted(read_records(output).items()) if os.path.isfile(output / crop)}
-    write_text(output / RECORDS, "".join(json.dumps(record) + "\n" for record in records.values()))
-    return records
+        file.write(data)

@@ -27,7 +27,7 @@ _AHEAD = 16
 # More processes would only take memory.
 _PER_CORE = 2
 # How often Ray starts a task again whose worker died.
-_RETRIES = 3
+RETRIES = 3
 
 
 def parallel_map(
@@ -146,20 +146,25 @@ class _Actor:
 def _on_ray(start: Callable[[], Any], tasks: Sequence[Any], jobs: int, gpu: bool) -> Iterator[Any]:
     with _ray(jobs) as ray:
         # Ray itself starts killed workers and their tasks again.
-        options = {"max_restarts": -1, "max_task_retries": _RETRIES, **({"num_gpus": 1} if gpu else {"num_cpus": 1})}
+        options = {"max_restarts": -1, "max_task_retries": RETRIES, **({"num_gpus": 1} if gpu else {"num_cpus": 1})}
         workers = [ray.remote(_Actor).options(**options).remote(start, os.getcwd()) for _ in range(jobs)]
+        results = ray.util.ActorPool(workers).map(lambda worker, task: worker.do.remote(task), tasks)
         try:
-            yield from ray.util.ActorPool(workers).map(lambda worker, task: worker.do.remote(task), tasks)
+            for _ in tasks:
+                with redirect_stdout(sys.stderr):  # Ray prints notices; stdout is for a command's results
+                    result = next(results)
+                yield result
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             raise WorkerError(
-                f"{_RETRIES + 1} workers died over the same task, possibly out of memory; "
+                f"{RETRIES + 1} workers died over the same task, possibly out of memory; "
                 "finished results are kept: run the same command again, perhaps with fewer jobs"
             ) from error
         finally:
-            for worker in workers:
-                ray.kill(worker)
+            with redirect_stdout(sys.stderr):
+                for worker in workers:
+                    ray.kill(worker)
 
 
 @contextmanager
@@ -178,10 +183,11 @@ def _ray(jobs: int) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with redirect_stdout(sys.stderr):  # stdout is for a command's results
+        with redirect_stdout(sys.stderr):
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray replaces it by one with another exit code
         yield ray
     finally:
-        ray.shutdown()
+        with redirect_stdout(sys.stderr):
+            ray.shutdown()

@@ -1,13 +1,15 @@
 """Settings: frozen dataclasses, from whose fields come the checks, the command-line options and their help texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from align.errors import ConfigError
+from align.errors import ConfigError, hint
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,43 @@ def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
             notes.append(None)
         else:
             return annotation, notes
+
+
+def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
+    """Convert a word of the command line to the type of a field.
+
+    Args:
+        text: the word.
+        annotation: the type. The values of a tuple are separated by commas, unless they are paths.
+        notes: more of what `unwrap` returns.
+    Raises:
+        ConfigError: the text is no such value, or a number out of range.
+    """
+    kind, more = unwrap(annotation)
+    parts, notes = get_args(kind), [*more, *notes]
+    for note in notes:
+        if isinstance(note, Option) and note.parse:
+            return note.parse(text)
+    if get_origin(kind) is Literal:
+        names = {str(choice): choice for choice in parts}
+        if text not in names:
+            raise ConfigError(f"there is no {text!r}; {hint(text, names)}")
+        return names[text]
+    if get_origin(kind) is tuple:
+        words = [text] if parts[0] is Path else text.split(",")
+        parts = parts[:1] * len(words) if parts[-1] is Ellipsis else parts
+        if len(words) != len(parts):
+            raise ConfigError(f"{text} has {len(words)} numbers, expected {len(parts)} separated by commas")
+        return tuple(map(from_text, words, parts))
+    if kind not in (int, float):
+        return kind(text)
+    allowed = next((note for note in notes if isinstance(note, Range)), Range(-inf, inf))
+    with suppress(ValueError):
+        value = kind(text)
+        if allowed.low <= value <= allowed.high:
+            return value
+    what = "an integer" if kind is int else "a number"
+    raise ConfigError(f"{text or repr(text)} is not {what} {allowed}")
 
 
 def plain_type(annotation: Any) -> Any:

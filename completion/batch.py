@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from dcgan.weights import WeightsError
 from numpy.typing import NDArray
 
 from align import locate
@@ -31,6 +30,7 @@ from completion.plan import Plan, candidate_files
 from completion.step import Step
 from dcgan.holes import HOLES, split_names
 from dcgan.metrics import psnr
+from dcgan.weights import WeightsError
 
 _SSIM_PX = 4_000_000  # largest photo to measure SSIM on; it needs 300 bytes per pixel
 

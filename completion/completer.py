@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from dcgan.weights import Weights, WeightsError
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +26,7 @@ from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.regions import Regions, divide
 from completion.step import Step
 from dcgan.holes import LOWRES_SCALE, split_names
+from dcgan.weights import Weights, WeightsError
 from weights import AUTO
 
 _POOL = 16  # candidates searched for each one returned

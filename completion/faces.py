@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from dcgan.weights import bundled_file
 from numpy.typing import NDArray
 
 from align import locate
@@ -19,6 +18,7 @@ from completion.blend import spread
 from completion.config import FillOptions
 from completion.masks import hole_in_crop
 from completion.regions import owners, touches
+from dcgan.weights import bundled_file
 from weights import LOCATOR
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from align.manifest import append_line, read_lines
 from align.photo import digest
-from align.records import append_line, read_lines
 
 MANIFEST = ".completions.jsonl"
 # Part of every fingerprint: raise it when the same settings give another result.

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from dcgan.weights import Weights, WeightsError
 from numpy.typing import NDArray
 
 from completion.config import SOLVERS, Solver
 from completion.step import Step
+from dcgan.weights import Weights, WeightsError
 from weights import AUTO, REGISTRY
 
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
-from dcgan.weights import WeightsError
 
 from align.errors import DeviceError
+from dcgan.weights import WeightsError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Provider = str | tuple[str, dict[str, Any]]

@@ -150,8 +150,8 @@ def _train(arguments: argparse.Namespace) -> int:
     config = _train_config(arguments)  # wrong settings are reported before torch is imported
 
     from dcgan import parallel
-    from dcgan.checkpoint import pick_device
     from dcgan.dataset import load_faces, read_list
+    from dcgan.device import pick_device
     from dcgan.train import train
 
     group, device_name = parallel.join(arguments.device)
@@ -187,17 +187,21 @@ def _add_encode(commands: Any) -> None:
 def _encode(arguments: argparse.Namespace) -> int:
     config = EncoderConfig(**_given(arguments, EncoderConfig))
 
-    from dcgan.checkpoint import load, pick_device
     from dcgan.dataset import load_faces
+    from dcgan.device import pick_device
     from dcgan.encoder import train_encoder
     from dcgan.grow import grow
     from dcgan.parallel import Group
+    from dcgan.weights import Weights
 
     device = pick_device(arguments.device)
-    trained = load(arguments.weights, device)
+    trained = Weights.open(arguments.weights, arguments.device)
     if config.start:
-        start = load(config.start, device)
-        trained = replace(trained, encoder=grow(start, trained.generator.config.size).encoder)
+        start = Weights.open(config.start, arguments.device)
+        encoder = grow(start, trained.size).encoder
+        trained = Weights.of(
+            trained.generator, trained.discriminator, trained.template, trained.metadata, encoder, trained.sha256
+        )
     size = config.size or trained.generator.config.size
     trained = grow(trained, size)
     if arguments.nef is None and trained.encoder is not None:
@@ -231,7 +235,7 @@ def _add_locator(commands: Any) -> None:
 def _locator(arguments: argparse.Namespace) -> int:
     config = LocatorConfig(**_given(arguments, LocatorConfig))
 
-    from dcgan.checkpoint import pick_device
+    from dcgan.device import pick_device
     from dcgan.locator import load_wide_faces, train_locator
     from dcgan.parallel import Group
 
@@ -264,8 +268,8 @@ def _add_train_all(commands: Any) -> None:
 def _train_all(arguments: argparse.Namespace) -> int:
     given = _given(arguments, TrainConfig)
 
-    from dcgan.checkpoint import pick_device
     from dcgan.dataset import load_faces
+    from dcgan.device import pick_device
     from dcgan.train_all import train_all
 
     device = pick_device(arguments.device)
@@ -356,11 +360,11 @@ def _sample(arguments: argparse.Namespace) -> int:
     from torchvision.utils import make_grid
 
     from align.photo import write_photo
-    from dcgan.checkpoint import load
     from dcgan.sampling import generate, sample_z
     from dcgan.tensors import to_image, to_tensor
+    from dcgan.weights import Weights
 
-    G = load(arguments.weights, arguments.device).generator
+    G = Weights.open(arguments.weights, arguments.device).generator
     names = ["grid.png", *(f"{index:04d}.png" for index in range(arguments.count))]
     refuse_existing([arguments.output / name for name in names], arguments.overwrite)
     faces = generate(G, sample_z(arguments.count, G.config, torch.Generator().manual_seed(arguments.seed)))
@@ -395,17 +399,18 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from dcgan.checkpoint import WeightsError, load, load_checkpoint
+    from dcgan.checkpoint import load_checkpoint
     from dcgan.encoder import export_encoder
     from dcgan.export import export_onnx, export_run, plot_losses
     from dcgan.locator import export_locator
+    from dcgan.weights import Weights, WeightsError
 
     run, file, graph = arguments.run, arguments.file, arguments.file.with_suffix(".onnx")
     if run.is_file() or str(run) in REGISTRY:
         if file != graph:
             raise WeightsError(f"the file to write is {file}; expected .onnx for weights, or give a run folder")
         refuse_existing([graph], arguments.overwrite)
-        export_onnx(load(str(run), "cpu"), graph)
+        export_onnx(Weights.open(str(run), "cpu"), graph)
         print(graph)
         return 0
     parts = load_checkpoint(run) or {}
@@ -418,7 +423,7 @@ def _export(arguments: argparse.Namespace) -> int:
         written = [file]
     elif "E" in parts:
         facts = export_encoder(run, file)
-        export_onnx(load(str(file), "cpu"), graph)
+        export_onnx(Weights.open(str(file), "cpu"), graph)
         written = [file, graph]
     else:
         facts = export_run(run, file, arguments.template)
@@ -452,19 +457,19 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     options = EvaluateOptions(**_given(arguments, EvaluateOptions), fid_weights=arguments.fid_weights)
 
-    from dcgan.checkpoint import load
     from dcgan.dataset import load_faces
     from dcgan.evaluate import evaluate
     from dcgan.report import FILES, table, write_report
     from dcgan.sampling import Progress
+    from dcgan.weights import Weights
 
-    trained = load(arguments.weights, arguments.device)
+    trained = Weights.open(arguments.weights, arguments.device)
     refuse_existing([arguments.output / name for name in FILES], arguments.overwrite)
     size = trained.generator.config.size
     validation = load_faces(arguments.faces, size, say)
     training = load_faces(arguments.train, size, say) if arguments.train else None
     *_, evaluation = show_progress(evaluate(trained, validation, training, options), Progress)
-    facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.facts.get("images")}
+    facts = {"name": Path(arguments.weights).name, "sha256": trained.sha256, "images": trained.metadata.get("images")}
     write_report(arguments.output, evaluation, facts)
     say(table(evaluation))
     print(*(arguments.output / name for name in FILES[:2]), sep="\n")
@@ -519,15 +524,14 @@ def _benchmark_train(arguments: argparse.Namespace) -> int:
 
     from align.files import prepare_report, write_json
     from dcgan.benchmark import benchmark_train
-    from dcgan.checkpoint import pick_device
+    from dcgan.device import machine, pick_device
     from dcgan.grow import grown_config
-    from dcgan.run import machine
 
     configs, device = [_train_config(arguments)], pick_device(arguments.device)
     if device.type == "cuda" and arguments.size is None:
         configs.append(replace(configs[0], network=grown_config(configs[0].network, 2 * configs[0].network.size)))
     if arguments.report:
-        prepare_report(arguments.report, ("machine", "config", "rows"), ())
+        prepare_report(arguments.report)
     tables = []
     for config in configs:
         say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")
@@ -551,10 +555,10 @@ def _train_config(arguments: argparse.Namespace) -> TrainConfig:
     preset = PRESETS[arguments.preset]
     network = preset.network
     if arguments.start:
-        from dcgan.checkpoint import load
         from dcgan.grow import grown_config
+        from dcgan.weights import Weights
 
-        network = load(arguments.start, "cpu").generator.config
+        network = Weights.open(arguments.start, "cpu").generator.config
         if arguments.size is not None and arguments.size > network.size:
             network = grown_config(network, arguments.size)
     network = replace(network, **_given(arguments, NetworkConfig))

@@ -1,11 +1,10 @@
 """Settings of networks, training and evaluation; their docstrings are the command line's help. Imports no torch."""
 
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from align.errors import ConfigError, DeviceError, hint
+from align.errors import ConfigError, hint
 from align.settings import SEEDS, Range, check
 from weights import AUTO, REGISTRY
 
@@ -288,17 +287,6 @@ class EvaluateOptions:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
 
 
-def device_name(name: str) -> str:
-    """Return the name of a device unchanged.
-
-    Raises:
-        DeviceError: the name is not auto, cpu, cuda or cuda:N.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise DeviceError(f"there is no device {name!r}; {hint(name, ('auto', 'cpu', 'cuda', 'cuda:N'))}")
-    return name
-
-
 def weights_name(name: str) -> str:
     """Return a name of weights or the path of a file unchanged, before anything slow is imported.
 
@@ -308,18 +296,3 @@ def weights_name(name: str) -> str:
     if name != AUTO and name not in REGISTRY and not Path(name).suffix:
         raise ConfigError(f"there are no weights {name!r}; {hint(name, (*REGISTRY, 'a weights file'))}")
     return name
-
-
-def network_config(values: Any) -> NetworkConfig:
-    """Build the NetworkConfig that a checkpoint or weights file stores; older files have fewer settings.
-
-    Raises:
-        ConfigError: a setting is unknown or invalid.
-    """
-    if not isinstance(values, dict):
-        raise ConfigError(f"the network settings are {values!r}; expected a dictionary")
-    unknown = values.keys() - {item.name for item in fields(NetworkConfig)}
-    if unknown:
-        raise ConfigError(f"the network settings {sorted(unknown)} are unknown; update this program")
-    older: dict[str, Any] = {"upsample": "transposed"}
-    return NetworkConfig(**(older | values))

@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dcgan import loss
-from dcgan.checkpoint import Weights, load_run, load_weights, restoring, save_weights
+from dcgan.checkpoint import load_run, restoring
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
+from dcgan.device import machine
 from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.grow import new_and_old
 from dcgan.holes import draw_holes, named_hole
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.parallel import Group
-from dcgan.run import Run, TrainingStep, machine
+from dcgan.run import Run, TrainingStep
 from dcgan.sampling import sample_z
 from dcgan.step import MovingAverage, cosine, seeded
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights
 
 START = "start.safetensors"  # in the run folder: copy of the weights that E is trained for; export adds E to it
 # Measurement to the name of the hole it uses, see dcgan.holes.named_hole.
@@ -80,9 +82,7 @@ def train_encoder(
     origin["weights_sha256"] = weights.sha256
     run = Run(folder, asdict(config), engine.parts, origin, {}, config.batch, Group())
     if not run.resumed:
-        save_weights(
-            folder / START, weights.generator, weights.discriminator, weights.template, weights.facts, weights.encoder
-        )
+        weights.save(folder / START)
     yield TrainingStep(run.images)
 
     with run.saving():
@@ -352,7 +352,7 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
         WeightsError: the copy of the weights in the folder is absent or damaged.
     """
     saved = load_run(folder, "encode")
-    start = load_weights(folder / START)
+    start = Weights.open(folder / START, "cpu")
     with restoring(folder):
         config, G = saved["config"], start.generator
         E = Encoder(G.config, config["nef"], config.get("skips", False))
@@ -360,9 +360,9 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
         if "ema_g" in saved:
             G.load_state_dict(saved["ema_g"])
     facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
-    before = start.facts.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
+    before = start.metadata.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
     facts["images"] = saved["step"] * config["batch"] + before.get("images", 0)
     facts["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
     facts["training"] = config
-    save_weights(path, G, start.discriminator, start.template, start.facts | {"encoder": facts}, E)
+    Weights.of(G, start.discriminator, start.template, start.metadata | {"encoder": facts}, E).save(path)
     return facts

@@ -18,12 +18,12 @@ from align.landmarks import find_landmarks
 from align.warp import Alignment
 from dcgan import metrics, similarity
 from dcgan.adam import Adam
-from dcgan.checkpoint import Weights
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import describe
 from dcgan.networks import Generator
 from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights
 
 LEAST_FACES = 16
 _BATCH = 64

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.files import atomic_write
-from dcgan.checkpoint import Weights, WeightsError, load_run, restoring, save_weights
-from dcgan.config import network_config
-from dcgan.header import FORMAT
+from dcgan.checkpoint import load_run, restoring
+from dcgan.config import NetworkConfig
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats
 from dcgan.tensors import to_bytes, to_tensor
 from dcgan.train import settle_batch_norm
+from dcgan.weights import FORMAT, Weights, WeightsError
 
 _PANELS: dict[str, tuple[str, ...]] = {
     "losses": ("loss_d", "loss_g", "image", "feature", "adversarial"),
@@ -46,7 +46,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     saved = load_run(folder, "train")
     with restoring(folder):
         config = saved["config"]
-        network = network_config(config["network"])
+        network = NetworkConfig(**config["network"])
         G, D = Generator(network), Discriminator(network)
         G.load_state_dict(saved["ema"])
         D.load_state_dict(saved["D"])
@@ -54,7 +54,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     settle_batch_norm(G)
     started = saved["started"]
     ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
-    facts = {
+    metadata = {
         "images": images + started.get("images", 0),
         "seconds": round(saved["seconds"]) + started.get("seconds", 0),
         "machine": saved["machine"],
@@ -65,8 +65,8 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
         # If the loss only compares logits, their zero is arbitrary, so their mean on real faces takes its place.
         "logit_offset": ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0,
     }
-    save_weights(path, G.eval(), D, template, facts)
-    return facts
+    Weights.of(G.eval(), D, template, metadata).save(path)
+    return metadata
 
 
 class EncoderGenerator(nn.Module):
@@ -119,7 +119,7 @@ def write_graph(
     output: str,
     axes: dict[str, dict[int, str]],
     defaults: dict[str, NDArray[np.float32]],
-    facts: dict[str, str],
+    metadata: dict[str, str],
     path: Path,
 ) -> None:
     """Write a network as an ONNX graph, its large tensors in half precision.
@@ -130,7 +130,7 @@ def write_graph(
         output: name of the output.
         axes: names of the variable dimensions of inputs and output.
         defaults: values of optional inputs.
-        facts: metadata.
+        metadata: metadata.
         path: file to write, .onnx.
     """
     from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
@@ -157,7 +157,7 @@ def write_graph(
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
             graph.node.insert(0, helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
-    helper.set_model_props(model, {"format": FORMAT} | facts)
+    helper.set_model_props(model, {"format": FORMAT} | metadata)
     with atomic_write(path) as file:
         file.write(model.SerializeToString(deterministic=True))
 

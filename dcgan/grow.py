@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError, NetworkConfig
 from dcgan.networks import SLOPE, Discriminator, Encoder, Generator
+from dcgan.weights import Weights
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
@@ -69,7 +69,7 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
                 _check_width("nef", settings["nef"], 4)
                 E = Encoder(config, settings["nef"] // 2, bool(settings["skips"])).eval()
                 _grow_encoder(weights.encoder, E)
-        weights = replace(weights, generator=G, discriminator=D, encoder=E)
+        weights = Weights.of(G, D, weights.template, weights.metadata, E, weights.sha256)
     return weights
 
 

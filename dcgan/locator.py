@@ -24,12 +24,13 @@ from align.warp import Alignment, compose, transform
 from dcgan.checkpoint import load_run, restoring
 from dcgan.config import LocatorConfig, NetworkConfig
 from dcgan.dataset import DatasetError, digest
+from dcgan.device import machine
 from dcgan.export import write_graph
 from dcgan.graph import capturable_adam, set_rate
 from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
 from dcgan.parallel import Group
-from dcgan.run import Run, TrainingStep, machine
+from dcgan.run import Run, TrainingStep
 from dcgan.step import cosine
 from dcgan.tensors import to_tensor
 

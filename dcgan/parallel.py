@@ -62,7 +62,7 @@ def join(device: str) -> tuple[Group, str]:
     """Join the processes of a run, if torchrun started this one.
 
     Args:
-        device: requested device, see `dcgan.checkpoint.pick_device`.
+        device: requested device, see `dcgan.device.pick_device`.
     Returns:
         The group, and the device of this process: for "auto" or "cuda" the GPU of its local rank.
     """

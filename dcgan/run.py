@@ -2,7 +2,6 @@
 
 import json
 import math
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -247,13 +246,6 @@ def _stats(line: bytes) -> dict[str, float]:
         return {}
     numbers = isinstance(stats, dict) and all(isinstance(value, int | float) for value in stats.values())
     return stats if numbers and "kimg" in stats else {}
-
-
-def machine(device: torch.device) -> str:
-    """Name of the GPU, or the CPU's architecture and threads, for model cards and reports."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _check_same_run(saved: dict[str, Any], config: dict[str, Any], origin: dict[str, Any], folder: Path) -> None:

@@ -11,17 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dcgan.checkpoint import CheckpointError, load
+from dcgan.checkpoint import CheckpointError
 from dcgan.config import ConfigError, TrainConfig
 from dcgan.dataset import Batches, digest
+from dcgan.device import machine
 from dcgan.grow import grow
 from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.run import Run, TrainingError, TrainingStep, machine
+from dcgan.run import Run, TrainingError, TrainingStep
 from dcgan.sampling import device_of, sample_z
 from dcgan.similarity import ms_ssim
 from dcgan.step import Engine, learning_rate, seeded
 from dcgan.tensors import to_tensor
+from dcgan.weights import Weights
 
 _GRID = 64  # images per grid
 _DIAGNOSED = 512  # images of each kind for the overfitting measure
@@ -154,7 +156,7 @@ def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     """Copy the start weights, grown if need be, into the networks; returns their training metadata."""
     if not config.start:
         return {}
-    start = load(config.start, "cpu")
+    start = Weights.open(config.start, "cpu")
     if start.generator.config.size < config.network.size:
         start = grow(start, config.network.size, config.seed)
     if start.generator.config != config.network:
@@ -164,7 +166,7 @@ def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
     for network in (engine.G, engine.ema):
         network.load_state_dict(start.generator.state_dict())
     engine.D.load_state_dict(start.discriminator.state_dict())
-    return {"sha256": start.sha256, "images": start.facts.get("images", 0), "seconds": start.facts.get("seconds", 0)}
+    return {"sha256": start.sha256, **{name: start.metadata.get(name, 0) for name in ("images", "seconds")}}
 
 
 def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dcgan.checkpoint import Weights, load_weights
 from dcgan.config import EncoderConfig, TrainConfig
 from dcgan.encoder import export_encoder, train_encoder
 from dcgan.export import export_onnx, export_run
 from dcgan.grow import grown_config
 from dcgan.run import TrainingStep
 from dcgan.train import train
+from dcgan.weights import Weights
 
 _ENCODER = 0.35  # share of the time for E; G and D get equal shares of the rest at each size
 _PARTS = (0.1, 0.4, 1)  # shares of the time of a run, after which its length is chosen anew
@@ -78,12 +78,12 @@ def train_all(
                 yield run.name, step
             export_run(run, weights, template)
         config = replace(here, start=str(weights))
-    run, weights, trained = folder / "encoder", folder / "faces.safetensors", load_weights(weights)
+    run, weights, trained = folder / "encoder", folder / "faces.safetensors", Weights.open(weights, "cpu")
     if not weights.exists():
         for step in within(partial(_train_encoder, encoder, trained, faces, run, device, val), allowed(len(sizes))):
             yield run.name, step
         export_encoder(run, weights)
-    export_onnx(load_weights(weights), weights.with_suffix(".onnx"))
+    export_onnx(Weights.open(weights, "cpu"), weights.with_suffix(".onnx"))
 
 
 def within(start: Callable[[float], Steps[TrainingStep]], seconds: float) -> Steps[TrainingStep]:

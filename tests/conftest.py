@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dcgan.checkpoint import Weights, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.weights import Weights
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Two threads that wait for each other on a busy core are 30 times slower than one.
 torch.set_num_threads(1)
 
+# With pytest-xdist, the tests of a group run in one process, so that what they share is started once.
+GROUPS = {"ray_of_two": "ray", "serve": "server"}
+# Files whose tests train, or start many processes: `make check` leaves them out, and what uses Ray or the page.
+SLOW = {
+    "test_align_folder",
+    "test_align_main",
+}
 
 # What Gradio does in the process of the tests: asks pandas for what is old, and leaves event loops open, and sockets
 # with which it found that a port is taken.
@@ -34,11 +40,18 @@ _OF_GRADIO = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "serve" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        for fixture, group in GROUPS.items():
+            if fixture in fixtures:
+                item.add_marker(pytest.mark.xdist_group(group))
+        if "serve" in fixtures:
             for words in _OF_GRADIO:
                 item.add_marker(pytest.mark.filterwarnings(words))
+        if item.get_closest_marker("xdist_group") or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -58,22 +71,18 @@ def shared() -> Path:
 def ray_of_two() -> Iterator[str]:
     """A local Ray with two workers; its address."""
     ray = pytest.importorskip("ray", reason='Ray is not here: pip install -e ".[cluster]"')
-    pytest.importorskip("ray.data")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CLUSTER_OF_THE_TESTS", "it is")
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         started = ray.init(
             "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Ray's own names, once in a process
-        ray.data.DataContext.get_current()
     yield started.address_info["gcs_address"]
     ray.shutdown()
 
 
-@pytest.fixture(params=["processes", "ray"])
-def engine(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+def backend(request: pytest.FixtureRequest) -> str:
     """Each way to have several workers."""
     if request.param == "ray":
         request.getfixturevalue("ray_of_two")
@@ -110,13 +119,13 @@ def small_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():  # untrained weights give a flat grey image; stronger ones make z matter
         for weight in generator.parameters():
             weight.mul_(3)
-    save_weights(path, generator, Discriminator(config), "face", {"images": 0})
+    Weights.of(generator, Discriminator(config), "face", {"images": 0}).save(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def small_weights(small_weights_file: Path) -> Weights:
-    return load_weights(small_weights_file)
+    return Weights.open(small_weights_file, "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -129,13 +138,13 @@ def encoder_weights_file(tmp_path_factory: pytest.TempPathFactory, small_weights
         for weight in E.skips.parameters():
             weight.add_(0.1 * torch.randn(weight.shape))
     path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
-    save_weights(path, G, D, "face", {"images": 0}, E)
+    Weights.of(G, D, "face", {"images": 0}, E).save(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def encoder_weights(encoder_weights_file: Path) -> Weights:
-    return load_weights(encoder_weights_file)
+    return Weights.open(encoder_weights_file, "cpu")
 
 
 @dataclass(frozen=True)

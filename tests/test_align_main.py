@@ -16,7 +16,7 @@ from align import folder as folder_module
 from align.__main__ import build_parser, main
 from align.config import AlignOptions
 from align.errors import LandmarkModelError, WorkerError
-from align.folder import RECORDS
+from align.folder import MANIFEST
 from align.photo import read_photo
 
 PROJECT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_success_is_0_and_prints_the_path_of_the_records(raw, aligned, capsys):
     save(raw / "sub" / "a.png", PORTRAIT)
     assert align(raw, aligned) == 0
     # No progress bar, because stderr is not a terminal.
-    assert capsys.readouterr() == (f"{aligned / RECORDS}\n", "1 photos: 1 aligned; 1 crops written\n")
+    assert capsys.readouterr() == (f"{aligned / MANIFEST}\n", "1 photos: 1 aligned; 1 crops written\n")
     assert read_photo(aligned / "sub" / "a.png").pixels.shape == (64, 64, 3)
 
 
@@ -61,7 +61,7 @@ def test_photos_skipped_by_faces_single_are_no_failure(raw, aligned, capsys):
     assert "two.png: several faces: 2 faces found, expected one" in capsys.readouterr().err
     for _ in range(2):  # aligned, then skipped
         assert align(raw, aligned, "--faces", "all") == 0
-    assert files(aligned) == [RECORDS, "two.png", "two_1.png"]
+    assert files(aligned) == [MANIFEST, "two.png", "two_1.png"]
 
 
 def test_verbose_lists_all_photos_and_quiet_none(raw, aligned, capsys):
@@ -89,7 +89,7 @@ def test_the_input_can_be_a_single_photo(raw, aligned):
     save(raw / "a.png", PORTRAIT)
     save(raw / "b.png", PORTRAIT)
     assert align(raw / "a.png", aligned) == 0
-    assert files(aligned) == ["a.png", RECORDS]
+    assert files(aligned) == ["a.png", MANIFEST]
 
 
 def test_names_with_a_leading_dash_work_after_two_dashes(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_missing_overwrite_size_and_template_take_effect(raw, aligned, tmp_path)
     assert (tmp_path / "missing" / "b.png").exists()
     assert align(raw, aligned, "--template", "outer-eyes-nose", "--size", 32) == 2
     assert align(raw, aligned, "--template", "outer-eyes-nose", "--size", 32, "--overwrite") == 3
-    [record] = map(json.loads, (aligned / RECORDS).read_text().splitlines())
+    [record] = map(json.loads, (aligned / MANIFEST).read_text().splitlines())
     assert (record["template"], record["size"]) == ("outer-eyes-nose", 32)
 
 
@@ -114,7 +114,7 @@ def test_a_crop_may_be_written_beside_a_single_photo(raw):
     photo = save(raw / "a.jpg", PORTRAIT)
     before = photo.read_bytes()
     assert align(photo, raw) == 0
-    assert files(raw) == ["a.jpg", "a.png", RECORDS] and photo.read_bytes() == before
+    assert files(raw) == ["a.jpg", "a.png", MANIFEST] and photo.read_bytes() == before
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
@@ -129,7 +129,7 @@ def test_neither_crops_nor_the_report_replace_an_input_or_another_output(raw, al
         ([photo, tmp_path, "--report", photo], "is also an input"),
         ([photo, tmp_path / "crops", "--report", tmp_path / "link.json"], "is also an input"),
         ([photo, aligned], "is also an input"),
-        ([photo, tmp_path / "crops", "--report", tmp_path / "crops" / RECORDS], "is also another output"),
+        ([photo, tmp_path / "crops", "--report", tmp_path / "crops" / MANIFEST], "is also another output"),
         ([photo, tmp_path / "crops", "--report", "/dev/null"], "is not a regular file"),
     ):
         before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
@@ -225,7 +225,7 @@ def test_options_are_read_from_a_file(raw, aligned, tmp_path):
     save(raw / "a.png", PORTRAIT)
     (tmp_path / "align.toml").write_text('size = 32\ntemplate = "outer-eyes-nose"\n')
     assert align(raw, aligned, "--config", tmp_path / "align.toml", "--size", 48) == 0
-    [record] = map(json.loads, (aligned / RECORDS).read_text().splitlines())
+    [record] = map(json.loads, (aligned / MANIFEST).read_text().splitlines())
     assert (record["template"], record["size"]) == ("outer-eyes-nose", 48)
 
 
@@ -283,7 +283,7 @@ def test_signals_end_all_processes_and_leave_no_partial_file(raw, aligned, numbe
             process.communicate()
     stopped = "align: stopped; run the same command again to resume\n"
     assert (out, err) == ("", "" if number == signal.SIGKILL else stopped)
-    recorded = [json.loads(line)["crop"] for line in (aligned / RECORDS).read_text().splitlines()]
+    recorded = [json.loads(line)["crop"] for line in (aligned / MANIFEST).read_text().splitlines()]
     crops = [path.name for path in aligned.glob("*.png")]
     assert 0 < len(crops) < 400
     assert all(read_photo(path).pixels.shape == (64, 64, 3) for path in aligned.glob("*.png"))
@@ -313,7 +313,7 @@ def test_closed_streams_do_not_stop_the_command(raw, aligned, tmp_path, closed):
     command = [sys.executable, "-W", "error", "-m", "align", raw, aligned, "--jobs", "1", "--report", report, "-v"]
     done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=PROJECT, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert files(aligned) == ["a.png", RECORDS] and photo.read_bytes() == before
+    assert files(aligned) == ["a.png", MANIFEST] and photo.read_bytes() == before
     assert read_photo(aligned / "a.png").pixels.shape == (64, 64, 3)
     assert json.loads(report.read_text())[0]["status"] == "aligned"
 
@@ -324,6 +324,6 @@ def test_any_name_can_be_printed_whatever_the_encoding(raw, aligned):
     command = [sys.executable, "-W", "error", "-m", "align", raw, aligned / "ö", "--jobs", "1", "-v"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, env=environment)
-    assert done.returncode == 3 and done.stdout == os.fsencode(aligned / "ö" / RECORDS) + b"\n"
+    assert done.returncode == 3 and done.stdout == os.fsencode(aligned / "ö" / MANIFEST) + b"\n"
     lines = done.stderr.splitlines()
     assert len(lines) == 3 and "grün 脸.png: no face".encode() in done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from completion.complete import Completion, FaceCompleter
 from numpy.typing import NDArray
 from pictures import save_all
 
@@ -22,11 +23,10 @@ from completion.benchmark import compare as module
 from completion.benchmark.__main__ import main
 from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare, make_task, spread
 from completion.benchmark.report import Report
-from completion.complete import Completion, FaceCompleter
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
-from dcgan.checkpoint import Weights
 from dcgan.holes import needs_landmarks
 from dcgan.sampling import Progress
+from dcgan.weights import Weights
 
 PROJECT = Path(__file__).parents[1]
 FACES = np.random.default_rng(0).integers(60, 190, (20, 32, 32, 3), dtype=np.uint8)

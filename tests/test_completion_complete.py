@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from completion.complete import Completion, FaceCompleter, SearchStep
 from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, save
 from PIL import Image, ImageCms
@@ -21,12 +22,11 @@ from align.warp import Alignment, transform
 from completion import complete as complete_module
 from completion import solve as solve_module
 from completion.blend import inpaint
-from completion.complete import Completion, FaceCompleter, SearchStep
 from completion.config import SOLVERS
 from completion.masks import MaskLike
-from dcgan.checkpoint import Weights, WeightsError
 from dcgan.holes import HOLES
 from dcgan.networks import Discriminator, Generator
+from dcgan.weights import Weights, WeightsError
 
 QUICK = replace(SOLVERS["search"], steps=2, draws=4, restarts=2)
 

@@ -12,6 +12,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from completion.complete import FaceCompleter
+from completion.engine import Networks, Step
+from completion.solve import Search
 from numpy.typing import NDArray
 from pictures import files, pixels, save, save_all
 
@@ -19,16 +22,12 @@ import weights
 from align.errors import DeviceError
 from completion import one_pass
 from completion.benchmark.compare import Row, compare
-from completion.complete import FaceCompleter
 from completion.config import SOLVERS, BenchmarkOptions, Solver
-from completion.engine import Networks, Step
 from completion.one_pass import OnePass
-from completion.solve import Search
-from dcgan.checkpoint import Weights, load
 from dcgan.export import export_onnx
-from dcgan.header import WeightsError
 from dcgan.holes import HOLES, named_hole
 from dcgan.sampling import generate, sample_z
+from dcgan.weights import Weights, WeightsError
 
 ENCODER = SOLVERS["encoder"]
 ABSENT = "torch torchvision tensorboard skimage sklearn matplotlib onnx gradio ray"
@@ -50,7 +49,7 @@ def last(networks: Networks, solver: Solver, crops: NDArray[np.uint8], holes: ND
 
 def faces_and_holes(name: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Generated faces, with each kind of hole in turn."""
-    G = load(name, "cpu").generator
+    G = Weights.open(name, "cpu").generator
     faces = generate(G, sample_z(count, G.config, torch.Generator().manual_seed(7)))
     size, kinds = G.config.size, list(HOLES)
     landmarks = size * np.random.default_rng(1).uniform(0.3, 0.7, (68, 2))
@@ -67,7 +66,9 @@ def noise(count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
 @pytest.mark.parametrize("solver", ["encoder", "thorough"])
 def test_onnx_runtime_and_torch_differ_by_one_level_at_most(name: str, solver: str) -> None:
     crops, holes = faces_and_holes(name, 28)
-    on_onnx, on_torch = (last(Networks(source), SOLVERS[solver], crops, holes) for source in (name, load(name, "cpu")))
+    on_onnx, on_torch = (
+        last(Networks(source), SOLVERS[solver], crops, holes) for source in (name, Networks(name, "cpu").torch)
+    )
     assert on_onnx.images.shape == on_torch.images.shape == (28, 1, *crops.shape[1:])
     assert np.abs(on_onnx.images.astype(int) - on_torch.images).max() <= 1
     assert on_onnx.context == pytest.approx(on_torch.context, rel=0.02, abs=1)
@@ -75,7 +76,7 @@ def test_onnx_runtime_and_torch_differ_by_one_level_at_most(name: str, solver: s
 
 def test_visible_pixels_stay_byte_identical_on_both_engines() -> None:
     crops, holes = faces_and_holes("faces-64", 14)
-    for source in ("faces-64", load("faces-64", "cpu")):
+    for source in ("faces-64", Networks("faces-64", "cpu").torch):
         filled = FaceCompleter(Networks(source)).complete_crops(crops, holes)
         assert np.array_equal(filled[~holes], crops[~holes])
         assert not np.array_equal(filled[holes], crops[holes])
@@ -100,7 +101,7 @@ def test_damaged_onnx_files_and_those_of_other_weights_are_refused(tmp_path: Pat
     path.with_suffix(".onnx").write_bytes(exported.with_suffix(".onnx").read_bytes()[:-1000])
     with pytest.raises(WeightsError, match="cannot be used.*dcgan export"):
         last(Networks(str(path)), ENCODER, *noise(1))
-    shutil.copy(weights.path("faces-64", ".onnx"), path.with_suffix(".onnx"))
+    shutil.copy(weights.FOLDER / "faces-64.onnx", path.with_suffix(".onnx"))
     with pytest.raises(WeightsError, match="exported from other weights"):
         last(Networks(str(path)), ENCODER, *noise(1))
 

@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from completion.complete import FaceCompleter
+from completion.engine import Networks
 from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, differences, files, pixels, save
 from PIL import ExifTags, Image, ImageCms
@@ -29,12 +31,10 @@ from align.photo import read_photo
 from completion import batch, config, plan
 from completion import complete as complete_module
 from completion.__main__ import build_parser, main
-from completion.complete import FaceCompleter
 from completion.config import SOLVERS
-from completion.engine import Networks
 from dcgan import holes
-from dcgan.checkpoint import load_weights
 from dcgan.holes import HOLES
+from dcgan.weights import Weights
 from weights import VERSION
 
 PROJECT = Path(__file__).parents[1]
@@ -845,7 +845,7 @@ def test_a_result_is_recorded_with_its_settings_weights_and_version(
     assert line["output"] == "a.png" and line["files"] == made
     expected = {"photo": sha256[photo], "mask": sha256[mask], "seed": 3, "solver": "fast", "version": VERSION}
     assert line["request"] | expected == line["request"]
-    assert line["request"]["weights_sha256"] == [load_weights(small_weights_file).sha256]
+    assert line["request"]["weights_sha256"] == [Weights.open(small_weights_file, "cpu").sha256]
 
 
 def test_broken_records_are_ignored_and_a_cut_last_line_is_closed(
@@ -996,7 +996,7 @@ def test_the_completion_is_written_last(
 
 
 def test_two_workers_give_the_same_files_as_one(
-    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     monkeypatch.undo()  # workers do not see patched solvers
     raw = tmp_path / "raw"
@@ -1004,7 +1004,7 @@ def test_two_workers_give_the_same_files_as_one(
         save(raw / f"{number}.png", FACE + number)
     (raw / "5.png").write_text("text")
     records = []
-    for folder, words in ((done, ["--jobs", 2, "--engine", engine]), (tmp_path / "one", [])):
+    for folder, words in ((done, ["--jobs", 2, "--backend", backend]), (tmp_path / "one", [])):
         assert complete(raw, "--history", "--report", tmp_path / "r.json", *words, output=folder) == 3
         found = strict((tmp_path / "r.json").read_text())["photos"]
         records.append([(record["photo"], record["status"], record["figures"].get("psnr")) for record in found])

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from completion.complete import FaceCompleter
+from completion.refine import locate_hidden, moved
 from numpy.typing import NDArray
 from pictures import PORTRAIT
 
@@ -13,9 +15,7 @@ from align.locate import eyes_in_view, locate, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion import refine
-from completion.complete import FaceCompleter
-from completion.refine import locate_hidden, moved
-from dcgan.header import WeightsError
+from dcgan.weights import WeightsError
 
 FACE = TEMPLATES["face"]
 EYES = np.array(FACE.targets)  # in a crop, relative to its side
@@ -145,8 +145,8 @@ def test_a_face_that_one_fill_hides_is_found_with_the_other(monkeypatch: pytest.
 
 def test_a_damaged_locator_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, true: Alignment) -> None:
     refine._session.cache_clear()
-    (tmp_path / weights.LOCATOR).write_bytes(weights.locator().read_bytes()[:-1])
-    monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / weights.LOCATOR).write_bytes((weights.FOLDER / weights.LOCATOR).read_bytes()[:-1])
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(WeightsError, match=r"locator.onnx has sha256 \w+, expected \w+; reinstall"):
         locate_hidden(PORTRAIT, covered(true, 0.5, 0, 1, 1), true)
     (tmp_path / weights.LOCATOR).unlink()

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from completion.engine import Networks
+from completion.solve import solve
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from completion import solve as solve_module
 from completion.config import SOLVERS, Solver, blur_radius
-from completion.engine import Networks
 from completion.loss import context_loss, context_weight, log_prior, saturating_prior
-from completion.solve import solve
 from dcgan.adam import Adam
-from dcgan.checkpoint import Weights, WeightsError, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator, Skip
 from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights, WeightsError
 
 HOLE = np.zeros((32, 32), dtype=bool)
 HOLE[8:24, 8:24] = True
@@ -117,7 +117,7 @@ def test_every_solver_lowers_the_context_loss_and_yields_the_initial_state_and_e
 def test_a_step_has_the_losses_of_its_z_and_previews_the_best(
     small_weights: Weights, target: NDArray[np.uint8]
 ) -> None:
-    weights = replace(small_weights, facts={"logit_offset": 3.0})
+    weights = Weights.of(small_weights.generator, small_weights.discriminator, metadata={"logit_offset": 3.0})
     solver = replace(QUICK, draws=12, restarts=12, prior="saturating", prior_weight=5.0, z_weight=7.0)
     for step in search(weights, target, HOLE, solver):
         fake = weights.generator(step.z)
@@ -242,10 +242,12 @@ def test_candidates_near_an_estimate_stay_within_a_uniform_prior(tmp_path: Path)
     with torch.no_grad():
         for weight in E.parameters():
             weight.mul_(10)
-    save_weights(tmp_path / "w.safetensors", Generator(config), Discriminator(config), "face", {}, E)
+    Weights.of(Generator(config), Discriminator(config), "face", {}, E).save(tmp_path / "w.safetensors")
     crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
     hole[4:8] = True
-    first = next(search(load_weights(tmp_path / "w.safetensors"), crop, hole, replace(FROM_E, draws=20, restarts=20)))
+    first = next(
+        search(Weights.open(tmp_path / "w.safetensors", "cpu"), crop, hole, replace(FROM_E, draws=20, restarts=20))
+    )
     assert 0.9 < first.z.abs().max() <= 1
 
 
@@ -309,8 +311,8 @@ def test_block_means_recover_a_generated_image(small_weights: Weights, target: N
 def test_clip_keeps_z_within_the_prior(tmp_path: Path, z_prior: str, bound: float) -> None:
     torch.manual_seed(0)
     config = NetworkConfig(size=16, nz=4, ngf=4, ndf=4, z_prior=z_prior)
-    save_weights(tmp_path / "tiny.safetensors", Generator(config), Discriminator(config), "face", {})
-    weights = load_weights(tmp_path / "tiny.safetensors")
+    Weights.of(Generator(config), Discriminator(config), "face", {}).save(tmp_path / "tiny.safetensors")
+    weights = Weights.open(tmp_path / "tiny.safetensors", "cpu")
     crop, hole = np.full((16, 16, 3), 255, dtype=np.uint8), np.zeros((16, 16), dtype=bool)
     hole[4:8] = True
     fierce = replace(SOLVERS["paper"], steps=3, lr=20.0)

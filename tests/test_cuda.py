@@ -9,12 +9,12 @@ import torch
 from runs import finish, tensors
 
 from dcgan import encoder
-from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, NetworkConfig, TrainConfig
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
 from dcgan.step import Engine
 from dcgan.train import train
+from dcgan.weights import Weights
 
 pytestmark = pytest.mark.cuda
 CUDA = torch.device("cuda")

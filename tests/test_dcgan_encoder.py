@@ -21,7 +21,7 @@ from torch import Tensor
 from align.photo import read_photo
 from dcgan import encoder, loss
 from dcgan.__main__ import build_parser, main
-from dcgan.checkpoint import CheckpointError, Weights, load_checkpoint, load_weights, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
 from dcgan.encoder import Holes, train_encoder
 from dcgan.holes import draw_holes
@@ -30,6 +30,7 @@ from dcgan.run import TrainingError, read_stats
 from dcgan.sampling import sample_z
 from dcgan.step import seeded
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig(size=16, nz=4, ngf=8, ndf=4)
@@ -44,19 +45,19 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for weight in G.parameters():
             weight.mul_(4)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, G, Discriminator(NETWORK), "face", {"images": 7})
+    Weights.of(G, Discriminator(NETWORK), "face", {"images": 7}).save(path)
     return path
 
 
 @pytest.fixture
 def weights(file: Path) -> Weights:
-    return load_weights(file)
+    return Weights.open(file, "cpu")
 
 
 @pytest.fixture(scope="module")
 def faces(file: Path) -> NDArray[np.uint8]:
     """Generated images, so that there is a z for each."""
-    G = load_weights(file).generator
+    G = Weights.open(file, "cpu").generator
     return to_image(G(sample_z(64, NETWORK, torch.Generator().manual_seed(5))))
 
 
@@ -236,11 +237,11 @@ def test_export_keeps_g_and_d_unchanged(
     assert len(before) >= 20 and before.keys() < after.keys()
     for name, value in before.items():
         assert value.dtype == after[name].dtype and value.numpy().tobytes() == after[name].numpy().tobytes()
-    exported = load_weights(tmp_path / "e.safetensors")
+    exported = Weights.open(tmp_path / "e.safetensors", "cpu")
     assert exported.encoder is not None
     assert exported.template == "face"
-    assert exported.facts["images"] == 7
-    facts = exported.facts["encoder"]
+    assert exported.metadata["images"] == 7
+    facts = exported.metadata["encoder"]
     assert facts["images"] == 48 and facts["data_images"] == 64 and facts["weights_sha256"] == weights.sha256
     assert facts["training"]["nef"] == 8
     ours = {name.removeprefix("E."): value for name, value in after.items() if name.startswith("E.")}
@@ -258,7 +259,8 @@ def test_another_run_is_not_resumed(tmp_path: Path, weights: Weights, faces: NDA
     with pytest.raises(CheckpointError, match="other images"):
         next(train_encoder(CONFIG, weights, faces[::-1].copy(), tmp_path, CPU))
     with pytest.raises(CheckpointError, match="other weights"):
-        next(train_encoder(CONFIG, replace(weights, sha256="another"), faces, tmp_path, CPU))
+        other = Weights.of(weights.generator, weights.discriminator, sha256="another")
+        next(train_encoder(CONFIG, other, faces, tmp_path, CPU))
     assert [item.images for item in train_encoder(CONFIG, weights, faces, tmp_path, CPU)][-1] == 48
 
 
@@ -338,7 +340,7 @@ def test_training_continues_from_the_encoder_of_the_weights(
     """With a negligible learning rate, the exported E equals the one of the weights."""
     finish(CONFIG, weights, faces, tmp_path / "first")
     encoder.export_encoder(tmp_path / "first", tmp_path / "first.safetensors")
-    begun = load_weights(tmp_path / "first.safetensors")
+    begun = Weights.open(tmp_path / "first.safetensors", "cpu")
     assert begun.encoder is not None
     after = finish(replace(CONFIG, kimg=0.016, lr=1e-9, lr_end=0), begun, faces, tmp_path / "second")
     for name, value in begun.encoder.named_parameters():

@@ -17,12 +17,12 @@ from torch import Tensor
 from align.photo import read_photo
 from dcgan import evaluate as module
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import DescriptorError
 from dcgan.evaluate import Evaluation, EvaluationError, evaluate, reconstruct
 from dcgan.sampling import Progress, sample_z
 from dcgan.tensors import to_image
+from dcgan.weights import Weights
 
 FEW = ["--samples", "16", "--mre-faces", "4", "--mre-steps", "3", "--device", "cpu"]
 OPTIONS = EvaluateOptions(samples=16, mre_faces=4, mre_steps=2)

@@ -13,11 +13,11 @@ from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import fit
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore import arithmetic as module
 from dcgan.explore.arithmetic import LABELS, direction, directions, measure
 from dcgan.sampling import sample_z
+from dcgan.weights import Weights
 
 
 def brightness(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:

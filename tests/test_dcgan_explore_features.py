@@ -9,11 +9,11 @@ from PIL import Image
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.features import PatchFeatures, accuracy, d_features, raw_pixels
 from dcgan.explore.labelled import Labelled, load_labelled
 from dcgan.tensors import to_tensor
+from dcgan.weights import Weights
 
 
 def test_the_svm_separates_clear_features_and_guesses_on_noise() -> None:

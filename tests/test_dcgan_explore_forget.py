@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.explore import forget as module
 from dcgan.explore.arithmetic import LABELS
 from dcgan.explore.forget import feature_maps, generate_without, hidden_layers, tied_maps
 from dcgan.sampling import generate, sample_z
 from dcgan.tensors import to_image
+from dcgan.weights import Weights
 
 
 def z_of(weights: Weights, count: int = 70) -> torch.Tensor:

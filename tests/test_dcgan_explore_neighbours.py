@@ -10,9 +10,9 @@ from PIL import Image
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.metrics import nearest, nearest_few
 from dcgan.sampling import generate, sample_z
+from dcgan.weights import Weights
 
 
 def test_the_nearest_few_equal_brute_force() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights
 from dcgan.explore.saliency import gradient_shares, guided_gradient, responses
+from dcgan.weights import Weights
 
 
 def images(count: int = 3, size: int = 4) -> Tensor:

@@ -12,13 +12,13 @@ from torch import Tensor
 
 import weights
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights, load, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.export import export_onnx
 from dcgan.holes import HOLES, named_hole
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.sampling import generate, sample_z
 from dcgan.tensors import to_image, to_tensor
+from dcgan.weights import Weights
 
 RNG = np.random.default_rng(0)
 
@@ -62,8 +62,8 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         for weight in [*G.parameters(), *E.skips.parameters()]:
             weight.mul_(3).add_(0.05 * torch.randn(weight.shape))
     folder = tmp_path_factory.mktemp(request.param)
-    save_weights(folder / "w.safetensors", G, Discriminator(config), "face", {}, E)
-    loaded = load_weights(folder / "w.safetensors")
+    Weights.of(G, Discriminator(config), "face", {}, E).save(folder / "w.safetensors")
+    loaded = Weights.open(folder / "w.safetensors", "cpu")
     export_onnx(loaded, folder / "w.onnx")
     return loaded, folder / "w.onnx"
 
@@ -100,14 +100,14 @@ def test_onnx_carries_the_metadata_of_its_weights(variant: tuple[Weights, Path])
 
 @pytest.mark.parametrize("name", weights.REGISTRY)
 def test_bundled_onnx_matches_torch_on_100_faces_and_all_masks(name: str) -> None:
-    loaded = load(name, "cpu")
+    loaded = Weights.open(name, "cpu")
     size = loaded.generator.config.size
     z = sample_z(100, loaded.generator.config, torch.Generator().manual_seed(5))
     faces = generate(loaded.generator, z)
     landmarks = size * np.random.default_rng(1).uniform(0.3, 0.7, (68, 2))  # a wide hole for eyes, nose and mouth
     names = [list(HOLES)[index % len(HOLES)] for index in range(100)]
     holes = np.stack([named_hole(mask, size, np.random.default_rng(i), landmarks) for i, mask in enumerate(names)])
-    file = weights.path(name, ".onnx")
+    file = weights.FOLDER / f"{name}.onnx"
     assert session(file).get_modelmeta().custom_metadata_map["sha256"] == loaded.sha256
     assert np.abs(run(file, faces, holes) - by_torch(loaded, faces, holes)).max() <= 1
 

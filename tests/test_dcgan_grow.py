@@ -14,12 +14,12 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 import weights as registry
 from dcgan.__main__ import main
-from dcgan.checkpoint import Weights, load, load_weights, save_weights
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.encoder import START
 from dcgan.grow import grow, grown_config, new_and_old
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.train import train
+from dcgan.weights import Weights
 
 SMALL = NetworkConfig(size=16, nz=4, ngf=12, ndf=16)
 KERNELS_AND_KINDS = [(4, "nearest"), (5, "nearest"), (4, "transposed"), (5, "transposed"), (4, "nearest,transposed")]
@@ -63,7 +63,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of 16x16 networks with an encoder."""
     weights = untrained(SMALL)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_weights(path, weights.generator, weights.discriminator, "face", {"images": 7}, weights.encoder)
+    Weights.of(weights.generator, weights.discriminator, "face", {"images": 7}, weights.encoder).save(path)
     return path
 
 
@@ -121,7 +121,7 @@ def test_weights_of_a_size_stay_as_they_are() -> None:
 
 
 def test_the_published_weights_can_grow() -> None:
-    old = load(registry.DEFAULT, "cpu")
+    old = Weights.open(registry.DEFAULT, "cpu")
     assert new_and_old(old.generator)[0] == []
     z = torch.randn(2, old.generator.config.nz)
     torch.testing.assert_close(grow(old, 128).generator(z), enlarged(old.generator(z)), atol=1e-4, rtol=0)
@@ -154,8 +154,8 @@ def test_new_and_old_parameters_are_separated() -> None:
 
 def test_grown_weights_are_saved_and_loaded(tmp_path: Path) -> None:
     new = grow(untrained(SMALL), 32)
-    save_weights(tmp_path / "w.safetensors", new.generator, new.discriminator, "face", {}, new.encoder)
-    again = load_weights(tmp_path / "w.safetensors")
+    Weights.of(new.generator, new.discriminator, "face", {}, new.encoder).save(tmp_path / "w.safetensors")
+    again = Weights.open(tmp_path / "w.safetensors", "cpu")
     assert again.generator.config == new.generator.config
     for ours, theirs in (
         (new.generator, again.generator),
@@ -213,12 +213,12 @@ def test_a_grown_run_resumes_bit_equal_and_exports(tmp_path: Path, file: Path, f
     assert whole.keys() == parts.keys() and len(whole) > 50
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert main(["export", str(tmp_path / "parts"), str(tmp_path / "w.safetensors")]) == 0
-    exported = load_weights(tmp_path / "w.safetensors")
-    assert exported.generator.config == network and exported.facts["images"] == 48 + 7
+    exported = Weights.open(tmp_path / "w.safetensors", "cpu")
+    assert exported.generator.config == network and exported.metadata["images"] == 48 + 7
 
 
 def test_a_grown_run_begins_as_the_small_networks(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:
-    new = grow(load_weights(file), 32, seed=5)
+    new = grow(Weights.open(file, "cpu"), 32, seed=5)
     config = TrainConfig(network=new.generator.config, start=str(file), kimg=0.008, batch=8, lr=1e-9, seed=5)
     saved = finish(train(config, faces, tmp_path, CPU), tmp_path)
     for name, network in (("ema", new.generator), ("D", new.discriminator)):
@@ -232,12 +232,12 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
 ) -> None:
     """The encoder comes from the start weights; the critic alone learns during the warm-up."""
     plain, run = untrained(SMALL, seed=3), tmp_path / "run"
-    save_weights(tmp_path / "plain.safetensors", plain.generator, plain.discriminator, "face", {"images": 1})
+    Weights.of(plain.generator, plain.discriminator, "face", {"images": 1}).save(tmp_path / "plain.safetensors")
     words = ["encode", str(tmp_path / "plain.safetensors"), str(write_faces(tmp_path / "faces", faces))]
     words += ["--size", "32", "--start", str(file), "--warm-kimg", "0.016", "--lr-generator", str(lr_generator)]
     words += ["--batch", "8", "--precision", "fp32", "--device", "cpu", "--output", str(run), "--ema-kimg", "0"]
-    begun = grow(load_weights(tmp_path / "plain.safetensors"), 32)
-    E = encoder_of(grow(load_weights(file), 32)).state_dict()
+    begun = grow(Weights.open(tmp_path / "plain.safetensors", "cpu"), 32)
+    E = encoder_of(grow(Weights.open(file, "cpu"), 32)).state_dict()
     assert main([*words, "--kimg", "0.016"]) == 0
     warm = tensors(run)
     assert all(torch.equal(warm[f"{part}.{name}"], value) for part in ("E", "ema") for name, value in E.items())
@@ -253,7 +253,7 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
     assert changed and not any("running" in name for name in changed)  # a pretrained E keeps its statistics
     assert ("G.layers.0.weight" in after) == (lr_generator > 0)
     assert main(["export", str(run), str(tmp_path / "e.safetensors")]) == 0
-    exported, copied = load_weights(tmp_path / "e.safetensors"), load_weights(run / START)
+    exported, copied = Weights.open(tmp_path / "e.safetensors", "cpu"), Weights.open(run / START, "cpu")
     same = {
         name: torch.equal(value, copied.generator.state_dict()[name])
         for name, value in exported.generator.state_dict().items()

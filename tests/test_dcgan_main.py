@@ -22,10 +22,10 @@ from runs import write_faces
 from align.photo import read_photo
 from dcgan import train_all
 from dcgan.__main__ import build_parser, main
-from dcgan.checkpoint import load_weights
 from dcgan.config import NetworkConfig, TrainConfig
 from dcgan.run import TrainingStep
 from dcgan.step import Engine
+from dcgan.weights import Weights
 from ui.command import sub_commands
 
 SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
@@ -67,9 +67,9 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     assert told.out == f"{run}\n" and "resuming" not in told.err
     assert "the run has reached 0.032 kimg; a larger --kimg continues it" in told.err
     assert main(["export", str(run), str(file)]) == 0
-    loaded = load_weights(file)
-    assert loaded.facts["images"] == 32
-    assert loaded.facts["data_images"] == 16
+    loaded = Weights.open(file, "cpu")
+    assert loaded.metadata["images"] == 32
+    assert loaded.metadata["data_images"] == 16
     assert loaded.logit_offset == json.loads((run / "stats.jsonl").read_text().splitlines()[-1])["real"]
     assert read_photo(run / "losses.png").pixels.shape[1] == 1200
     assert main(["export", str(run), str(file)]) == 2
@@ -138,7 +138,7 @@ def test_start_weights_determine_the_networks(tmp_path: Path, small_weights_file
     words = ["train", str(folder), "--output", str(tmp_path / "run"), "--start", str(small_weights_file)]
     assert main([*words, "--kimg", "0.008", "--batch", "8", "--device", "cpu"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["network"] == asdict(load_weights(small_weights_file).generator.config)
+    assert config["network"] == asdict(Weights.open(small_weights_file, "cpu").generator.config)
 
 
 def test_gpu_out_of_memory_is_one_line(

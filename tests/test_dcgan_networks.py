@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, interpolate
 
+from align.errors import DeviceError
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
-from dcgan.checkpoint import DeviceError, pick_device
-from dcgan.config import PRESETS, ConfigError, Loss, NetworkConfig, TrainConfig, network_config
+from dcgan.config import PRESETS, ConfigError, Loss, NetworkConfig, TrainConfig
+from dcgan.device import pick_device
 from dcgan.networks import Discriminator, Generator
 from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
@@ -237,12 +238,6 @@ def test_an_invalid_network_config_is_refused(values: dict[str, object]) -> None
 def test_an_invalid_training_config_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         replace(TrainConfig(), **values)
-
-
-def test_network_settings_of_another_version_are_refused() -> None:
-    with pytest.raises(ConfigError, match="dropout"):
-        network_config({"dropout": 0.5})
-    assert network_config({"size": 32}) == NetworkConfig(size=32, upsample="transposed")  # older files lack settings
 
 
 def test_an_absent_device_is_an_error() -> None:

@@ -22,7 +22,7 @@ import dcgan.train
 from align.errors import PhotoError
 from align.photo import read_photo
 from dcgan.benchmark import benchmark_train
-from dcgan.checkpoint import CheckpointError, load_checkpoint, load_weights, save_checkpoint, save_weights
+from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Discriminator, Generator
@@ -30,6 +30,7 @@ from dcgan.parallel import Group
 from dcgan.run import TrainingError, read_stats
 from dcgan.step import Engine, MovingAverage
 from dcgan.train import settle_batch_norm, train
+from dcgan.weights import Weights
 
 CPU = torch.device("cpu")
 RELATIVISTIC = dcgan.loss.LOSSES["relativistic"]
@@ -289,7 +290,7 @@ def test_penalties_are_lazy_and_a_weight_of_0_disables_them() -> None:
 
 
 def test_a_run_starts_from_weights(tmp_path: Path, faces: NDArray[np.uint8], small_weights_file: Path) -> None:
-    begun = load_weights(small_weights_file)
+    begun = Weights.open(small_weights_file, "cpu")
     faces = np.repeat(np.repeat(faces, 2, axis=1), 2, axis=2)
     config = replace(CONFIG, network=begun.generator.config, start=str(small_weights_file), kimg=0.008, lr=1e-9)
     finish(train(config, faces, tmp_path, CPU), tmp_path)
@@ -368,7 +369,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.u
     (tmp_path / "worker.py").write_text(WORKER)
     write_faces(tmp_path / "faces", faces)
     start = str(tmp_path / "start.safetensors")
-    save_weights(Path(start), Generator(CONFIG.network), Discriminator(CONFIG.network), "face", {"images": 0})
+    Weights.of(Generator(CONFIG.network), Discriminator(CONFIG.network), "face", {"images": 0}).save(Path(start))
     reals = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.save(reals, tmp_path / "reals.pt")
     small = [*"--kimg 0.032 --batch 8 --device cpu --precision fp32 --start".split(), start]

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from dcgan import train_all
-from dcgan.checkpoint import load_weights
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig, TrainConfig
 from dcgan.run import TrainingStep
 from dcgan.train_all import within
+from dcgan.weights import Weights
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=12, ndf=12), batch=8, precision="fp32")
@@ -79,7 +79,7 @@ def test_g_and_d_are_trained_and_grown_then_e(tmp_path: Path, faces: NDArray[np.
         clock.now += 1
         names.append(name)
     assert list(dict.fromkeys(names)) == ["32", "encoder"]
-    weights = load_weights(tmp_path / "faces.safetensors")
+    weights = Weights.open(tmp_path / "faces.safetensors", "cpu")
     assert weights.generator.config.size == 32 and weights.encoder is not None
     assert weights.generator.config.kinds[-1] == "grown"
     assert (tmp_path / "faces.onnx").stat().st_size > 1000

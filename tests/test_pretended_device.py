@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from completion.solve import Search
 from numpy.typing import NDArray
 from pretended import DEVICE, Pretended
 from runs import finish
 
 from completion.config import SOLVERS
-from completion.solve import Search
-from dcgan.checkpoint import Weights
 from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.encoder import train_encoder
 from dcgan.evaluate import evaluate
 from dcgan.graph import Graphed
 from dcgan.train import train
+from dcgan.weights import Weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")  # it does copy
 CPU = torch.device("cpu")

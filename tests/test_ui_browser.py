@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from completion.solve import State
 from numpy.typing import NDArray
 from pictures import differences, pixels, save
 from PIL import Image
 
 from completion import solve as solve_module
 from completion.__main__ import main
-from completion.solve import State
-from dcgan.checkpoint import Weights
+from dcgan.weights import Weights
 from ui.service import Limits, Service
 
 DEBIANS = "/usr/bin/chromium"

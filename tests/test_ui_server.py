@@ -22,6 +22,7 @@ from uuid import uuid4
 import httpx
 import numpy as np
 import pytest
+from completion.solve import State
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from numpy.typing import NDArray
@@ -29,8 +30,7 @@ from pictures import CENTER, FACE, NO_FACE, pixels, save
 from PIL import Image
 
 from completion import solve as solve_module
-from completion.solve import State
-from dcgan.checkpoint import Weights
+from dcgan.weights import Weights
 from ui.access import LOCAL, Access, AccessError, Recent
 from ui.server import Guard, sweep
 from ui.service import Limits, Service

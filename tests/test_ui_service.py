@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from completion.complete import FaceCompleter
+from completion.solve import State
 from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, PORTRAIT, differences, pixels, save
 from PIL import Image
@@ -21,12 +23,10 @@ from align.errors import MaskError, NoFaceError, PhotoError
 from align.files import atomic_write
 from completion import solve as solve_module
 from completion.__main__ import main
-from completion.complete import FaceCompleter
 from completion.config import SOLVERS
-from completion.solve import State
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, directions
+from dcgan.weights import Weights
 from ui import service as service_module
 from ui.service import Filled, Limits, Preview, Report, Service, ServiceError, Settings, Upload, explain
 

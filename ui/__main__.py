@@ -88,6 +88,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     from completion.engine import load_fitting
+
     from ui.access import Access
     from ui.app import build_app, launch
     from ui.server import drain, sweep

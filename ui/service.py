@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from completion.complete import FaceCompleter
+from completion.engine import Networks, as_networks
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -24,15 +26,13 @@ from align.photo import Photo, read_photo, write_photo
 from align.warp import Alignment, transform
 from completion import masks
 from completion.batch import Filling, Result, fill, summary, write_completions
-from completion.complete import FaceCompleter
 from completion.config import BLENDS, SLOW, SOLVER_NAMES
-from completion.engine import Networks, as_networks
 from completion.picture import around, painted, write_animation
 from dcgan import holes
-from dcgan.checkpoint import Weights
 from dcgan.explore.arithmetic import LABELS, directions
 from dcgan.explore.walk import slerp
 from dcgan.sampling import generate, sample_z
+from dcgan.weights import Weights
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 HOLE_COLOUR = (255, 0, 255)  # as in editor.js

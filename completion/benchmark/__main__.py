@@ -103,8 +103,8 @@ def _whole(arguments: argparse.Namespace) -> int:
     from align.errors import PhotoError
     from align.files import prepare_folder
     from completion.benchmark.whole import JSON_FILE, Row, WholeReport, compare_whole, methods, read_subjects
-    from completion.engine import load_fitting
-    from dcgan.run import machine
+    from completion.networks import open_weights
+    from dcgan.device import machine
     from dcgan.sampling import Progress, device_of
 
     def say(text: str) -> None:
@@ -113,7 +113,7 @@ def _whole(arguments: argparse.Namespace) -> int:
 
     prepare_folder(arguments.output, *arguments.faces)
     name = arguments.weights or AUTO
-    trained = load_fitting(name, arguments.device)
+    trained = open_weights(name, arguments.device)
     chosen = methods(trained, arguments.methods, arguments.seed)
     if (arguments.output / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.output / JSON_FILE} exists; give --overwrite or another folder with --output")
@@ -122,7 +122,7 @@ def _whole(arguments: argparse.Namespace) -> int:
         "weights": {"name": Path(name).name, "sha256": [weights.sha256 for weights in trained]},
         "photos": len(subjects),
         "seed": arguments.seed,
-        "machine": machine(device_of(trained[0].torch.generator)),
+        "machine": machine(device_of(trained[0].generator)),
         "version": VERSION,
     }
     report = WholeReport(facts, subjects, arguments.seed)
@@ -144,10 +144,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from align.files import prepare_folder
     from completion.benchmark.compare import Row, compare, lacking, spread
     from completion.benchmark.report import JSON_FILE, Report
-    from completion.engine import Networks
     from dcgan.dataset import digest, load_faces
-    from dcgan.run import machine
+    from dcgan.device import machine
     from dcgan.sampling import Progress, device_of
+    from dcgan.weights import Weights
 
     def say(text: str) -> None:
         if not arguments.quiet:
@@ -158,14 +158,14 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     )
     prepare_folder(arguments.output, arguments.faces[0], *filter(None, [arguments.train]))
     name = arguments.weights or DEFAULT
-    trained = Networks(name, arguments.device)
+    trained = Weights.open(name, arguments.device)
     if (arguments.output / JSON_FILE).exists() and not arguments.overwrite:
         raise PhotoError(f"{arguments.output / JSON_FILE} exists; give --overwrite or another folder with --output")
     faces = spread(load_faces(arguments.faces[0], trained.size, say), options.limit, options.seed)
     training = load_faces(arguments.train, trained.size, say) if arguments.train else None
-    left_out = lacking(options.methods, trained.encoder, training is not None)
+    left_out = lacking(options.methods, trained.has_encoder, training is not None)
     notes = [f"{name} is skipped because it needs {what}" for name, what in left_out.items()]
-    if not trained.encoder and "fast" in options.methods:
+    if not trained.has_encoder and "fast" in options.methods:
         notes.append("fast uses the solver search because the weights have no encoder")
     for note in notes:
         say(note)
@@ -173,7 +173,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         "settings": asdict(options),
         "weights": {"name": Path(name).name, "sha256": trained.sha256},
         "faces": {"count": len(faces), "sha256": digest(faces), "training": 0 if training is None else len(training)},
-        "machine": machine(device_of(trained.torch.generator)),
+        "machine": machine(device_of(trained.generator)),
         "version": VERSION,
         "notes": notes,
     }

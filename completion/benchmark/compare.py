@@ -17,16 +17,15 @@ from align.errors import InputError
 from align.landmarks import find_landmarks
 from align.warp import Alignment
 from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
-from completion.complete import FaceCompleter
+from completion.completer import FaceCompleter
 from completion.config import BENCHMARK_HOLES, LEARNING, ON_TORCH, SLOW, WITH_ENCODER, BenchmarkOptions
-from completion.engine import Networks, as_networks
 from dcgan import metrics
-from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.evaluate import found_faces as found
 from dcgan.holes import named_hole, needs_landmarks
 from dcgan.metrics import psnr
 from dcgan.sampling import Progress, device_of
+from dcgan.weights import Weights
 
 _BATCH = 50
 _SIDES = ("left", "right", "top", "bottom")
@@ -99,7 +98,7 @@ class Row:
 
 
 def compare(
-    weights: Networks | Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: BenchmarkOptions
+    weights: Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: BenchmarkOptions
 ) -> Iterator[Progress | Task | Row]:
     """Complete faces by several methods and measure the results.
 
@@ -118,8 +117,7 @@ def compare(
         LandmarkModelError: dlib or its model files are missing.
         WeightsError: the template of the weights is unknown.
     """
-    [networks] = as_networks(weights)
-    left_out = lacking(options.methods, networks.encoder, training is not None)
+    left_out = lacking(options.methods, weights.has_encoder, training is not None)
     names = [name for name in options.methods if name not in left_out]
     if not names:
         raise CompareError(f"none of {', '.join(left_out)} can run; give {', '.join(sorted({*left_out.values()}))}")
@@ -127,14 +125,14 @@ def compare(
     for name in names:
         if name not in methods and name not in LEARNING:
             solver = name.removesuffix(ON_TORCH)
-            source = networks if solver == name else networks.torch
-            methods[name] = partial(FaceCompleter(source, solver).complete_crops, seed=options.seed)
+            source = weights if solver == name else _on_torch(weights)
+            methods[name] = partial(FaceCompleter(source, solver=solver).complete_crops, seed=options.seed)
     if training is not None and set(LEARNING) & set(names):
         yield Progress("principal components", 0, 1)
         fitted, held_out = _split(training, options.seed)
         linear = fit_linear(fitted, seed=options.seed)
         methods["mean"] = MeanFace(linear.mean)
-    description = partial(describe, template=networks.template, device=device_of(networks.torch.generator))
+    description = partial(describe, template=weights.template, device=device_of(weights.generator))
     for hole in options.holes:
         yield Progress(f"{hole}, holes", 0, len(faces))
         task = make_task(hole, faces, options.seed)
@@ -161,6 +159,11 @@ def lacking(names: tuple[str, ...], encoder: bool, training: bool) -> dict[str, 
     needs = {} if encoder else dict.fromkeys(WITH_ENCODER, "weights with an encoder")
     needs |= {} if training else dict.fromkeys(LEARNING, "training faces")
     return {name: needs[name] for name in sorted(names) if name in needs}
+
+
+def _on_torch(weights: Weights) -> Weights:
+    """The same networks without the .onnx file."""
+    return Weights.of(weights.generator, weights.discriminator, weights.template, weights.metadata, weights.encoder)
 
 
 def make_task(hole: str, faces: NDArray[np.uint8], seed: int) -> Task:

@@ -11,7 +11,7 @@ from align.files import write_json, write_text
 from align.photo import write_photo
 from completion.benchmark.compare import SHOWN, Row, Task
 from completion.config import SLOW
-from completion.picture import painted
+from completion.picture import overlay_mask
 from dcgan.report import markdown
 
 JSON_FILE, MARKDOWN_FILE = "benchmark.json", "benchmark.md"
@@ -141,7 +141,7 @@ class Report:
         """Stack rows of true faces, holes and completions; grey where a method has fewer faces."""
         task = self._tasks[hole]
         faces, holes = task.faces[:SHOWN], task.holes[:SHOWN]
-        rows = [faces, np.stack([painted(*pair) for pair in zip(faces, holes, strict=True)])]
+        rows = [faces, np.stack([overlay_mask(*pair) for pair in zip(faces, holes, strict=True)])]
         for row in self._rows[hole].values():
             rows.append(np.full_like(faces, 128))
             rows[-1][: len(row.pictures)] = row.pictures

@@ -19,15 +19,14 @@ from align.photo import read_photo, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion.blend import inpaint
-from completion.complete import Completion, FaceCompleter
+from completion.completer import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
-from completion.engine import Networks
-from completion.picture import painted
-from dcgan.checkpoint import Weights
+from completion.picture import overlay_mask
 from dcgan.descriptors import describe
 from dcgan.metrics import psnr
 from dcgan.report import markdown
 from dcgan.sampling import Progress
+from dcgan.weights import Weights
 
 JSON_FILE, MARKDOWN_FILE = "whole.json", "whole.md"
 _GROUPS = ((0, 100), (100, 180), (180, 320), (320, None))  # ranges of the crop's side, in pixels of the photo
@@ -209,7 +208,7 @@ def draw_hole(name: str, subject: Subject, seed: int = 0) -> NDArray[np.bool_]:
     return mask > 0
 
 
-def methods(weights: Sequence[Networks | Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
+def methods(weights: Sequence[Weights], names: Sequence[str], seed: int = 0) -> dict[str, Method]:
     """Create completion methods by name.
 
     Args:
@@ -289,7 +288,7 @@ class WholeReport:
         sheet = self._pictures.setdefault(row.hole, {})
         if row.photo not in sheet:
             hole = draw_hole(row.hole, subject, self._seed)
-            sheet[row.photo] = [_view(subject, photo) for photo in (subject.pixels, painted(subject.pixels, hole))]
+            sheet[row.photo] = [_view(subject, photo) for photo in (subject.pixels, overlay_mask(subject.pixels, hole))]
         sheet[row.photo].append(_view(subject, row.pixels))
 
     def table(self) -> str:
@@ -325,10 +324,10 @@ class WholeReport:
             write_photo(folder / f"whole-{hole}.jpg", np.vstack([np.hstack(cells) for cells in sheet.values()]))
 
 
-def _by_network(weights: Sequence[Networks | Weights], name: str, seed: int) -> Method:
+def _by_network(weights: Sequence[Weights], name: str, seed: int) -> Method:
     solver, _, blend = name.partition("+")
     try:
-        completer = FaceCompleter(weights, solver, blend or "poisson")
+        completer = FaceCompleter(weights, solver=solver, blend=blend or "poisson")
     except (KeyError, ValueError) as error:
         raise WholeBenchmarkError(f"there is no method {name!r}; expected telea, ns, SOLVER or SOLVER+BLEND") from error
 

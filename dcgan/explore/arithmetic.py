@@ -16,11 +16,11 @@ from align.errors import PhotoError
 from align.files import parse_json, read_text
 from align.landmarks import find_landmarks
 from align.warp import Alignment
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError
 from dcgan.explore.files import Files, sheet
 from dcgan.explore.walk import lerp
 from dcgan.sampling import Progress, generate, sample_z
+from dcgan.weights import Weights
 
 LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector needs faces of 80 px; at 96 px with a margin of a quarter it finds as many as at 192 px, in a tenth of

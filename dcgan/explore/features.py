@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
 
 from align.cli import at_least
-from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.explore.files import Files, plotted
 from dcgan.explore.labelled import Labelled, add_labelled, load_labelled, reduced
 from dcgan.networks import Discriminator
 from dcgan.sampling import Progress, device_of, in_parts
 from dcgan.tensors import to_tensor
+from dcgan.weights import Weights
 
 _POOLED = 4
 _PATCH_PX, _STRIDE_PX = 6, 2

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.cli import at_least, integer, separated
-from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import DatasetError
 from dcgan.explore.arithmetic import LABELS, measure
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Generator
 from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.weights import Weights
 
 _BATCH = 64
 _LEAST_FACES = 40

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.cli import at_least
-from dcgan.checkpoint import Weights
 from dcgan.explore.files import Files, plotted
 from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labelled, reduced
 from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.weights import Weights
 
 UNLABELLED = -1
 REAL_BATCH, FAKE_BATCH = 32, 16  # images per batch

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from align.cli import at_least, say
-from dcgan.checkpoint import Weights
 from dcgan.dataset import DatasetError, load_faces
 from dcgan.descriptors import describe
 from dcgan.evaluate import thumbnails
 from dcgan.explore.files import Files, sheet
 from dcgan.metrics import nearest_few
 from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
+from dcgan.weights import Weights
 
 _SHOWN = 5
 

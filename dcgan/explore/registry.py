@@ -128,9 +128,9 @@ def add_explore(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
-    from dcgan.checkpoint import load
     from dcgan.explore.files import write_files
     from dcgan.sampling import Progress
+    from dcgan.weights import Weights
 
     experiment = EXPERIMENTS[arguments.experiment]
     paths = [arguments.output / name for name in experiment.files]
@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     facts: dict[str, Any] = {"settings": settings}
     weights = None
     if experiment.weights:
-        weights = load(arguments.weights, arguments.device)
+        weights = Weights.open(arguments.weights, arguments.device)
         facts["weights_sha256"] = weights.sha256
     *_, files = show_progress(arguments.run(arguments, weights), Progress)
     for name in experiment.files:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.cli import at_least, integer, say
-from dcgan.checkpoint import Weights
 from dcgan.config import ConfigError
 from dcgan.dataset import load_faces
 from dcgan.explore.files import Files, sheet
 from dcgan.networks import Discriminator
 from dcgan.sampling import Progress, device_of, generate, sample_z
 from dcgan.tensors import to_tensor
+from dcgan.weights import Weights
 
 _BATCH = 64
 _SHOWN = 4  # images per filter

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from align.cli import at_least
-from dcgan.checkpoint import Weights
 from dcgan.descriptors import describe
 from dcgan.explore.files import Files, sheet
 from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.weights import Weights
 
 _PARALLEL = 1e-6  # sine of the angle below which the arc is undefined
 

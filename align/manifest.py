@@ -1,4 +1,4 @@
-"""Records of results: JSON Lines files in output folders, which several processes may append to."""
+"""Manifests: JSON Lines files that say from what the files of an output folder were made; one process writes them."""
 
 import json
 import os
@@ -38,13 +38,10 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         PhotoError: the path is not a regular file.
         OSError: the file cannot be written.
     """
-    from filelock import FileLock  # slow to import
-
     check_target(path)
-    # Other processes, on other machines too, may append at the same time.
-    with FileLock(path.with_name(f".{path.name.lstrip('.')}.lock")), path.open("ab+") as file:
+    with path.open("ab+", buffering=0) as file:
         cut = False
         if file.tell():
-            file.seek(-1, 2)
+            file.seek(-1, os.SEEK_END)
             cut = file.read(1) != b"\n"  # by a process that was killed
         file.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
