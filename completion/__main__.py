@@ -149,12 +149,11 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
 
 def _check(files: FileOptions, options: FillOptions) -> None:
     from align.errors import ConfigError
-    from dcgan.holes import split_names, unknown_mask
+    from completion.masks import parse_mask
 
     if files.landmarks and (options.box or options.eyes):
         raise ConfigError("landmarks and a box or eyes are given; give the position of the face once")
-    if split_names(files.mask) is None and files.mask != "alpha" and not Path(files.mask).exists():
-        raise unknown_mask(files.mask)
+    parse_mask(files.mask)
 
 
 def _collect(

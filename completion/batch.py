@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 
 from align import locate
 from align.config import cores
-from align.errors import InputError, LandmarkModelError, MaskError, PhotoError
+from align.errors import InputError, LandmarkModelError, PhotoError
 from align.files import check_target, lock_folder, remove_leftovers, write_text
 from align.parallel import parallel_map
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
-from completion import masks
 from completion.completer import Completion, FaceCompleter
 from completion.faces import checked
 from completion.manifest import Manifest, begin, fingerprint, finish
 from completion.picture import contact_sheet, overlay_mask, strip, write_animation
 from completion.plan import Plan, candidate_files
 from completion.step import Step
-from dcgan.holes import HOLES, split_names
 from dcgan.metrics import psnr
 from dcgan.weights import WeightsError
 
@@ -106,8 +104,7 @@ def _without_work(plan: Plan, photo: Path, manifest: Manifest, taken: Collection
             return None
         made = manifest.fingerprint(output) if output.exists() else None
         if made is not None:
-            mask = plan.mask(photo)
-            now = _fingerprint(plan, digest(photo), None if mask is None else digest(mask))
+            now = _fingerprint(plan, photo, digest(photo))
             if made["photo"] != now["photo"]:
                 reason = f"{output} was made from another photo; choose another output folder, or overwrite it"
                 return FillResult(photo, "failed", reason=reason)
@@ -166,21 +163,15 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
 
     # Read the photo, and find or draw the hole.
     photo = read_photo(path)
-    faces: Sequence[Alignment] | None = _given_faces(completer, plan, photo, path)
-    names = split_names(files.mask)
-    note, mask_sha256 = None, None
-    if names and files.invert_mask:
-        raise MaskError(f"the mask {files.mask} is a name; only mask files and alpha can be inverted")
-    if names:
-        # Every photo has its own half.
-        seed = options.seed ^ int(photo.sha256[:15], 16) if ("half", None) in names else options.seed
-        hole, faces = completer.place(photo, files.mask, faces, on=options.on, seed=seed)
-    else:
-        hole, note, mask_sha256 = _given_hole(plan, photo, path)
+    mask = plan.mask_of(path)
+    # Every photo has its own half.
+    seed = options.seed ^ int(photo.sha256[:15], 16) if "half" in mask.names.split(",") else options.seed
+    given = _given_faces(completer, plan, photo, path)
+    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, on=options.on, seed=seed)
 
     # Fill it.
     progress: list[Step] = []
-    for item in completer.steps(photo, hole, faces=faces, lowres=files.mask == "lowres", **vars(options)):
+    for item in completer.steps(photo, hole, faces=faces, lowres=mask.names == "lowres", **vars(options)):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -196,16 +187,18 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
         _write_history(output, progress, overlay_mask(photo.pixels, hole))
     write_completions(output, completion)
     if plan.folder:
-        finish(plan.folder, output, outputs, _fingerprint(plan, photo.sha256, mask_sha256))
+        finish(plan.folder, output, outputs, _fingerprint(plan, path, photo.sha256))
     figures = completion.figures | {"seconds": time.monotonic() - began}
-    if files.report and names:
+    if files.report and not (mask.files or mask.alpha):  # else the true pixels are unknown
         figures |= _measure(photo.pixels, completion.pixels, hole)
-    notes = (note, *completion.notes) if note else completion.notes
+    notes += completion.notes
     yield FillResult(path, "completed", tuple(outputs), notes=notes, sources=completion.shares, figures=figures)
 
 
-def _fingerprint(plan: Plan, photo_sha256: str, mask_sha256: str | None) -> dict[str, Any]:
-    return fingerprint(photo_sha256, mask_sha256 or plan.files.mask, plan.landmarks_sha256, plan.settings)
+def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:
+    mask = plan.mask_of(photo)
+    words = [*filter(None, [mask.names]), *["alpha"] * mask.alpha, *map(digest, mask.files)]
+    return fingerprint(sha256, ",".join(words), plan.landmarks_sha256, plan.settings)
 
 
 def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path) -> list[Alignment] | None:
@@ -218,19 +211,6 @@ def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path)
         return None
     faces = locate.align_by_landmarks(plan.landmarks, plan.source(path), completer.template, completer.size)
     return checked(faces, photo.pixels.shape[:2])
-
-
-def _given_hole(plan: Plan, photo: Photo, path: Path) -> tuple[NDArray[np.bool_], str | None, str | None]:
-    """The hole of alpha or of a mask file, a warning, and the SHA-256 of the file."""
-    files, mask = plan.files, plan.mask(path)
-    if mask is None:
-        return masks.alpha_hole(photo, files.invert_mask), None, None
-    height, width = photo.pixels.shape[:2]
-    try:
-        return masks.read_hole(mask, (height, width), files.invert_mask)
-    except PhotoError as error:
-        names = ", ".join(HOLES)
-        raise MaskError(f"the mask {mask}: {error}; give another file, or one of {names}, alpha") from error
 
 
 def write_completions(output: Path, completion: Completion) -> list[Path]:

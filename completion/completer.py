@@ -20,12 +20,12 @@ from align.warp import Alignment
 from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
 from completion.config import FillOptions, Solver
 from completion.faces import faces_under, given_face
-from completion.masks import MaskLike, as_hole, hole_in_crop
+from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.regions import Regions, divide
 from completion.step import Step
-from dcgan.holes import LOWRES_SCALE, split_names
+from dcgan.holes import LOWRES_SCALE
 from dcgan.weights import Weights, WeightsError
 from weights import AUTO
 
@@ -54,6 +54,7 @@ class Completion:
         unseen: whether a face has no visible pixels, so that it was generated at random.
         stopped_s: the time limit in seconds, if it ended the search; else None.
         search_s: duration of the search in seconds.
+        mask_notes: how the mask was read, where that is not obvious.
     """
 
     candidates: tuple[NDArray[np.uint8], ...]
@@ -66,6 +67,7 @@ class Completion:
     unseen: bool = False
     stopped_s: float | None = None
     search_s: float = 0.0
+    mask_notes: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -100,7 +102,7 @@ class Completion:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the user, as sentences without a full stop."""
-        notes = []
+        notes = [*self.mask_notes]
         if self.unseen:
             notes.append("a face has no visible pixels and was generated at random")
         if self.stopped_s is not None:
@@ -158,7 +160,7 @@ class FaceCompleter:
         return cls(open_weights(weights, device), **options)
 
     def __call__(
-        self, photo: PhotoLike, mask: MaskLike, *, faces: Sequence[Alignment] | None = None, **options: Any
+        self, photo: PhotoLike, mask: MaskLike | MaskSpec, *, faces: Sequence[Alignment] | None = None, **options: Any
     ) -> Completion:
         """Fill a hole in a photo; see `steps` for arguments and errors."""
         return next(item for item in self.steps(photo, mask, faces=faces, **options) if isinstance(item, Completion))
@@ -206,10 +208,52 @@ class FaceCompleter:
         faces = faces if every else faces[:1]
         return draw_named_mask(photo.pixels, mask, faces, chosen.seed), faces
 
+    def mark(
+        self,
+        photo: Photo,
+        mask: MaskLike | MaskSpec,
+        faces: Sequence[Alignment] | None = None,
+        invert: bool = False,
+        **options: Any,
+    ) -> tuple[NDArray[np.bool_], Sequence[Alignment] | None, tuple[str, ...]]:
+        """Find the pixels that a mask of any kind marks.
+
+        Args:
+            photo: the photo.
+            mask: names, "alpha" and files, separated by commas, see completion.masks.parse_mask; else an image, see
+                completion.masks.read_mask.
+            faces: the faces to choose from for names; None to detect them.
+            invert: invert files, images and alpha.
+            options: `on` and `seed`, see `place`.
+        Returns:
+            The hole, bool (H, W); the faces, if the mask is placed on them and only there; and notes on how it was read.
+        Raises:
+            MaskError: the mask cannot be used.
+            NoFaceError: a name was given, and no face was found.
+        """
+        spec = parse_mask(mask) if isinstance(mask, str) else mask
+        if not isinstance(spec, MaskSpec):
+            hole, notes = read_mask(spec, photo, invert)
+            return hole, faces, notes
+        if invert and spec.names:
+            raise MaskError(f"the mask {spec.names} is a name; only mask files and alpha can be inverted")
+        hole, notes = np.zeros(photo.pixels.shape[:2], dtype=bool), ()
+        if spec.alpha:
+            hole |= alpha_hole(photo, invert)
+        for file in spec.files:
+            part, found = read_mask(file, photo, invert)
+            hole |= part
+            notes += found
+        if spec.names:
+            part, placed = self.place(photo, spec.names, faces, **options)
+            hole |= part
+            faces = placed if not (spec.alpha or spec.files) else faces
+        return hole, faces, notes
+
     def steps(
         self,
         photo: PhotoLike,
-        mask: MaskLike,
+        mask: MaskLike | MaskSpec,
         *,
         faces: Sequence[Alignment] | None = None,
         lowres: bool = False,
@@ -219,7 +263,7 @@ class FaceCompleter:
 
         Args:
             photo: see align.photo.as_photo; not modified. Colours under the hole are used only with `lowres`.
-            mask: names such as "eyes,mouth", see dcgan.holes.named_hole; else see completion.masks.as_hole.
+            mask: see `mark`.
             faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
                 the hole is then left without a face, in the original photo.
             lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
@@ -243,20 +287,13 @@ class FaceCompleter:
                 f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
             )
         faces = faces or given_face(chosen, shape, self.template, self.size)
-        if isinstance(mask, str) and split_names(mask):
-            hole, faces = self.place(photo, mask, faces, on=chosen.on, seed=chosen.seed)
-            lowres |= mask == "lowres"
-        else:
-            hole = as_hole(mask, photo)
-        if hole.shape != shape:
-            raise MaskError(
-                f"the hole is {hole.shape[1]}x{hole.shape[0]}, but the photo is {width}x{height}; "
-                "both must have the same size"
-            )
+        hole, faces, notes = self.mark(photo, mask, faces, on=chosen.on, seed=chosen.seed)
+        lowres |= mask in ("lowres", MaskSpec("lowres")) if isinstance(mask, str | MaskSpec) else False
         if not hole.any():
             raise MaskError("the hole is empty; mark at least one pixel to fill")
         complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
-        yield from complete(photo, hole, faces, lowres, chosen, began)
+        for item in complete(photo, hole, faces, lowres, chosen, began):
+            yield replace(item, mask_notes=notes) if isinstance(item, Completion) else item
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
         """Fill holes in a batch of aligned faces.

@@ -1,97 +1,139 @@
-"""Masks of photos: holes from image files, arrays and alpha channels; bool arrays, True = fill this."""
+"""Masks of photos: which pixels to fill, from files, images, arrays and alpha channels; bool arrays, True = fill this."""
 
 import os
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.errors import MaskError, PhotoError
+from align.errors import MaskError, PhotoError, hint
 from align.files import list_photos
-from align.photo import Photo, read_photo, to_photo
+from align.photo import Photo, as_photo
 from align.warp import Alignment, transform
-from dcgan.holes import unknown_mask
+from dcgan.holes import HOLES, split_names
 
-MaskLike = NDArray[Any] | Image.Image | str | os.PathLike[str]
+MaskLike = NDArray[Any] | Image.Image | Photo | str | os.PathLike[str] | bytes | IO[bytes] | Mapping[str, Any]
 
 
-def read_hole(path: Path, shape: tuple[int, int], invert: bool = False) -> tuple[NDArray[np.bool_], str | None, str]:
-    """Read a hole from a mask image: white means fill; grey is rounded to black or white.
+@dataclass(frozen=True)
+class MaskSpec:
+    """A mask as it is given in words, the union of its parts.
+
+    Attributes:
+        names: names of holes as for `dcgan.holes.named_hole`; "" if there is none.
+        alpha: whether the transparent pixels of the photo belong to the hole.
+        files: mask files, or a folder of masks.
+    """
+
+    names: str = ""
+    alpha: bool = False
+    files: tuple[Path, ...] = ()
+
+
+_SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains
+_SAME_LEVEL = 12  # levels by which a saved copy of a pixel may differ
+_TRANSPARENT, _PAINTED = 0.9, 0.25  # of the greatest alpha: what is erased is below, what is painted above
+_COPIED = 0.95  # share of the opaque pixels that a copy of the photo has in common with it
+_NEAR = 0.15  # of the distance between two levels: pixels that belong to one of them
+_BETWEEN = 0.1  # maximum share of pixels between two levels, at soft edges
+_SOFT_PX = 2  # edges wider than this belong to a soft brush
+_MOST = 0.8  # maximum share of a photo that a mask may fill
+_SPECK_PX = 4  # smaller differences from the photo are noise
+
+
+def read_mask(mask: MaskLike, photo: Photo, invert: bool = False) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Find the pixels that a mask marks. Equal content gives equal holes, in whatever form it comes.
+
+    A mask is a picture of two levels, of which the lighter one or a colour on black is filled; a layer with paint on
+    nothing; or the photo itself with a part erased or painted over. Nothing is guessed: other pictures are refused.
 
     Args:
-        path: the mask file.
-        shape: (H, W) of the photo; a mask of another size is resized to it by nearest neighbour.
-        invert: fill black instead of white.
+        mask: a file by its path, its bytes or an open file; an image, an array or a torch tensor of any usual shape,
+            type and range; a Photo; or what Gradio's image editor returns.
+        photo: the photo that the mask belongs to.
+        invert: fill the darker level instead, or what was not erased or painted.
     Returns:
-        bool (H, W), a warning if the mask was resized, otherwise None, and the SHA-256 of the file.
+        bool (H, W) of the photo's size, and notes on what was taken, unless it is plain white on black.
     Raises:
-        PhotoError: the file cannot be read.
+        MaskError: the mask cannot be read, has another shape, or does not say what to fill.
     """
-    mask = read_photo(path)
-    white, warning = _white(mask.image), None
-    if white.shape != shape:
-        warning = f"the mask was resized from {white.shape[1]}x{white.shape[0]} to the photo's {shape[1]}x{shape[0]}"
-        white = cv2.resize(white.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
-    return white != invert, warning, mask.sha256
+    height, width = photo.pixels.shape[:2]
+    if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == (height, width):
+        return mask != invert, ()
+    image = _as_image(mask)
+    pixels, alpha = _split(image)
+    notes: list[str] = []
+    if pixels.shape[:2] == (width, height) != (height, width) and photo.turned:
+        pixels, alpha = (_turned(part, photo.turned) for part in (pixels, alpha))
+        notes.append("the mask was turned like the photo")
+    rows, columns = pixels.shape[:2]
+    if abs(columns / rows * height / width - 1) > _SAME_SHAPE:
+        raise MaskError(
+            f"the mask has {columns}x{rows} pixels and the photo {width}x{height}, another shape; draw it on the photo"
+        )
+    shown = photo.pixels
+    if (rows, columns) != (height, width):
+        notes.append(f"the mask was resized from {columns}x{rows} to the photo's {width}x{height}")
+        shown = cv2.resize(shown, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    hole, origin = _marked(pixels, alpha, shown, invert)
+    if invert:
+        hole = ~hole
+    if (rows, columns) != (height, width):
+        hole = cv2.resize(hole * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA) > 127
+    share = float(hole.mean())
+    if not hole.any():
+        raise MaskError(f"the hole is empty: {origin or 'nothing is white'}; mark at least one pixel to fill")
+    if share > _MOST:
+        raise MaskError(
+            f"{share:.0%} of the photo would be filled; invert the mask, or use the mask full to fill a whole face"
+        )
+    if origin:
+        notes.append(f"{share:.2%} of the photo is filled: {origin}")
+    return hole, tuple(notes)
 
 
-def as_hole(mask: MaskLike, photo: Photo) -> NDArray[np.bool_]:
-    """Convert any usual form of a mask, except a name; white, 1 and True mean fill.
+def parse_mask(text: str) -> MaskSpec:
+    """Read names, "alpha" and paths, separated by commas; upper case and spaces do not matter in names.
 
-    Args:
-        mask: "alpha" for the transparent pixels of the photo, the path of a mask image, a Pillow image, or an array of
-            shape (H, W) or (H, W, 1): bool, 0 and 1, 0 and 255, or 0 and 65535. Values between are rounded to either.
-            An array (H, W, 3) or (H, W, 4) is an image, uint8.
-        photo: the photo.
-    Returns:
-        bool (H, W), of the mask's own size.
     Raises:
-        MaskError: the mask is none of these, or the photo has no alpha channel.
+        MaskError: a part is neither a name nor an existing path, or the number of a name is out of range.
     """
-    if isinstance(mask, str) and mask == "alpha":
-        return alpha_hole(photo)
-    if isinstance(mask, str | os.PathLike):
-        if isinstance(mask, str) and not os.path.lexists(mask):
-            raise unknown_mask(mask)
+    words = [word.strip() for word in text.split(",")]
+    names = [word.casefold() for word in words if word.casefold().partition(":")[0] in HOLES]
+    files = [word for word in words if word.casefold().partition(":")[0] not in (*HOLES, "alpha")]
+    if files and os.path.lexists(text):
+        return MaskSpec(files=(Path(text),))
+    for word in files:
+        if not os.path.lexists(word):
+            raise unknown_mask(word)
+    split_names(",".join(names))  # checks the numbers
+    return MaskSpec(",".join(names), "alpha" in map(str.casefold, words), tuple(map(Path, files)))
+
+
+def unknown_mask(word: str) -> MaskError:
+    """Return the error for a part of a mask that is neither a name nor a file."""
+    path = Path(word)
+    if path.suffix or len(path.parts) > 1:
         try:
-            return _white(read_photo(Path(mask)).image)
-        except PhotoError as error:
-            raise MaskError(f"the mask {os.fspath(mask)}: {error}") from error
-    if isinstance(mask, Image.Image) and (len(mask.getbands()) > 1 or mask.mode == "P"):
-        return _white(to_photo(mask).image)
-    values = np.asarray(mask)
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim == 3 and values.shape[2] in (3, 4) and values.dtype == np.uint8:
-        return _white(Image.fromarray(values))
-    if values.dtype.kind not in "biuf" or values.ndim == 0:
-        what = type(mask).__name__
-        raise MaskError(f"the mask is a {what}; expected a name, a path, a Pillow image or a numpy array")
-    if values.ndim != 2:
-        raise MaskError(f"the mask is {values.dtype} of shape {values.shape}; expected (H, W)")
-    if values.dtype == bool:
-        return values
-    least, most = values.min(initial=0), values.max(initial=0)
-    white = next((white for white in (1, 255, 65_535) if 0 <= least <= most <= white), None)  # None also with NaN
-    if white is None:
-        raise MaskError(f"the mask has values from {least:g} to {most:g}; expected 0 and 1, or 0 and 255")
-    return values >= white / 2
-
-
-def _white(image: Image.Image) -> NDArray[np.bool_]:
-    """Mark the white pixels of a mask image; grey is rounded to black or white, transparent pixels count as black."""
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return np.asarray(image.convert("L")) >= 128
+            beside = {folded(other): other for other in path.parent.iterdir()}
+        except OSError:
+            beside = {}
+        near = beside.get(folded(path)) or next(iter(get_close_matches(str(path), map(str, beside.values()), 1)), None)
+        return MaskError(f"there is no mask file {word}" + (f"; there is {near}" if near else ""))
+    name = word.partition(":")[0].casefold()
+    return MaskError(f"there is no mask named {word!r}; {hint(name, (*HOLES, 'alpha', 'a mask file'))}")
 
 
 def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:
-    """Read a hole from a photo's alpha channel: the pixels that are not fully opaque.
+    """Find the erased pixels of a photo: those clearly more transparent than its most opaque one.
 
     Args:
         photo: the photo, with an alpha channel.
@@ -105,19 +147,193 @@ def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:
         raise MaskError(
             f"the mask is alpha, but the photo is {photo.image.mode} without alpha; make the hole transparent"
         )
-    return (np.asarray(photo.image)[..., -1] < 255) != invert
+    alpha = np.asarray(photo.image)[..., -1]
+    return (alpha < _TRANSPARENT * alpha.max()) != invert
+
+
+def _marked(
+    pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], shown: NDArray[np.uint8], invert: bool
+) -> tuple[NDArray[np.bool_], str]:
+    """Find what a mask marks in a photo of its size, and say where from; "" for plain white on black."""
+    most = int(alpha.max())
+    if alpha.min() < _TRANSPARENT * most:  # alpha decides
+        opaque = alpha >= _TRANSPARENT * most
+        if _is_same(pixels, shown)[opaque].mean() > _COPIED:
+            return ~opaque, "what was erased"
+        painted = alpha > _PAINTED * most
+        inside = pixels[painted]
+        levels = _two_levels(inside[:, None])
+        if levels is None or np.ptp(inside.reshape(-1, 3), axis=0).max() <= 2 * _SAME_LEVEL:
+            return painted, "what was painted on the layer"
+        pixels = np.where(painted[..., None], pixels, levels[0].astype(np.uint8))
+    levels = _two_levels(pixels)
+    if _is_same(pixels, shown).mean() > 0.5 and (levels is None or not _is_dark(levels[0])):
+        differs = _differing(pixels, shown)
+        if not differs.any():
+            raise MaskError("the mask is the photo itself; paint what to fill, white on black")
+        return differs, "what differs from the photo"
+    if levels is None:
+        flat = np.ptp(pixels.reshape(-1, 3), axis=0).max() <= _SAME_LEVEL
+        if flat and pixels.max() <= _SAME_LEVEL:
+            return np.zeros(pixels.shape[:2], dtype=bool), f"the mask has one level only, {pixels.max()}"
+        if flat:
+            return np.ones(pixels.shape[:2], dtype=bool), "the mask has one level only"
+        raise MaskError("the mask has more than two levels; paint what to fill white, and everything else black")
+    ground, paint = levels
+    line = paint - ground
+    along = ((pixels - ground) @ line / (line @ line)).astype(np.float32)  # 0 on the ground, 1 in the paint
+    hole = along > 0.5
+    border = np.concatenate([hole[0], hole[-1], hole[:, 0], hole[:, -1]])
+    if not invert and hole.mean() > 0.5 and border.mean() > 0.9:
+        raise MaskError("the mask is dark on a light ground; invert the mask, or paint what to fill white on black")
+    edge = hole & (cv2.erode(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    if ((along > _NEAR) & (along < 1 - _NEAR)).sum() > _SOFT_PX * max(1, edge.sum()):
+        hole = along > 0.25  # else a rim of what the brush covers softly would remain
+    plain = _is_dark(ground) and paint.min() > 255 - 2 * _SAME_LEVEL
+    return hole, "" if plain else f"level {_name(paint)} on {_name(ground)}"
+
+
+def _two_levels(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The darker and the lighter of the two colours that nearly all pixels (H, W, 3) have; None if there are others."""
+    values = pixels.reshape(-1, 3).astype(np.float64)
+    values = values[:: max(1, len(values) // 200_000)]
+    first = _most_common(values)
+    away = np.abs(values - first).max(axis=1)
+    if away.max() == 0:
+        return None
+    far = values[away > 0.5 * away.max()]
+    second = _most_common(far)
+    length = float(np.square(second - first).sum())
+    along = (values - first) @ (second - first) / length
+    aside = np.sqrt(np.square(values - first - along[:, None] * (second - first)).sum(axis=1) / length)
+    near = (np.minimum(np.abs(along), np.abs(along - 1)) < _NEAR) & (aside < 2 * _NEAR)
+    if (~near).mean() > _BETWEEN or (~near).sum() > 4 * max(1, min((along < 0.5).sum(), (along >= 0.5).sum())):
+        return None
+    dark, light = sorted((first, second), key=lambda colour: float(colour @ [0.299, 0.587, 0.114]))
+    return dark, light
+
+
+def _most_common(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of the pixels (N, 3) in the fullest cell of a coarse histogram."""
+    step = max(1.0, float(np.ptp(values, axis=0).max()) / 16)
+    cells = ((values - values.min(axis=0)) / step).astype(np.int64) @ np.array([1, 32, 1024])
+    found = np.bincount(cells).argmax()
+    return values[cells == found].mean(axis=0)
+
+
+def _is_same(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pixels equal the photo's, but for the noise of compression: bool (H, W)."""
+    return np.abs(pixels.astype(np.int16) - shown).max(axis=2) <= _SAME_LEVEL
+
+
+def _differing(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pixels were painted over in a copy of the photo, without specks: bool (H, W)."""
+    change = np.abs(pixels.astype(np.int16) - shown).max(axis=2)
+    limit = 0.0
+    if np.median(change) > 0:  # saved as JPEG, whose errors around the paint grow with its contrast
+        strong = change[change > 4 * _SAME_LEVEL]
+        limit = max(_SAME_LEVEL, 0.35 * float(np.median(strong)) if len(strong) else 0)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((change > limit).astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= _SPECK_PX
+    large[0] = False
+    return large[labels]
+
+
+def _is_dark(colour: NDArray[np.float64]) -> bool:
+    return bool(colour.max() <= 2 * _SAME_LEVEL)
+
+
+def _name(colour: NDArray[np.float64]) -> str:
+    levels = [str(round(value)) for value in colour]
+    return levels[0] if len(set(levels)) == 1 else f"({', '.join(levels)})"
+
+
+def _split(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The colours uint8 (H, W, 3) and the alpha uint8 (H, W) of an image in L, LA, RGB or RGBA."""
+    pixels = np.asarray(image.convert("RGBA"))
+    return pixels[..., :3], pixels[..., 3]
+
+
+def _turned(pixels: NDArray[np.uint8], turn: Image.Transpose) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels).transpose(turn))
+
+
+def _as_image(mask: MaskLike) -> Image.Image:
+    """Decode a mask: an image in L, LA, RGB or RGBA."""
+    if isinstance(mask, Mapping):
+        mask = _of_editor(mask)
+    if isinstance(mask, str) and not os.path.lexists(mask):
+        raise unknown_mask(mask)
+    if not isinstance(mask, str | os.PathLike | bytes | Image.Image | Photo) and not hasattr(mask, "read"):
+        mask = _as_bytes(mask)
+    try:
+        return as_photo(mask).image
+    except PhotoError as error:
+        name = f" {os.fspath(mask)}" if isinstance(mask, str | os.PathLike) else ""
+        reason = str(error).removeprefix(f"{os.fspath(mask)}: ") if name else str(error)
+        raise MaskError(f"the mask{name}: {reason}") from error
+
+
+def _of_editor(value: Mapping[str, Any]) -> Any:
+    """The painted layer of what Gradio's image editor returns."""
+    layers = [layer for layer in value.get("layers") or () if layer is not None]
+    if len(layers) != 1:
+        raise MaskError(f"the image editor has {len(layers)} painted layers; expected one")
+    return layers[0]
+
+
+def _as_bytes(mask: Any) -> NDArray[np.uint8]:
+    """Scale an array of any usual shape and range to uint8 (H, W) or (H, W, C)."""
+    values = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)
+    what = f"the mask is {values.dtype} of shape {values.shape}"
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        kind = type(mask).__name__
+        raise MaskError(f"the mask is a {kind}; expected a name, a path, a Pillow image or a numpy array")
+    while values.ndim > 2 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (2, 3, 4):
+        values = np.moveaxis(values, 0, -1)
+    if values.ndim not in (2, 3) or values.ndim == 3 and values.shape[2] > 4 or 0 in values.shape:
+        raise MaskError(f"{what}; expected (H, W) or an image (H, W, 3)")
+    least, most = values.min(), values.max()
+    if values.dtype == np.uint8:
+        return values
+    if not (-1 <= least and most <= 65_535):  # also NaN
+        raise MaskError(f"the mask has values from {least:g} to {most:g}; expected 0 and 1, or 0 and 255")
+    low = -1.0 if least < 0 else 0.0
+    high = next(limit for limit in (1, 255, 65_535) if most <= limit)
+    if values.dtype.kind in "iu" and high == 255:
+        return values.astype(np.uint8)
+    return np.round((values.astype(np.float64) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def mask_files(folder: Path) -> dict[Path, list[Path]]:
-    """List the masks in a folder by their relative path without suffix.
+    """List the masks in a folder by the names of the photos that they may belong to, see `mask_names`.
 
     Raises:
         PhotoError: the folder cannot be listed.
     """
     found: dict[Path, list[Path]] = {}
     for path in list_photos(folder):
-        found.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+        for name in mask_names(path.relative_to(folder)):
+            found.setdefault(name, []).append(path)
     return found
+
+
+def mask_names(mask: Path) -> set[Path]:
+    """Names of the photos that a mask may belong to: those of `a_mask.png` are `a_mask` and `a`, of `a.jpg.png` also `a`.
+
+    Upper and lower case, and composed and decomposed letters, are the same.
+    """
+    stem = mask.with_suffix("").name
+    stems = {stem, re.sub(r"^mask[_-]|[_-]mask$", "", stem, flags=re.IGNORECASE)}
+    stems |= {re.sub(r"\.(jpe?g|png|webp|bmp|tiff?|heic|avif)$", "", each, flags=re.IGNORECASE) for each in stems}
+    return {folded(mask.with_name(each)) for each in stems}
+
+
+def folded(name: Path) -> Path:
+    """Return a name for comparison: composed letters in lower case."""
+    return Path(unicodedata.normalize("NFC", str(name)).casefold())
 
 
 def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
@@ -129,7 +345,10 @@ def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
     Raises:
         MaskError: there is no such mask, or more than one.
     """
-    found = masks.get(name, [])
+    found = masks.get(folded(name), [])
+    # A mask with exactly this name comes before one with an affix.
+    exact = [path for path in found if folded(path.with_suffix("")).name == folded(name).name]
+    found = exact or found
     if len(found) != 1:
         what = "no mask" if not found else f"{len(found)} masks"
         raise MaskError(f"the folder of masks holds {what} for this photo; expected one image named {name}.*")

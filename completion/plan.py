@@ -13,10 +13,9 @@ from align.errors import PhotoError
 from align.files import check_outputs, list_photos, output_names, prepare_folder, prepare_report
 from align.locate import read_landmarks
 from align.photo import WRITABLE, digest
-from completion import masks
 from completion.config import FileOptions, FillOptions
 from completion.manifest import MANIFEST
-from dcgan.holes import split_names
+from completion.masks import MaskSpec, find_mask, mask_files, parse_mask
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Plan:
         names: photo -> relative path of its output without the last suffix, unique; masks have the same names.
         outputs: photo -> file of its completion.
         folder: folder of all outputs; None if the output is a single file.
-        masks: masks by relative path without suffix; None if there is no folder of masks.
+        mask: what to fill; a folder of masks is the only file in it.
+        masks: masks by the names of their photos; None if there is no folder of masks.
         landmarks: landmarks by photo; None if faces are detected or placed otherwise.
         landmarks_sha256: SHA-256 of the file of landmarks.
         settings: what else the results depend on, as JSON; part of each fingerprint.
@@ -42,6 +42,7 @@ class Plan:
     names: dict[Path, Path]
     outputs: dict[Path, Path]
     folder: Path | None
+    mask: MaskSpec
     masks: dict[Path, list[Path]] | None
     landmarks: dict[str, list[NDArray[np.float64]]] | None
     landmarks_sha256: str | None
@@ -51,15 +52,15 @@ class Plan:
         """Return the path of a photo relative to `root`."""
         return _whole(photo).relative_to(self.root)
 
-    def mask(self, photo: Path) -> Path | None:
-        """Return the mask file of a photo; None if the mask is a name or alpha.
+    def mask_of(self, photo: Path) -> MaskSpec:
+        """Return the mask of a photo, with a file in place of a folder.
 
         Raises:
             MaskError: the folder of masks has none for this photo, or several.
         """
-        if self.masks is not None:
-            return masks.find_mask(self.masks, self.names[photo])
-        return mask_path(self.files.mask)
+        if self.masks is None:
+            return self.mask
+        return replace(self.mask, files=(find_mask(self.masks, self.names[photo]),))
 
     def outputs_of(self, photo: Path) -> list[Path]:
         """Return all output files of a photo, the completion first."""
@@ -98,9 +99,9 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         folder, outputs = None, dict.fromkeys(photos, output)
     if options.no_face is None:
         options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
-    mask, landmarks, report = mask_path(files.mask), files.landmarks, files.report
+    mask, landmarks, report = parse_mask(files.mask), files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
-    read += [path for path in (mask, landmarks) if path]
+    read += [*mask.files, *([landmarks] if landmarks else [])]
     written = [file for main in outputs.values() for file in _outputs(main, options, files)]
     written += [folder / MANIFEST] if folder else []
     check_outputs([*filter(None, [report]), *written], read, folder)
@@ -114,7 +115,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         {path: name.with_suffix("") for path, name in names.items()},
         outputs,
         folder,
-        masks.mask_files(mask) if mask and mask.is_dir() else None,
+        mask,
+        mask_files(mask.files[0]) if mask.files and mask.files[0].is_dir() else None,
         read_landmarks(landmarks) if landmarks else None,
         digest(landmarks) if landmarks else None,
     )
@@ -123,11 +125,6 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
 def candidate_files(output: Path, candidates: int) -> list[Path]:
     """Return the output files of the candidates after the first."""
     return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
-
-
-def mask_path(mask: str) -> Path | None:
-    """Return the file or folder of a mask; None for names and alpha."""
-    return None if mask == "alpha" or split_names(mask) else Path(mask)
 
 
 def _outputs(output: Path, options: FillOptions, files: FileOptions) -> list[Path]:

@@ -101,15 +101,9 @@ def named_hole(
     """
     parts = split_names(mask)
     if parts is None:
-        raise unknown_mask(mask)
+        wrong = next(part for part in mask.split(",") if part.partition(":")[0] not in HOLES)
+        raise MaskError(f"there is no mask named {wrong!r}; {hint(wrong.partition(':')[0], HOLES)}")
     return np.logical_or.reduce([_single_hole(*part, size, rng, landmarks) for part in parts])
-
-
-def unknown_mask(mask: str) -> MaskError:
-    """Return the error for a mask that is neither a name nor a file."""
-    wrong = next((part for part in mask.split(",") if part.partition(":")[0] not in HOLES), mask)
-    names = (*HOLES, "alpha", "a mask file")
-    return MaskError(f"there is no mask named {wrong!r}; {hint(wrong.partition(':')[0], names)}")
 
 
 def _single_hole(
