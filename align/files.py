@@ -289,16 +289,14 @@ def prepare_folder(folder: Path, *inputs: Path) -> None:
         raise PhotoError(f"{folder} cannot be written to: {error.strerror}; choose another folder") from error
 
 
-def prepare_report(path: Path, outputs: Iterable[Path] = ()) -> None:
+def prepare_report(path: Path) -> None:
     """Create the folder of a JSON report and check that the report can be written; an earlier one is replaced.
 
     Raises:
-        PhotoError: the report is another output, has another suffix than .json, or cannot be written.
+        PhotoError: the report has another suffix than .json, or cannot be written.
     """
-    if path.suffix.lower() != ".json":  # it replaces a file; a mistyped name must not cost a photo
+    if path.suffix.lower() != ".json":  # a mistyped name must not cost a photo
         raise PhotoError(f"the report is {path}; expected .json")
-    if any(path.name == output.name and path.resolve() == output.resolve() for output in outputs):
-        raise PhotoError(f"the report {path} is also another output; choose another file")
     prepare_folder(path.parent)
     check_target(path)
 

@@ -84,10 +84,10 @@ class Visitor:
         self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], self.pixels[~hole])
 
 
-def build_parser() -> Parser:
+def build_parser(program: str = "python -m ui.benchmark") -> Parser:
     """Build the argument parser."""
     parser = Parser(
-        "python -m ui.benchmark",
+        program,
         description="Start the page on a free port and let several visitors use it at once, each with a photo of "
         "another tint. Prints a table of the results.",
         epilog=_EXAMPLE,
@@ -103,13 +103,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m ui.benchmark") -> int:
     """Run the command line.
 
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(), argv)
+    arguments = parse(build_parser(program), argv)
     return run_main("benchmark", lambda: _benchmark(arguments))
 
 
