@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _START_S = 300  # importing torch takes long on a busy machine
 _PAUSE_S = 0.5  # between a refusal and the next try
 _EXAMPLE = """example:
-  python -m ui.benchmark --users 16 --seconds 60
+  %(prog)s --users 16 --seconds 60
 
 exit codes: 0 done, 1 a visitor got an error, another's photo or no answer at all, 2 wrong usage,
 130 stopped by Ctrl+C"""

@@ -29,12 +29,12 @@ def parsers() -> dict[str, Parser]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    name = words[0] if words else "--help"
+    name = words[0] if words else ""
     code: int
     if name in _MODULES:
         code = import_module(_MODULES[name]).main(words[1:], f"{_NAME} {name}")
         return code
-    if not name.startswith("-") and name in import_module(_DCGAN).build_parser(_NAME).commands:
+    if name[:1] not in ("", "-") and name in import_module(_DCGAN).build_parser(_NAME).commands:
         code = import_module(_DCGAN).main(words, _NAME)
         return code
 
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = (each.description or "").split(". ")[0].rstrip(".")
         commands.add_parser(name, help=first[0].lower() + first[1:])
         commands.choices[name] = each
-    if shell := parser.parse_args(words or ["--help"]).print_completion:
+    shell = parser.parse_args(words).print_completion
+    if not shell:
+        parser.print_help()
+    else:
         import shtab
 
         for each in parser.commands.values():
