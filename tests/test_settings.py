@@ -13,12 +13,12 @@ import dcgan.config
 from align.config import AlignOptions
 from align.errors import ConfigError
 from align.settings import Range, unwrap
-from completion.config import SOLVERS, BatchOptions, BenchmarkOptions
+from completion.config import SOLVERS, BenchmarkOptions, FileOptions, FillOptions, LoadOptions
 from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
-    *(AlignOptions(), BatchOptions("center"), BenchmarkOptions(), SOLVERS["paper"]),
+    *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
     *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), TrainConfig()),
 ]
 

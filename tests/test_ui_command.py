@@ -83,7 +83,7 @@ def test_the_completion_script_knows_commands_and_options(
 ) -> None:
     assert command.main(["--print-completion", shell]) == 0
     script = capsys.readouterr().out
-    assert all(word in script for word in (*FORMS, "solver", "thorough"))
+    assert all(word in script for word in (*FORMS, "solver", "poisson"))
     if shell == "bash":
         (tmp_path / "script").write_text(script)
         subprocess.run(["bash", "-n", "script"], cwd=tmp_path, check=True)
