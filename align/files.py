@@ -31,7 +31,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         PhotoError: the file is not a regular file, is too large, or cannot be read.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise PhotoError("not a regular file; expected a file")
@@ -63,10 +63,6 @@ def read_json_lines(path: Path) -> Iterator[Any]:
     for line in read_file(path, MAX_TEXT_BYTES).split(b"\n"):
         if line.strip():
             yield parse_json(line)
-
-
-def _open_without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_target(path: Path) -> None:
