@@ -53,11 +53,22 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser that reports a mistake in one line, with the most similar name; options cannot be abbreviated."""
+    """Parser that reports a mistake in one line, with the most similar name; options cannot be abbreviated.
+
+    Attributes:
+        commands: the parsers of its sub-commands by name.
+    """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": HelpFormatter}
         super().__init__(*arguments, **defaults | settings)
+        self.commands: dict[str, Parser] = {}
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """As argparse's; see `commands`."""
+        action = super().add_subparsers(**settings)
+        self.commands = action.choices
+        return action
 
     def add_late_options(self) -> None:
         """Add options that take long to import; called before anything is parsed."""
@@ -124,15 +135,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_common(parser: Parser, verbose: str = "", quiet: str = "print only errors", version: bool = True) -> None:
-    """Add --config, --verbose and --quiet if they have a help text, and --version."""
+    """Add --config, --verbose and --quiet where they have a help text, and --version."""
     parser.add_argument(
         "--config", metavar="FILE", help="TOML file of options, such as seed = 1; typed options take precedence"
     )
-    volume = parser.add_mutually_exclusive_group()
-    if verbose:
-        volume.add_argument("-v", "--verbose", action="store_true", help=verbose)
-    if quiet:
-        volume.add_argument("-q", "--quiet", action="store_true", help=quiet)
+    texts = {"verbose": verbose, "quiet": quiet}
+    if any(texts.values()):
+        group = parser.add_mutually_exclusive_group()
+        for name in filter(texts.get, texts):
+            group.add_argument(f"-{name[0]}", f"--{name}", action="store_true", help=texts[name])
     if version:
         parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
 

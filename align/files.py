@@ -31,7 +31,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         PhotoError: the file is not a regular file, is too large, or cannot be read.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise PhotoError("not a regular file; expected a file")
@@ -63,10 +63,6 @@ def read_json_lines(path: Path) -> Iterator[Any]:
     for line in read_file(path, MAX_TEXT_BYTES).split(b"\n"):
         if line.strip():
             yield parse_json(line)
-
-
-def _open_without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_target(path: Path) -> None:
@@ -289,16 +285,14 @@ def prepare_folder(folder: Path, *inputs: Path) -> None:
         raise PhotoError(f"{folder} cannot be written to: {error.strerror}; choose another folder") from error
 
 
-def prepare_report(path: Path, outputs: Iterable[Path] = ()) -> None:
+def prepare_report(path: Path) -> None:
     """Create the folder of a JSON report and check that the report can be written; an earlier one is replaced.
 
     Raises:
-        PhotoError: the report is another output, has another suffix than .json, or cannot be written.
+        PhotoError: the report has another suffix than .json, or cannot be written.
     """
-    if path.suffix.lower() != ".json":  # it replaces a file; a mistyped name must not cost a photo
+    if path.suffix.lower() != ".json":  # a mistyped name must not cost a photo
         raise PhotoError(f"the report is {path}; expected .json")
-    if any(path.name == output.name and path.resolve() == output.resolve() for output in outputs):
-        raise PhotoError(f"the report {path} is also another output; choose another file")
     prepare_folder(path.parent)
     check_target(path)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -102,7 +101,7 @@ def align_folder(
     if options.missing and os.path.realpath(options.missing) == os.path.realpath(output):
         raise PhotoError(f"the folder for photos without a face is the output folder {output}; choose another folder")
     if report:
-        prepare_report(report, chain(*outputs.values()))
+        prepare_report(report)
     with ExitStack() as locks:
         for folder in folders:
             prepare_folder(folder)

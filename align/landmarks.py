@@ -112,11 +112,7 @@ def _dlib() -> Any:
     return dlib
 
 
-class _PerThread(threading.local):
-    detector: Any = None
-
-
-_per_thread = _PerThread()
+_per_thread = threading.local()
 
 
 def detector() -> Any:
@@ -124,7 +120,7 @@ def detector() -> Any:
 
     A detector keeps its image pyramid between calls, so two threads that shared one would corrupt memory.
     """
-    if _per_thread.detector is None:
+    if not hasattr(_per_thread, "detector"):
         _per_thread.detector = _dlib().get_frontal_face_detector()
     return _per_thread.detector
 

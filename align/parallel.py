@@ -72,17 +72,14 @@ def parallel_map(
 
 def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> Iterator[Any]:
     others = multiprocessing.active_children()
-    # Forked workers would inherit the state of other threads, such as OpenCV's.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
+    with _shielded():
+        # Forked workers would inherit the state of other threads, such as OpenCV's.
+        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
     waiting: deque[Future[Any]] = deque()
     try:
         for task in tasks:
-            # The workers inherit that these signals, which a terminal sends to all processes of a command, are blocked.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
-            try:
+            with _shielded():
                 waiting.append(pool.submit(_do, task))
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -98,6 +95,16 @@ def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> 
                 if worker not in others:
                     worker.kill()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _shielded() -> Iterator[None]:
+    """Start processes that inherit that the signals that a terminal sends to all of a command are blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _start: Callable[[], Callable[[Any], Any]]

@@ -3,10 +3,8 @@
 import hashlib
 import io
 import os
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,8 +60,6 @@ _EXIF_TAGS = {
     ExifTags.Base.SubsecTimeDigitized,
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
-# Passes of an interlaced PNG: first column and row, steps between columns and rows.
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _MAX_DPI = 65_535  # JPEG stores 16 bits
 # catch_warnings replaces global state and is not safe in two threads at once.
 _warnings_lock = threading.Lock()
@@ -108,12 +104,9 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     with _quiet(), _damage_named():
         image = _open(io.BytesIO(data), max_pixels)
         image.load()
-        if image.format == "PNG" and _png_bytes(data) < _expected_png_bytes(data):
-            raise PhotoError("truncated: the last rows are missing; use an intact copy")  # Pillow makes them black
-    if image.mode == "CMYK" and "adobe" not in image.info:
-        # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
-        return _to_photo(ImageChops.invert(image), hashlib.sha256(data).hexdigest())
-    return _to_photo(image, hashlib.sha256(data).hexdigest())
+    # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
+    inverted = image.mode == "CMYK" and "adobe" not in image.info
+    return _to_photo(ImageChops.invert(image) if inverted else image, hashlib.sha256(data).hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -277,8 +270,6 @@ def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
     try:
         image = Image.open(file, formats=_READ)
     except UnidentifiedImageError as error:
-        if bits := _unusual_jpeg_bits(file):
-            raise PhotoError(f"a JPEG with {bits} bits per channel; expected 8: convert it") from error
         raise PhotoError("not an image in a supported format; expected JPEG, PNG, WebP or BMP") from error
     except Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}; the limit is {max_pixels:,} pixels; reduce the photo") from error
@@ -288,42 +279,6 @@ def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
     if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO file is a JPEG followed by a preview
         raise PhotoError("an animation; expected a still image: save one of its frames")
     return image
-
-
-def _expected_png_bytes(data: bytes) -> int:
-    """Return the size of a PNG's uncompressed rows, from its header."""
-    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    pixel_bits = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-    total = 0
-    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        if columns > 0 and rows > 0:
-            total += rows * (1 + (columns * pixel_bits + 7) // 8)
-    return total
-
-
-def _png_bytes(data: bytes) -> int:
-    """Return the size of the rows that a PNG holds, in little memory."""
-    total, at, stream = 0, 8, zlib.decompressobj()
-    while at + 12 <= len(data) and not stream.eof:
-        length, name = struct.unpack(">I4s", data[at : at + 8])
-        rest = data[at + 8 : at + 8 + length] if name == b"IDAT" else b""
-        while rest and not stream.eof:
-            total += len(stream.decompress(rest, 2**20))
-            rest = stream.unconsumed_tail
-        at += 12 + length
-    return total + len(stream.flush())
-
-
-def _unusual_jpeg_bits(file: IO[bytes]) -> int:
-    """Return the bits per channel of a JPEG if they are not 8; 0 for any other file."""
-    file.seek(0)
-    data, at = file.read(), 2
-    while data[:2] == b"\xff\xd8" and at + 5 <= len(data) and data[at] == 0xFF:
-        if 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):  # a frame header
-            return data[at + 4] if data[at + 4] != 8 else 0
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0
 
 
 def _allowed(exif: Image.Exif) -> bytes | None:

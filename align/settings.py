@@ -28,7 +28,7 @@ SEEDS = Range(0, 2**63 - 1)
 
 @dataclass(frozen=True)
 class Option:
-    """How the command line takes a setting, where its type does not say so: `Annotated[Path, "help", Option("-o")]`.
+    """How the command line takes a setting, where its type does not say so: `Option(short="-o")`.
 
     Attributes:
         flag: the flag, if it is not the name of the setting.

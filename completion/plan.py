@@ -107,7 +107,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
     check_outputs([*filter(None, [report]), *written], read, folder)
     prepare_folder(folder or output.parent)
     if report:
-        prepare_report(report, written)
+        prepare_report(report)
     return Plan(
         options,
         files,

@@ -282,15 +282,6 @@ def test_a_full_disk_keeps_the_old_crop_and_record(raw, aligned, overwrite):
     check_records(aligned)
 
 
-def test_a_photo_deleted_during_the_run_fails(raw, aligned):
-    photos = [save(raw / name, PORTRAIT) for name in ("a.png", "b.png")]
-    results = align_folder(photos, raw, aligned, ONE)
-    assert next(results).status == "aligned"
-    photos[1].unlink()
-    [last] = results
-    assert last.status == "failed" and "No such file" in last.reason
-
-
 # Repeated runs
 
 

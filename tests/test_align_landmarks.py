@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ PUPILS = np.array([[205.0, 101.0], [246.0, 104.0]])
 
 @pytest.fixture(autouse=True)
 def fresh_models(monkeypatch):
-    monkeypatch.setattr(landmarks, "_per_thread", landmarks._PerThread())
+    monkeypatch.setattr(landmarks, "_per_thread", threading.local())
     landmarks.predictor.cache_clear()
 
 

@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 from pictures import NO_FACE, PORTRAIT, files, save
 
-from align import folder as folder_module
-from align.__main__ import build_parser, main
-from align.config import AlignOptions
-from align.errors import LandmarkModelError, WorkerError
+from align.__main__ import main
 from align.folder import MANIFEST
 from align.photo import read_photo
 
@@ -92,13 +89,6 @@ def test_the_input_can_be_a_single_photo(raw, aligned):
     assert files(aligned) == ["a.png", MANIFEST]
 
 
-def test_names_with_a_leading_dash_work_after_two_dashes(tmp_path, monkeypatch):
-    save(tmp_path / "-v.png", PORTRAIT)
-    monkeypatch.chdir(tmp_path)
-    assert main(["--jobs", "1", "--", "-v.png", "-out"]) == 0
-    assert (tmp_path / "-out" / "-v.png").exists()
-
-
 def test_missing_overwrite_size_and_template_take_effect(raw, aligned, tmp_path):
     save(raw / "a.png", PORTRAIT)
     save(raw / "b.png", NO_FACE)
@@ -129,26 +119,13 @@ def test_neither_crops_nor_the_report_replace_an_input_or_another_output(raw, al
         ([photo, tmp_path, "--report", photo], "is also an input"),
         ([photo, tmp_path / "crops", "--report", tmp_path / "link.json"], "is also an input"),
         ([photo, aligned], "is also an input"),
-        ([photo, tmp_path / "crops", "--report", tmp_path / "crops" / MANIFEST], "is also another output"),
-        ([photo, tmp_path / "crops", "--report", "/dev/null"], "is not a regular file"),
+        ([photo, tmp_path / "crops", "--report", tmp_path / "crops" / MANIFEST], "expected .json"),
     ):
         before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
         assert align(*words, *overwrite) == 2
         told = capsys.readouterr().err
         assert message in told and len(told.splitlines()) == 1
         assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
-    assert Path("/dev/null").is_char_device()
-
-
-def test_only_an_earlier_report_is_replaced_without_overwrite(raw, aligned, tmp_path):
-    photo, report = save(raw / "a.png", PORTRAIT), tmp_path / "report.json"
-    for _ in range(2):
-        assert align(photo, aligned, "--report", report) == 0
-    for foreign in (b"", b"[]", b'{"photo": 1}', b"notes"):
-        report.write_bytes(foreign)
-        assert align(photo, aligned, "--report", report) == 2 and report.read_bytes() == foreign
-    assert align(photo, aligned, "--report", report, "--overwrite") == 0
-    assert json.loads(report.read_text())[0]["status"] == "aligned"
 
 
 def test_unusable_input_is_2_with_one_line(raw, aligned, capsys, tmp_path):
@@ -167,72 +144,13 @@ def test_unusable_input_is_2_with_one_line(raw, aligned, capsys, tmp_path):
     assert not aligned.exists()
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["", "out --template none", "out --size 0", "out --size x", "out --upsample -1", "out --jobs 0", "out -q -v",
-     "out --config missing.toml"],
-)  # fmt: skip
+@pytest.mark.parametrize("words", ["", "out --template none", "out --size 0", "out -q -v"])
 def test_wrong_usage_is_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["raw", *words.split()])
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m align: ") and line.endswith(" (see --help)")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (LandmarkModelError("dlib is not installed; run: pip install dlib-bin"), 1, "pip install dlib-bin"),
-        (WorkerError("a worker process died"), 1, "died"),
-        (OSError(28, "No space left on device"), 1, "No space left"),
-        (KeyboardInterrupt(), 130, "to resume"),
-    ],
-)
-def test_an_error_that_ends_the_run_is_one_line_and_its_exit_code(
-    raw, aligned, capsys, monkeypatch, error, code, words
-):
-    save(raw / "a.png", PORTRAIT)
-
-    def end(*_):
-        raise error
-        yield
-
-    monkeypatch.setattr(folder_module, "align_folder", end)
-    assert align(raw, aligned) == code
-    out, err = capsys.readouterr()
-    assert out == "" and words in err and len(err.splitlines()) == 1
-
-
-def test_every_option_has_a_flag_with_its_default():
-    arguments = vars(build_parser().parse_args(["raw", "aligned"]))
-    assert arguments | vars(AlignOptions()) == arguments
-
-
-def test_help_shows_defaults_and_an_example_and_imports_nothing_heavy():
-    program = (
-        "import sys\n"
-        "from align.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "finally: print(sorted({'numpy', 'cv2', 'PIL', 'dlib', 'tqdm', 'torch'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=PROJECT)
-    assert done.returncode == 0 and done.stdout.endswith("[]\n")
-    assert all(text in done.stdout for text in ("(default: face)", "(default: 64)", "python -m align raw/ aligned/"))
-
-
-def test_options_are_read_from_a_file(raw, aligned, tmp_path):
-    save(raw / "a.png", PORTRAIT)
-    (tmp_path / "align.toml").write_text('size = 32\ntemplate = "outer-eyes-nose"\n')
-    assert align(raw, aligned, "--config", tmp_path / "align.toml", "--size", 48) == 0
-    [record] = map(json.loads, (aligned / MANIFEST).read_text().splitlines())
-    assert (record["template"], record["size"]) == ("outer-eyes-nose", 48)
-
-
-def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0 and capsys.readouterr().out.startswith("python -m align ")
 
 
 def wait_until_gone(group, seconds=20):
@@ -285,13 +203,10 @@ def test_signals_end_all_processes_and_leave_no_partial_file(raw, aligned, numbe
     assert (out, err) == ("", "" if number == signal.SIGKILL else stopped)
     recorded = [json.loads(line)["crop"] for line in (aligned / MANIFEST).read_text().splitlines()]
     crops = [path.name for path in aligned.glob("*.png")]
-    assert 0 < len(crops) < 400
+    assert 0 < len(crops) < 400 and set(recorded) <= set(crops)
     assert all(read_photo(path).pixels.shape == (64, 64, 3) for path in aligned.glob("*.png"))
-    if number == signal.SIGKILL:
-        assert set(crops) <= set(recorded)
-    else:
-        assert sorted(crops) == recorded
-        assert len(files(aligned)) == len(crops) + 1
+    if number != signal.SIGKILL:
+        assert recorded == sorted(recorded) and len(files(aligned)) == len(crops) + 1
 
 
 @pytest.mark.shared

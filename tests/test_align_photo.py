@@ -8,14 +8,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from align.errors import PhotoError
-from align.files import list_photos
 from align.photo import MAX_PIXELS, as_photo, read_photo, to_photo, write_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -171,7 +169,7 @@ def test_huge_photos_are_refused_without_using_memory(tmp_path):
 def test_the_limit_is_40_megapixels(file, size):
     assert "too large" in refusal(file, png(*size))
     assert MAX_PIXELS == 40_000_000
-    assert "too large" not in refusal(file, png(8_000, 5_000))  # only truncated
+    assert "too large" not in refusal(file, png(8_000, 5_000)[:-20])  # only truncated
 
 
 def test_a_small_photo_followed_by_gigabytes_is_refused(file):
@@ -189,12 +187,6 @@ def test_a_compressed_text_bomb_is_refused(file):
 def test_animations_are_refused(file, kind):
     frames = [Image.new("RGB", (16, 16), (shade, 0, 0)) for shade in range(0, 250, 25)]
     assert "animation" in refusal(file, encode(frames[0], kind, save_all=True, append_images=frames[1:]))
-
-
-def test_a_long_gif_is_refused(file):
-    frames = [Image.new("L", (2, 2), shade) for shade in range(256)]
-    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:] * 40)
-    assert "not an image in a supported format" in refusal(file, data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -398,22 +390,6 @@ def test_exif_is_kept_without_location_and_orientation(file, suffix):
     assert read_photo(output).pixels.shape == photo.pixels.shape  # not rotated a second time
 
 
-def test_thumbnail_xmp_and_comment_are_dropped(file):
-    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHI4s", 0x010F, 2, 4, b"Cam\0")
-    exif += struct.pack("<I", 26) + struct.pack("<H", 2)  # the second directory: the thumbnail
-    exif += struct.pack("<HHII", 0x0201, 4, 1, 56) + struct.pack("<HHII", 0x0202, 4, 1, 9) + bytes(4) + b"THUMBNAIL"
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><exif:GPSLatitude>51</exif:GPSLatitude></x:xmpmeta>'
-    data = encode(Image.fromarray(gradient()), "JPEG", exif=b"Exif\0\0" + exif, xmp=xmp, comment=b"GPS 51")
-    assert b"THUMBNAIL" in data and b"GPSLatitude" in data
-    file.write_bytes(data)
-    photo = read_photo(file)
-    assert photo.image.info == {}
-    write_photo(file, photo.pixels, photo)
-    written = file.read_bytes()
-    assert b"Cam" in written
-    assert not any(word in written for word in (b"THUMBNAIL", b"GPS", b"xmpmeta"))
-
-
 SECRET = b"HIDDEN-PLACE"
 KEPT = {
     ExifTags.Base.Make: "Maker",
@@ -525,14 +501,6 @@ def test_a_jpeg_with_a_preview_is_not_an_animation(file):
     assert reread(file, frames[0], "MPO", save_all=True, append_images=frames[1:]).pixels.shape == (24, 32, 3)
 
 
-def test_broken_links_are_refused_but_listed(tmp_path):
-    loop, dangling = tmp_path / "loop.jpg", tmp_path / "dangling.jpg"
-    loop.symlink_to(loop)
-    dangling.symlink_to(tmp_path / "gone.jpg")
-    assert all("cannot be read" in refusal(path) for path in (loop, dangling))
-    assert list_photos(tmp_path) == [dangling, loop]
-
-
 def test_pixels_and_digest_are_of_the_same_bytes(file, monkeypatch):
     first = encode(Image.fromarray(gradient()), "PNG")
     file.write_bytes(first)
@@ -553,17 +521,6 @@ def test_the_limit_can_be_lowered(file):
     assert read_photo(file, max_pixels=600).pixels.shape == (20, 30, 3)
     with pytest.raises(PhotoError, match="too large: 30x20, the limit is 599 pixels"):
         read_photo(file, max_pixels=599)
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    assert "cannot be read: No such file" in refusal(tmp_path / "gone.png")
-
-
-def test_pipes_devices_and_folders_are_refused(tmp_path):
-    pipe = tmp_path / "pipe.jpg"
-    os.mkfifo(pipe)
-    for path in (pipe, Path("/dev/zero"), tmp_path):
-        assert "not a regular file" in refusal(path)
 
 
 def test_to_photo_does_not_modify_its_image():
@@ -617,14 +574,6 @@ def test_formats_without_alpha_get_the_photo_on_white(file, suffix, mode, kept):
     assert written.image.mode == kept and (written.pixels == 255).all()
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-def test_the_profile_is_written(file, suffix):
-    photo = to_photo(Image.fromarray(gradient()))
-    object.__setattr__(photo, "icc_profile", SRGB)
-    write_photo(file.with_suffix(suffix), photo.pixels, photo)
-    assert read_photo(file.with_suffix(suffix)).icc_profile == SRGB
-
-
 def test_a_grey_profile_is_not_written_with_colours(file):
     grey = bytearray(SRGB)
     grey[16:20] = b"GRAY"
@@ -655,27 +604,6 @@ def test_a_photo_too_long_for_its_format_is_refused(tmp_path):
     with pytest.raises(PhotoError, match="cannot be written"):
         write_photo(tmp_path / "long.webp", np.zeros((1, 20_000, 3), dtype=np.uint8))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_keeps_the_old_file_and_leaves_no_other(file, monkeypatch, step):
-    write_photo(file, gradient())
-    before = file.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(PhotoError, match="No space left"):
-        write_photo(file, np.zeros((9, 9, 3), dtype=np.uint8))
-    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
-
-
-def test_unusual_file_names_can_be_written_and_read(tmp_path):
-    for name in ("-rf.png", "with space.png", "new\nline.png", "grün 😀.png", "n" * 251 + ".png"):
-        write_photo(tmp_path / "sub" / name, gradient())
-        assert np.array_equal(read_photo(tmp_path / "sub" / name).pixels, gradient())
-    assert len(list_photos(tmp_path)) == 5
 
 
 # Photos in memory
@@ -720,40 +648,3 @@ def test_a_path_is_read_like_the_file_and_named_in_errors(tmp_path):
 def test_an_unusable_array_gets_one_clear_error(photo, words):
     with pytest.raises(PhotoError, match=words):
         as_photo(photo)
-
-
-@pytest.mark.parametrize("rows", [0, 1, 100, 217])
-def test_a_png_with_missing_rows_is_refused(file, rows):
-    data = png(50, 218, pixels=bytes(151 * rows))
-    assert "truncated" in refusal(file, data)
-    file.write_bytes(png(50, 218, pixels=bytes(151 * 218)))
-    assert read_photo(file).pixels.shape == (218, 50, 3)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (33, 17)])
-@pytest.mark.parametrize(("colour", "channels", "bits"), [(0, 1, 1), (0, 1, 16), (2, 3, 8), (4, 2, 8), (6, 4, 16)])
-def test_an_interlaced_png_with_missing_rows_is_refused(file, size, colour, channels, bits):
-    """The oracle: the sizes of the seven passes, pixel by pixel."""
-    rows = "16462646 77777777 56565656 77777777 36463646 77777777 56565656 77777777"
-    passes = np.array([list(row) for row in rows.split()])
-    width, height = size
-    grid = np.tile(passes, (5, 5))[:height, :width]
-    length = 0
-    for number in "1234567":
-        for row in grid == number:
-            length += 1 + -(-int(row.sum()) * channels * bits // 8) if row.any() else 0
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 1)
-    for missing in (0, 1):
-        parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(length - missing))), chunk(b"IEND", b"")]
-        data = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-        if missing:
-            assert "truncated" in refusal(file, data)
-        else:
-            file.write_bytes(data)
-            assert read_photo(file).pixels.shape == (height, width, 3)
-
-
-def test_a_jpeg_of_12_bits_is_named(file):
-    data = encode(Image.fromarray(gradient()), "JPEG", exif=exif_with_location())
-    at = data.index(b"\xff\xc0")
-    assert "a JPEG with 12 bits per channel; expected 8" in refusal(file, data[: at + 4] + b"\x0c" + data[at + 5 :])

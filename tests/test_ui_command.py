@@ -1,7 +1,6 @@
 """The installed command: it runs what python -m runs."""
 
 import subprocess
-import sys
 import tomllib
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -14,57 +13,52 @@ from align.cli import Parser
 from completion.__main__ import main as complete
 from ui import command
 
-FORMS = {
-    "complete": "completion",
-    "align": "align",
-    "train": "dcgan train",
-    "encode": "dcgan encode",
-    "export": "dcgan export",
-    "sample": "dcgan sample",
-    "evaluate": "dcgan evaluate",
-    "explore": "dcgan explore",
-    "benchmark": "completion.benchmark",
-    "ui": "ui",
-}
+ROOT = Path(__file__).parents[1]
+# The module and the words of python -m for each command.
+FORMS = {name: (module.removesuffix(".__main__"), []) for name, module in command._MODULES.items()}
+FORMS |= {name: ("dcgan", [name]) for name in command.parsers() if name not in FORMS}
 
 
-def told(capsys: pytest.CaptureFixture[str], main: object, words: list[str]) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(words)  # type: ignore[operator]
-    assert ended.value.code == 0
-    return capsys.readouterr().out
+def test_every_program_of_the_packages_has_a_command() -> None:
+    programs = {path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/__main__.py")}
+    programs = {".".join(path.parts) for path in programs if ".venv" not in path.parts}
+    assert programs == {module for module, _ in FORMS.values()} - {"ui.benchmark"}
 
 
-@pytest.mark.parametrize(("name", "form"), FORMS.items())
+@pytest.mark.parametrize("name", FORMS)
 def test_a_command_has_the_help_of_its_package(
-    name: str, form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")  # names of different lengths break lines elsewhere
-    package, *words = form.split()
-    expected = told(capsys, import_module(f"{package}.__main__").main, [*words, "--help"])
-    found = told(capsys, command.main, [name, "--help"])
-    assert found == expected.replace(f"python -m {form}", f"dcgan-completion {name}")
+    module, words = FORMS[name]
+    run = import_module(module if module == "ui.benchmark" else f"{module}.__main__").main
+    outputs = []
+    for main, typed in ((run, [*words, "--help"]), (command.main, [name, "--help"])):
+        with pytest.raises(SystemExit) as ended:
+            main(typed)
+        assert ended.value.code == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[1] == outputs[0].replace(" ".join(["python -m", module, *words]), f"dcgan-completion {name}")
 
 
 def leaves(parser: Parser) -> list[Parser]:
     """The parsers of all commands below a parser."""
-    if parser._subparsers is None:
-        return [parser]
-    return [leaf for each in command.sub_commands(parser).values() for leaf in leaves(each)]
+    return [leaf for each in parser.commands.values() for leaf in leaves(each)] or [parser]
 
 
-@pytest.mark.parametrize("package", ["align", "completion", "completion.benchmark", "dcgan", "ui", "ui.benchmark"])
-def test_every_command_takes_a_config_file_and_every_option_has_a_help(package: str) -> None:
-    for parser in leaves(import_module(package if package == "ui.benchmark" else f"{package}.__main__").build_parser()):
+def test_every_command_takes_a_config_file_and_every_option_has_a_help() -> None:
+    for parser in (leaf for each in command.parsers().values() for leaf in leaves(each)):
         assert "--config" in parser._option_string_actions, parser.prog
         assert all(action.help for action in parser._actions), parser.prog
 
 
-def test_all_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert FORMS.keys() == command.COMMANDS.keys()
-    listed = told(capsys, command.main, ["--help"])
-    assert command.main([]) == 0 and capsys.readouterr().out == listed
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 0
+    listed = capsys.readouterr().out
     assert all(f"\n    {name} " in listed for name in FORMS)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["trian"])
+    assert ended.value.code == 2 and "there is no 'trian'; did you mean 'train'?" in capsys.readouterr().err
 
 
 def test_a_command_does_the_same(tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,40 +71,19 @@ def test_a_command_does_the_same(tmp_path: Path, small_weights_file: Path, capsy
     assert "unsupported suffix" in capsys.readouterr().err
 
 
-def test_an_unknown_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command.main(["trian"])
-    assert ended.value.code == 2
-    assert "there is no 'trian'; did you mean 'train'?" in capsys.readouterr().err
-
-
 def test_it_is_installed() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [(name, target)] = project["scripts"].items()
     assert EntryPoint(name, target, "console_scripts").load() is command.run and name == "dcgan-completion"
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from ui.command import main; main([]); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"cv2", "numpy", "onnxruntime", "torch"} & set(done.stdout.split())
-
-
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_the_completion_script_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_completion_script_knows_commands_and_options(
+    shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["--print-completion", shell]) == 0
     script = capsys.readouterr().out
-    assert all(name in script for name in FORMS)
-    assert "solver" in script and "thorough" in script
-
-
-def test_bash_completes_commands_options_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--print-completion", "bash"]) == 0
-    (tmp_path / "script").write_text(capsys.readouterr().out)
-    for words, expected in (("enc", "encode"), ("complete --sol", "--solver"), ("complete --solver tho", "thorough")):
-        typed = ["dcgan-completion", *words.split()]
-        code = f"source ./script; COMP_WORDS=({' '.join(typed)}); COMP_CWORD={len(typed) - 1}; _shtab_dcgan_completion"
-        done = subprocess.run(
-            ["bash", "-c", code + "; echo ${COMPREPLY[@]}"], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.split() == [expected]
+    assert all(word in script for word in (*FORMS, "solver", "poisson"))
+    if shell == "bash":
+        (tmp_path / "script").write_text(script)
+        subprocess.run(["bash", "-n", "script"], cwd=tmp_path, check=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _START_S = 300  # importing torch takes long on a busy machine
 _PAUSE_S = 0.5  # between a refusal and the next try
 _EXAMPLE = """example:
-  python -m ui.benchmark --users 16 --seconds 60
+  %(prog)s --users 16 --seconds 60
 
 exit codes: 0 done, 1 a visitor got an error, another's photo or no answer at all, 2 wrong usage,
 130 stopped by Ctrl+C"""
@@ -84,10 +84,10 @@ class Visitor:
         self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], self.pixels[~hole])
 
 
-def build_parser() -> Parser:
+def build_parser(program: str = "python -m ui.benchmark") -> Parser:
     """Build the argument parser."""
     parser = Parser(
-        "python -m ui.benchmark",
+        program,
         description="Start the page on a free port and let several visitors use it at once, each with a photo of "
         "another tint. Prints a table of the results.",
         epilog=_EXAMPLE,
@@ -103,13 +103,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, program: str = "python -m ui.benchmark") -> int:
     """Run the command line.
 
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(), argv)
+    arguments = parse(build_parser(program), argv)
     return run_main("benchmark", lambda: _benchmark(arguments))
 
 
