@@ -61,6 +61,8 @@ _EXIF_TAGS = {
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
 _MAX_DPI = 65_535  # JPEG stores 16 bits
+# EXIF orientation -> how to turn the stored pixels upright.
+_TURNS = dict(enumerate([Image.Transpose(turn) for turn in (0, 3, 1, 5, 4, 6, 2)], start=2))
 # catch_warnings replaces global state and is not safe in two threads at once.
 _warnings_lock = threading.Lock()
 
@@ -76,6 +78,7 @@ class Photo:
         exif: an EXIF block with camera, exposure, capture time, resolution and copyright, if the file has them.
         dpi: horizontal and vertical resolution in pixels per inch, if the file states it.
         sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
+        turned: how the stored pixels were turned upright, as the EXIF orientation says.
         faces: the faces found in the photo, by what was searched for; filled by who searches.
     """
 
@@ -85,6 +88,7 @@ class Photo:
     exif: bytes | None
     dpi: tuple[float, float] | None
     sha256: str
+    turned: Image.Transpose | None = None
     faces: dict[Any, list[Alignment]] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -97,7 +101,11 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     Raises:
         PhotoError: not a regular file, another format, damaged, animated, or larger than `max_pixels`.
     """
-    data = read_file(path, MAX_BYTES)
+    return decode_photo(read_file(path, MAX_BYTES), max_pixels)
+
+
+def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Decode the content of a file, see `read_photo`."""
     # The header has the size; verify checks the checksums of a PNG, which decoding ignores.
     with _quiet(), _damage_named():
         _open(io.BytesIO(data), max_pixels).verify()
@@ -132,9 +140,10 @@ def to_photo(image: Image.Image, sha256: str = "") -> Photo:
 
 def _to_photo(upright: Image.Image, sha256: str) -> Photo:
     """Convert an image that may be modified."""
-    exif, dpi = None, _resolution(upright)
+    exif, dpi, turned = None, _resolution(upright), None
     with _quiet():
         try:
+            turned = _TURNS.get(upright.getexif().get(ExifTags.Base.Orientation, 1))
             ImageOps.exif_transpose(upright, in_place=True)
             exif = _allowed(upright.getexif())
         except Exception:  # corrupt EXIF raises almost anything in Pillow; the pixels are still good
@@ -143,17 +152,17 @@ def _to_photo(upright: Image.Image, sha256: str) -> Photo:
         plain = _reduce_mode(upright, icc_profile)
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
-        return Photo(_on_white(plain), plain, kept, exif, dpi, sha256)
+        return Photo(_on_white(plain), plain, kept, exif, dpi, sha256, turned)
 
 
-PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str]
+PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str] | bytes | IO[bytes]
 
 
 def as_photo(photo: PhotoLike) -> Photo:
     """Convert any usual form of a photo.
 
     Args:
-        photo: a path, a Pillow image, or an array of shape (H, W) or (H, W, C) with C = 1 (grey), 2 (grey and alpha),
+        photo: a path, the bytes of a file or an open one, a Pillow image, or an array of shape (H, W) or (H, W, C) with C = 1 (grey), 2 (grey and alpha),
             3 (RGB) or 4 (RGBA), as uint8, as uint16 or as floats from 0 to 1. A Photo is returned unchanged.
     Raises:
         PhotoError: the file cannot be read, or the array has another shape, type or range.
@@ -167,13 +176,17 @@ def as_photo(photo: PhotoLike) -> Photo:
             return read_photo(Path(photo))
         except PhotoError as error:
             raise PhotoError(f"{os.fspath(photo)}: {error}") from error
+    if isinstance(photo, bytes):
+        return decode_photo(photo)
+    if not isinstance(photo, np.ndarray) and hasattr(photo, "read"):
+        return decode_photo(photo.read())
     pixels = _as_bytes(photo)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         return Photo(pixels, Image.fromarray(pixels), None, None, None, "")
     return to_photo(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
 
 
-def _as_bytes(photo: NDArray[Any]) -> NDArray[np.uint8]:
+def _as_bytes(photo: Any) -> NDArray[np.uint8]:
     """Check the shape of an array and scale its values to uint8."""
     pixels = np.asarray(photo)
     if pixels.dtype.kind not in "biuf" or pixels.ndim == 0:

@@ -226,7 +226,7 @@ class FaceCompleter:
             invert: invert files, images and alpha.
             options: `on` and `seed`, see `place`.
         Returns:
-            The hole, bool (H, W); the faces, if the mask is placed on them and only there; and notes on how it was read.
+            The hole, bool (H, W); the faces, if the mask is placed on them alone; and notes on how it was read.
         Raises:
             MaskError: the mask cannot be used.
             NoFaceError: a name was given, and no face was found.

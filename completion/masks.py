@@ -1,4 +1,4 @@
-"""Masks of photos: which pixels to fill, from files, images, arrays and alpha channels; bool arrays, True = fill this."""
+"""Masks of photos: which pixels to fill, from files, images, arrays and alpha; bool arrays, True = fill this."""
 
 import os
 import re
@@ -260,18 +260,13 @@ def _turned(pixels: NDArray[np.uint8], turn: Image.Transpose) -> NDArray[np.uint
 
 def _as_image(mask: MaskLike) -> Image.Image:
     """Decode a mask: an image in L, LA, RGB or RGBA."""
-    if isinstance(mask, Mapping):
-        mask = _of_editor(mask)
-    if isinstance(mask, str) and not os.path.lexists(mask):
-        raise unknown_mask(mask)
-    if not isinstance(mask, str | os.PathLike | bytes | Image.Image | Photo) and not hasattr(mask, "read"):
-        mask = _as_bytes(mask)
+    source: Any = _of_editor(mask) if isinstance(mask, Mapping) else mask
+    if not isinstance(source, str | os.PathLike | bytes | Image.Image | Photo) and not hasattr(source, "read"):
+        source = _as_bytes(source)
     try:
-        return as_photo(mask).image
-    except PhotoError as error:
-        name = f" {os.fspath(mask)}" if isinstance(mask, str | os.PathLike) else ""
-        reason = str(error).removeprefix(f"{os.fspath(mask)}: ") if name else str(error)
-        raise MaskError(f"the mask{name}: {reason}") from error
+        return as_photo(source).image
+    except PhotoError as error:  # which names a path itself
+        raise MaskError(f"the mask {'' if isinstance(source, str | os.PathLike) else 'is '}{error}") from error
 
 
 def _of_editor(value: Mapping[str, Any]) -> Any:
@@ -321,7 +316,7 @@ def mask_files(folder: Path) -> dict[Path, list[Path]]:
 
 
 def mask_names(mask: Path) -> set[Path]:
-    """Names of the photos that a mask may belong to: those of `a_mask.png` are `a_mask` and `a`, of `a.jpg.png` also `a`.
+    """Return the names of the photos that a mask may belong to: `a_mask` and `a` for `a_mask.png`.
 
     Upper and lower case, and composed and decomposed letters, are the same.
     """
