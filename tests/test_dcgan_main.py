@@ -26,7 +26,6 @@ from dcgan.config import NetworkConfig, TrainConfig
 from dcgan.run import TrainingStep
 from dcgan.step import Engine
 from dcgan.weights import Weights
-from ui.command import sub_commands
 
 SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
 
@@ -50,10 +49,10 @@ def test_every_field_of_the_configs_has_a_flag_and_a_help() -> None:
 
 
 def test_help_survives_python_3_13_which_dedents_docstrings(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sub_commands(build_parser())["train"].format_help()
+    before = build_parser().commands["train"].format_help()
     for config in (NetworkConfig, TrainConfig):
         monkeypatch.setattr(config, "__doc__", inspect.cleandoc(config.__doc__ or ""))
-    assert sub_commands(build_parser())["train"].format_help() == before
+    assert build_parser().commands["train"].format_help() == before
 
 
 def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
