@@ -14,7 +14,7 @@ from dcgan import loss
 from dcgan.config import TrainConfig
 from dcgan.dataset import Batches
 from dcgan.networks import Discriminator, Generator
-from dcgan.step import Engine
+from dcgan.step import GanTrainer
 from dcgan.tensors import to_tensor
 
 _IMAGES = 2048
@@ -131,10 +131,10 @@ class _FlopCounter(TorchDispatchMode):
 def _engine_step(
     config: TrainConfig, batches: Batches, device: torch.device, graphs: bool = True
 ) -> Callable[[int], None]:
-    engine = Engine(config, device, graphs=graphs)
+    trainer = GanTrainer(config, device, graphs=graphs)
 
     def step(number: int) -> None:
-        engine.step(number, [to_tensor(batches.at(number * config.d_steps + i)) for i in range(config.d_steps)])
+        trainer.step(number, [to_tensor(batches.at(number * config.d_steps + i)) for i in range(config.d_steps)])
 
     return step
 
