@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from align.cli import Progress
 from align.errors import InputError
 from align.landmarks import find_landmarks
 from align.warp import Alignment
@@ -21,7 +22,7 @@ from dcgan.adam import Adam
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import describe
 from dcgan.networks import Generator
-from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
+from dcgan.sampling import device_of, generate, in_parts, sample_z
 from dcgan.tensors import to_image, to_tensor
 from dcgan.weights import Weights
 

@@ -256,6 +256,21 @@ class Run:
             save_checkpoint(self._folder, self.images, state | self.extra_state)
 
 
+def command_of(folder: Path) -> str:
+    """Return the name of the command that trains in a run folder, as its config.json says.
+
+    Raises:
+        CheckpointError: the folder is no run folder.
+    """
+    try:
+        return str(parse_json(read_file(folder / "config.json", MAX_TEXT_BYTES))["command"])
+    except (InputError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} has no config.json that names its command; expected a run folder of python -m dcgan train, "
+            "encode or locator; run the command again if it is one of an older version"
+        ) from error
+
+
 def read_stats(path: Path) -> list[dict[str, float]]:
     """Read the lines of a run folder's stats.jsonl, without those that a crash has left incomplete or damaged."""
     file = path / "stats.jsonl"

@@ -7,11 +7,12 @@ import json
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import weights as registry
-from align.errors import ConfigError, InputError
+from align.errors import ConfigError, InputError, hint
 from align.files import atomic_write, parse_json
+from align.settings import Option
 from align.template import TEMPLATES
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.device import check_device
@@ -27,6 +28,22 @@ _VERSION = "1"
 
 class WeightsError(InputError):
     """A weights file is absent, damaged, or in another format."""
+
+
+def check_name(text: str, *more: str) -> str:
+    """Return a name of weights; more than the names in the registry may be allowed.
+
+    Raises:
+        WeightsError: it is neither a name nor may be a file, as it has no suffix.
+    """
+    if text not in (*registry.REGISTRY, *more) and not Path(text).suffix:
+        names = (*registry.REGISTRY, *more, "a weights file")
+        raise WeightsError(f"there are no weights {text!r}; {hint(text, names)}")
+    return text
+
+
+WEIGHTS_HELP = f"weights file or name: {', '.join(registry.REGISTRY)}"
+WeightsName = Annotated[str, WEIGHTS_HELP, Option(parse=check_name)]
 
 
 class Weights:
@@ -69,8 +86,8 @@ class Weights:
             DeviceError: the device is unknown.
         """
         check_device(device)
-        name = str(name_or_file)
-        bundled = name in registry.REGISTRY or not Path(name).suffix
+        name = check_name(str(name_or_file))
+        bundled = name in registry.REGISTRY
         path = bundled_file(f"{name}.safetensors", verify=False) if bundled else Path(name)
         header = read_header(path)
         weights = cls(*_parsed(path, header), device)
@@ -216,11 +233,8 @@ def bundled_file(name: str, verify: bool = True) -> Path:
         name: such as faces-64.onnx.
         verify: check its SHA-256, not only that it exists.
     Raises:
-        WeightsError: there is no such file, or it is missing or altered.
+        WeightsError: the file is missing or altered.
     """
-    if name not in registry.SHA256:
-        names = ", ".join(registry.REGISTRY)
-        raise WeightsError(f"no weights named {Path(name).stem!r}; expected {names} or a weights file")
     path, expected = registry.FOLDER / name, registry.SHA256[name]
     try:
         with path.open("rb") as file:

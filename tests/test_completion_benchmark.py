@@ -17,6 +17,7 @@ from completion.complete import Completion, FaceCompleter
 from numpy.typing import NDArray
 from pictures import save_all
 
+from align.cli import Progress
 from align.photo import read_photo
 from align.warp import Alignment
 from completion.benchmark import compare as module
@@ -25,7 +26,6 @@ from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare
 from completion.benchmark.report import Report
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
 from dcgan.holes import needs_landmarks
-from dcgan.sampling import Progress
 from dcgan.weights import Weights
 
 PROJECT = Path(__file__).parents[1]

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pictures import save_all
 from torch import Tensor
 
+from align.cli import Progress
 from align.photo import read_photo
 from dcgan import evaluate as module
 from dcgan.__main__ import main
 from dcgan.config import EvaluateOptions
 from dcgan.descriptors import DescriptorError
 from dcgan.evaluate import Evaluation, EvaluationError, evaluate, reconstruct
-from dcgan.sampling import Progress, sample_z
+from dcgan.sampling import sample_z
 from dcgan.tensors import to_image
 from dcgan.weights import Weights
 

@@ -11,7 +11,8 @@ from PIL import Image
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.explore.files import sheet
-from dcgan.explore.walk import largest_step, lerp, pixel_steps, slerp
+from dcgan.explore.walk import largest_step, pixel_steps
+from dcgan.sampling import lerp, slerp
 
 
 @pytest.mark.parametrize("path", [slerp, lerp])

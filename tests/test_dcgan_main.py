@@ -24,7 +24,7 @@ from dcgan import train_all
 from dcgan.__main__ import build_parser, main
 from dcgan.config import NetworkConfig, TrainConfig
 from dcgan.run import TrainingStep
-from dcgan.step import Engine
+from dcgan.step import GanTrainer
 from dcgan.weights import Weights
 from ui.command import sub_commands
 
@@ -147,7 +147,7 @@ def test_gpu_out_of_memory_is_one_line(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(Engine, "step", full)
+    monkeypatch.setattr(GanTrainer, "step", full)
     assert main(["train", str(faces), "--output", str(tmp_path / "run"), *SMALL]) == 1
     error = capsys.readouterr().err.splitlines()
     assert "--batch" in error[-1]

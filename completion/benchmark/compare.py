@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from align.cli import Progress
 from align.errors import InputError
 from align.landmarks import find_landmarks
 from align.warp import Alignment
@@ -24,7 +25,7 @@ from dcgan.descriptors import describe
 from dcgan.evaluate import found_faces as found
 from dcgan.holes import named_hole, needs_landmarks
 from dcgan.metrics import psnr
-from dcgan.sampling import Progress, device_of
+from dcgan.sampling import device_of
 from dcgan.weights import Weights
 
 _BATCH = 50

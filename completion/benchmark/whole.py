@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.cli import Progress
 from align.errors import InputError, NoFaceError, PhotoError
 from align.files import atomic_write, list_photos
 from align.landmarks import find_landmarks
@@ -25,7 +26,6 @@ from completion.picture import overlay_mask
 from dcgan.descriptors import describe
 from dcgan.metrics import psnr
 from dcgan.report import markdown
-from dcgan.sampling import Progress
 from dcgan.weights import Weights
 
 JSON_FILE, MARKDOWN_FILE = "whole.json", "whole.md"

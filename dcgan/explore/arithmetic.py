@@ -1,6 +1,5 @@
 """Arithmetic on z as in the paper, sweeps along directions, and turning heads, with labels measured from landmarks."""
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.cli import at_least
+from align.cli import Progress
 from align.errors import PhotoError
 from align.files import parse_json, read_text
 from align.landmarks import find_landmarks
 from align.warp import Alignment
 from dcgan.dataset import DatasetError
-from dcgan.explore.files import Files, sheet
-from dcgan.explore.walk import lerp
-from dcgan.sampling import Progress, generate, sample_z
+from dcgan.explore.files import Outputs, sheet
+from dcgan.explore.registry import LABELS
+from dcgan.sampling import generate, lerp, sample_z
 from dcgan.weights import Weights
 
-LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector needs faces of 80 px; at 96 px with a margin of a quarter it finds as many as at 192 px, in a tenth of
 # the time.
 _VIEW_PX, _AIR = 96, 0.25
@@ -94,7 +92,7 @@ def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, 
 
 def arithmetic(
     weights: Weights, labels: Sequence[str], lists: Lists, count: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Add and subtract mean z as in the paper, sweep along the direction of each label, and turn heads.
 
     Args:
@@ -317,29 +315,16 @@ def _check_lists(lists: Lists, count: int) -> None:
                 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--label", action="append", choices=LABELS, help="measured label, may be repeated (default: all)"
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help='JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers '
-        "of samples of this seed (default: none)",
-    )
-    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    labels = arguments.label or LABELS
+def run(
+    weights: Weights, label: Sequence[str], labels: Path | None, count: int, seed: int
+) -> Iterator[Progress | Outputs]:
     try:
-        lists = parse_json(read_text(arguments.labels)) if arguments.labels else {}
+        lists = parse_json(read_text(labels)) if labels else {}
         if not all(isinstance(sides, dict) for sides in lists.values()):
             raise ValueError("a label is not an object")
     except (PhotoError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f'the labels {arguments.labels} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
+            f'the labels {labels} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
             '"without": [...]}}'
         ) from error
-    return arithmetic(weights, labels, lists, arguments.count, arguments.seed)
+    return arithmetic(weights, label, lists, count, seed)

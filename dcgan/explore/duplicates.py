@@ -1,6 +1,5 @@
 """Find near-duplicates in a folder of faces by the binary codes of an autoencoder."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, unfold
 
-from align.cli import at_least, say
+from align.cli import Progress, say
 from align.warp import Alignment
 from dcgan.dataset import load_named_faces
-from dcgan.explore.files import Files, sheet
-from dcgan.sampling import Progress
+from dcgan.explore.files import Outputs, sheet
 
 _CROP, _SIDE_PX, _BITS = 0.75, 32, 128
 _DROPOUT, _BATCH, _LR = 0.2, 128, 1e-3
@@ -111,7 +109,7 @@ def near_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64], radius: int) -> NDA
 
 def duplicates(
     names: list[str], faces: NDArray[np.uint8], epochs: int, planted: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Find groups of images of the same photo, flipped or not.
 
     Images with similar codes are candidates; they are duplicates if the images also correlate.
@@ -241,15 +239,5 @@ def _planted(
     return found
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
-    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels")
-    parser.add_argument("--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder")
-    parser.add_argument(
-        "--planted", type=at_least(0), default=0, help="number of altered copies of each kind, to measure the recall"
-    )
-
-
-def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    names, faces = load_named_faces(arguments.faces, arguments.size, say)
-    return duplicates(names, faces, arguments.epochs, arguments.planted, arguments.seed)
+def run(faces: Path, size: int, epochs: int, planted: int, seed: int) -> Iterator[Progress | Outputs]:
+    return duplicates(*load_named_faces(faces, size, say), epochs, planted, seed)

@@ -1,6 +1,5 @@
 """Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -9,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
 
-from align.cli import at_least
-from dcgan.config import ConfigError
-from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import Labelled, add_labelled, load_labelled, reduced
+from align.cli import Progress
+from align.errors import ConfigError
+from dcgan.explore.files import Outputs, plotted
+from dcgan.explore.labelled import Labelled, load_labelled, reduced
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, device_of, in_parts
+from dcgan.sampling import device_of, in_parts
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -107,7 +106,7 @@ def accuracy(
 
 def compare_features(
     weights: Weights, data: Labelled, per_class: Sequence[int], draws: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Classify with few labels by features of D, of an untrained D, of patches and of pixels.
 
     Args:
@@ -165,15 +164,7 @@ def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[i
     return plotted(figure)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_labelled(parser)
-    parser.add_argument(
-        "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="labels per class (default: 2 10 50)"
-    )
-    parser.add_argument("--draws", type=at_least(1), default=5, help="random draws of these labels")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    size = weights.discriminator.config.size
-    data = load_labelled(arguments.data, arguments.root, size, arguments.most, arguments.seed)
-    return compare_features(weights, data, arguments.labels, arguments.draws, arguments.seed)
+def run(
+    weights: Weights, data: str, most: int, labels: Sequence[int], draws: int, seed: int
+) -> Iterator[Progress | Outputs]:
+    return compare_features(weights, load_labelled(data, weights.size, most, seed), labels, draws, seed)

@@ -1,6 +1,5 @@
 """The original GAN on one-dimensional data, where the theory can be checked by numbers."""
 
-import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least
-from dcgan.explore.files import Files, plotted
+from align.cli import Progress
+from dcgan.explore.files import Outputs, plotted
 from dcgan.loss import LOSSES
-from dcgan.sampling import Progress
 
 # Mixture of normal distributions: weight, mean and standard deviation of each.
 _MIXTURE = ((0.6, -1.5, 0.5), (0.4, 1.5, 0.4))
@@ -138,7 +136,7 @@ def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
     return seen
 
 
-def gan_1d(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Files]:
+def gan_1d(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Train with both objectives, and plot D with its optimum, its loss with log 4, and both gradients of G.
 
     Args:
@@ -274,10 +272,4 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
     return plotted(figure)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives")
-    parser.add_argument("--d-steps", type=at_least(1), default=3, help="steps of D per step of G")
-
-
-def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    return gan_1d(arguments.steps, arguments.d_steps, arguments.seed)
+run = gan_1d

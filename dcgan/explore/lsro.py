@@ -1,6 +1,5 @@
 """Train a classifier with and without samples as extra data, labelled with the uniform distribution (LSRO)."""
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least
-from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labelled, reduced
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from align.cli import Progress
+from dcgan.explore.files import Outputs, plotted
+from dcgan.explore.labelled import REDUCED_PX, Labelled, load_labelled, reduced
+from dcgan.sampling import device_of, generate, sample_z
 from dcgan.weights import Weights
 
 UNLABELLED = -1
@@ -35,7 +34,7 @@ def lsro_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def lsro(
     weights: Weights, data: Labelled, per_class: int, samples: int, steps: int, runs: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Train a small classifier with few labels, with and without additional samples.
 
     Both classifiers of a run start with the same weights and see the same real images in the same order.
@@ -118,17 +117,7 @@ def _draw(found: dict[str, list[float]]) -> NDArray[np.uint8]:
     return plotted(figure)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_labelled(parser)
-    for flag, default, text in (
-        ("--labels", 20, "labels per class"),
-        ("--samples", 500, "number of generated images"),
-        ("--steps", 300, "training steps"),
-        ("--runs", 5, "repetitions, for mean and standard deviation"),
-    ):
-        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text}")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    data = load_labelled(arguments.data, arguments.root, weights.generator.config.size, arguments.most, arguments.seed)
-    return lsro(weights, data, arguments.labels, arguments.samples, arguments.steps, arguments.runs, arguments.seed)
+def run(
+    weights: Weights, data: str, most: int, labels: int, samples: int, steps: int, runs: int, seed: int
+) -> Iterator[Progress | Outputs]:
+    return lsro(weights, load_labelled(data, weights.size, most, seed), labels, samples, steps, runs, seed)

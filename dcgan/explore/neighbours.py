@@ -1,6 +1,5 @@
 """Find the training faces nearest to samples, to see whether G has memorised them."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from align.cli import at_least, say
+from align.cli import Progress, say
 from dcgan.dataset import DatasetError, load_faces
 from dcgan.descriptors import describe
 from dcgan.evaluate import thumbnails
-from dcgan.explore.files import Files, sheet
+from dcgan.explore.files import Outputs, sheet
 from dcgan.metrics import nearest_few
-from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
+from dcgan.sampling import device_of, generate, in_parts, sample_z
 from dcgan.weights import Weights
 
 _SHOWN = 5
@@ -22,7 +21,7 @@ _SHOWN = 5
 
 def neighbours(
     weights: Weights, training: NDArray[np.uint8], count: int, described: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Find the nearest training faces of samples, by face embeddings and by pixels.
 
     Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included.
@@ -91,17 +90,5 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("faces", type=Path, help="folder of the faces that G was trained on")
-    parser.add_argument("--count", type=at_least(1), default=10, help="number of samples")
-    parser.add_argument(
-        "--described",
-        type=at_least(5),
-        default=5000,
-        help="largest number of training faces to compare by face embedding",
-    )
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    training = load_faces(arguments.faces, weights.generator.config.size, say)
-    return neighbours(weights, training, arguments.count, arguments.described, arguments.seed)
+def run(weights: Weights, faces: Path, count: int, described: int, seed: int) -> Iterator[Progress | Outputs]:
+    return neighbours(weights, load_faces(faces, weights.size, say), count, described, seed)

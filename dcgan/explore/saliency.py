@@ -1,6 +1,5 @@
 """Guided backpropagation from filters of D to the input pixels, for a trained and an untrained D."""
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least, integer, say
-from dcgan.config import ConfigError
+from align.cli import Progress, say
+from align.errors import ConfigError
 from dcgan.dataset import load_faces
-from dcgan.explore.files import Files, sheet
+from dcgan.explore.files import Outputs, sheet
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.sampling import device_of, generate, sample_z
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -69,7 +68,7 @@ def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor
 
 def saliency(
     weights: Weights, faces: NDArray[np.uint8] | None, layer: int, filters: int, count: int, seed: int
-) -> Iterator[Progress | Files]:
+) -> Iterator[Progress | Outputs]:
     """Show the faces that filters of a layer respond to most, and the pixels that cause the response.
 
     Args:
@@ -140,14 +139,7 @@ def gradient_shares(gradients: Tensor) -> dict[str, float]:
     }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("faces", type=Path, nargs="?", help="folder of aligned faces (default: generated faces)")
-    add("--count", type=at_least(2), default=500, help="number of generated faces")
-    add("--layer", type=integer, default=-1, help="block of D, 0 for the first, -1 for the last")
-    add("--filters", type=at_least(1), default=6, help="number of filters to show")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    faces = load_faces(arguments.faces, weights.discriminator.config.size, say) if arguments.faces else None
-    return saliency(weights, faces, arguments.layer, arguments.filters, arguments.count, arguments.seed)
+def run(
+    weights: Weights, faces: Path | None, layer: int, filters: int, count: int, seed: int
+) -> Iterator[Progress | Outputs]:
+    return saliency(weights, load_faces(faces, weights.size, say) if faces else None, layer, filters, count, seed)

@@ -1,46 +1,16 @@
 """Interpolate between random z: a generator that has memorised faces jumps between them, others change smoothly."""
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
-from align.cli import at_least
+from align.cli import Progress
 from dcgan.descriptors import describe
-from dcgan.explore.files import Files, sheet
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.explore.files import Outputs, sheet
+from dcgan.sampling import device_of, generate, lerp, sample_z, slerp
 from dcgan.weights import Weights
-
-_PARALLEL = 1e-6  # sine of the angle below which the arc is undefined
-
-
-def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Spherical interpolation, which keeps the norm of z typical for the prior.
-
-    Args:
-        start: float32 (nz,).
-        end: float32 (nz,); if it is parallel or opposite to start, the interpolation is linear.
-        steps: number of z, both ends included.
-    Returns:
-        float32 (steps, nz).
-    Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
-    """
-    a, b = start.double(), end.double()
-    angle = cosine_similarity(a, b, dim=0).clamp(-1, 1).acos()
-    if angle.sin() < _PARALLEL:
-        return lerp(start, end, steps)
-    share = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
-    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    return (arc / angle.sin()).to(start.dtype)
-
-
-def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Linear interpolation from (nz,) to (nz,), both ends included: (steps, nz)."""
-    return torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
 
 
 def pixel_steps(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -54,7 +24,7 @@ def largest_step(steps: NDArray[np.float64]) -> float:
     return float(steps.max()) / mean if mean else 1.0
 
 
-def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Files]:
+def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Interpolate between pairs of random z, spherically and linearly, and measure how smoothly the images change.
 
     Args:
@@ -96,10 +66,4 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
     return dict(sorted(found.items()))
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=at_least(1), default=8, help="number of walks")
-    parser.add_argument("--steps", type=at_least(3), default=16, help="images per walk, both ends included")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    return walk(weights, arguments.pairs, arguments.steps, arguments.seed)
+run = walk
