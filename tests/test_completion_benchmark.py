@@ -41,10 +41,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, solver in SOLVERS.items():
         monkeypatch.setitem(SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
 
-    def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
+    def embed(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
         return crops.reshape(len(crops), 4, 8, 4, 8, 3).mean(axis=(2, 4)).reshape(len(crops), -1) / 255
 
-    monkeypatch.setattr(module, "describe", describe)
+    monkeypatch.setattr(module, "embed", embed)
     monkeypatch.setattr(module, "found", lambda crops: crops[:, 16, 16, 0] > 100)
 
 

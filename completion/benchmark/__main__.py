@@ -148,7 +148,6 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from completion.benchmark.report import JSON_FILE, Report
     from dcgan.dataset import digest, load_faces
     from dcgan.device import machine
-    from align.cli import Progress
     from dcgan.sampling import device_of
     from dcgan.weights import Weights
 

@@ -23,7 +23,7 @@ from completion.blend import inpaint
 from completion.completer import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
 from completion.picture import overlay_mask
-from dcgan.descriptors import describe
+from dcgan.embeddings import embed
 from dcgan.metrics import psnr
 from dcgan.report import markdown
 from dcgan.weights import Weights
@@ -245,7 +245,7 @@ def measure(subject: Subject, hole: str, method: str, complete: Method, seed: in
     except NoFaceError:
         completed, located = inpaint(seen, under), False
     cpu_s = time.process_time() - began
-    embeddings = describe(np.stack([subject.face.warp(photo) for photo in (true, completed)]))
+    embeddings = embed(np.stack([subject.face.warp(photo) for photo in (true, completed)]))
     return Row(
         photo=subject.name,
         crop_px=subject.crop_px,

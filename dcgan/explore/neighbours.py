@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from align.cli import Progress, say
 from dcgan.dataset import DatasetError, load_faces
-from dcgan.descriptors import describe
+from dcgan.embeddings import embed
 from dcgan.evaluate import thumbnails
 from dcgan.explore.files import Outputs, sheet
 from dcgan.metrics import nearest_few
@@ -36,7 +36,7 @@ def neighbours(
         Progress, then neighbours.png, which shows training faces, and neighbours.json.
     Raises:
         DatasetError: there are too few training faces.
-        DescriptorError: face embeddings do not support the alignment template.
+        EmbeddingError: face embeddings do not support the alignment template.
         LandmarkModelError: the file of the embedding network is absent or broken.
     """
     if len(training) < _SHOWN:
@@ -48,7 +48,7 @@ def neighbours(
     searched = training[np.random.default_rng(seed).permutation(len(training))[:described]]
 
     def features(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return describe(faces, weights.template, device)
+        return embed(faces, weights.template, device)
 
     own = features(samples)
     found = yield from in_parts("embed training faces", searched, features)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from align.cli import Progress
-from dcgan.descriptors import describe
+from dcgan.embeddings import embed
 from dcgan.explore.files import Outputs, sheet
 from dcgan.sampling import device_of, generate, lerp, sample_z, slerp
 from dcgan.weights import Weights
@@ -47,7 +47,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
             figure: dict[str, float | str] = {"walk": f"{pair + 1}", "kind": kind}
             figure |= {"mean_step_levels": float(pixels.mean()), "largest_step_pixels": largest_step(pixels)}
             if weights.template == "face":
-                apart = np.linalg.norm(np.diff(describe(faces, device=device), axis=0), axis=1)
+                apart = np.linalg.norm(np.diff(embed(faces, device=device), axis=0), axis=1)
                 figure |= {"mean_step_embedding": float(apart.mean()), "largest_step_embedding": largest_step(apart)}
             figures.append(figure)
         yield Progress("walks", pair + 1, pairs)
