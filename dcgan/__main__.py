@@ -39,7 +39,7 @@ from dcgan.config import (
 )
 from dcgan.device import Device
 from dcgan.explore.registry import EXPERIMENTS, Experiment, ExploreOptions, ExploreWeights
-from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, WeightsName, check_name
+from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, WeightsName, weights_name
 from weights import DEFAULT, REGISTRY, VERSION
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Train:
 
 @dataclass(frozen=True)
 class _Of:
-    weights: Annotated[str, WEIGHTS_HELP, Option(positional=True, parse=check_name)]
+    weights: Annotated[str, WEIGHTS_HELP, Option(positional=True, parse=weights_name)]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class WeightsError(InputError):
     """A weights file is absent, damaged, or in another format."""
 
 
-def check_name(text: str, *more: str) -> str:
+def weights_name(text: str, *more: str) -> str:
     """Return a name of weights: of the registry, of a file, which has a suffix, or one of `more`.
 
     Raises:
@@ -43,7 +43,7 @@ def check_name(text: str, *more: str) -> str:
 
 
 WEIGHTS_HELP = f"weights file or name: {', '.join(registry.REGISTRY)}"
-WeightsName = Annotated[str, WEIGHTS_HELP, Option(parse=check_name)]
+WeightsName = Annotated[str, WEIGHTS_HELP, Option(parse=weights_name)]
 
 
 class Weights:
@@ -82,7 +82,7 @@ class Weights:
                 describes an invalid network. Loading the networks raises it if the file is damaged or modified.
             DeviceError: the device is unknown. Loading the networks raises it if the device is absent.
         """
-        name = check_name(str(name_or_file))
+        name = weights_name(str(name_or_file))
         bundled = name in registry.REGISTRY
         path = bundled_file(f"{name}.safetensors", verify=False) if bundled else Path(name)
         header = _read_header(path)
