@@ -37,7 +37,7 @@ from dcgan.config import (
     Seed,
     TrainConfig,
 )
-from dcgan.device import Device
+from dcgan.device import Device, machine, pick_device
 from dcgan.explore.registry import EXPERIMENTS, Experiment, ExploreOptions, ExploreWeights
 from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, WeightsName, weights_name
 from weights import DEFAULT, REGISTRY, VERSION
@@ -53,7 +53,7 @@ _EXAMPLE = """example:
   %(prog)s sample --weights faces.safetensors --output samples/"""
 
 _POSITIONAL = Option(positional=True)
-_Faces = Annotated[Path, "folder of crops written by python -m align, or a file of pack", _POSITIONAL]
+_Preset = Annotated[Literal["default", "paper"], "settings to start from"]
 _RunFolder = Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option("-o")]
 _Template = Annotated[TemplateName, "alignment template of the training faces"]
 _Dedupe = Annotated[
@@ -62,7 +62,7 @@ _Dedupe = Annotated[
 _Overwrite = Annotated[bool, "replace existing files"]
 
 
-# The options of the commands beside the settings of dcgan.config
+# The options of the commands, beside the settings of dcgan.config
 
 
 @dataclass(frozen=True)
@@ -75,34 +75,34 @@ class _Pack:
 
 
 @dataclass(frozen=True)
+class _Of:
+    weights: Annotated[str, WEIGHTS_HELP, Option(positional=True, parse=weights_name)]
+
+
+@dataclass(frozen=True)
 class _Run:
-    faces: _Faces
+    faces: Annotated[Path, "folder of crops written by python -m align, or a file of pack", _POSITIONAL]
     output: _RunFolder
     val: Annotated[Path | None, "folder of validation faces, to measure overfitting and the PSNR inside holes"] = None
     device: Device = "auto"
 
 
 @dataclass(frozen=True)
-class _Train:
-    preset: Annotated[Literal["default", "paper"], "settings to start from"] = "default"
+class _TrainRun(_Run):
     dedupe: _Dedupe = None
+    preset: _Preset = "default"
 
 
 @dataclass(frozen=True)
-class _Of:
-    weights: Annotated[str, WEIGHTS_HELP, Option(positional=True, parse=weights_name)]
-
-
-@dataclass(frozen=True)
-class _Locator:
+class _LocatorRun:
     photos: Annotated[Path, "folder of photos with faces", _POSITIONAL]
     landmarks: Annotated[Path, "faces.jsonl, written by python -m align for these photos", _POSITIONAL]
     output: _RunFolder
     device: Device = "auto"
 
 
-@dataclass(frozen=True)
-class _TrainAll:
+@dataclass(frozen=True, kw_only=True)
+class _AllRuns(_Run):
     hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
     size: Annotated[Literal[64, 128, 256], "side of the faces in pixels"] = 128
     template: _Template = "face"
@@ -124,15 +124,13 @@ class _Sample:
 @dataclass(frozen=True)
 class _Export:
     run: Annotated[Path, "run folder of python -m dcgan train, encode or locator, or weights", _POSITIONAL]
-    file: Annotated[
-        Path, "file to write: .safetensors for a run, .onnx for weights and for a run of locator", _POSITIONAL
-    ]
+    file: Annotated[Path, "file to write: .safetensors for a run, .onnx for weights and the locator", _POSITIONAL]
     template: _Template = "face"
     overwrite: _Overwrite = False
 
 
 @dataclass(frozen=True)
-class _Evaluate:
+class _Evaluate(_Of):
     faces: Annotated[Path, "folder of aligned validation faces", _POSITIONAL]
     train: Annotated[Path | None, "folder of the training faces, to measure memorisation"] = None
     output: Annotated[Path, "folder for the report", Option("-o")] = Path("evaluation")
@@ -144,7 +142,7 @@ class _Evaluate:
 class _Benchmark:
     seconds: Annotated[float, Range(0, 100_000), "seconds per row of the table"] = 20
     report: Annotated[Path | None, "JSON file for the table", Option(metavar="FILE.json")] = None
-    preset: Annotated[Literal["default", "paper"], "settings to start from"] = "default"
+    preset: _Preset = "default"
     device: Device = "auto"
 
 
@@ -164,23 +162,28 @@ def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
     return 0
 
 
-def _train(arguments: argparse.Namespace, options: _Run, more: _Train, *_: Any) -> int:
-    config = _train_config(arguments, more.preset)  # wrong settings are reported before torch is imported
+def _train(arguments: argparse.Namespace, options: _TrainRun, *_: Any) -> int:
+    config = _train_config(arguments, options.preset)  # wrong settings are reported before torch is imported
 
     from dcgan import parallel
-    from dcgan.dataset import load_faces, read_list
-    from dcgan.device import pick_device
     from dcgan.train import train
 
     group, device_name = parallel.join(options.device)
     report = say if group.rank == 0 else _ignore
     device = pick_device(device_name)
-    faces = load_faces(options.faces, config.network.size, report, read_list(more.dedupe) if more.dedupe else ())
-    val = load_faces(options.val, config.network.size, report) if options.val else None
+    faces, val = _load(options, config.network.size, report, options.dedupe)
     processes = f", {group.size} processes" if group.size > 1 else ""
     report(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {options.output}")
     run = train(config, faces, options.output, device, val, group)
     return _follow(run, config.kimg, options.output, arguments.verbose, group)
+
+
+def _load(options: _Run, size: int, report: Callable[[str], None] = say, dedupe: Path | None = None) -> Any:
+    """Read the training faces and, if there are any, the validation faces: uint8 (N, S, S, 3)."""
+    from dcgan.dataset import load_faces, read_list
+
+    faces = load_faces(options.faces, size, report, read_list(dedupe) if dedupe else ())
+    return faces, load_faces(options.val, size, report) if options.val else None
 
 
 def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
@@ -197,8 +200,6 @@ def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
 
 
 def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: EncoderConfig) -> int:
-    from dcgan.dataset import load_faces
-    from dcgan.device import pick_device
     from dcgan.encoder import train_encoder
     from dcgan.grow import grow
 
@@ -212,15 +213,13 @@ def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: Encod
     trained = grow(trained, size)
     if trained.encoder is not None and "nef" not in arguments:
         config = replace(config, nef=trained.encoder.settings["nef"])
-    faces = load_faces(options.faces, size, say)
-    val = load_faces(options.val, size, say) if options.val else None
+    faces, val = _load(options, size)
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {options.output}")
     run = train_encoder(config, trained, faces, options.output, device, val)
     return _follow(run, config.kimg, options.output, arguments.verbose)
 
 
-def _locator(arguments: argparse.Namespace, options: _Locator, config: LocatorConfig) -> int:
-    from dcgan.device import pick_device
+def _locator(arguments: argparse.Namespace, options: _LocatorRun, config: LocatorConfig) -> int:
     from dcgan.locator import load_wide_faces, train_locator
 
     device = pick_device(options.device)
@@ -239,7 +238,7 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
     from tqdm import tqdm
 
     several, report = group is not None and group.size > 1, _ignore if group and group.rank else say
-    stop = StopSignal(keep_first=True)
+    stop, stopped = StopSignal(keep_first=True), 0.0
     begin, total = next(run).images, round(kimg * 1000)
     if begin >= total:
         report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
@@ -258,7 +257,10 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
                     report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
-            stopped = stop.number if not several or group is None else step.stats and group.mean(stop.number)
+            if group is None or not several:
+                stopped = stop.number
+            elif step.stats:
+                stopped = group.mean(stop.number)
             if stopped:
                 run.close()
                 report(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
@@ -272,20 +274,17 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
     return 0
 
 
-def _train_all(arguments: argparse.Namespace, options: _Run, more: _TrainAll) -> int:
-    from dcgan.dataset import load_faces
-    from dcgan.device import pick_device
+def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
     from dcgan.train_all import train_all
 
-    device, output, seconds = pick_device(options.device), options.output, 3600 * more.hours
-    shared: dict[str, Any] = {"batch": more.batch, "precision": more.precision, "seed": more.seed}
+    device, output, seconds = pick_device(options.device), options.output, 3600 * options.hours
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("batch", "precision", "seed")}
     if device.type == "cuda":  # every log line makes a GPU wait
         shared |= {"tick_kimg": 100, "sample_kimg": 500}
-    faces = load_faces(options.faces, more.size, say)
-    val = load_faces(options.val, more.size, say) if options.val else None
-    say(f"{len(faces)} faces; training for {more.hours:g} hours on {device}, folder {output}")
+    faces, val = _load(options, options.size)
+    say(f"{len(faces)} faces; training for {options.hours:g} hours on {device}, folder {output}")
     configs = TrainConfig(**shared), EncoderConfig(**shared)
-    run = train_all(*configs, faces, output, seconds, device, more.template, val)
+    run = train_all(*configs, faces, output, seconds, device, options.template, val)
     stop, end = StopSignal(keep_first=True), time.monotonic() + seconds
     for name, step in run:
         if step.stats:
@@ -348,17 +347,17 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
     return 0
 
 
-def _evaluate(arguments: argparse.Namespace, of: _Of, what: _Evaluate, options: EvaluateOptions) -> int:
+def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateOptions) -> int:
     from dcgan.dataset import load_faces
     from dcgan.evaluate import evaluate
     from dcgan.report import FILES, table, write_report
 
-    trained = Weights.open(of.weights, what.device)
+    trained = Weights.open(what.weights, what.device)
     refuse_existing([what.output / name for name in FILES], what.overwrite)
     validation = load_faces(what.faces, trained.size, say)
     training = load_faces(what.train, trained.size, say) if what.train else None
     *_, evaluation = show_progress(evaluate(trained, validation, training, options))
-    source = {"name": Path(of.weights).name, "sha256": trained.sha256, "images": trained.metadata.get("images")}
+    source = {"name": Path(what.weights).name, "sha256": trained.sha256, "images": trained.metadata.get("images")}
     write_report(what.output, evaluation, source)
     say(table(evaluation))
     print(*(what.output / name for name in FILES[:2]), sep="\n")
@@ -368,7 +367,6 @@ def _evaluate(arguments: argparse.Namespace, of: _Of, what: _Evaluate, options: 
 def _benchmark_train(arguments: argparse.Namespace, options: _Benchmark, *_: Any) -> int:
     from align.files import prepare_report, write_json
     from dcgan.benchmark import HEADER, benchmark_train
-    from dcgan.device import machine, pick_device
     from dcgan.grow import grown_config
 
     configs, device = [_train_config(arguments, options.preset)], pick_device(options.device)
@@ -404,7 +402,7 @@ def _explore(
     paths = [options.output / file for file in experiment.files]
     refuse_existing(paths, options.overwrite)
     used = vars(settings) | {"seed": options.seed}
-    record: dict[str, Any] = {"settings": _plain(used | (vars(of) if of else {}))}
+    record: dict[str, Any] = {"settings": _plain({"experiment": name} | used | (vars(of) if of else {}))}
     if of:
         used["weights"] = Weights.open(of.weights, of.device)
         record["weights_sha256"] = used["weights"].sha256
@@ -476,7 +474,7 @@ COMMANDS = {
         "aligned/ --output runs/faces\n"
         "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces",
         _train,
-        (_Run, _Train, NetworkConfig, TrainConfig),
+        (_TrainRun, NetworkConfig, TrainConfig),
         verbose=True,
     ),
     "encode": Command(
@@ -492,7 +490,7 @@ COMMANDS = {
         "-m dcgan export then writes it as an .onnx file.",
         "photos/ aligned/faces.jsonl --output runs/locator",
         _locator,
-        (_Locator, LocatorConfig),
+        (_LocatorRun, LocatorConfig),
         verbose=True,
     ),
     "train-all": Command(
@@ -501,7 +499,7 @@ COMMANDS = {
         "resume, with the hours that are left.",
         "faces.npy --hours 2 --output runs/all",
         _train_all,
-        (_Run, _TrainAll),
+        (_AllRuns,),
         verbose=True,
     ),
     "sample": Command(
@@ -523,7 +521,7 @@ COMMANDS = {
         "Writes evaluation.json, evaluation.md and pictures.",
         "faces-64 aligned_val/ --train aligned_train/ --output evaluation/",
         _evaluate,
-        (_Of, _Evaluate, EvaluateOptions),
+        (_Evaluate, EvaluateOptions),
     ),
     "explore": Command(
         "Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",

@@ -73,10 +73,3 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pyt
     assert list(found["objectives"]) == ["minimax", "non-saturating"]
     assert len(found["objectives"]["minimax"]["loss_d"]) == 9 and len(found["confident_d"]) == 30
     assert read_photo(tmp_path / "gan-1d.png").pixels.std() > 10
-
-
-def test_wrong_usage_ends_with_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["explore", "gan-1d", "--steps", "0", "--output", str(tmp_path)])
-    assert stopped.value.code == 2
-    assert "0 is not an integer from 8" in capsys.readouterr().err
