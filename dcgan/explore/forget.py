@@ -90,25 +90,15 @@ def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int
     return [int(index) for index in weight.argsort()[::-1] if weight[index] > 0]
 
 
-def forget(
+def run(
     weights: Weights, label: str, box: Box | None, layer: int, drop: Sequence[int], count: int, seed: int
 ) -> Iterator[Progress | Outputs]:
     """Find the feature maps tied to a label or a box, drop them, and measure the label before and after.
 
     For a label, a logistic regression compares the mean activations of images above and below the median of the label;
-    for a box, as in the paper, the activations inside and outside of it. For comparison, as many random maps are
-    dropped.
+    for a box, as in the paper, the activations inside and outside of it. Half as many new samples are measured as the
+    regression has. For comparison, as many random maps are dropped.
 
-    Args:
-        weights: the generator.
-        label: one of `dcgan.explore.arithmetic.LABELS`, measured on new samples.
-        box: regress on this box; None to regress on the label.
-        layer: number of the hidden layer; negative numbers count from the last.
-        drop: numbers of maps to drop, limited to the number of tied maps.
-        count: samples for the regression; half as many new samples are measured.
-        seed: seed of the samples, the positions and the random maps.
-    Yields:
-        Progress, then forget.png and forget.json.
     Raises:
         ConfigError: G has no such layer, or the box contains all or none of its cells.
         DatasetError: too few of the samples are faces.
@@ -195,6 +185,3 @@ def sample_activations(
 def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     left, top, right, bottom = (round(share * len(image)) for share in box)
     return cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (255, 0, 255)).astype(np.uint8, copy=False)
-
-
-run = forget

@@ -19,26 +19,18 @@ from dcgan.weights import Weights
 _SHOWN = 5
 
 
-def neighbours(
-    weights: Weights, training: NDArray[np.uint8], count: int, described: int, seed: int
-) -> Iterator[Progress | Outputs]:
-    """Find the nearest training faces of samples, by face embeddings and by pixels.
+def run(weights: Weights, faces: Path, count: int, described: int, seed: int) -> Iterator[Progress | Outputs]:
+    """Find the nearest training faces of samples, by face embeddings and by pixels; the picture shows training faces.
 
-    Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included.
+    Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included. Only some
+    faces, drawn at random, are compared by embedding, which takes most of the time.
 
-    Args:
-        weights: the generator; its template must be "face".
-        training: uint8 (M, S, S, 3), at least 5, the faces that G was trained on.
-        count: number of samples.
-        described: training faces to compare by embedding, drawn at random since embeddings take most of the time.
-        seed: seed of the samples and the draw.
-    Yields:
-        Progress, then neighbours.png, which shows training faces, and neighbours.json.
     Raises:
         DatasetError: there are too few training faces.
         EmbeddingError: face embeddings do not support the alignment template.
         LandmarkModelError: the file of the embedding network is absent or broken.
     """
+    training = load_faces(faces, weights.size, say)
     if len(training) < _SHOWN:
         raise DatasetError(f"found {len(training)} training faces; expected at least {_SHOWN}")
     device = device_of(weights.generator)
@@ -88,7 +80,3 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
         "least_share_of_fifth": float((distances[:, 0] / distances[:, -1].clip(min=1e-12)).min()),
         "nearest": distances[:, 0].round(4).tolist(),
     }
-
-
-def run(weights: Weights, faces: Path, count: int, described: int, seed: int) -> Iterator[Progress | Outputs]:
-    return neighbours(weights, load_faces(faces, weights.size, say), count, described, seed)

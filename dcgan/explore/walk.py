@@ -24,16 +24,10 @@ def largest_step(steps: NDArray[np.float64]) -> float:
     return float(steps.max()) / mean if mean else 1.0
 
 
-def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Outputs]:
+def run(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Interpolate between pairs of random z, spherically and linearly, and measure how smoothly the images change.
 
-    Args:
-        weights: the generator; face embeddings are measured if its template is "face".
-        pairs: number of walks of each kind.
-        steps: images per walk, both ends included, at least 3.
-        seed: seed of z.
-    Yields:
-        Progress, then walk.png, walk.gif (spherical walks) and walk.json.
+    Face embeddings are measured if the template of the weights is "face". walk.gif shows the spherical walks.
     """
     device = device_of(weights.generator)
     z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
@@ -64,6 +58,3 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
             values = [float(figure[name]) for figure in figures if figure["kind"] == kind]
             found[f"{kind} {name}"] = {"median": float(np.median(values)), "max": max(values)}
     return dict(sorted(found.items()))
-
-
-run = walk
