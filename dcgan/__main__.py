@@ -54,7 +54,7 @@ _EXAMPLE = """example:
 
 _POSITIONAL = Option(positional=True)
 _Preset = Annotated[Literal["default", "paper"], "settings to start from"]
-_RunFolder = Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option("-o")]
+_RunFolder = Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option(short="-o")]
 _Template = Annotated[TemplateName, "alignment template of the training faces"]
 _Dedupe = Annotated[
     Path | None, "list of files to leave out, such as duplicates.txt of explore duplicates", Option(metavar="LIST")
@@ -113,7 +113,7 @@ class _AllRuns(_Run):
 
 @dataclass(frozen=True)
 class _Sample:
-    output: Annotated[Path, "folder for grid.png, 0000.png, 0001.png ...", Option("-o")]
+    output: Annotated[Path, "folder for grid.png, 0000.png, 0001.png ...", Option(short="-o")]
     weights: WeightsName = DEFAULT
     count: Annotated[int, Range(1, 1_000_000), "number of faces"] = 64
     seed: Annotated[int, SEEDS, "seed of z"] = 0
@@ -133,7 +133,7 @@ class _Export:
 class _Evaluate(_Of):
     faces: Annotated[Path, "folder of aligned validation faces", _POSITIONAL]
     train: Annotated[Path | None, "folder of the training faces, to measure memorisation"] = None
-    output: Annotated[Path, "folder for the report", Option("-o")] = Path("evaluation")
+    output: Annotated[Path, "folder for the report", Option(short="-o")] = Path("evaluation")
     overwrite: _Overwrite = False
     device: Device = "auto"
 

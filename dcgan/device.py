@@ -24,7 +24,7 @@ def check_device(name: str) -> str:
     return name
 
 
-Device = Annotated[str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option("-d", parse=check_device)]
+Device = Annotated[str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=check_device)]
 
 
 def pick_device(name: str) -> torch.device:

@@ -23,7 +23,7 @@ _Most = Annotated[int, _FROM_2, "largest number of training images, and of test 
 class ExploreOptions:
     """What every experiment needs."""
 
-    output: Annotated[Path, "folder for the output files", Option("-o")]
+    output: Annotated[Path, "folder for the output files", Option(short="-o")]
     seed: Seed = 0
     overwrite: Annotated[bool, "replace existing files"] = False
 
