@@ -11,7 +11,7 @@ from completion.config import BLENDS
 
 _CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=np.float32)
 _TOLERANCE = 2e-5  # maximum estimated error of a correction, in grey levels
-_MAX_STEPS = 200  # of conjugate gradients; faces take 10 to 20, noise in 77,000 pixels 39
+_MAX_STEPS = 200  # of conjugate gradients; faces take 10 to 20, fine noise 39
 _DENSE_PX = 64  # largest grid that is solved directly
 _DAMPING = np.float32(0.8)  # undamped, Jacobi iteration does not reduce checkerboard errors
 _BILINEAR = np.array([9, 3, 3, 1], dtype=np.float32) / 16
