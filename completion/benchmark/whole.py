@@ -19,9 +19,9 @@ from align.locate import locate
 from align.photo import read_photo, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
-from completion.blend import inpaint
 from completion.completer import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
+from completion.inpaint import inpaint
 from completion.picture import overlay_mask
 from dcgan.embeddings import embed
 from dcgan.metrics import psnr
