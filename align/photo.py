@@ -162,7 +162,8 @@ def as_photo(photo: PhotoLike) -> Photo:
     """Convert any usual form of a photo.
 
     Args:
-        photo: a path, the bytes of a file or an open one, a Pillow image, or an array of shape (H, W) or (H, W, C) with C = 1 (grey), 2 (grey and alpha),
+        photo: a path, the bytes of a file or an open one, a Pillow image, or an array of shape (H, W) or (H, W, C)
+            with C = 1 (grey), 2 (grey and alpha),
             3 (RGB) or 4 (RGBA), as uint8, as uint16 or as floats from 0 to 1. A Photo is returned unchanged.
     Raises:
         PhotoError: the file cannot be read, or the array has another shape, type or range.

@@ -17,12 +17,14 @@ from align.errors import InputError, MaskError, NoFaceError
 from align.photo import Photo, PhotoLike, as_photo, merge
 from align.template import TEMPLATES
 from align.warp import Alignment
-from completion.blend import blend, grain, inpaint, match_means, reduce_visible, surroundings
 from completion.config import FillOptions, Solver
 from completion.faces import faces_under, given_face
+from completion.grain import grain, match_means
+from completion.inpaint import fsr_inpaint, inpaint, reduce_visible
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
+from completion.poisson import blend
 from completion.regions import Regions, divide
 from completion.step import Step
 from dcgan.holes import LOWRES_SCALE
@@ -380,7 +382,7 @@ class FaceCompleter:
 
         # Fill scratches first: they belong to what the networks see.
         if regions.scratches.any():
-            visible = surroundings(visible, hole, regions.scratches)
+            visible = fsr_inpaint(visible, hole, regions.scratches)
         fills, contexts = [visible] * options.candidates, []
         stopped, unseen, search_s = False, False, 0.0
         unfilled = hole & ~regions.scratches
@@ -413,7 +415,7 @@ class FaceCompleter:
         # Fill what lies outside the faces.
         background = regions.background
         if cv2.distanceTransform(np.pad(background, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
-            fills = [surroundings(fill, background, background) for fill in fills]
+            fills = [fsr_inpaint(fill, background, background) for fill in fills]
         yield Completion(
             tuple(np.where(hole[..., None], fill, pixels) for fill in fills),
             photo,

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, get_args
 from align.config import Backend
 from align.errors import ConfigError, hint
 from align.settings import SEEDS, Option, Range, check
-from dcgan.config import weights_name
 from dcgan.device import check_device
+from dcgan.weights import weights_name
 from weights import AUTO, REGISTRY
 
 Blend = Literal["poisson", "alpha", "none"]  # the first is the default
@@ -202,7 +202,7 @@ class LoadOptions:
     weights: Annotated[
         str,
         f"weights file or name: {', '.join(REGISTRY)}; auto picks by face size",
-        Option(metavar="WEIGHTS", parse=weights_name),
+        Option(metavar="WEIGHTS", parse=lambda name: weights_name(name, AUTO)),
     ] = AUTO
     device: Annotated[
         str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=check_device)

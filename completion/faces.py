@@ -14,8 +14,8 @@ from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
 from align.resize import reduced
 from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, transform
-from completion.blend import spread
 from completion.config import FillOptions
+from completion.inpaint import blurred_fill
 from completion.masks import hole_in_crop
 from completion.regions import owners, touches
 from dcgan.weights import bundled_file
@@ -99,7 +99,7 @@ def faces_under(
                 found.append(face if photo is pixels else corrected(face))
                 hidden += photo is pixels
     # Accept a detection of low confidence.
-    for fill in (visible, spread(pixels, hole)) if not found else ():
+    for fill in (visible, blurred_fill(pixels, hole)) if not found else ():
         faint = [face for face in locate.find_faint(fill, template, size) if touches(hole, face)]
         if faint:
             return [corrected(faint[0])], hidden

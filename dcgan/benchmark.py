@@ -11,13 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dcgan import loss
-from dcgan.config import TrainConfig
+from dcgan.config import Precision, TrainConfig
 from dcgan.dataset import Batches
 from dcgan.networks import Discriminator, Generator
-from dcgan.step import Engine
+from dcgan.step import GanTrainer
 from dcgan.tensors import to_tensor
 
 _IMAGES = 2048
+HEADER = f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of matmul':>11}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,13 @@ class Row:
     share: float
     ratio: float
 
+    def __str__(self) -> str:
+        rate = self.images_per_second * self.flops_per_image
+        return (
+            f"{self.name:20}{self.images_per_second:9.1f}{self.ratio:8.2f}{self.flops_per_image / 1e9:11.2f}"
+            f"{rate / 1e12:9.3f}{self.share:11.0%}"
+        )
+
 
 def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 10, rounds: int = 3) -> Iterator[Row]:
     """Time the plain loop, and the training step without and with penalties; on CUDA also without graphs.
@@ -51,33 +59,35 @@ def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 
     Yields:
         The rows, the plain loop first.
     """
-    images = np.random.default_rng(0).integers(
-        0, 256, (_IMAGES, config.network.size, config.network.size, 3), dtype=np.uint8
-    )
+    size, period = config.network.size, config.penalty_every
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)
     batches = Batches(images, config.batch, config.seed, config.flip, device)
-    steps = {
-        "plain loop, fp32": ("fp32", plain_loop(config, batches, device)),
-        "engine, no penalty": (config.precision, _engine_step(replace(config, r1=0, r2=0, gp=0), batches, device)),
-        "engine": (config.precision, _engine_step(config, batches, device)),
+
+    def trainer_step(config: TrainConfig, graphs: bool = True) -> Callable[[int], object]:
+        trainer, each = GanTrainer(config, device, graphs=graphs), range(config.d_steps)
+        return lambda number: trainer.step(number, [to_tensor(batches.at(number * len(each) + i)) for i in each])
+
+    # Name -> precision, real images per step, step.
+    steps: dict[str, tuple[Precision, int, Callable[[int], object]]] = {
+        "plain loop, fp32": ("fp32", config.batch, plain_loop(config, batches, device)),
+        "step, no penalty": (config.precision, config.step_images, trainer_step(replace(config, r1=0, r2=0, gp=0))),
+        "step": (config.precision, config.step_images, trainer_step(config)),
     }
     if device.type == "cuda":
-        steps["engine, no graphs"] = config.precision, _engine_step(config, batches, device, graphs=False)
+        steps["step, no graphs"] = config.precision, config.step_images, trainer_step(config, graphs=False)
     flops, best = {}, dict.fromkeys(steps, 0.0)
-    period = config.penalty_every
-    for name, (_, step) in steps.items():
+    for name, (_, count, step) in steps.items():
         with _FlopCounter() as counter:
             for number in range(period):
                 step(number)
-        flops[name] = counter.flops / (period * config.batch * _batches_a_step(name, config))
+        flops[name] = counter.flops / (period * count)
     for _ in range(rounds):
-        for name, (_, step) in steps.items():
-            rate = _steps_per_second(step, period, seconds / rounds, device)
-            best[name] = max(best[name], rate * config.batch * _batches_a_step(name, config))
+        for name, (_, count, step) in steps.items():
+            best[name] = max(best[name], count * _steps_per_second(step, period, seconds / rounds, device))
     peak = {precision: matmul_rate(precision, device) for precision in {"fp32", config.precision}}
-    first = best[next(iter(steps))]
-    for name, (precision, _) in steps.items():
+    for name, (precision, _, _) in steps.items():
         share = best[name] * flops[name] / peak[precision]
-        yield Row(name, best[name], flops[name], share, best[name] / first)
+        yield Row(name, best[name], flops[name], share, best[name] / best["plain loop, fp32"])
 
 
 def plain_loop(config: TrainConfig, batches: Batches, device: torch.device) -> Callable[[int], None]:
@@ -128,22 +138,7 @@ class _FlopCounter(TorchDispatchMode):
         return result
 
 
-def _engine_step(
-    config: TrainConfig, batches: Batches, device: torch.device, graphs: bool = True
-) -> Callable[[int], None]:
-    engine = Engine(config, device, graphs=graphs)
-
-    def step(number: int) -> None:
-        engine.step(number, [to_tensor(batches.at(number * config.d_steps + i)) for i in range(config.d_steps)])
-
-    return step
-
-
-def _batches_a_step(name: str, config: TrainConfig) -> int:
-    return 1 if name.startswith("plain") else config.d_steps
-
-
-def _steps_per_second(step: Callable[[int], None], period: int, seconds: float, device: torch.device) -> float:
+def _steps_per_second(step: Callable[[int], object], period: int, seconds: float, device: torch.device) -> float:
     """Time whole periods, so that each row has its share of steps with a penalty."""
     for number in range(period):
         step(number)

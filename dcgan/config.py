@@ -1,53 +1,63 @@
-"""Settings of networks, training and evaluation; their docstrings are the command line's help. Imports no torch."""
+"""Settings of networks, training and evaluation, with the help texts of the command line. Imports no torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from align.errors import ConfigError, hint
-from align.settings import SEEDS, Range, check
-from weights import AUTO, REGISTRY
+from align.errors import ConfigError
+from align.settings import SEEDS, Option, Range, check
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
-Precision = Literal["bf16", "fp32"]
+Precision = Annotated[
+    Literal["bf16", "fp32"],
+    "number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout",
+]
 Upsample = Literal["nearest", "transposed", "grown"]
-_Kimg = Annotated[float, Range(0.001, 1_000_000)]
-_KimgOr0 = Annotated[float, Range(0, 1_000_000)]
-_Weight = Annotated[float, Range(0, 1_000_000)]
-_Rate = Annotated[float, Range(0, 1)]
-_Width = Annotated[int, Range(1, 1024)]
+Kimg = Annotated[float, Range(0.001, 1_000_000), "length of the run in thousands of images"]
+Batch = Annotated[int, Range(1, 65_536), "real images per step, of D in train, over all processes"]
+Seed = Annotated[int, SEEDS, "seed of all random numbers"]
+LearningRate = Annotated[float, Range(1e-9, 1), "Adam's initial learning rate"]
+LastRate = Annotated[float, Range(0, 1), "final learning rate, at the end of a cosine schedule"]
+AverageKimg = Annotated[
+    float, Range(0, 1_000_000), "half-life of moving averages in thousands of images; 0 for no average"
+]
+Flip = Annotated[bool, "flip half of the images horizontally"]
+_Weight = Range(0, 1_000_000)
+_Width = Range(1, 1024)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Architecture of G and D, stored with every checkpoint and weights file.
+    """Architecture of G and D, stored with every checkpoint and weights file."""
 
-    Attributes:
-        size: side of the images in pixels: 16, 32, 64, 128 or 256.
-        nz: length of z.
-        z_prior: distribution of each dimension of z: normal for N(0, 1), uniform for U(-1, 1).
-        ngf: channels of G's last hidden layer; each earlier layer has twice as many.
-        ndf: channels of D's first layer; each later layer has twice as many.
-        kernel: side of the strided kernels, 4 or 5; 4 is a multiple of the stride and so causes less checkerboard.
-        d_norm: normalisation in D: none (use a gradient penalty), batch (as in the paper), or spectral (Miyato et al.
-            2018).
-        init: initial weights of D: he keeps the variance without batch norm, dcgan is N(0, 0.02). G always uses dcgan.
-        upsample: how G doubles its side: nearest (neighbours, then a 3x3 convolution) or transposed (convolution, as in
-            the paper). Different kinds for the doublings from 4x4 on are separated by commas; growing adds the kind
-            grown, which is nearest without batch norm before it.
-        network: dcgan, or mlp for fully connected layers of 256 and 512 units, as in the first GANs.
-    """
-
-    size: Annotated[int, Range(16, 256)] = 64
-    nz: Annotated[int, Range(1, 4096)] = 128
-    z_prior: Literal["normal", "uniform"] = "normal"
-    ngf: _Width = 64
-    ndf: _Width = 64
-    kernel: Literal[4, 5] = 4
-    d_norm: Literal["none", "batch", "spectral"] = "none"
-    init: Literal["he", "dcgan"] = "he"
-    upsample: str = "nearest"
-    network: Literal["dcgan", "mlp"] = "dcgan"
+    size: Annotated[int, Range(16, 256), "side of the images in pixels: 16, 32, 64, 128 or 256"] = 64
+    nz: Annotated[int, Range(1, 4096), "length of z"] = 128
+    z_prior: Annotated[
+        Literal["normal", "uniform"], "distribution of each dimension of z: normal for N(0, 1), uniform for U(-1, 1)"
+    ] = "normal"
+    ngf: Annotated[int, _Width, "channels of G's last hidden layer; each earlier layer has twice as many"] = 64
+    ndf: Annotated[int, _Width, "channels of D's first layer; each later layer has twice as many"] = 64
+    kernel: Annotated[
+        Literal[4, 5],
+        "side of the strided kernels, 4 or 5; 4 is a multiple of the stride and so causes less checkerboard",
+    ] = 4
+    d_norm: Annotated[
+        Literal["none", "batch", "spectral"],
+        "normalisation in D: none (use a gradient penalty), batch (as in the paper), or spectral (Miyato et al. 2018)",
+    ] = "none"
+    init: Annotated[
+        Literal["he", "dcgan"],
+        "initial weights of D: he keeps the variance without batch norm, dcgan is N(0, 0.02); G always uses dcgan",
+    ] = "he"
+    upsample: Annotated[
+        str,
+        "how G doubles its side: nearest (neighbours, then a 3x3 convolution) or transposed (convolution, as in the "
+        "paper); different kinds for the doublings from 4x4 on are separated by commas; growing adds the kind grown, "
+        "which is nearest without batch norm before it",
+    ] = "nearest"
+    network: Annotated[
+        Literal["dcgan", "mlp"], "dcgan, or mlp for fully connected layers of 256 and 512 units, as in the first GANs"
+    ] = "dcgan"
 
     def __post_init__(self) -> None:
         check(self)
@@ -75,61 +85,72 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run of G and D.
+class RunConfig:
+    """Settings that all training runs share."""
 
-    Attributes:
-        network: architecture of the two networks.
-        start: weights to start from, as a name or file; smaller networks are grown. Empty for random weights.
-        kimg: length of the run in thousands of real images shown to D.
-        batch: real images per step of D, over all processes.
-        loss: objective of D and G: relativistic, non-saturating, minimax, ls, hinge or wgan-gp.
-        d_steps: steps of D per step of G.
-        r1: weight of the R1 penalty, half of D's squared gradient on real images; unused with wgan-gp.
-        r2: weight of the R2 penalty, half of D's squared gradient on generated images; unused with wgan-gp.
-        gp: weight of the gradient penalty of wgan-gp; unused with other losses.
-        penalty_every: steps between lazy gradient penalties, whose weights are scaled up accordingly.
-        translate: largest random shift of D's inputs, real and generated, as a share of the side; 0 for none.
-        lr: Adam's initial learning rate.
-        lr_end: final learning rate, at the end of a cosine schedule.
-        ttur: D's learning rate as a multiple of G's, the two time-scale update rule (Heusel et al. 2017).
-        beta1: Adam's decay of the mean gradient.
-        beta2: Adam's decay of the mean squared gradient.
-        ema_kimg: half-life of G's moving average in thousands of images; 0 for no average.
-        flip: flip half of the images horizontally.
-        precision: number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout.
-        seed: seed of the initial weights, z, image order and augmentation.
-        tick_kimg: thousands of images between log lines.
-        sample_kimg: thousands of images between sample grids.
-        save_minutes: minutes between checkpoints.
-    """
-
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    start: str = ""
-    kimg: _Kimg = 1500
-    batch: Annotated[int, Range(1, 65_536)] = 64
-    loss: Loss = "relativistic"
-    d_steps: Annotated[int, Range(1, 1000)] = 1
-    r1: _Weight = 1
-    r2: _Weight = 1
-    gp: _Weight = 10
-    penalty_every: Annotated[int, Range(1, 1_000_000)] = 4
-    translate: Annotated[float, Range(0, 1)] = 0
-    lr: Annotated[float, Range(1e-9, 1)] = 2e-4
-    lr_end: _Rate = 5e-5
-    ttur: Annotated[float, Range(0.001, 1000)] = 1
-    beta1: Annotated[float, Range(0, 0.9999)] = 0.0
-    beta2: Annotated[float, Range(0, 0.999999)] = 0.99
-    ema_kimg: _KimgOr0 = 20
-    flip: bool = True
-    precision: Precision = "bf16"
-    seed: Annotated[int, SEEDS] = 0
-    tick_kimg: _Kimg = 4
-    sample_kimg: _Kimg = 20
-    save_minutes: Annotated[float, Range(0, 100_000)] = 3
+    kimg: Kimg = 500
+    batch: Batch = 64
+    lr: LearningRate = 1e-3
+    lr_end: LastRate = 1e-5
+    seed: Seed = 0
+    tick_kimg: Annotated[float, Range(0.001, 1_000_000), "thousands of images between log lines"] = 4
+    sample_kimg: Annotated[float, Range(0.001, 1_000_000), "thousands of images between grids and measurements"] = 20
+    save_minutes: Annotated[float, Range(0, 100_000), "minutes between checkpoints"] = 3
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def step_images(self) -> int:
+        """Real images per step."""
+        return self.batch
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Settings of a training run of G and D."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    start: Annotated[str, "weights to start from, as a name or file; smaller networks are grown"] = ""
+    kimg: Kimg = 1500
+    loss: Annotated[Loss, "objective of D and G"] = "relativistic"
+    d_steps: Annotated[int, Range(1, 1000), "steps of D per step of G"] = 1
+    r1: Annotated[
+        float, _Weight, "weight of the R1 penalty, half of D's squared gradient on real images; unused with wgan-gp"
+    ] = 1
+    r2: Annotated[
+        float,
+        _Weight,
+        "weight of the R2 penalty, half of D's squared gradient on generated images; unused with wgan-gp",
+    ] = 1
+    gp: Annotated[float, _Weight, "weight of the gradient penalty of wgan-gp; unused with other losses"] = 10
+    penalty_every: Annotated[
+        int,
+        Range(1, 1_000_000),
+        "steps between lazy gradient penalties, whose weights are scaled up accordingly",
+    ] = 4
+    translate: Annotated[
+        float,
+        Range(0, 1),
+        "largest random shift of D's inputs, real and generated, as a share of the side; 0 for none",
+    ] = 0
+    lr: LearningRate = 2e-4
+    lr_end: LastRate = 5e-5
+    ttur: Annotated[
+        float,
+        Range(0.001, 1000),
+        "D's learning rate as a multiple of G's, the two time-scale update rule (Heusel et al. 2017)",
+    ] = 1
+    beta1: Annotated[float, Range(0, 0.9999), "Adam's decay of the mean gradient"] = 0.0
+    beta2: Annotated[float, Range(0, 0.999999), "Adam's decay of the mean squared gradient"] = 0.99
+    ema_kimg: AverageKimg = 20
+    flip: Flip = True
+    precision: Precision = "bf16"
+
+    @property
+    def step_images(self) -> int:
+        """Real images per step of G."""
+        return self.batch * self.d_steps
 
 
 PRESETS = {
@@ -155,144 +176,91 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """Settings of a training run of the encoder E.
+class EncoderConfig(RunConfig):
+    """Settings of a training run of the encoder E."""
 
-    Attributes:
-        size: side of the images in pixels; smaller networks are grown. 0 for the size of the weights.
-        start: weights whose E to start from, as a name or file; empty for the weights that E is trained for.
-        nef: channels of E's first layer; each later layer has twice as many. The command defaults to that of the E to
-            start from, if any; another number starts a new E.
-        skips: let E add features to G's hidden layers, in addition to z.
-        kimg: length of the run in thousands of real images shown to E.
-        batch: real images per step.
-        pairs: generated images per step, whose z is known.
-        noised: share of the faces whose z gets noise; these must match the visible pixels and look real, but need not
-            match under the hole.
-        image_weight: weight of the L1 distance between G(E(x)) and x.
-        hole_weight: weight of masked pixels relative to visible ones in that distance.
-        z_weight: weight of the squared error of E(G(z)).
-        z_square_weight: weight of the mean square of E(x).
-        feature_weight: weight of the distance between the completed image and x in the critic's features.
-        adversarial_weight: weight of the relativistic loss of the completed image; above 0, a critic that starts as D
-            is trained to distinguish completed images from real ones.
-        penalty: weight of half of the critic's squared gradient on real and on completed images.
-        lr_critic: the critic's learning rate.
-        warm_kimg: thousands of images at the start from which only the critic learns; over as many again, the other
-            learning rates rise from 0.
-        lr: Adam's initial learning rate.
-        lr_end: final learning rate, at the end of a cosine schedule.
-        lr_old: learning rate of the older layers of grown networks, as a multiple of that of the new ones.
-        lr_generator: G's learning rate as a multiple of E's; 0 freezes G.
-        ema_kimg: half-life of the moving averages in thousands of images; 0 for no average.
-        flip: flip half of the images horizontally.
-        precision: number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout.
-        seed: seed of the initial weights, z, holes, image order and flips.
-        tick_kimg: thousands of images between log lines.
-        sample_kimg: thousands of images between grids and measurements.
-        save_minutes: minutes between checkpoints.
-    """
-
-    size: Annotated[int, Range(0, 256)] = 0
-    start: str = ""
-    nef: _Width = 64
-    skips: bool = True
-    kimg: _Kimg = 300
-    batch: Annotated[int, Range(1, 65_536)] = 64
-    pairs: Annotated[int, Range(0, 65_536)] = 16
-    noised: Annotated[float, Range(0, 1)] = 0.125
-    image_weight: _Weight = 1
-    hole_weight: _Weight = 3
-    z_weight: _Weight = 0.1
-    z_square_weight: _Weight = 0.005
-    feature_weight: _Weight = 1
-    adversarial_weight: _Weight = 0.05
-    penalty: _Weight = 1
-    lr_critic: _Rate = 1e-4
-    warm_kimg: _KimgOr0 = 0
-    lr: Annotated[float, Range(1e-9, 1)] = 1e-3
-    lr_end: _Rate = 2e-5
-    lr_old: Annotated[float, Range(0, 1000)] = 0.25
-    lr_generator: Annotated[float, Range(0, 1000)] = 0
-    ema_kimg: _KimgOr0 = 10
-    flip: bool = True
+    size: Annotated[
+        int, Range(0, 256), "side of the images in pixels; smaller networks are grown; 0 for the size of the weights"
+    ] = 0
+    start: Annotated[
+        str, "weights whose E to start from, as a name or file (default: the weights that E is trained for)"
+    ] = ""
+    nef: Annotated[
+        int,
+        _Width,
+        "channels of E's first layer; each later layer has twice as many; the command defaults to that of the E to "
+        "start from, if any; another number starts a new E",
+    ] = 64
+    skips: Annotated[bool, "let E add features to G's hidden layers, in addition to z"] = True
+    kimg: Kimg = 300
+    pairs: Annotated[int, Range(0, 65_536), "generated images per step, whose z is known"] = 16
+    noised: Annotated[
+        float,
+        Range(0, 1),
+        "share of the faces whose z gets noise; these must match the visible pixels and look real, but need not match "
+        "under the hole",
+    ] = 0.125
+    image_weight: Annotated[float, _Weight, "weight of the L1 distance between G(E(x)) and x"] = 1
+    hole_weight: Annotated[float, _Weight, "weight of masked pixels relative to visible ones in that distance"] = 3
+    z_weight: Annotated[float, _Weight, "weight of the squared error of E(G(z))"] = 0.1
+    z_square_weight: Annotated[float, _Weight, "weight of the mean square of E(x)"] = 0.005
+    feature_weight: Annotated[
+        float, _Weight, "weight of the distance between the completed image and x in the critic's features"
+    ] = 1
+    adversarial_weight: Annotated[
+        float,
+        _Weight,
+        "weight of the relativistic loss of the completed image; above 0, a critic that starts as D is trained to "
+        "distinguish completed images from real ones",
+    ] = 0.05
+    penalty: Annotated[
+        float, _Weight, "weight of half of the critic's squared gradient on real and on completed images"
+    ] = 1
+    lr_critic: Annotated[float, Range(0, 1), "the critic's learning rate"] = 1e-4
+    warm_kimg: Annotated[
+        float,
+        Range(0, 1_000_000),
+        "thousands of images at the start from which only the critic learns; over as many again, the other learning "
+        "rates rise from 0",
+    ] = 0
+    lr_end: LastRate = 2e-5
+    lr_old: Annotated[
+        float,
+        Range(0, 1000),
+        "learning rate of the older layers of grown networks, as a multiple of that of the new ones",
+    ] = 0.25
+    lr_generator: Annotated[float, Range(0, 1000), "G's learning rate as a multiple of E's; 0 freezes G"] = 0
+    ema_kimg: AverageKimg = 10
+    flip: Flip = True
     precision: Precision = "bf16"
-    seed: Annotated[int, SEEDS] = 0
-    tick_kimg: _Kimg = 4
-    sample_kimg: _Kimg = 20
-    save_minutes: Annotated[float, Range(0, 100_000)] = 3
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclass(frozen=True)
-class LocatorConfig:
-    """Settings of a training run of the locator.
+class LocatorConfig(RunConfig):
+    """Settings of a training run of the locator; its images are views of faces."""
 
-    Attributes:
-        nef: channels of the first layer; each later layer has twice as many.
-        kimg: length of the run in thousands of views.
-        batch: views per step.
-        lr: Adam's initial learning rate, after a linear rise over the first ten thousand views.
-        lr_end: final learning rate, at the end of a cosine schedule.
-        seed: seed of the initial weights, positions, holes and colours.
-        tick_kimg: thousands of views between log lines.
-        sample_kimg: thousands of views between grids and measurements.
-        save_minutes: minutes between checkpoints.
-    """
-
-    nef: _Width = 16
-    kimg: _Kimg = 500
-    batch: Annotated[int, Range(1, 65_536)] = 64
-    lr: Annotated[float, Range(1e-9, 1)] = 1.5e-3
-    lr_end: _Rate = 1e-5
-    seed: Annotated[int, SEEDS] = 0
-    tick_kimg: _Kimg = 4
-    sample_kimg: _Kimg = 20
-    save_minutes: Annotated[float, Range(0, 100_000)] = 3
-
-    def __post_init__(self) -> None:
-        check(self)
+    nef: Annotated[int, _Width, "channels of the first layer; each later layer has twice as many"] = 16
+    lr: LearningRate = 1.5e-3  # after a linear rise over the first ten thousand views
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """How much `dcgan.evaluate.evaluate` measures.
+    """How much `dcgan.evaluate.evaluate` measures."""
 
-    Attributes:
-        samples: generated faces, and as many real ones for the real-vs-real baseline; at most as many as there are real
-            faces.
-        seed: seed of z and of all random choices.
-        k: neighbours for precision and recall.
-        mre_faces: faces of each kind to reconstruct.
-        mre_steps: steps of Adam per reconstruction.
-        mre_restarts: z to optimise per face; the best result counts.
-        mre_draws: random z from which the starting points are chosen.
-        fid_weights: Inception weights file for FID; None to leave FID out.
-    """
-
-    samples: Annotated[int, Range(2, 1_000_000)] = 10_000
-    seed: Annotated[int, SEEDS] = 0
-    k: Annotated[int, Range(1, 1000)] = 3
-    mre_faces: Annotated[int, Range(1, 100_000)] = 100
-    mre_steps: Annotated[int, Range(1, 100_000)] = 200
-    mre_restarts: Annotated[int, Range(1, 10_000)] = 1
-    mre_draws: Annotated[int, Range(1, 100_000)] = 256
-    fid_weights: Path | None = None
+    samples: Annotated[
+        int,
+        Range(2, 1_000_000),
+        "generated faces, and as many real ones for the real-vs-real baseline; at most as many as there are real faces",
+    ] = 10_000
+    seed: Annotated[int, SEEDS, "seed of z and of all random choices"] = 0
+    k: Annotated[int, Range(1, 1000), "neighbours for precision and recall"] = 3
+    mre_faces: Annotated[int, Range(1, 100_000), "faces of each kind to reconstruct"] = 100
+    mre_steps: Annotated[int, Range(1, 100_000), "steps of Adam per reconstruction"] = 200
+    mre_restarts: Annotated[int, Range(1, 10_000), "z to optimise per face; the best result counts"] = 1
+    mre_draws: Annotated[int, Range(1, 100_000), "random z from which the starting points are chosen"] = 256
+    fid_weights: Annotated[Path | None, "Inception weights file for FID", Option(metavar="FILE")] = None
 
     def __post_init__(self) -> None:
         check(self)
         if self.mre_restarts > self.mre_draws:
             raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")
-
-
-def weights_name(name: str) -> str:
-    """Return a name of weights or the path of a file unchanged, before anything slow is imported.
-
-    Raises:
-        ConfigError: there are no such weights, and the name has no suffix of a file.
-    """
-    if name != AUTO and name not in REGISTRY and not Path(name).suffix:
-        raise ConfigError(f"there are no weights {name!r}; {hint(name, (*REGISTRY, 'a weights file'))}")
-    return name

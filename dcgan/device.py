@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from align.errors import DeviceError
+from align.settings import Option
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,9 @@ def check_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
     return name
+
+
+Device = Annotated[str, "auto (a GPU if there is one), cpu, cuda or cuda:N", Option(short="-d", parse=check_device)]
 
 
 def pick_device(name: str) -> torch.device:

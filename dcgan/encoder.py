@@ -1,13 +1,7 @@
 """Train and export the encoder: visible pixels to a latent z and skip features for G."""
 
-import signal
-import time
 from collections.abc import Generator as Steps
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
-from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,8 +21,7 @@ from dcgan.grow import new_and_old
 from dcgan.holes import draw_holes, named_hole
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
-from dcgan.parallel import Group
-from dcgan.run import Run, TrainingStep
+from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.sampling import sample_z
 from dcgan.step import MovingAverage, cosine, seeded
 from dcgan.tensors import to_image, to_tensor
@@ -40,7 +33,7 @@ MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80"
 _SHOWN = 16  # faces per grid
 _MEASURED = 200  # faces per measurement
 _PENALTY_EVERY = 4  # steps of the critic
-_DRAWERS, _STEPS_AHEAD = 4, 16  # processes that draw holes for a GPU, and how far ahead
+_STOCK = 16_384  # holes for a GPU
 
 
 def train_encoder(
@@ -74,41 +67,29 @@ def train_encoder(
     """
     # Load the data.
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
-    shown = to_tensor(_spread(faces if val is None else val, _SHOWN if val is None else _MEASURED))
+    shown = to_tensor(_subsample(faces if val is None else val, _SHOWN if val is None else _MEASURED))
 
     # Build the networks and optimisers, then resume.
-    engine = _Engine(config, weights, device)
-    origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
-    origin["weights_sha256"] = weights.sha256
-    run = Run(folder, asdict(config), engine.parts, origin, {}, config.batch, Group())
+    trainer = EncoderTrainer(config, weights, device)
+    inputs = RunInputs(digest(faces), len(faces), machine(device), weights.sha256)
+    run = Run(folder, "encode", config, trainer.modules, inputs)
     if not run.resumed:
         weights.save(folder / START)
-    yield TrainingStep(run.images)
 
-    with run.saving():
-        while not run.finished:
-            # One step.
-            began = time.monotonic()
-            run.add(engine.step(run.step, to_tensor(batches.at(run.step))))
-            tick = run.due(config.tick_kimg)
-            if tick:
-                run.check_finite()
-            run.seconds += time.monotonic() - began
+    def step(number: int) -> dict[str, Tensor]:
+        return trainer.step(number, to_tensor(batches.at(number)))
 
-            # Maintenance: log, samples, checkpoint.
-            stats = run.tick(engine.rate(run.step)) if tick else {}
-            if run.due(config.sample_kimg):
-                with torch.no_grad(), engine.autocast():
-                    few = _spread(shown, _SHOWN)
-                    run.grid(_pictures(engine.ema, engine.ema_g, few.to(device)), columns=len(few))
-                    if val is not None:
-                        stats |= _measure(engine.ema, engine.ema_g, shown, device)
-            done = run.log(stats)
-            run.save_every(config.save_minutes)
-            yield done
+    @torch.no_grad()
+    def diagnose() -> dict[str, float]:
+        with trainer.autocast():
+            few = _subsample(shown, _SHOWN)
+            run.grid(_pictures(trainer.ema, trainer.ema_g, few.to(device)), columns=len(few))
+            return {} if val is None else _measure(trainer.ema, trainer.ema_g, shown, device)
+
+    yield from run.loop(step, trainer.rate, diagnose)
 
 
-class _Engine:
+class EncoderTrainer:
     """Everything that learns: E and its moving average, and, depending on the settings, G and the critic."""
 
     def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
@@ -130,15 +111,15 @@ class _Engine:
             self.G.requires_grad_(True)
             param_groups += _param_groups(config, self.G, config.lr_generator)
         self.optimiser = capturable_adam(param_groups, config.lr, (0.9, 0.99))
-        self.parts: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
+        self.modules: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
         if config.lr_generator > 0:
             self.averages.append(MovingAverage(self.ema_g, self.G, config.ema_kimg, config.batch))
-            self.parts |= {"G": self.G, "ema_g": self.ema_g}
+            self.modules |= {"G": self.G, "ema_g": self.ema_g}
         if config.adversarial_weight > 0:
             self.opt_critic = capturable_adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99))
-            self.parts |= {"critic": self.critic, "opt_critic": self.opt_critic}
+            self.modules |= {"critic": self.critic, "opt_critic": self.opt_critic}
         self._body = Graphed(self._train, device)
-        self._holes = Holes(config, self.G.config.size, ahead=device.type == "cuda")
+        self._holes = _Holes(config, self.G.config.size, device)
 
     def rate(self, number: int) -> float:
         """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
@@ -205,40 +186,24 @@ def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: fl
     return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
-class Holes:
+class _Holes:
     """Training holes by step, a pure function of the seed.
 
-    Args:
-        config: the settings.
-        size: side of the images in pixels.
-        ahead: let other processes draw the holes of the next steps, since drawing takes longer than a step of a GPU.
+    Drawing takes longer than a step of a GPU, so there each hole is one of a stock that is drawn at the start.
     """
 
-    def __init__(self, config: EncoderConfig, size: int, ahead: bool) -> None:
-        self._config, self._size = config, size
-        self._coming: dict[int, Future[NDArray[np.bool_]]] = {}
-        self._pool = None
-        if ahead:
-            # Only this process handles Ctrl-C.
-            ignore = (signal.SIGINT, signal.SIG_IGN)
-            self._pool = ProcessPoolExecutor(_DRAWERS, get_context("spawn"), signal.signal, ignore)
+    def __init__(self, config: EncoderConfig, size: int, device: torch.device) -> None:
+        self._config, self._size, self._stock = config, size, None
+        if device.type == "cuda":
+            self._stock = draw_holes(_STOCK, size, np.random.default_rng([config.seed, 3]))
 
     def at(self, number: int) -> NDArray[np.bool_]:
         """Return the holes of a step: bool (batch + pairs, S, S), those of the real images first."""
-        if self._pool is not None:
-            try:
-                for coming in range(number, number + _STEPS_AHEAD):
-                    if coming not in self._coming:
-                        self._coming[coming] = self._pool.submit(draw_holes, *self._arguments(coming))
-                return self._coming.pop(number).result()
-            except BrokenProcessPool:  # a signal to all of the group has ended the other processes
-                self._pool = None
-        return draw_holes(*self._arguments(number))
-
-    def _arguments(self, number: int) -> tuple[int, int, np.random.Generator]:
-        config = self._config
-        rng = np.random.default_rng(seeded(config.seed, 3, number).initial_seed())
-        return config.batch + config.pairs, self._size, rng
+        rng = np.random.default_rng(seeded(self._config.seed, 3, number).initial_seed())
+        count = self._config.batch + self._config.pairs
+        if self._stock is not None:
+            return self._stock[rng.integers(_STOCK, size=count)]
+        return draw_holes(count, self._size, rng)
 
 
 def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_], noise: torch.Generator) -> Batch:
@@ -247,7 +212,7 @@ def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_]
     Args:
         config: the settings.
         network: settings of G.
-        holes: bool (N + pairs, S, S), see `Holes`; the last `config.pairs` are for generated images.
+        holes: bool (N + pairs, S, S), the last `config.pairs` are for generated images.
         noise: source of the numbers.
     Returns:
         hole, bool (N + pairs, 1, S, S); z of the generated images, (pairs, nz); shift of E's z, (N + pairs, nz): the
@@ -329,7 +294,7 @@ def _measure(E: Encoder, G: Generator, seen: Tensor, device: torch.device) -> di
     return found
 
 
-def _spread(faces: Any, count: int) -> Any:
+def _subsample(faces: Any, count: int) -> Any:
     """At most `count` faces at even distances, since neighbours in a folder often show one person."""
     return faces[:: -(-len(faces) // count)]
 
@@ -355,14 +320,14 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     start = Weights.open(folder / START, "cpu")
     with restoring(folder):
         config, G = saved["config"], start.generator
-        E = Encoder(G.config, config["nef"], config.get("skips", False))
+        E = Encoder(G.config, config["nef"], config["skips"])
         E.load_state_dict(saved["ema"])
         if "ema_g" in saved:
             G.load_state_dict(saved["ema_g"])
-    facts = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
+    metadata = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     before = start.metadata.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
-    facts["images"] = saved["step"] * config["batch"] + before.get("images", 0)
-    facts["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
-    facts["training"] = config
-    Weights.of(G, start.discriminator, start.template, start.metadata | {"encoder": facts}, E).save(path)
-    return facts
+    metadata["images"] = saved["step"] * config["batch"] + before.get("images", 0)
+    metadata["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
+    metadata["training"] = config
+    Weights.of(G, start.discriminator, start.template, start.metadata | {"encoder": metadata}, E).save(path)
+    return metadata

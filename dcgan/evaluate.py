@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from align.cli import Progress
 from align.errors import InputError
 from align.landmarks import find_landmarks
+from align.picture import grid
 from align.warp import Alignment
-from dcgan import metrics, similarity
+from dcgan import metrics, networks, similarity
 from dcgan.adam import Adam
 from dcgan.config import EvaluateOptions
-from dcgan.descriptors import describe
-from dcgan.networks import Generator
-from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
+from dcgan.embeddings import embed
+from dcgan.sampling import device_of, generate, in_parts, sample_z
 from dcgan.tensors import to_image, to_tensor
 from dcgan.weights import Weights
 
@@ -40,7 +41,7 @@ class EvaluationError(InputError):
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """The result of one measure.
 
     Attributes:
@@ -67,7 +68,7 @@ class Evaluation:
         counts: number of faces by purpose.
         baseline: which real faces are compared for the real-vs-real baseline.
         scales: weight of each scale of MS-SSIM by its side in pixels.
-        figures: results of the measures.
+        metrics: results of the measures.
         pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
         seconds: wall-clock time of each part.
     """
@@ -76,22 +77,43 @@ class Evaluation:
     counts: dict[str, int]
     baseline: str
     scales: dict[int, float]
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Everything except the pictures."""
-        options = asdict(self.options) | {"fid_weights": str(self.options.fid_weights or "")}
-        figures = [asdict(figure) for figure in self.figures]
         return {
-            "options": options,
+            "options": asdict(self.options) | {"fid_weights": str(self.options.fid_weights or "")},
             "faces": self.counts,
             "baseline": self.baseline,
             "ms_ssim_scales": self.scales,
-            "figures": figures,
+            "figures": [asdict(metric) for metric in self.metrics],
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
         }
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Validation faces, the baseline's, generated ones, more to reconstruct, and the training set: uint8."""
+
+    reference: NDArray[np.uint8]
+    other: NDArray[np.uint8]
+    fake: NDArray[np.uint8]
+    own: NDArray[np.uint8]
+    training: NDArray[np.uint8] | None
+
+
+@dataclass
+class _Found:
+    """What one measure found; as in `Evaluation`."""
+
+    metrics: list[Metric]
+    counts: dict[str, int] = field(default_factory=dict)
+    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+_Measuring = Generator[Progress, None, _Found]
 
 
 def evaluate(
@@ -113,7 +135,7 @@ def evaluate(
         Progress, then the Evaluation.
     Raises:
         EvaluationError: there are too few faces, or FID is requested but unavailable.
-        DescriptorError: face embeddings do not support the alignment template.
+        EmbeddingError: face embeddings do not support the alignment template.
         LandmarkModelError: dlib or one of its files is absent.
     """
     rng = np.random.default_rng(options.seed)
@@ -122,167 +144,163 @@ def evaluate(
         raise EvaluationError(f"k is {options.k}; expected fewer than the {min(len(reference), len(other))} faces")
     if options.fid_weights:
         _require_fid(options.fid_weights)
-    G = weights.generator
+    G, size, template = weights.generator, weights.size, weights.template
     generator = torch.Generator().manual_seed(options.seed)
     fake = generate(G, sample_z(len(other), G.config, generator))
     few = min(options.mre_faces, len(reference), len(other))
     own = generate(G, sample_z(few, G.config, generator))  # the same random stream, so other images than `fake`
     counts = {"generated": len(fake), "reference": len(reference), "baseline": len(other), "MRE": few}
-    scales = {G.config.size >> scale: share for scale, share in enumerate(similarity.ms_ssim_weights(G.config.size))}
+    scales = {size >> scale: share for scale, share in enumerate(similarity.ms_ssim_weights(size))}
     side = min(8, math.isqrt(len(fake)))
-    pictures = {"samples.png": _grid([fake[row * side : (row + 1) * side] for row in range(side)])}
-    result = Evaluation(options, counts, baseline, scales, pictures=pictures)
-    faces = _Faces(reference, other, fake, own, training)
+    result = Evaluation(options, counts, baseline, scales, pictures={"samples.png": grid(fake[: side**2], side)})
+    sets = _Sets(reference, other, fake, own, training)
+    embeddings: dict[str, NDArray[np.float64]] = {}
     for name, measure in (
-        ("embeddings", _compare_embeddings),
-        ("patches", _compare_patches),
-        ("variety", _compare_variety),
-        ("detector", _compare_detection),
-        ("reconstruction", _compare_reconstruction),
-        ("neighbours", _compare_neighbours),
-        ("FID", _compare_fid),
+        ("embeddings", _embeddings(sets, embeddings, template, device_of(G), options)),
+        ("patches", _patches(sets, options.seed)),
+        ("variety", _variety(sets)),
+        ("detector", _detection(sets)),
+        ("reconstruction", _reconstruction(sets, G, options)),
+        ("neighbours", _neighbours(sets, embeddings)),
+        ("FID", _fid(sets, options.fid_weights, device_of(G))),
     ):
         begin = time.monotonic()
-        yield from measure(faces, weights, result)
+        found = yield from measure
+        result.metrics += found.metrics
+        result.counts |= found.counts
+        result.pictures |= found.pictures
         result.seconds[name] = time.monotonic() - begin
     yield result
 
 
-@dataclass
-class _Faces:
-    """Validation faces, the baseline's, generated ones, more to reconstruct, the training set; embeddings by name."""
-
-    reference: NDArray[np.uint8]
-    other: NDArray[np.uint8]
-    fake: NDArray[np.uint8]
-    own: NDArray[np.uint8]
-    training: NDArray[np.uint8] | None
-    features: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-
-
-def _compare_embeddings(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    features, device = faces.features, device_of(weights.generator)
-    for name, crops in (("reference", faces.reference), ("other", faces.other), ("fake", faces.fake)):
-        work = partial(describe, template=weights.template, device=device)
-        features[name] = yield from in_parts(f"embed {name} faces", crops, work)
-    seed, k = result.options.seed, result.options.k
-    fake, real = ((features["reference"], features[name]) for name in ("fake", "other"))
-    frechet = metrics.frechet_distance(*fake), metrics.frechet_distance(*real)
-    mmd = 1000 * metrics.kernel_distance(*fake, seed), 1000 * metrics.kernel_distance(*real, seed)
-    (precision, recall), (real_precision, real_recall) = (metrics.precision_recall(*pair, k) for pair in (fake, real))
-    result.figures += [
-        Figure("Frechet distance", *frechet, "less"),
-        Figure("MMD x1000", *mmd, "less"),
-        Figure("precision", precision, real_precision, "more"),
-        Figure("recall", recall, real_recall, "more"),
-    ]
-
-
-def _compare_patches(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    yield Progress("sliced Wasserstein distance", 0, 1)
-    result.counts["SWD"] = few = min(len(faces.reference), len(faces.other))
-    fake, real = (
-        metrics.swd(faces.reference[:few], crops[:few], result.options.seed) for crops in (faces.fake, faces.other)
+def _embeddings(
+    sets: _Sets,
+    embeddings: dict[str, NDArray[np.float64]],
+    template: str,
+    device: torch.device,
+    options: EvaluateOptions,
+) -> _Measuring:
+    """Compare face embeddings, which stay in `embeddings`."""
+    work = partial(embed, template=template, device=device)
+    for name in ("reference", "other", "fake"):
+        embeddings[name] = yield from in_parts(f"embed {name} faces", getattr(sets, name), work)
+    fake, real = ((embeddings["reference"], embeddings[name]) for name in ("fake", "other"))
+    of_fake, of_real = (
+        {
+            "Frechet distance": metrics.frechet_distance(*pair),
+            "MMD x1000": 1000 * metrics.kernel_distance(*pair, options.seed),
+            **dict(zip(("precision", "recall"), metrics.precision_recall(*pair, options.k), strict=True)),
+        }
+        for pair in (fake, real)
     )
-    for level in fake:
-        result.figures.append(Figure(f"SWD x1000, {level} px", 1000 * fake[level], 1000 * real[level], "less"))
-    mean, real_mean = (1000 * sum(levels.values()) / len(levels) for levels in (fake, real))
-    result.figures.append(Figure("SWD x1000, mean", mean, real_mean, "less"))
+    better = ("less", "less", "more", "more")
+    return _Found([Metric(name, of_fake[name], of_real[name], how) for name, how in zip(of_fake, better, strict=True)])
 
 
-def _compare_variety(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+def _patches(sets: _Sets, seed: int) -> _Measuring:
+    yield Progress("sliced Wasserstein distance", 0, 1)
+    few = min(len(sets.reference), len(sets.other))
+
+    def distances(crops: NDArray[np.uint8]) -> dict[str, float]:
+        levels = metrics.swd(sets.reference[:few], crops[:few], seed)
+        found = {f"{px} px": 1000 * value for px, value in levels.items()}
+        return found | {"mean": sum(found.values()) / len(found)}
+
+    fake, real = distances(sets.fake), distances(sets.other)
+    found = [Metric(f"SWD x1000, {level}", fake[level], real[level], "less") for level in fake]
+    return _Found(found, {"SWD": few})
+
+
+def _variety(sets: _Sets) -> _Measuring:
     yield Progress("MS-SSIM of pairs", 0, 1)
-    result.counts["MS-SSIM pairs"] = few = min(len(faces.reference) // 2, len(faces.fake) // 2, _MAX_PAIRS)
+    few = min(len(sets.reference) // 2, len(sets.fake) // 2, _MAX_PAIRS)
 
-    def alike(crops: NDArray[np.uint8]) -> float:
+    @torch.inference_mode()
+    def of_pairs(crops: NDArray[np.uint8]) -> float:
         parts = (slice(begin, min(begin + _BATCH, few)) for begin in range(0, few, _BATCH))
         a, b = crops[:few], crops[few : 2 * few]
-        with torch.inference_mode():
-            return float(
-                torch.cat([similarity.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean()
-            )
+        return float(torch.cat([similarity.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean())
 
-    result.figures.append(Figure("MS-SSIM of pairs", alike(faces.fake), alike(faces.reference), "as real"))
+    metric = Metric("MS-SSIM of pairs", of_pairs(sets.fake), of_pairs(sets.reference), "as real")
+    return _Found([metric], {"MS-SSIM pairs": few})
 
 
-def _compare_detection(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    result.counts["detector"] = few = min(len(faces.reference), len(faces.fake), _MAX_DETECTED)
-    fake = yield from in_parts("detect generated faces", faces.fake[:few], found_faces)
-    real = yield from in_parts("detect validation faces", faces.reference[:few], found_faces)
-    result.figures.append(Figure("face found", float(fake.mean()), float(real.mean()), "more"))
+def _detection(sets: _Sets) -> _Measuring:
+    few = min(len(sets.reference), len(sets.fake), _MAX_DETECTED)
+    fake = yield from in_parts("detect generated faces", sets.fake[:few], faces_detected)
+    real = yield from in_parts("detect validation faces", sets.reference[:few], faces_detected)
+    return _Found([Metric("face found", float(fake.mean()), float(real.mean()), "more")], {"detector": few})
 
 
-def _compare_reconstruction(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    few = len(faces.own)
-    targets = {"own": faces.own, "validation": faces.reference[:few]}
-    if faces.training is not None:
-        targets["training"] = faces.other[:few]
-    mre = {}
+def _reconstruction(sets: _Sets, G: networks.Generator, options: EvaluateOptions) -> _Measuring:
+    few = len(sets.own)
+    targets = {"own": sets.own, "validation": sets.reference[:few]}
+    if sets.training is not None:
+        targets["training"] = sets.other[:few]
+    mre, pictures = {}, {}
     for name, crops in targets.items():
-        work = partial(reconstruct, weights.generator, options=result.options)
-        found = yield from in_parts(f"reconstruct {name} faces", crops, work)
+        found = yield from in_parts(f"reconstruct {name} faces", crops, partial(reconstruct, G, options=options))
         errors = np.abs(found.astype(np.float64) - crops).mean(axis=(1, 2, 3))
         mre[name] = float(errors.mean())
-        if name == "validation":
+        if name == "validation":  # show the best, the median and the worst
             order, shown = errors.argsort(kind="stable"), min(4, few)
             middle = (few - shown) // 2
             chosen = np.concatenate([order[:shown], order[middle : middle + shown], order[few - shown :]])
-            result.pictures["reconstructions.png"] = _grid([crops[chosen], found[chosen]])
-    result.figures.append(Figure("MRE of validation faces", mre["validation"], mre["own"], "less"))
+            pictures["reconstructions.png"] = grid([*crops[chosen], *found[chosen]], len(chosen))
+    result = [Metric("MRE of validation faces", mre["validation"], mre["own"], "less")]
     if "training" in mre:
-        result.figures.append(Figure("MRE of training faces", mre["training"], mre["own"], "as validation"))
+        result.append(Metric("MRE of training faces", mre["training"], mre["own"], "as validation"))
+    return _Found(result, pictures=pictures)
 
 
-def _compare_neighbours(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
+def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Measuring:
     percents = {"median": 50, "1st percentile": 1}
-    training, note = faces.training, "needs training faces"
+    name_of = "nearest training face, {}, {}".format
+    training = sets.training
     if training is None:
-        names = [f"nearest training face, {by}, {name}" for by in ("embedding", "pixels") for name in percents]
-        result.figures += [Figure(name, None, None, "as real", note) for name in names]
-        return
+        names = [name_of(by, name) for by in ("embedding", "pixels") for name in percents]
+        return _Found([Metric(name, None, None, "as real", "needs training faces") for name in names])
     yield Progress("nearest training faces", 0, 1)
-    few = min(len(faces.fake), len(faces.reference), _MAX_SEARCHED)
+    few = min(len(sets.fake), len(sets.reference), _MAX_SEARCHED)
     # Flipped ones too, since training flips half of the faces.
     pixels = np.concatenate([thumbnails(training), thumbnails(training[:, :, ::-1])])
-    result.counts |= {"searched by embedding": len(faces.other), "searched by pixels": len(training)}
     found = {
-        "embedding": [metrics.nearest(faces.features[name], faces.features["other"]) for name in ("fake", "reference")],
-        "pixels": [metrics.nearest(thumbnails(crops[:few]), pixels) for crops in (faces.fake, faces.reference)],
+        "embedding": [metrics.nearest(embeddings[name], embeddings["other"]) for name in ("fake", "reference")],
+        "pixels": [metrics.nearest(thumbnails(crops[:few]), pixels) for crops in (sets.fake, sets.reference)],
     }
-    for by, ((fake, _), (real, _)) in found.items():
-        for name, percent in percents.items():
-            values = float(np.percentile(fake, percent)), float(np.percentile(real, percent))
-            result.figures.append(Figure(f"nearest training face, {by}, {name}", *values, "as real"))
-    (near, by_face), (alike, by_pixels) = found["embedding"][0], found["pixels"][0]
-    closest = np.concatenate([distances[:few].argsort(kind="stable")[:6] for distances in (near, alike)])
-    rows = [faces.fake[closest], faces.other[by_face[closest]], training[by_pixels[closest] % len(training)]]
-    result.pictures["neighbours.png"] = _grid(rows)
+    result = [
+        Metric(name_of(by, name), float(np.percentile(fake, percent)), float(np.percentile(real, percent)), "as real")
+        for by, ((fake, _), (real, _)) in found.items()
+        for name, percent in percents.items()
+    ]
+    (by_face, face_index), (by_pixels, pixel_index) = found["embedding"][0], found["pixels"][0]
+    closest = np.concatenate([distances[:few].argsort(kind="stable")[:6] for distances in (by_face, by_pixels)])
+    rows = [*sets.fake[closest], *sets.other[face_index[closest]], *training[pixel_index[closest] % len(training)]]
+    counts = {"searched by embedding": len(sets.other), "searched by pixels": len(training)}
+    return _Found(result, counts, {"neighbours.png": grid(rows, len(closest))})
 
 
-def _compare_fid(faces: _Faces, weights: Weights, result: Evaluation) -> Iterator[Progress]:
-    path = result.options.fid_weights
+def _fid(sets: _Sets, path: Path | None, device: torch.device) -> _Measuring:
     if path is None:
-        result.figures.append(Figure("FID", None, None, "less", "needs the Inception weights"))
-        return
+        return _Found([Metric("FID", None, None, "less", "needs the Inception weights")])
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    device = device_of(weights.generator)
     fid = FrechetInceptionDistance(reset_real_features=False, feature_extractor_weights_path=str(path)).to(device)
 
     def update(crops: NDArray[np.uint8], real: bool) -> NDArray[np.bool_]:
         fid.update(torch.from_numpy(crops).permute(0, 3, 1, 2).to(device), real=real)
         return np.empty(0, dtype=bool)
 
-    yield from in_parts("FID, reference", faces.reference, partial(update, real=True))
+    yield from in_parts("FID, reference", sets.reference, partial(update, real=True))
     distances = []
-    for name, crops in (("generated", faces.fake), ("baseline", faces.other)):
+    for name, crops in (("generated", sets.fake), ("baseline", sets.other)):
         fid.reset()
         yield from in_parts(f"FID, {name}", crops, partial(update, real=False))
         distances.append(float(fid.compute()))
-    result.figures.append(Figure("FID", distances[0], distances[1], "less"))
+    return _Found([Metric("FID", distances[0], distances[1], "less")])
 
 
-def reconstruct(G: Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
+def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
     """Find the images of G with the least absolute difference to given faces.
 
     For each face, Adam optimises the best `mre_restarts` of `mre_draws` random z, with a learning rate that falls from
@@ -337,7 +355,7 @@ def _real_sets(
     return reference, other, words
 
 
-def found_faces(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def faces_detected(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Run dlib's face detector on crops (N, S, S, 3), enlarged and with a margin: bool (N,)."""
     whole = Alignment.identity(crops.shape[1])
     zoom = _VIEW_PX / whole.size
@@ -356,16 +374,8 @@ def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
 
 
-def _grid(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.vstack([np.hstack(list(row)) for row in rows])
-
-
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
-
-
 def _require_fid(path: Path) -> None:
-    absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
+    absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
     if absent:
         raise EvaluationError(f"FID needs {' and '.join(absent)}; run in the project folder: pip install -e '.[fid]'")
     if not path.is_file():

@@ -17,16 +17,16 @@ from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats
 from dcgan.tensors import to_bytes, to_tensor
-from dcgan.train import settle_batch_norm
+from dcgan.train import recalibrate_batch_norm
 from dcgan.weights import FORMAT, Weights, WeightsError
 
 _PANELS: dict[str, tuple[str, ...]] = {
     "losses": ("loss_d", "loss_g", "image", "feature", "adversarial"),
     "mean logits": ("real", "fake"),
     "gradient penalties": ("r1", "r2", "gp"),
-    "MS-SSIM of pairs, D's overfitting": ("alike", "alike_real", "overfit"),
+    "MS-SSIM of pairs, D's overfitting": ("ms_ssim_samples", "ms_ssim_reals", "overfit"),
     "error and size of z": ("z", "z_square"),
-    "error of the locator": ("error", "worst_eye", "within_tenth"),
+    "error of the locator": ("error", "max_eye_error", "pck_0.1"),
     "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80"),
 }
 
@@ -51,7 +51,7 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
         G.load_state_dict(saved["ema"])
         D.load_state_dict(saved["D"])
         images = saved["step"] * config["batch"] * config["d_steps"]
-    settle_batch_norm(G)
+    recalibrate_batch_norm(G)
     started = saved["started"]
     ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
     metadata = {

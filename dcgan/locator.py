@@ -2,10 +2,9 @@
 
 import json
 import math
-import time
 from collections.abc import Callable
 from collections.abc import Generator as Steps
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from dcgan.export import write_graph
 from dcgan.graph import capturable_adam, set_rate
 from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
-from dcgan.parallel import Group
-from dcgan.run import Run, TrainingStep
+from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.step import cosine
 from dcgan.tensors import to_tensor
 
@@ -124,37 +122,29 @@ def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: tor
     torch.manual_seed(config.seed)
     network = create(config.nef).to(device).to(memory_format=torch.channels_last)
     optimiser = capturable_adam(network.parameters(), config.lr, (0.9, 0.99))
-    origin = {"data_sha256": digest(faces.pixels), "data_images": len(faces), "machine": machine(device)}
-    run = Run(folder, asdict(config), {"L": network, "optimiser": optimiser}, origin, {}, config.batch, Group())
-    yield TrainingStep(run.images)
+    inputs = RunInputs(digest(faces.pixels), len(faces), machine(device))
+    run = Run(folder, "locator", config, {"L": network, "optimiser": optimiser}, inputs)
 
-    with run.saving():
-        while not run.finished:
-            # One step.
-            began = time.monotonic()
-            rate = min(1.0, (run.images + config.batch) / _RISE)
-            rate *= cosine(config.lr, config.lr_end, run.images / (config.kimg * 1000))
-            set_rate(optimiser, rate)
-            rng = np.random.default_rng([config.seed, run.step])
-            views, holes, shifts = _batch(train, rng.integers(len(train), size=config.batch), rng)
-            error = _distance(_estimate(network, views, holes, device), shifts.to(device)).mean()
-            optimiser.zero_grad(set_to_none=True)
-            error.backward()
-            optimiser.step()
-            run.add({"error": error})
-            tick = run.due(config.tick_kimg)
-            if tick:
-                run.check_finite()
-            run.seconds += time.monotonic() - began
+    def rate(number: int) -> float:
+        images = number * config.batch
+        rise = min(1.0, (images + config.batch) / _RISE)
+        return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
 
-            # Maintenance: log, samples, checkpoint.
-            stats = run.tick(rate) if tick else {}
-            if run.due(config.sample_kimg):
-                stats |= _measure(network, val, device)
-                run.grid(_pictures(network, val, device))
-            done = run.log(stats)
-            run.save_every(config.save_minutes)
-            yield done
+    def step(number: int) -> dict[str, Tensor]:
+        set_rate(optimiser, rate(number))
+        rng = np.random.default_rng([config.seed, number])
+        views, holes, shifts = _batch(train, rng.integers(len(train), size=config.batch), rng)
+        error = _distance(_estimate(network, views, holes, device), shifts.to(device)).mean()
+        optimiser.zero_grad(set_to_none=True)
+        error.backward()
+        optimiser.step()
+        return {"error": error}
+
+    def diagnose() -> dict[str, float]:
+        run.grid(_pictures(network, val, device))
+        return _measure(network, val, device)
+
+    yield from run.loop(step, rate, diagnose)
 
 
 def create(nef: int) -> Encoder:
@@ -195,13 +185,13 @@ def export_locator(folder: Path, path: Path) -> dict[str, Any]:
         network = create(saved["config"]["nef"])
         network.load_state_dict(saved["L"])
         images = saved["step"] * saved["config"]["batch"]
-    facts = {"images": images, "seconds": round(saved["seconds"]), "machine": saved["machine"]}
-    facts |= {"data_images": saved["data_images"], "training": saved["config"]}
+    metadata = {"images": images, "seconds": round(saved["seconds"]), "machine": saved["machine"]}
+    metadata |= {"data_images": saved["data_images"], "training": saved["config"]}
     crops = torch.zeros(2, VIEW_PX, VIEW_PX, 3, dtype=torch.uint8)  # a size of 1 would become a constant of the graph
     inputs = {"crops": crops, "holes": crops[..., 0] > 0}
     axes = {name: {0: "N"} for name in (*inputs, "shifts")}
-    write_graph(Locator(network).eval(), inputs, "shifts", axes, {}, {"facts": json.dumps(facts)}, path)
-    return facts
+    write_graph(Locator(network).eval(), inputs, "shifts", axes, {}, {"facts": json.dumps(metadata)}, path)
+    return metadata
 
 
 def _estimate(network: Encoder, views: NDArray[np.uint8], holes: NDArray[np.bool_], device: torch.device) -> Tensor:
@@ -299,7 +289,7 @@ def _measure(network: Encoder, faces: Faces, device: torch.device) -> dict[str, 
         errors.append(_distance(_estimate(network, views, holes, device).cpu(), shifts).amax(dim=1))
     network.train()
     worst = torch.cat(errors)
-    return {"worst_eye": float(worst.mean()), "within_tenth": float((worst < 0.1).float().mean())}
+    return {"max_eye_error": float(worst.mean()), "pck_0.1": float((worst < 0.1).float().mean())}
 
 
 @torch.no_grad()

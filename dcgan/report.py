@@ -6,7 +6,7 @@ from typing import Any
 
 from align.files import write_json, write_text
 from align.photo import write_photo
-from dcgan.evaluate import Evaluation, Figure
+from dcgan.evaluate import Evaluation, Metric
 
 FILES = ("evaluation.json", "evaluation.md", "samples.png", "reconstructions.png", "neighbours.png")
 
@@ -38,7 +38,7 @@ _NOTES = """
 
 def table(evaluation: Evaluation) -> str:
     """Format the results as a Markdown table, aligned for terminals."""
-    return markdown([("measure", "generated", "real baseline", "better"), *map(_cells, evaluation.figures)])
+    return markdown([("measure", "generated", "real baseline", "better"), *map(_cells, evaluation.metrics)])
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -102,8 +102,8 @@ def _report(evaluation: Evaluation, weights: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _cells(figure: Figure) -> tuple[str, str, str, str]:
+def _cells(metric: Metric) -> tuple[str, str, str, str]:
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.4g}"
 
-    return figure.name, number(figure.fake) or figure.note, number(figure.real), figure.better
+    return metric.name, number(metric.fake) or metric.note, number(metric.real), metric.better

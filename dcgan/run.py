@@ -1,31 +1,23 @@
-"""A training run: its folder, position, log and checkpoints. Shared by the training loops of G and D and of E."""
+"""A training run: its folder, position, log and checkpoints. Its loop trains G and D, E and the locator."""
 
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from align.errors import InputError
-from align.files import (
-    MAX_TEXT_BYTES,
-    atomic_write,
-    lock_folder,
-    parse_json,
-    read_file,
-    remove_leftovers,
-    write_json,
-    write_text,
-)
+from align.files import MAX_TEXT_BYTES, lock_folder, parse_json, read_file, remove_leftovers, write_json, write_text
+from align.photo import write_photo
+from align.picture import grid
 from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
+from dcgan.config import RunConfig
 from dcgan.parallel import Group
 from dcgan.tensors import to_image
 
@@ -49,21 +41,38 @@ class TrainingStep:
     stats: dict[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run computes on; every checkpoint records it.
+
+    Attributes:
+        data_sha256: digest of the images; a run resumes only on the same ones.
+        data_images: their number.
+        machine: name of the device.
+        weights_sha256: digest of the weights that an encoder is trained for; a run resumes only with the same ones.
+    """
+
+    data_sha256: str
+    data_images: int
+    machine: str
+    weights_sha256: str | None = None
+
+
 class Run:
     """A training run, new or resumed from the newest checkpoint of its folder.
 
     Args:
         folder: the run folder.
-        config: the settings; only "kimg" may differ from those of the checkpoint.
-        parts: networks and optimisers by name; their state is saved, and restored in place.
-        origin: constants that every checkpoint records, among them "data_sha256" and, where there are any, the
-            "weights_sha256" that identify the run's inputs.
-        notes: values of the training loop that a checkpoint keeps; restored in place.
-        step_images: real images per step.
+        command: name of the command that trains, for config.json.
+        config: the settings; only `kimg` may differ from those of the checkpoint.
+        modules: networks and optimisers by name; their state is saved, and restored in place.
+        inputs: what the run computes on.
+        extra_state: other values that a checkpoint keeps, by name; restored in place.
         group: the processes that share the run; only the first one writes.
     Attributes:
         step: steps done.
         seconds: wall-clock time of those steps, without maintenance.
+        maintenance_s: wall-clock time of logs, grids, measurements and checkpoints.
         resumed: whether there was a checkpoint.
     Raises:
         CheckpointError: the folder holds another run, or no usable checkpoint.
@@ -73,24 +82,25 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        config: dict[str, Any],
-        parts: dict[str, Any],
-        origin: dict[str, Any],
-        notes: dict[str, Any],
-        step_images: int,
-        group: Group,
+        command: str,
+        config: RunConfig,
+        modules: dict[str, Any],
+        inputs: RunInputs,
+        extra_state: dict[str, Any] | None = None,
+        group: Group | None = None,
     ) -> None:
-        self.config, self.parts, self.origin, self.notes = config, parts, origin, notes
-        self.step_images, self.group = step_images, group
-        self.step, self.seconds = 0, 0.0
+        self.config, self.modules, self.inputs = config, modules, inputs
+        self.extra_state = {} if extra_state is None else extra_state
+        self.group = group or Group()
+        self.step, self.seconds, self.maintenance_s = 0, 0.0, 0.0
         with ExitStack() as lock:
-            if group.rank == 0:
+            if self.group.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock.enter_context(lock_folder(folder))
             self.resumed = self._restore(folder)
             self._lock = lock.pop_all()
         self._folder = folder
-        self._writer = self._open() if group.rank == 0 else None
+        self._writer = self._open(command) if self.group.rank == 0 else None
         self._losses: dict[str, tuple[int, Tensor]] = {}  # steps since the last tick that had it, and its sum
         self._ticked = self.images, self.seconds
         self._saved_at = time.monotonic()
@@ -101,57 +111,97 @@ class Run:
         if saved is None:
             return False
         with restoring(folder):
-            _check_same_run(saved, self.config, self.origin, folder)
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
-            self.notes.update({name: saved[name] for name in self.notes})
+            _check_same_run(saved, asdict(self.config), self.inputs, folder)
+            for name, module in self.modules.items():
+                module.load_state_dict(saved[name])
+            self.extra_state.update({name: saved[name] for name in self.extra_state})
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
+            self.maintenance_s = float(saved.get("upkeep", 0.0))
         return True
 
-    def _open(self) -> Any:
+    def _open(self, command: str) -> Any:
         """Prepare the folder: delete partial files and later log lines, write config.json, start TensorBoard."""
         from torch.utils.tensorboard import SummaryWriter
 
         remove_leftovers([self._folder])  # of a run that was killed while it saved
         kept = [line for line in read_stats(self._folder) if line["kimg"] * 1000 <= self.images]
         write_text(self._folder / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        write_json(self._folder / "config.json", self.config)
+        write_json(self._folder / "config.json", {"command": command} | asdict(self.config))
         return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self.images)
 
     @property
     def images(self) -> int:
         """Real images shown so far."""
-        return self.step * self.step_images
+        return self.step * self.config.step_images
 
     @property
     def finished(self) -> bool:
         """Whether the run has reached its length."""
-        return self.images >= self.config["kimg"] * 1000
+        return self.images >= self.config.kimg * 1000
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Count one step and sum its losses, scalars on the device, for the next tick."""
-        for name, value in losses.items():
-            count, total = self._losses.get(name, (0, torch.zeros_like(value)))
-            self._losses[name] = count + 1, total + value.detach()
-        self.step += 1
+    def loop(
+        self,
+        step: Callable[[int], dict[str, Tensor]],
+        rate: Callable[[int], float],
+        diagnose: Callable[[], dict[str, float]],
+    ) -> Iterator[TrainingStep]:
+        """Train to the end of the run; closing the iterator saves a checkpoint.
 
-    def due(self, every_kimg: float) -> bool:
+        Args:
+            step: computes the step of this number; returns losses, scalars on the device.
+            rate: the learning rate at the step of this number.
+            diagnose: writes grids and returns measurements.
+        Yields:
+            The position where the run starts or resumes, then every step.
+        Raises:
+            TrainingError: a loss or weight is NaN or infinite; no checkpoint is written.
+        """
+        with self._lock:
+            yield TrainingStep(self.images)
+            try:
+                while not self.finished:
+                    # One step.
+                    began = time.monotonic()
+                    for name, value in step(self.step).items():
+                        count, total = self._losses.get(name, (0, torch.zeros_like(value)))
+                        self._losses[name] = count + 1, total + value.detach()
+                    self.step += 1
+                    tick = self._due(self.config.tick_kimg)
+                    if tick:
+                        self._check_finite()
+                    self.seconds += time.monotonic() - began
+
+                    # Maintenance: log, samples, checkpoint.
+                    began = time.monotonic()
+                    stats = self._tick(rate(self.step)) if tick else {}
+                    if self._due(self.config.sample_kimg):
+                        stats |= diagnose()
+                    done = self._log(stats)
+                    if time.monotonic() - self._saved_at > self.config.save_minutes * 60:
+                        self._save()
+                    self.maintenance_s += time.monotonic() - began
+                    yield done
+            except GeneratorExit:
+                self._save()
+                raise
+            finally:
+                if self._writer:
+                    self._writer.close()
+            self._save()
+
+    def _due(self, every_kimg: float) -> bool:
         """Whether the last step passed a multiple of `every_kimg`, or finished the run."""
         every = every_kimg * 1000
-        return self.finished or self.images // every != (self.images - self.step_images) // every
+        return self.finished or self.images // every != (self.images - self.config.step_images) // every
 
-    def check_finite(self) -> None:
-        """Wait for the device and check every loss and weight.
-
-        Raises:
-            TrainingError: a value is NaN or infinite.
-        """
+    def _check_finite(self) -> None:
+        """Wait for the device and check every loss and weight; raises TrainingError."""
         odd = [name for name, (_, total) in self._losses.items() if not math.isfinite(total)]
         odd += [
             name
-            for name, part in self.parts.items()
-            if isinstance(part, nn.Module)
-            and not torch.stack(torch._foreach_norm([*part.parameters()])).isfinite().all()
+            for name, module in self.modules.items()
+            if isinstance(module, nn.Module)
+            and not torch.stack(torch._foreach_norm([*module.parameters()])).isfinite().all()
         ]
         if odd:
             raise TrainingError(
@@ -159,15 +209,16 @@ class Run:
                 "Lower the learning rate or raise the weight of the gradient penalties"
             )
 
-    def tick(self, lr: float) -> dict[str, float]:
-        """The mean of each loss since the last tick, and the speed."""
+    def _tick(self, lr: float) -> dict[str, float]:
+        """The mean of each loss since the last tick, the speed, and the share of the time for maintenance."""
         means = {name: self.group.mean(float(total) / count) for name, (count, total) in self._losses.items()}
-        rate = (self.images - self._ticked[0]) / (self.seconds - self._ticked[1])
+        speed = (self.images - self._ticked[0]) / (self.seconds - self._ticked[1])
+        share = self.maintenance_s / (self.maintenance_s + self.seconds)
         self._losses.clear()
         self._ticked = self.images, self.seconds
-        return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": rate}
+        return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": speed, "maintenance_share": share}
 
-    def log(self, stats: dict[str, float]) -> TrainingStep:
+    def _log(self, stats: dict[str, float]) -> TrainingStep:
         """Append a line to stats.jsonl and TensorBoard unless `stats` is empty, and describe the step."""
         if not stats:
             return TrainingStep(self.images)
@@ -189,46 +240,35 @@ class Run:
         """
         if self._writer is None:
             return
-        rows = make_grid(images.float(), nrow=columns or round(math.sqrt(len(images))), padding=0)
-        grid = to_image(rows[None])[0]
-        path = self._folder / (name or f"samples/{self.images:010d}.png")
-        path.parent.mkdir(exist_ok=True)
-        with atomic_write(path) as file:
-            Image.fromarray(grid).save(file, "PNG")
+        picture = grid(to_image(images), columns)
+        write_photo(self._folder / (name or f"samples/{self.images:010d}.png"), picture)
         if name is None:
-            self._writer.add_image("samples", grid, self.images, dataformats="HWC")
+            self._writer.add_image("samples", picture, self.images, dataformats="HWC")
 
-    def save(self) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            TrainingError: see `check_finite`; nothing is written.
-        """
-        self.check_finite()
+    def _save(self) -> None:
+        """Write a checkpoint, unless a value is NaN or infinite."""
+        self._check_finite()
         self._saved_at = time.monotonic()
         if self._writer:
-            state = {name: part.state_dict() for name, part in self.parts.items()}
-            state |= {"step": self.step, "seconds": self.seconds, "config": self.config}
-            save_checkpoint(self._folder, self.images, state | self.origin | self.notes)
+            state = {name: module.state_dict() for name, module in self.modules.items()}
+            state |= {"step": self.step, "seconds": self.seconds, "upkeep": self.maintenance_s}
+            state |= {"config": asdict(self.config)} | asdict(self.inputs)
+            save_checkpoint(self._folder, self.images, state | self.extra_state)
 
-    def save_every(self, minutes: float) -> None:
-        """Write a checkpoint if the last one is older than `minutes`."""
-        if time.monotonic() - self._saved_at > minutes * 60:
-            self.save()
 
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Save when the block ends or the caller closes the training iterator, but not after an error."""
-        with self._lock:
-            try:
-                yield
-            except GeneratorExit:
-                self.save()
-                raise
-            finally:
-                if self._writer:
-                    self._writer.close()
-            self.save()
+def command_of(folder: Path) -> str:
+    """Return the name of the command that trains in a run folder, as its config.json says.
+
+    Raises:
+        CheckpointError: the folder is no run folder.
+    """
+    try:
+        return str(parse_json(read_file(folder / "config.json", MAX_TEXT_BYTES))["command"])
+    except (InputError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} has no config.json that names its command; expected a run folder of python -m dcgan train, "
+            "encode or locator; run the command again if it is one of an older version"
+        ) from error
 
 
 def read_stats(path: Path) -> list[dict[str, float]]:
@@ -248,11 +288,11 @@ def _stats(line: bytes) -> dict[str, float]:
     return stats if numbers and "kimg" in stats else {}
 
 
-def _check_same_run(saved: dict[str, Any], config: dict[str, Any], origin: dict[str, Any], folder: Path) -> None:
+def _check_same_run(saved: dict[str, Any], config: dict[str, Any], inputs: RunInputs, folder: Path) -> None:
     """Refuse to resume with other images, weights or settings; the length may change."""
-    for name, inputs in (("data_sha256", "images"), ("weights_sha256", "weights")):
-        if saved.get(name) != origin.get(name):
-            raise CheckpointError(f"{folder} was started with other {inputs}; use the same {inputs} or another folder")
+    for name, what in (("data_sha256", "images"), ("weights_sha256", "weights")):
+        if saved.get(name) != getattr(inputs, name):
+            raise CheckpointError(f"{folder} was started with other {what}; use the same {what} or another folder")
     ours, theirs = config | {"kimg": 0}, saved["config"] | {"kimg": 0}
     odd = [name for name in ours if ours[name] != theirs.get(name)]
     if odd or ours.keys() != theirs.keys():

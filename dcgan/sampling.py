@@ -1,28 +1,21 @@
-"""Sample z, generate images in batches, and report progress."""
+"""Sample z and interpolate between them, generate images in batches, and report progress."""
 
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
+from align.cli import Progress
 from dcgan import networks
 from dcgan.config import NetworkConfig
 from dcgan.tensors import to_image
 
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Progress of one part of a task: `done` of `total`."""
-
-    part: str
-    done: int
-    total: int
+_PARALLEL = 1e-6  # sine of the angle below which the arc between two z is undefined
 
 
 def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:
@@ -31,6 +24,31 @@ def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> T
     if config.z_prior == "uniform":
         return z.uniform_(-1, 1, generator=generator)
     return z.normal_(generator=generator)
+
+
+def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Spherical interpolation, which keeps the norm of z typical for the prior.
+
+    Args:
+        start: float32 (nz,).
+        end: float32 (nz,); if it is parallel or opposite to start, the interpolation is linear.
+        steps: number of z, both ends included.
+    Returns:
+        float32 (steps, nz).
+    Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
+    """
+    a, b = start.double(), end.double()
+    angle = cosine_similarity(a, b, dim=0).clamp(-1, 1).acos()
+    if angle.sin() < _PARALLEL:
+        return lerp(start, end, steps)
+    share = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
+    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
+    return (arc / angle.sin()).to(start.dtype)
+
+
+def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Linear interpolation from (nz,) to (nz,), both ends included: (steps, nz)."""
+    return torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
 
 
 def generate(G: networks.Generator, z: Tensor, skips: Iterable[networks.Skip] = ()) -> NDArray[np.uint8]:

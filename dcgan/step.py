@@ -18,7 +18,7 @@ from dcgan.parallel import Group, synchronise
 from dcgan.sampling import sample_z
 
 
-class Engine:
+class GanTrainer:
     """G, D, the moving average of G, and the optimisers.
 
     Args:
@@ -27,7 +27,7 @@ class Engine:
         group: processes that share every batch.
         graphs: replay the step as CUDA graphs, if the device has them and there is one process.
     Attributes:
-        parts: everything that a checkpoint must save, by name.
+        modules: everything that a checkpoint must save, by name.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Engine:
         betas = (config.beta1, config.beta2)
         self.opt_g = capturable_adam(self.G.parameters(), config.lr, betas)
         self.opt_d = capturable_adam(self.D.parameters(), config.lr, betas)
-        self.parts: dict[str, Any] = {"G": self.G, "D": self.D, "ema": self.ema}
-        self.parts |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
+        self.modules: dict[str, Any] = {"G": self.G, "D": self.D, "ema": self.ema}
+        self.modules |= {"opt_g": self.opt_g, "opt_d": self.opt_d}
         # Messages between processes stay out of graphs.
         self._body = Graphed(self._train, device, capture=graphs and self.group.size == 1)
 

@@ -1,8 +1,7 @@
 """Train G and D on aligned faces."""
 
-import time
 from collections.abc import Generator as Steps
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from align.errors import ConfigError
 from dcgan.checkpoint import CheckpointError
-from dcgan.config import ConfigError, TrainConfig
+from dcgan.config import TrainConfig
 from dcgan.dataset import Batches, digest
 from dcgan.device import machine
 from dcgan.grow import grow
 from dcgan.networks import Generator
 from dcgan.parallel import Group
-from dcgan.run import Run, TrainingError, TrainingStep
+from dcgan.run import Run, RunInputs, TrainingError, TrainingStep
 from dcgan.sampling import device_of, sample_z
 from dcgan.similarity import ms_ssim
-from dcgan.step import Engine, learning_rate, seeded
+from dcgan.step import GanTrainer, learning_rate, seeded
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -30,7 +30,7 @@ _DIAGNOSED = 512  # images of each kind for the overfitting measure
 _MAINTENANCE = 0.05  # share of the time that logs, grids and checkpoints may take
 # Collapse check, as shares of the variety of real faces by MS-SSIM: once samples have reached the first, falling below
 # the second means that G has collapsed. Until the grace period ends, G may not have learnt to use z yet.
-_VARIED, _COLLAPSED = 0.5, 0.15
+_DIVERSE, _COLLAPSED = 0.5, 0.15
 _GRACE_KIMG = 100
 
 
@@ -69,90 +69,72 @@ def train(
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
 
     # Build the networks and optimisers, then resume.
-    engine = Engine(config, device, group)
-    notes: dict[str, Any] = {"started": _load_start(config, engine), "varied": False, "upkeep": 0.0}
-    origin = {"data_sha256": digest(faces), "data_images": len(faces), "machine": machine(device)}
-    run = Run(folder, asdict(config), engine.parts, origin, notes, config.batch * config.d_steps, group)
+    trainer = GanTrainer(config, device, group)
+    # "varied": whether samples have been diverse, after which they must stay so.
+    extra_state: dict[str, Any] = {"started": _load_start(config, trainer), "varied": False}
+    inputs = RunInputs(digest(faces), len(faces), machine(device))
+    run = Run(folder, "train", config, trainer.modules, inputs, extra_state, group)
     fixed_z = sample_z(_GRID, config.network, seeded(config.seed, 0, 0)).to(device)
-    judged = [torch.from_numpy(images[:_DIAGNOSED]).to(device) for images in (faces, val) if images is not None]
+    diagnosed = [torch.from_numpy(images[:_DIAGNOSED]).to(device) for images in (faces, val) if images is not None]
     reals = to_tensor(batches.at(0)[:_GRID])
-    alike_real = _alike(reals)
+    ms_ssim_reals = _ms_ssim_of_pairs(reals)
     run.grid(reals, "reals.png")
-    yield TrainingStep(run.images)
 
-    with run.saving():
-        while not run.finished:
-            # One step.
-            began = time.monotonic()
-            numbers = range(run.step * config.d_steps, (run.step + 1) * config.d_steps)
-            run.add(engine.step(run.step, [to_tensor(batches.at(number)) for number in numbers]))
-            tick = run.due(config.tick_kimg)
-            if tick:
-                run.check_finite()
-            run.seconds += time.monotonic() - began
+    def step(number: int) -> dict[str, Tensor]:
+        numbers = range(number * config.d_steps, (number + 1) * config.d_steps)
+        return trainer.step(number, [to_tensor(batches.at(each)) for each in numbers])
 
-            # Maintenance: log, samples, checkpoint.
-            began = time.monotonic()
-            stats: dict[str, float] = {}
-            if tick:
-                stats = run.tick(learning_rate(config, run.step))
-                stats["upkeep"] = notes["upkeep"] / (notes["upkeep"] + run.seconds)
-            if run.due(config.sample_kimg):
-                samples = engine.ema(fixed_z)
-                stats |= {"alike_real": alike_real} | _diagnose(engine, samples, judged)
-                _check_collapse(run, stats)
-                # If steps are fast, skip some grids rather than slow training down.
-                if run.finished or notes["upkeep"] < 1 + _MAINTENANCE * run.seconds:
-                    run.grid(samples)
-            done = run.log(stats)
-            run.save_every(config.save_minutes)
-            notes["upkeep"] += time.monotonic() - began
-            yield done
+    def diagnose() -> dict[str, float]:
+        samples = trainer.ema(fixed_z)
+        found = {"ms_ssim_reals": ms_ssim_reals, "ms_ssim_samples": _ms_ssim_of_pairs(samples)}
+        if val is not None:
+            found["overfit"] = _overfitting(trainer, samples, diagnosed)
+        _check_collapse(run, found)
+        # If steps are fast, skip some grids rather than slow training down.
+        if run.finished or run.maintenance_s < 1 + _MAINTENANCE * run.seconds:
+            run.grid(samples)
+        return found
+
+    yield from run.loop(step, partial(learning_rate, config), diagnose)
 
 
-def _diagnose(engine: Engine, samples: Tensor, judged: list[Tensor]) -> dict[str, float]:
-    """Measure mode collapse and overfitting.
+def _overfitting(trainer: GanTrainer, samples: Tensor, diagnosed: list[Tensor]) -> float:
+    """Where D's mean logit on validation faces lies between that on training faces, 0, and that on samples, 1.
 
     Args:
-        engine: the networks.
+        trainer: the networks.
         samples: of the average of G.
-        judged: training faces and, if there are any, validation faces: uint8 (N, S, S, 3) on the device.
-    Returns:
-        alike: mean MS-SSIM of pairs of samples (Odena et al. 2017); 1 if all are the same image.
-        overfit: only with validation faces; where D's mean logit on them lies between that on training faces, 0, and
-            that on samples, 1 (Karras et al. 2020, eq. 1).
+        diagnosed: training faces and validation faces, uint8 (N, S, S, 3) on the device.
+    Source: Karras et al. 2020, "Training generative adversarial networks with limited data", eq. 1.
     """
-    found = {"alike": _alike(samples)}
-    if len(judged) > 1:
-        engine.D.eval()
-        with torch.no_grad(), engine.autocast():
-            means = [engine.D(images).float().mean() for images in (*map(to_tensor, judged), samples)]
-        engine.D.train()
-        logits = torch.stack(means).cpu().tolist()
-        apart = logits[0] - logits[2]
-        found["overfit"] = (logits[0] - logits[1]) / apart if apart else 0.0
-    return found
+    trainer.D.eval()
+    with torch.no_grad(), trainer.autocast():
+        means = [trainer.D(images).float().mean() for images in (*map(to_tensor, diagnosed), samples)]
+    trainer.D.train()
+    logits = torch.stack(means).cpu().tolist()
+    apart = logits[0] - logits[2]
+    return (logits[0] - logits[1]) / apart if apart else 0.0
 
 
-def _alike(images: Tensor) -> float:
-    """Mean MS-SSIM of the first half of the images with the second."""
+def _ms_ssim_of_pairs(images: Tensor) -> float:
+    """Mean MS-SSIM of the first half of the images with the second: 1 if all are the same (Odena et al. 2017)."""
     half = len(images) // 2
     return float(ms_ssim(images[:half], images[half : 2 * half]).mean())
 
 
-def _check_collapse(run: Run, stats: dict[str, float]) -> None:
+def _check_collapse(run: Run, found: dict[str, float]) -> None:
     """Raise TrainingError if the samples have lost the variety that they had, or never gained any."""
-    alike, alike_real = stats["alike"], stats["alike_real"]
-    varied = 1 - alike > _VARIED * (1 - alike_real)
-    run.notes["varied"] = run.notes["varied"] or varied or run.images > _GRACE_KIMG * 1000
-    if run.notes["varied"] and 1 - alike < _COLLAPSED * (1 - alike_real) - 1e-6:  # the real faces may be all the same
+    variety, variety_reals = 1 - found["ms_ssim_samples"], 1 - found["ms_ssim_reals"]
+    state = run.extra_state
+    state["varied"] = state["varied"] or variety > _DIVERSE * variety_reals or run.images > _GRACE_KIMG * 1000
+    if state["varied"] and variety < _COLLAPSED * variety_reals - 1e-6:  # the real faces may be all the same
         raise TrainingError(
-            f"G has collapsed: its samples are all alike (MS-SSIM of pairs {alike:.2f}, of real faces "
-            f"{alike_real:.2f}); earlier checkpoints are kept. Raise r1 and r2, lower lr, or use another loss"
+            f"G has collapsed: its samples are all alike (MS-SSIM of pairs {1 - variety:.2f}, of real faces "
+            f"{1 - variety_reals:.2f}); earlier checkpoints are kept. Raise r1 and r2, lower lr, or use another loss"
         )
 
 
-def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
+def _load_start(config: TrainConfig, trainer: GanTrainer) -> dict[str, Any]:
     """Copy the start weights, grown if need be, into the networks; returns their training metadata."""
     if not config.start:
         return {}
@@ -163,13 +145,13 @@ def _load_start(config: TrainConfig, engine: Engine) -> dict[str, Any]:
         raise CheckpointError(
             f"the weights {config.start} are for other networks; use their settings: {start.generator.config}"
         )
-    for network in (engine.G, engine.ema):
+    for network in (trainer.G, trainer.ema):
         network.load_state_dict(start.generator.state_dict())
-    engine.D.load_state_dict(start.discriminator.state_dict())
+    trainer.D.load_state_dict(start.discriminator.state_dict())
     return {"sha256": start.sha256, **{name: start.metadata.get(name, 0) for name in ("images", "seconds")}}
 
 
-def settle_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:
+def recalibrate_batch_norm(G: Generator, seed: int = 0, batches: int = 100, batch: int = 64) -> None:
     """Recompute G's batch norm statistics from generated batches, and leave G in eval mode.
 
     The moving average of G has other activations than the networks it averages, so their statistics do not fit it.

@@ -7,12 +7,13 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dcgan.config import EncoderConfig, TrainConfig
+from dcgan.config import EncoderConfig, RunConfig, TrainConfig
 from dcgan.encoder import export_encoder, train_encoder
 from dcgan.export import export_onnx, export_run
 from dcgan.grow import grown_config
@@ -24,6 +25,8 @@ _ENCODER = 0.35  # share of the time for E; G and D get equal shares of the rest
 _PARTS = (0.1, 0.4, 1)  # shares of the time of a run, after which its length is chosen anew
 _SAFETY = 0.97  # planned share of the time that is left, since checkpoints and exports take some, too
 _ENDLESS_KIMG = 1_000_000.0
+
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def train_all(
@@ -68,39 +71,41 @@ def train_all(
         return (end - time.monotonic()) * shares[index] / sum(shares[index:])
 
     for index, size in enumerate(sizes):
-        run, weights = folder / str(size), folder / f"{size}.safetensors"
+        run, file = folder / str(size), folder / f"{size}.safetensors"
         here = replace(config, network=grown_config(config.network, size))
-        if not weights.exists():
-            start = partial(
-                _train, here, _resized(faces, size), run, device, None if val is None else _resized(val, size)
-            )
-            for step in within(start, allowed(index)):
+        if not file.exists():
+            small_val = None if val is None else _resized(val, size)
+            start = partial(train, faces=_resized(faces, size), folder=run, device=device, val=small_val)
+            for step in within(start, here, allowed(index)):
                 yield run.name, step
-            export_run(run, weights, template)
-        config = replace(here, start=str(weights))
-    run, weights, trained = folder / "encoder", folder / "faces.safetensors", Weights.open(weights, "cpu")
-    if not weights.exists():
-        for step in within(partial(_train_encoder, encoder, trained, faces, run, device, val), allowed(len(sizes))):
+            export_run(run, file, template)
+        config = replace(here, start=str(file))
+    run, result = folder / "encoder", folder / "faces.safetensors"
+    if not result.exists():
+        trained = Weights.open(file, "cpu")
+        start_encoder = partial(train_encoder, weights=trained, faces=faces, folder=run, device=device, val=val)
+        for step in within(start_encoder, encoder, allowed(len(sizes))):
             yield run.name, step
-        export_encoder(run, weights)
-    export_onnx(Weights.open(weights, "cpu"), weights.with_suffix(".onnx"))
+        export_encoder(run, result)
+    export_onnx(Weights.open(result, "cpu"), result.with_suffix(".onnx"))
 
 
-def within(start: Callable[[float], Steps[TrainingStep]], seconds: float) -> Steps[TrainingStep]:
+def within(start: Callable[[Config], Steps[TrainingStep]], config: Config, seconds: float) -> Steps[TrainingStep]:
     """Let a training run take a given time, with the learning rate at its end then.
 
     The length of a run in images determines its learning rates. So the run is begun with no end in sight, where they
     hardly fall, and resumed with the length that fits once its speed is known, and again when it is known better.
 
     Args:
-        start: starts or resumes the run with a length in kimg.
+        start: starts or resumes the run.
+        config: the settings of the run; its `kimg` is chosen here.
         seconds: wall-clock time from now on.
     Yields:
         What the run yields.
     """
     began, kimg = time.monotonic(), _ENDLESS_KIMG
     for part in _PARTS:
-        with closing(start(kimg)) as run:
+        with closing(start(replace(config, kimg=kimg))) as run:
             images, end = next(run).images, began + part * seconds
             measured = begun = time.monotonic(), images
             for step in run:
@@ -114,29 +119,6 @@ def within(start: Callable[[float], Steps[TrainingStep]], seconds: float) -> Ste
         if images > measured[1]:
             rate = (images - measured[1]) / (now - measured[0])
             kimg = (images + rate * max(0.0, _SAFETY * (began + seconds - now))) / 1000
-
-
-def _train(
-    config: TrainConfig,
-    faces: NDArray[np.uint8],
-    folder: Path,
-    device: torch.device,
-    val: NDArray[np.uint8] | None,
-    kimg: float,
-) -> Steps[TrainingStep]:
-    return train(replace(config, kimg=kimg), faces, folder, device, val)
-
-
-def _train_encoder(
-    config: EncoderConfig,
-    weights: Weights,
-    faces: NDArray[np.uint8],
-    folder: Path,
-    device: torch.device,
-    val: NDArray[np.uint8] | None,
-    kimg: float,
-) -> Steps[TrainingStep]:
-    return train_encoder(replace(config, kimg=kimg), weights, faces, folder, device, val)
 
 
 def _resized(faces: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

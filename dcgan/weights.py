@@ -7,14 +7,15 @@ import json
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import weights as registry
-from align.errors import ConfigError, InputError
+from align.errors import ConfigError, InputError, hint
 from align.files import atomic_write, parse_json
+from align.settings import Option
 from align.template import TEMPLATES
 from dcgan.config import EncoderConfig, NetworkConfig
-from dcgan.device import check_device
+from dcgan.device import check_device, pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,17 +30,33 @@ class WeightsError(InputError):
     """A weights file is absent, damaged, or in another format."""
 
 
+def weights_name(text: str, *more: str) -> str:
+    """Return a name of weights: of the registry, of a file, which has a suffix, or one of `more`.
+
+    Raises:
+        WeightsError: it is none of these.
+    """
+    if text not in (*registry.REGISTRY, *more) and not Path(text).suffix:
+        names = (*registry.REGISTRY, *more, "a weights file")
+        raise WeightsError(f"there are no weights {text!r}; {hint(text, names)}")
+    return text
+
+
+WEIGHTS_HELP = f"weights file or name: {', '.join(registry.REGISTRY)}"
+WeightsName = Annotated[str, WEIGHTS_HELP, Option(parse=weights_name)]
+
+
 class Weights:
     """Trained networks. Those of a file are loaded, and torch is imported, when the first of them is used.
 
-    The networks are in eval mode, and their parameters require no gradients.
+    The networks of a file are in eval mode, and their parameters require no gradients.
 
     Attributes:
         network: settings of G and D.
         template: alignment template of the training faces.
         metadata: of the training, such as images, seconds, machine and settings.
-        sha256: digest of settings and tensors; "" for networks that were never saved.
         encoder_settings: settings of E; None if there is no encoder.
+        sha256: digest of settings and tensors; "" for networks that were never saved.
         device: where the networks are or will be: auto, cpu, cuda or cuda:N.
     """
 
@@ -48,33 +65,41 @@ class Weights:
         network: NetworkConfig,
         template: str,
         metadata: dict[str, Any],
-        sha256: str = "",
-        encoder_settings: dict[str, Any] | None = None,
-        device: str = "cpu",
+        encoder_settings: dict[str, Any] | None,
+        sha256: str,
+        device: str,
     ) -> None:
         self.network, self.template, self.metadata = network, template, metadata
-        self.sha256, self.encoder_settings, self.device = sha256, encoder_settings, device
-        self._path, self._name, self._header = Path(), "", {"": ""}
+        self.encoder_settings, self.sha256, self.device = encoder_settings, sha256, device
+        self._path, self._bundled, self._header = Path("weights"), False, {"": ""}
 
     @classmethod
     def open(cls, name_or_file: str | Path, device: str = "auto") -> Weights:
-        """Read the header of weights.
+        """Read the header of weights by their name in the registry or from a file with a suffix.
 
-        Args:
-            name_or_file: name in the registry, or path of a file with a suffix.
-            device: auto, cpu, cuda or cuda:N; loading the networks raises DeviceError if it is absent.
         Raises:
             WeightsError: the name is unknown, or the file is absent, of a newer version, in another format, or
                 describes an invalid network. Loading the networks raises it if the file is damaged or modified.
-            DeviceError: the device is unknown.
+            DeviceError: the device is unknown. Loading the networks raises it if the device is absent.
         """
-        check_device(device)
-        name = str(name_or_file)
-        bundled = name in registry.REGISTRY or not Path(name).suffix
+        name = weights_name(str(name_or_file))
+        bundled = name in registry.REGISTRY
         path = bundled_file(f"{name}.safetensors", verify=False) if bundled else Path(name)
-        header = read_header(path)
-        weights = cls(*_parsed(path, header), device)
-        weights._path, weights._name, weights._header = path, name if bundled else "", header
+        header = _read_header(path)
+        try:
+            template, metadata = header["template"], parse_json(header["facts"])
+            if template not in TEMPLATES:
+                raise ConfigError(f"the template is {template!r}; expected one of {', '.join(TEMPLATES)}")
+            if not isinstance(metadata, dict) or not isinstance(metadata.get("logit_offset", 0), int | float):
+                raise ConfigError(f"the facts are {header['facts'][:100]}; expected an object with numbers")
+            encoder = parse_json(header["encoder"]) if "encoder" in header else {}
+            EncoderConfig(**encoder)  # checks the ranges
+            settings = encoder if "encoder" in header else None
+            network, sha256 = NetworkConfig(**parse_json(header["network"])), header["sha256"]
+        except (KeyError, ValueError, TypeError, OverflowError, ConfigError) as error:
+            raise WeightsError(f"{path} describes an invalid network: {error}") from error
+        weights = cls(network, template, metadata, settings, sha256, check_device(device))
+        weights._path, weights._bundled, weights._header = path, bundled, header
         return weights
 
     @classmethod
@@ -88,10 +113,9 @@ class Weights:
         sha256: str = "",
     ) -> Weights:
         """Make weights of networks in memory."""
-        device = str(next(generator.parameters()).device)
-        settings = None if encoder is None else encoder.settings
-        weights = cls(generator.config, template, metadata or {}, sha256, settings, device)
-        weights._networks = _named(generator, discriminator, encoder)  # as if it were loaded
+        settings, device = None if encoder is None else encoder.settings, next(generator.parameters()).device
+        weights = cls(generator.config, template, metadata or {}, settings, sha256, str(device))
+        weights._networks = _by_letter(generator, discriminator, encoder)  # as if it were loaded
         return weights
 
     @property
@@ -116,7 +140,7 @@ class Weights:
 
     @property
     def discriminator(self) -> Discriminator:
-        """D."""
+        """The discriminator D."""
         return self._networks["D"]
 
     @property
@@ -130,51 +154,13 @@ class Weights:
         Raises:
             WeightsError: a bundled file is missing or altered.
         """
-        if self._name:
-            return bundled_file(f"{self._name}.onnx")
-        path = self._path.with_suffix(".onnx") if self._path.name else self._path
-        return path if path.is_file() else None
-
-    @cached_property
-    def _networks(self) -> dict[str, Any]:
-        """G, D and, if there is one, E by these letters, which are the prefixes of their tensors in the file."""
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        from dcgan.device import pick_device
-
-        device, path = pick_device(self.device), self._path
-        if self._name:
-            bundled_file(path.name)
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read ({error}); export or download it again") from error
-        if not self._name:
-            header = {key: value for key, value in self._header.items() if key != "sha256"}
-            if self.sha256 != tensor_digest(header, tensors):
-                raise WeightsError(
-                    f"{path} is damaged: its sha256 does not match its contents; export or download it again"
-                )
-        with torch.device("meta"):  # without memory, until the shapes are checked
-            for letter, network in self._described().items():
-                _check_tensors(path, letter, network.state_dict(), _of(letter, tensors))
-        with torch.random.fork_rng(devices=[]):  # loading late must not change what a training run draws
-            networks = self._described()
-        for letter, network in networks.items():
-            network.load_state_dict(_of(letter, tensors))
-            network.to(device).eval().requires_grad_(False)
-        return networks
+        path = self._path.with_suffix(".onnx")
+        if self._bundled:
+            return bundled_file(path.name)
+        return path if self._path.suffix and path.is_file() else None
 
     def save(self, path: Path) -> str:
-        """Write the networks to one safetensors file, in half precision.
-
-        Args:
-            path: ends in .safetensors.
-        Returns:
-            SHA-256 of settings and tensors, which is also stored in the file.
-        """
+        """Write the networks to one safetensors file, in half precision; returns its SHA-256, see `sha256`."""
         from safetensors.torch import save
 
         tensors = {
@@ -196,31 +182,55 @@ class Weights:
             file.write(save(tensors, header))
         return header["sha256"]
 
-    def _described(self) -> dict[str, nn.Module]:
-        """The networks that the header describes, with random weights."""
+    @cached_property
+    def _networks(self) -> dict[str, Any]:
+        """The networks by the letters that are the prefixes of their tensors in the file, loaded and checked."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         from dcgan.networks import Discriminator, Encoder, Generator
 
-        config, settings = self.network, self.encoder_settings
+        def described() -> dict[str, Any]:
+            E = None if self.encoder_settings is None else Encoder(self.network, **self.encoder_settings)
+            return _by_letter(Generator(self.network), Discriminator(self.network), E)
+
+        device, path = pick_device(self.device), self._path
+        if self._bundled:
+            bundled_file(path.name)
         try:
-            return _named(
-                Generator(config), Discriminator(config), None if settings is None else Encoder(config, **settings)
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} cannot be read ({error}); export or download it again") from error
+        header = {key: value for key, value in self._header.items() if key != "sha256"}
+        if not self._bundled and self.sha256 != tensor_digest(header, tensors):
+            raise WeightsError(
+                f"{path} is damaged: its sha256 does not match its contents; export or download it again"
             )
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            letter, _, name = key.partition(".")
+            parts.setdefault(letter, {})[name] = value
+        try:
+            with torch.device("meta"):  # without memory, until the shapes are checked
+                for letter, network in described().items():
+                    _check_tensors(path, letter, network.state_dict(), parts.get(letter, {}))
+            with torch.random.fork_rng(devices=[]):  # loading late must not change what a training run draws
+                networks = described()
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-            raise WeightsError(f"{self._path} describes an invalid network: {error}") from error
+            raise WeightsError(f"{path} describes an invalid network: {error}") from error
+        for letter, network in networks.items():
+            network.load_state_dict(parts[letter])
+            network.to(device).eval().requires_grad_(False)
+        return networks
 
 
 def bundled_file(name: str, verify: bool = True) -> Path:
-    """Return the path of a file of the bundled weights.
+    """Return the path of a file of the bundled weights, such as faces-64.onnx.
 
-    Args:
-        name: such as faces-64.onnx.
-        verify: check its SHA-256, not only that it exists.
     Raises:
-        WeightsError: there is no such file, or it is missing or altered.
+        WeightsError: the file is missing or, unless `verify` is off, altered.
     """
-    if name not in registry.SHA256:
-        names = ", ".join(registry.REGISTRY)
-        raise WeightsError(f"no weights named {Path(name).stem!r}; expected {names} or a weights file")
     path, expected = registry.FOLDER / name, registry.SHA256[name]
     try:
         with path.open("rb") as file:
@@ -232,25 +242,32 @@ def bundled_file(name: str, verify: bool = True) -> Path:
     return path
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Read the header of a file written by `save_weights`: JSON texts by name.
+def tensor_digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of settings and tensors, independent of their order in the file."""
+    import torch
 
-    Raises:
-        WeightsError: the file is absent, of a newer version, or in another format.
-    """
+    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    """Read the header of a file that `Weights.save` has written: JSON texts by name."""
     from safetensors import SafetensorError, safe_open
 
+    advice = "expected weights written by python -m dcgan export"
     if not path.is_file():
-        raise WeightsError(f"{path} is not a file; expected weights written by python -m dcgan export")
+        raise WeightsError(f"{path} is not a file; {advice}")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is not a readable safetensors file ({error}); expected weights written by python -m dcgan export"
-        ) from error
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); {advice}") from error
     if header.get("format") != FORMAT:
-        raise WeightsError(f"{path} is from another program; expected weights written by python -m dcgan export")
+        raise WeightsError(f"{path} is from another program; {advice}")
     if header.get("version") != _VERSION:
         raise WeightsError(
             f"{path} has format version {header.get('version')}, this program reads version {_VERSION}; update it"
@@ -258,31 +275,9 @@ def read_header(path: Path) -> dict[str, str]:
     return header
 
 
-def _parsed(path: Path, header: dict[str, str]) -> tuple[NetworkConfig, str, dict[str, Any], str, Any]:
-    """Check a header: settings of G and D, template, metadata, SHA-256, and settings of E."""
-    try:
-        template, network, metadata = header["template"], parse_json(header["network"]), parse_json(header["facts"])
-        if template not in TEMPLATES:
-            raise ConfigError(f"the template is {template!r}; expected one of {', '.join(TEMPLATES)}")
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("logit_offset", 0), int | float):
-            raise ConfigError(f"the facts are {header['facts'][:100]}; expected an object with numbers")
-        encoder = parse_json(header["encoder"]) if "encoder" in header else {}
-        EncoderConfig(**encoder)  # checks the ranges
-        settings = encoder if "encoder" in header else None
-        return NetworkConfig(**network), template, metadata, header["sha256"], settings
-    except (KeyError, ValueError, TypeError, OverflowError, ConfigError) as error:
-        raise WeightsError(f"{path} describes an invalid network: {error}") from error
-
-
-def _named(generator: Generator, discriminator: Discriminator, encoder: Encoder | None) -> dict[str, nn.Module]:
-    """The networks by the prefix of their tensors in the file."""
-    every = {"G": generator, "D": discriminator, "E": encoder}
-    return {letter: network for letter, network in every.items() if network is not None}
-
-
-def _of(letter: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one network."""
-    return {key.removeprefix(f"{letter}."): value for key, value in tensors.items() if key.startswith(f"{letter}.")}
+def _by_letter(generator: Generator, discriminator: Discriminator, encoder: Encoder | None) -> dict[str, nn.Module]:
+    networks = {"G": generator, "D": discriminator, "E": encoder}
+    return {letter: network for letter, network in networks.items() if network is not None}
 
 
 def _check_tensors(path: Path, name: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
@@ -300,15 +295,3 @@ def _check_tensors(path: Path, name: str, expected: dict[str, Tensor], found: di
             raise WeightsError(f"{path}: {name}.{key} is {value.dtype}; expected {' or '.join(map(str, kinds))}")
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path}: {name}.{key} contains NaN or infinity")
-
-
-def tensor_digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of settings and tensors, independent of their order in the file."""
-    import torch
-
-    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for key in sorted(tensors):
-        value = tensors[key]
-        total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        total.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

@@ -14,7 +14,7 @@ from align.errors import NoFaceError
 from align.landmarks import find_faces
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
-from completion.blend import inpaint
+from completion.inpaint import inpaint
 
 FACE = TEMPLATES["face"]
 

@@ -17,6 +17,7 @@ from completion.complete import Completion, FaceCompleter
 from numpy.typing import NDArray
 from pictures import save_all
 
+from align.cli import Progress
 from align.photo import read_photo
 from align.warp import Alignment
 from completion.benchmark import compare as module
@@ -25,7 +26,6 @@ from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare
 from completion.benchmark.report import Report
 from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
 from dcgan.holes import needs_landmarks
-from dcgan.sampling import Progress
 from dcgan.weights import Weights
 
 PROJECT = Path(__file__).parents[1]
@@ -41,10 +41,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, solver in SOLVERS.items():
         monkeypatch.setitem(SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
 
-    def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
+    def embed(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
         return crops.reshape(len(crops), 4, 8, 4, 8, 3).mean(axis=(2, 4)).reshape(len(crops), -1) / 255
 
-    monkeypatch.setattr(module, "describe", describe)
+    monkeypatch.setattr(module, "embed", embed)
     monkeypatch.setattr(module, "found", lambda crops: crops[:, 16, 16, 0] > 100)
 
 

@@ -21,8 +21,8 @@ from align.photo import PhotoLike
 from align.warp import Alignment, transform
 from completion import complete as complete_module
 from completion import solve as solve_module
-from completion.blend import inpaint
 from completion.config import SOLVERS
+from completion.inpaint import inpaint
 from completion.masks import MaskLike
 from dcgan.holes import HOLES
 from dcgan.networks import Discriminator, Generator

@@ -12,7 +12,7 @@ from dcgan import encoder
 from dcgan.config import EncoderConfig, NetworkConfig, TrainConfig
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
-from dcgan.step import Engine
+from dcgan.step import GanTrainer
 from dcgan.train import train
 from dcgan.weights import Weights
 
@@ -37,7 +37,7 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("changes", [*({"loss": name} for name in LOSSES), {"precision": "fp32"}], ids=str)
 def test_graphs_equal_eager_steps(changes: dict[str, str]) -> None:
     config = replace(CONFIG, **changes)
-    graphed, eager = Engine(config, CUDA), Engine(config, CUDA, graphs=False)
+    graphed, eager = GanTrainer(config, CUDA), GanTrainer(config, CUDA, graphs=False)
     for number, real in enumerate(reals()):
         found, expected = graphed.step(number, [real]), eager.step(number, [real])
         assert found.keys() == expected.keys()
@@ -49,7 +49,7 @@ def test_graphs_equal_eager_steps(changes: dict[str, str]) -> None:
 
 def test_a_graphed_step_equals_the_cpu() -> None:
     config = replace(CONFIG, precision="fp32", lr=1e-5)
-    here, there = Engine(config, CUDA), Engine(config, torch.device("cpu"))
+    here, there = GanTrainer(config, CUDA), GanTrainer(config, torch.device("cpu"))
     for number, real in enumerate(reals()):
         found, expected = here.step(number, [real]), there.step(number, [real.cpu()])
         assert float(found["loss_d"]) == pytest.approx(float(expected["loss_d"]), rel=1e-2)
@@ -71,7 +71,7 @@ def test_a_resumed_run_continues_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_memory_stays_flat() -> None:
-    engine, real = Engine(CONFIG, CUDA), reals(1)[0]
+    engine, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
     for number in range(STEPS):
         engine.step(number, [real])
     torch.cuda.synchronize()
@@ -83,7 +83,7 @@ def test_memory_stays_flat() -> None:
 
 
 def test_the_step_does_not_wait_for_the_device() -> None:
-    engine, real = Engine(CONFIG, CUDA), reals(1)[0]
+    engine, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
     for number in range(STEPS):
         engine.step(number, [real])
     torch.cuda.set_sync_debug_mode("error")
@@ -100,7 +100,7 @@ def test_the_encoder_learns_with_graphs(changes: dict[str, float], monkeypatch: 
     G, D = (network(NETWORK).eval().requires_grad_(False) for network in (Generator, Discriminator))
     weights = Weights(G, D, "face", {}, "")
     config = replace(EncoderConfig(nef=16, batch=16, pairs=4, kimg=1), **changes)
-    engines = [encoder._Engine(config, weights, CUDA) for _ in range(2)]
+    engines = [encoder.EncoderTrainer(config, weights, CUDA) for _ in range(2)]
     engines[1]._body._capture = False
     for number, real in enumerate(reals(2 * STEPS)):
         found, expected = (engine.step(number, real) for engine in engines)

@@ -321,7 +321,7 @@ def test_changed_absent_and_unknown_embedded_weights_are_refused(
         bundled_file(f"faces-64{suffix}")
     with pytest.raises(WeightsError, match="reinstall dcgan-completion|not a readable safetensors file"):
         Weights.open(registry.DEFAULT, "cpu")
-    with pytest.raises(WeightsError, match="no weights named 'dogs'"):
+    with pytest.raises(WeightsError, match="there are no weights 'dogs'"):
         Weights.open("dogs", "cpu")
 
 

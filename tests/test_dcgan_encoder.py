@@ -376,7 +376,7 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
         groups.append({"params": [*G.requires_grad_(True).parameters()], "share": config.lr_generator})
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
     adam_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
-    engine = encoder._Engine(config, weights, CPU)
+    engine = encoder.EncoderTrainer(config, weights, CPU)
     for number in range(10):
         found = engine.step(number, real.clone())
         noise = seeded(config.seed, 3, number)

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pictures import save_all
 from torch import Tensor
 
+from align.cli import Progress
 from align.photo import read_photo
 from dcgan import evaluate as module
 from dcgan.__main__ import main
 from dcgan.config import EvaluateOptions
-from dcgan.descriptors import DescriptorError
+from dcgan.embeddings import EmbeddingError
 from dcgan.evaluate import Evaluation, EvaluationError, evaluate, reconstruct
-from dcgan.sampling import Progress, sample_z
+from dcgan.sampling import sample_z
 from dcgan.tensors import to_image
 from dcgan.weights import Weights
 
@@ -42,20 +43,20 @@ def last(weights: Weights, *faces: Any, options: EvaluateOptions = OPTIONS) -> E
 
 
 def figures(result: Evaluation) -> dict[str, tuple[float | None, float | None]]:
-    return {figure.name: (figure.fake, figure.real) for figure in result.figures}
+    return {figure.name: (figure.fake, figure.real) for figure in result.metrics}
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dlib's detector, and with mean colours as face embeddings."""
 
-    def describe(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
+    def embed(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
         if template != "face":
-            raise DescriptorError("none")
+            raise EmbeddingError("none")
         return crops.reshape(len(crops), 4, -1, 12).mean(axis=2).reshape(len(crops), -1) / 255
 
-    monkeypatch.setattr(module, "describe", describe)
-    monkeypatch.setattr(module, "found_faces", lambda crops: crops.mean(axis=(1, 2, 3)) > 100)
+    monkeypatch.setattr(module, "embed", embed)
+    monkeypatch.setattr(module, "faces_detected", lambda crops: crops.mean(axis=(1, 2, 3)) > 100)
 
 
 def test_the_command_writes_table_report_and_pictures(
@@ -99,7 +100,7 @@ def test_without_training_faces_the_halves_are_the_baseline(small_weights: Weigh
     found = figures(result)
     assert found["precision"][1] == found["recall"][1] == 0
     assert found["face found"][1] == 0  # the baseline of the detector is the first half
-    absent = [figure for figure in result.figures if figure.fake is None]
+    absent = [figure for figure in result.metrics if figure.fake is None]
     assert [figure.note for figure in absent] == ["needs training faces"] * 4 + ["needs the Inception weights"]
     assert "neighbours.png" not in result.pictures
 

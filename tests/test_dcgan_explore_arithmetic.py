@@ -98,7 +98,7 @@ def test_the_command_writes_pictures_and_numbers(
     lists.write_text('{"odd": {"with": [1, 3], "without": [0, 2, 4]}}')
     out = tmp_path / "out"
     words = ["explore", "arithmetic", "--weights", str(small_weights_file), "--output", str(out), "--device", "cpu"]
-    words += ["--count", "120", "--labels", str(lists), "--label", "bright hair", "--label", "eyes open"]
+    words += ["--count", "120", "--labels", str(lists), "--label", "bright hair", "eyes open"]
     assert main(words) == 0
     names = ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json")
     assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)

@@ -178,9 +178,3 @@ def test_a_pipe_is_no_list(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DatasetError, match="not a regular file"):
         read_list(tmp_path / "pipe")
-
-
-def test_wrong_usage_ends_with_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explore", "duplicates", str(tmp_path / "absent"), "--output", str(tmp_path / "out")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and "absent is not a folder" in line

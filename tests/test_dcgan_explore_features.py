@@ -67,30 +67,11 @@ def test_draws_cover_every_class_without_test_images() -> None:
 
 
 def test_digits_need_no_files() -> None:
-    data = load_labelled("digits", None, 32, 100, 0)
+    data = load_labelled("digits", 32, 100, 0)
     assert data.images.shape == (200, 32, 32, 3) and data.test.sum() == 100
     assert set(data.labels) == set(range(10))
-    again, other = load_labelled("digits", None, 32, 100, 0), load_labelled("digits", None, 32, 100, 1)
+    again, other = load_labelled("digits", 32, 100, 0), load_labelled("digits", 32, 100, 1)
     assert np.array_equal(again.images, data.images) and not np.array_equal(other.images, data.images)
-
-
-def test_cifar_keeps_its_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision import datasets
-
-    class Part:
-        def __init__(self, root: Path, train: bool, download: bool) -> None:
-            assert root == tmp_path and not download
-            self.data = np.full((6, 32, 32, 3), 10 if train else 200, dtype=np.uint8)
-            self.targets = [0, 1] * 3
-
-        def __len__(self) -> int:
-            return 6
-
-    monkeypatch.setattr(datasets, "CIFAR10", Part)
-    data = load_labelled("cifar10", tmp_path, 64, 4, 0)
-    assert data.images.shape == (8, 64, 64, 3)
-    assert (data.images[data.test] == 200).all() and (data.images[~data.test] == 10).all()
-    assert data.test.sum() == 4
 
 
 def folder_of(path: Path, classes: int) -> Path:
@@ -118,12 +99,8 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--data", "cifar10"], "cifar10 needs a root"),
-        (["--data", "cifar10", "--root", "."], "does not contain the files of cifar10"),
-        (["--data", "svhn", "--root", "."], "does not contain the files of svhn"),
         (["--data", "absent"], "absent has 0 sub-folders"),
         (["--labels", "9999"], "training images; expected at least 9999"),
-        (["--weights", "absent.safetensors"], "absent.safetensors is not a file"),
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(

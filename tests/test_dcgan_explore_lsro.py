@@ -67,12 +67,3 @@ def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_fi
     assert accuracy["gain"]["mean"] == pytest.approx(accuracy["with"]["mean"] - accuracy["without"]["mean"])
     assert accuracy["without"]["mean"] > 0.2
     assert read_photo(tmp_path / "lsro.png").pixels.std() > 10
-
-
-def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["explore", "lsro", "--weights", str(small_weights_file), "--output", str(tmp_path / "out")]
-    assert main([*command, "--labels", "9999", "--device", "cpu"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and "training images; expected at least 9999" in line

@@ -52,8 +52,6 @@ def test_the_command_finds_memorised_faces(
         assert np.array_equal(row[:, column * 32 : (column + 1) * 32], own[1])
     assert np.array_equal(picture[-32:, left + 6 * 32 : left + 7 * 32], own[3])  # mirrored back
     capsys.readouterr()
-    assert main([*words, "--output", str(tmp_path / "out")]) == 2
-    assert "--overwrite" in capsys.readouterr().err
     for index in range(4):
         (folder / f"{index}.png").unlink()
     assert main([*words, "--output", str(tmp_path / "two")]) == 2

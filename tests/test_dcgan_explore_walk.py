@@ -11,7 +11,8 @@ from PIL import Image
 from align.photo import read_photo
 from dcgan.__main__ import main
 from dcgan.explore.files import sheet
-from dcgan.explore.walk import largest_step, lerp, pixel_steps, slerp
+from dcgan.explore.walk import largest_step, pixel_steps
+from dcgan.sampling import lerp, slerp
 
 
 @pytest.mark.parametrize("path", [slerp, lerp])
@@ -85,19 +86,3 @@ def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path)
     assert main(words) == 0
     found = json.loads((tmp_path / "walk.json").read_text())
     assert len(found["walks"]) == 2 and found["steps"] == 3
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--weights", "absent.safetensors"], "absent.safetensors is not a file"),
-        (["--device", "cuda:99"], "the device cuda:99 is absent"),
-    ],
-)
-def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
-) -> None:
-    assert main(["explore", "walk", "--output", str(tmp_path / "out"), *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and said in line
-    assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from dcgan.config import NetworkConfig, TrainConfig
 from dcgan.loss import LOSSES, gradient_penalty, lipschitz_penalty
 from dcgan.networks import Discriminator, Generator
 from dcgan.sampling import sample_z
-from dcgan.step import Engine, learning_rate, seeded
+from dcgan.step import GanTrainer, learning_rate, seeded
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4), batch=8, precision="fp32", kimg=0.1)
@@ -108,7 +108,7 @@ def test_ten_steps_equal_a_plain_loop(changes: dict[str, Any]) -> None:
     config = replace(CONFIG, **changes)
     generator = torch.Generator().manual_seed(0)
     reals = [[torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1 for _ in range(config.d_steps)] for _ in range(10)]
-    engine, plain = Engine(config, CPU), list(plain_steps(config, deepcopy(reals)))
+    engine, plain = GanTrainer(config, CPU), list(plain_steps(config, deepcopy(reals)))
     for number, (expected, _) in enumerate(plain):
         stats = engine.step(number, reals[number])
         assert stats.keys() == expected.keys()
@@ -120,12 +120,12 @@ def test_ten_steps_equal_a_plain_loop(changes: dict[str, Any]) -> None:
 def test_a_run_resumes_with_the_optimisers_of_other_versions_and_devices() -> None:
     """Version 0.2.0 saved the learning rate as a number; a GPU saves float32, and that graphs contain the optimiser."""
     real = [torch.rand(8, 3, 16, 16) * 2 - 1]
-    plain = Engine(CONFIG, CPU)
+    plain = GanTrainer(CONFIG, CPU)
     plain.step(0, real)
     states = {name: deepcopy(part.state_dict()) for name, part in plain.parts.items()}
     plain.step(1, real)
     for rate in (0.5, torch.tensor(0.5)):
-        engine = Engine(CONFIG, CPU)
+        engine = GanTrainer(CONFIG, CPU)
         for name, part in engine.parts.items():
             state = deepcopy(states[name])
             if "param_groups" in state:

@@ -28,8 +28,8 @@ from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group
 from dcgan.run import TrainingError, read_stats
-from dcgan.step import Engine, MovingAverage
-from dcgan.train import settle_batch_norm, train
+from dcgan.step import GanTrainer, MovingAverage
+from dcgan.train import recalibrate_batch_norm, train
 from dcgan.weights import Weights
 
 CPU = torch.device("cpu")
@@ -236,7 +236,7 @@ def test_batches_flip_half_of_the_images() -> None:
 def test_settled_batch_norm_has_the_statistics_of_generated_images() -> None:
     torch.manual_seed(0)
     G = Generator(CONFIG.network)
-    settle_batch_norm(G, batches=50, batch=64)
+    recalibrate_batch_norm(G, batches=50, batch=64)
     z = torch.randn(4096, 4)
     first = G.layers[0](z[:, :, None, None])  # (N, C, 4, 4)
     norm = G.layers[1]
@@ -269,7 +269,7 @@ def test_d_steps_and_ttur(tmp_path: Path, faces: NDArray[np.uint8], monkeypatch:
         fused(self)
 
     config = replace(CONFIG, d_steps=3, ttur=2, lr_end=CONFIG.lr)
-    size_of_d = sum(value.numel() for value in Engine(config, CPU).D.parameters())
+    size_of_d = sum(value.numel() for value in GanTrainer(config, CPU).D.parameters())
     monkeypatch.setattr(torch.optim.Adam, "step", spied)
     seen: list[int] = []
     at = Batches.at
@@ -282,7 +282,9 @@ def test_d_steps_and_ttur(tmp_path: Path, faces: NDArray[np.uint8], monkeypatch:
 def test_penalties_are_lazy_and_a_weight_of_0_disables_them() -> None:
     real = [torch.rand(8, 3, 16, 16) * 2 - 1]
     found = [
-        sorted(Engine(replace(CONFIG, penalty_every=2, **values), CPU).step(number, real).keys() & {"r1", "r2", "gp"})
+        sorted(
+            GanTrainer(replace(CONFIG, penalty_every=2, **values), CPU).step(number, real).keys() & {"r1", "r2", "gp"}
+        )
         for values in ({}, {"r2": 0}, {"r1": 0, "r2": 0}, {"loss": "wgan-gp"})
         for number in (0, 1)
     ]
@@ -325,7 +327,7 @@ def test_a_run_without_variety_continues_in_the_grace_period(
     monkeypatch.setattr(Generator, "forward", lambda self, z: forward(self, z * 0))
     stats = [item.stats for item in train(CONFIG, faces, tmp_path, CPU) if item.stats]
     assert stats[-1]["kimg"] == 0.048
-    assert stats[-1]["alike"] == pytest.approx(1, abs=1e-3)
+    assert stats[-1]["ms_ssim_samples"] == pytest.approx(1, abs=1e-3)
 
 
 def test_overfitting_of_d_is_measured(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
@@ -342,21 +344,21 @@ def test_overfitting_of_d_is_measured(tmp_path: Path, faces: NDArray[np.uint8]) 
 
 def test_upkeep_is_reported(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
     stats = [item.stats for item in train(replace(CONFIG, save_minutes=0), faces, tmp_path, CPU) if item.stats]
-    assert 0 < stats[-1]["upkeep"] < 1
+    assert 0 < stats[-1]["maintenance_share"] < 1
 
 
 WORKER = """
 import sys, torch
 from dcgan import parallel
 from dcgan.config import NetworkConfig, TrainConfig
-from dcgan.step import Engine
+from dcgan.step import GanTrainer
 
 torch.set_num_threads(1)
 out = sys.argv[1]
 config = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4, d_norm="batch"), batch=8, precision="fp32",
                      translate=0.1)
 group, device = parallel.join("cpu")
-engine = Engine(config, torch.device(device), group)
+engine = GanTrainer(config, torch.device(device), group)
 reals = torch.load(f"{out}/reals.pt", weights_only=True)
 losses = [group.mean(float(engine.step(number, [reals])["loss_g"])) for number in range(4)]
 torch.save({"losses": losses, "G": engine.G.state_dict(), "D": engine.D.state_dict()}, f"{out}/{group.rank}.pt")
@@ -387,7 +389,7 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.u
         assert done.returncode == 0, done.stderr
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     network = replace(CONFIG.network, d_norm="batch")
-    alone = Engine(TrainConfig(network=network, batch=8, precision="fp32", translate=0.1), CPU)
+    alone = GanTrainer(TrainConfig(network=network, batch=8, precision="fp32", translate=0.1), CPU)
     losses = [float(alone.step(number, [reals])["loss_g"]) for number in range(4)]
     assert ranks[0]["losses"] == pytest.approx(losses, rel=1e-4)
     for name in ("G", "D"):

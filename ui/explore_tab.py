@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from dcgan.explore.arithmetic import LABELS
+from dcgan.explore.registry import LABELS
 from ui.handlers import ONE_AT_A_TIME, PRIVATE, show_errors, to_int, to_seed
 from ui.service import Service, ServiceError
 

@@ -29,9 +29,9 @@ from completion.batch import Filling, Result, fill, summary, write_completions
 from completion.config import BLENDS, SLOW, SOLVER_NAMES
 from completion.picture import around, painted, write_animation
 from dcgan import holes
-from dcgan.explore.arithmetic import LABELS, directions
-from dcgan.explore.walk import slerp
-from dcgan.sampling import generate, sample_z
+from dcgan.explore.arithmetic import directions
+from dcgan.explore.registry import LABELS
+from dcgan.sampling import generate, sample_z, slerp
 from dcgan.weights import Weights
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw

@@ -100,12 +100,13 @@ def main(argv: list[str] | None = None, program: str = "python -m completion.ben
 def _whole(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from align.cli import Progress
     from align.errors import PhotoError
     from align.files import prepare_folder
     from completion.benchmark.whole import JSON_FILE, Row, WholeReport, compare_whole, methods, read_subjects
     from completion.networks import open_weights
     from dcgan.device import machine
-    from dcgan.sampling import Progress, device_of
+    from dcgan.sampling import device_of
 
     def say(text: str) -> None:
         if not arguments.quiet:
@@ -140,13 +141,14 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from align.cli import Progress
     from align.errors import PhotoError
     from align.files import prepare_folder
     from completion.benchmark.compare import Row, compare, lacking, spread
     from completion.benchmark.report import JSON_FILE, Report
     from dcgan.dataset import digest, load_faces
     from dcgan.device import machine
-    from dcgan.sampling import Progress, device_of
+    from dcgan.sampling import device_of
     from dcgan.weights import Weights
 
     def say(text: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
+from align.cli import Progress
 from align.errors import InputError
 from align.landmarks import find_landmarks
 from align.warp import Alignment
@@ -20,11 +21,11 @@ from completion.benchmark.baselines import MeanFace, Method, biharmonic, fit_lin
 from completion.completer import FaceCompleter
 from completion.config import BENCHMARK_HOLES, LEARNING, ON_TORCH, SLOW, WITH_ENCODER, BenchmarkOptions
 from dcgan import metrics
-from dcgan.descriptors import describe
-from dcgan.evaluate import found_faces as found
+from dcgan.embeddings import embed
+from dcgan.evaluate import faces_detected as found
 from dcgan.holes import named_hole, needs_landmarks
 from dcgan.metrics import psnr
-from dcgan.sampling import Progress, device_of
+from dcgan.sampling import device_of
 from dcgan.weights import Weights
 
 _BATCH = 50
@@ -113,7 +114,7 @@ def compare(
         Progress; for each hole, its Task followed by a Row per method.
     Raises:
         CompareError: no method can run, no face has the hole, or there are too few training faces.
-        DescriptorError: the template of the faces does not support face embeddings.
+        EmbeddingError: the template of the faces does not support face embeddings.
         LandmarkModelError: dlib or its model files are missing.
         WeightsError: the template of the weights is unknown.
     """
@@ -132,7 +133,7 @@ def compare(
         fitted, held_out = _split(training, options.seed)
         linear = fit_linear(fitted, seed=options.seed)
         methods["mean"] = MeanFace(linear.mean)
-    description = partial(describe, template=weights.template, device=device_of(weights.generator))
+    description = partial(embed, template=weights.template, device=device_of(weights.generator))
     for hole in options.holes:
         yield Progress(f"{hole}, holes", 0, len(faces))
         task = make_task(hole, faces, options.seed)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.cli import Progress
 from align.errors import InputError, NoFaceError, PhotoError
 from align.files import atomic_write, list_photos
 from align.landmarks import find_landmarks
@@ -18,14 +19,13 @@ from align.locate import locate
 from align.photo import read_photo, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
-from completion.blend import inpaint
 from completion.completer import Completion, FaceCompleter
 from completion.config import WHOLE_HOLES
+from completion.inpaint import inpaint
 from completion.picture import overlay_mask
-from dcgan.descriptors import describe
+from dcgan.embeddings import embed
 from dcgan.metrics import psnr
 from dcgan.report import markdown
-from dcgan.sampling import Progress
 from dcgan.weights import Weights
 
 JSON_FILE, MARKDOWN_FILE = "whole.json", "whole.md"
@@ -245,7 +245,7 @@ def measure(subject: Subject, hole: str, method: str, complete: Method, seed: in
     except NoFaceError:
         completed, located = inpaint(seen, under), False
     cpu_s = time.process_time() - began
-    embeddings = describe(np.stack([subject.face.warp(photo) for photo in (true, completed)]))
+    embeddings = embed(np.stack([subject.face.warp(photo) for photo in (true, completed)]))
     return Row(
         photo=subject.name,
         crop_px=subject.crop_px,

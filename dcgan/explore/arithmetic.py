@@ -1,6 +1,5 @@
 """Arithmetic on z as in the paper, sweeps along directions, and turning heads, with labels measured from landmarks."""
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from align.cli import at_least
+from align.cli import Progress
 from align.errors import PhotoError
 from align.files import parse_json, read_text
 from align.landmarks import find_landmarks
 from align.warp import Alignment
 from dcgan.dataset import DatasetError
-from dcgan.explore.files import Files, sheet
-from dcgan.explore.walk import lerp
-from dcgan.sampling import Progress, generate, sample_z
+from dcgan.explore.files import Outputs, sheet
+from dcgan.explore.registry import LABELS
+from dcgan.sampling import generate, lerp, sample_z
 from dcgan.weights import Weights
 
-LABELS = ("mouth open", "smile width", "turn right", "eyes open", "bright hair")
 # dlib's detector needs faces of 80 px; at 96 px with a margin of a quarter it finds as many as at 192 px, in a tenth of
 # the time.
 _VIEW_PX, _AIR = 96, 0.25
@@ -92,50 +90,48 @@ def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, 
     return _directions(draw_samples(weights, count, seed))
 
 
-def arithmetic(
-    weights: Weights, labels: Sequence[str], lists: Lists, count: int, seed: int
-) -> Iterator[Progress | Files]:
+def run(
+    weights: Weights, label: Sequence[str], labels: Path | None, count: int, seed: int
+) -> Iterator[Progress | Outputs]:
     """Add and subtract mean z as in the paper, sweep along the direction of each label, and turn heads.
 
-    Args:
-        weights: the generator.
-        labels: some of LABELS.
-        lists: labels assigned by people: numbers of samples of this seed, at least 1 with and 2 without the label.
-        count: number of samples from which faces with and without a label are chosen.
-        seed: seed of all random choices.
-    Yields:
-        Progress, then arithmetic.png, sweep.png, turn.png and arithmetic.json.
     Raises:
-        DatasetError: too few of the samples are faces, or a list is invalid.
+        DatasetError: too few of the samples are faces, or the file of labels that people have assigned is unusable.
     Source: Radford et al., ICLR 2016, section 6.3.2, figures 7 and 8.
     """
-    _check_lists(lists, count)
+    lists = _read_lists(labels, count) if labels else {}
     yield Progress("samples", 0, 1)
     drawn = draw_samples(weights, count, seed)
     rng = np.random.default_rng(seed)
     ways = _directions(drawn)
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     numbers: dict[str, Any] = {"samples": count, "faces": int(drawn.found.sum()), "arithmetic": {}}
-    for index, label in enumerate(labels):
-        yield Progress("arithmetic", index, len(labels))
-        low, high = extremes(drawn.values[label])
+    for index, name in enumerate(label):
+        yield Progress("arithmetic", index, len(label))
+        low, high = extremes(drawn.values[name])
         trials = [Trial(rng.choice(high, 3, False), *rng.choice(low, (2, 3), False)) for _ in range(_TRIALS)]
-        rows += _figure(weights, drawn, label, trials[0], rng)
-        numbers["arithmetic"][label] = _score(weights, drawn, label, trials, rng)
-    for label, sides in lists.items():
+        rows += _rows(weights, drawn, name, trials[0], rng)
+        numbers["arithmetic"][name] = _score(weights, drawn, name, trials, rng)
+    for name, sides in lists.items():
         trial = Trial(np.array(sides["with"]), *np.array_split(sides["without"], 2))
-        rows += _figure(weights, drawn, label, trial, rng)
+        rows += _rows(weights, drawn, name, trial, rng)
         apart = drawn.z[list(sides["with"])].mean(dim=0) - drawn.z[list(sides["without"])].mean(dim=0)
-        ways[label] = apart / apart.norm()
+        ways[name] = apart / apart.norm()
     yield Progress("sweeps", 0, 1)
     fresh = sample_z(_FRESH, weights.generator.config, torch.Generator().manual_seed(seed + 1))
-    swept = {label: ways[label] for label in [*labels, *lists]}
+    swept = {name: ways[name] for name in [*label, *lists]}
     numbers["change_per_unit_in_stds"] = label_changes(weights, drawn, swept, fresh)
+    amounts = torch.tensor(_SWEEP)[:, None]
+    sweeps = [
+        (name if index == 0 else "", generate(weights.generator, start + amounts * way))
+        for name, way in swept.items()
+        for index, start in enumerate(fresh[:2])
+    ]
     yield Progress("turn", 0, 1)
     turned, numbers["turn"] = _turn(weights, drawn, fresh)
     yield {
         "arithmetic.png": sheet(rows),
-        "sweep.png": _sweeps(weights, swept, fresh[:2]),
+        "sweep.png": sheet(sweeps, [f"{amount:+d}" if amount else "0" for amount in _SWEEP]),
         "turn.png": turned,
         "arithmetic.json": numbers,
     }
@@ -228,7 +224,7 @@ def pixel_arithmetic(faces: NDArray[np.uint8], trial: Trial) -> NDArray[np.uint8
     return (a - b + c).round().clip(0, 255).astype(np.uint8)[None]
 
 
-def _figure(
+def _rows(
     weights: Weights, drawn: Samples, label: str, trial: Trial, rng: np.random.Generator
 ) -> list[tuple[str, NDArray[np.uint8]]]:
     """Rows of the faces that are combined, each followed by the face of their mean z, and of the results."""
@@ -279,16 +275,6 @@ def label_changes(
     return found
 
 
-def _sweeps(weights: Weights, ways: Mapping[str, Tensor], starts: Tensor) -> NDArray[np.uint8]:
-    amounts = torch.tensor(_SWEEP)[:, None]
-    rows = [
-        (name if index == 0 else "", generate(weights.generator, start + amounts * way))
-        for name, way in ways.items()
-        for index, start in enumerate(starts)
-    ]
-    return sheet(rows, [f"{amount:+d}" if amount else "0" for amount in _SWEEP])
-
-
 def _turn(weights: Weights, drawn: Samples, fresh: Tensor) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """Add the paper's turn vector, from four faces that look left to four that look right, to random samples."""
     values = drawn.values["turn right"]
@@ -306,40 +292,23 @@ def _turn(weights: Weights, drawn: Samples, fresh: Tensor) -> tuple[NDArray[np.u
     return sheet(rows), numbers
 
 
-def _check_lists(lists: Lists, count: int) -> None:
-    for label, sides in lists.items():
-        for side, least in (("with", 1), ("without", 2)):
-            given = sides.get(side, [])
-            if len(given) < least or not all(isinstance(index, int) and 0 <= index < count for index in given):
-                raise DatasetError(
-                    f'the label {label!r} has {given} for "{side}"; expected at least {least} sample numbers from 0 to '
-                    f"{count - 1}"
-                )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--label", action="append", choices=LABELS, help="measured label, may be repeated (default: all)"
-    )
-    parser.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE.json",
-        help='JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers '
-        "of samples of this seed (default: none)",
-    )
-    parser.add_argument("--count", type=at_least(1), default=1000, help="number of samples")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    labels = arguments.label or LABELS
+def _read_lists(path: Path, count: int) -> Lists:
+    """Read labels that people have assigned to the samples of a seed: at least 1 with and 2 without each label."""
     try:
-        lists = parse_json(read_text(arguments.labels)) if arguments.labels else {}
+        lists: Lists = parse_json(read_text(path))
         if not all(isinstance(sides, dict) for sides in lists.values()):
             raise ValueError("a label is not an object")
     except (PhotoError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f'the labels {arguments.labels} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
+            f'the labels {path} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
             '"without": [...]}}'
         ) from error
-    return arithmetic(weights, labels, lists, arguments.count, arguments.seed)
+    for label, sides in lists.items():
+        for side, least in (("with", 1), ("without", 2)):
+            numbers = sides.get(side, [])
+            if len(numbers) < least or not all(isinstance(index, int) and 0 <= index < count for index in numbers):
+                raise DatasetError(
+                    f'the label {label!r} has {numbers} for "{side}"; expected at least {least} sample numbers from 0 '
+                    f"to {count - 1}"
+                )
+    return lists

@@ -1,6 +1,5 @@
 """Find near-duplicates in a folder of faces by the binary codes of an autoencoder."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, unfold
 
-from align.cli import at_least, say
+from align.cli import Progress, say
 from align.warp import Alignment
 from dcgan.dataset import load_named_faces
-from dcgan.explore.files import Files, sheet
-from dcgan.sampling import Progress
+from dcgan.explore.files import Outputs, sheet
 
 _CROP, _SIDE_PX, _BITS = 0.75, 32, 128
 _DROPOUT, _BATCH, _LR = 0.2, 128, 1e-3
@@ -109,44 +107,36 @@ def near_pairs(a: NDArray[np.uint64], b: NDArray[np.uint64], radius: int) -> NDA
     return np.concatenate(found)
 
 
-def duplicates(
-    names: list[str], faces: NDArray[np.uint8], epochs: int, planted: int, seed: int
-) -> Iterator[Progress | Files]:
-    """Find groups of images of the same photo, flipped or not.
+def run(faces: Path, size: int, epochs: int, planted: int, seed: int) -> Iterator[Progress | Outputs]:
+    """Find groups of images of the same photo, flipped or not; duplicates.txt lists all but the first of each group.
 
-    Images with similar codes are candidates; they are duplicates if the images also correlate.
+    Images with similar codes are candidates; they are duplicates if the images also correlate. Altered copies that
+    are planted to measure the recall are not listed.
 
-    Args:
-        names: names of the files.
-        faces: uint8 (N, S, S, 3).
-        epochs: training epochs of the autoencoder.
-        planted: number of altered copies of each kind, to measure recall; they are not listed.
-        seed: seed of the autoencoder and of the copies.
-    Yields:
-        Progress, then duplicates.png, duplicates.json and duplicates.txt, which lists all but the first of each group.
     Source: Radford et al., ICLR 2016, section 4.1.1.
     """
-    crops = centre_crops(faces)
+    names, images = load_named_faces(faces, size, say)
+    crops = centre_crops(images)
     for step in learn(crops, epochs, seed):
         if isinstance(step, Progress):
             yield step
         else:
             network = step
     yield Progress("compare", 0, 1)
-    known = _Known(crops, codes(network, crops), _grey(faces))
-    pairs = _matches(network, faces, known)
-    groups = connected_groups(pairs[pairs[:, 0] != pairs[:, 1]], len(faces))
+    known = _Known(crops, codes(network, crops), _grey(images))
+    pairs = _matches(network, images, known)
+    groups = connected_groups(pairs[pairs[:, 0] != pairs[:, 1]], len(images))
     numbers: dict[str, Any] = {
-        "images": len(faces),
+        "images": len(images),
         "groups": [[names[index] for index in group] for group in groups],
         "left_out": sum(len(group) - 1 for group in groups),
     }
     if planted:
         yield Progress("planted copies", 0, 1)
-        numbers["planted"] = _planted(network, known, faces, pairs, planted, seed)
-    rows = [(f"{number + 1}", faces[group[:_ACROSS]]) for number, group in enumerate(groups[:_SHOWN])]
+        numbers["planted"] = _planted(network, known, images, pairs, planted, seed)
+    rows = [(f"{number + 1}", images[group[:_ACROSS]]) for number, group in enumerate(groups[:_SHOWN])]
     yield {
-        "duplicates.png": sheet(rows or [("no duplicates", faces[:1])]),
+        "duplicates.png": sheet(rows or [("no duplicates", images[:1])]),
         "duplicates.txt": [names[index] for group in groups for index in group[1:]],
         "duplicates.json": numbers,
     }
@@ -239,17 +229,3 @@ def _planted(
             "taken_for_another": len({pair[0] for pair in partners if pair not in same}) / len(chosen),
         }
     return found
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("faces", type=Path, help="folder of crops written by python -m align")
-    parser.add_argument("--size", type=at_least(16), default=64, help="side of the crops in pixels")
-    parser.add_argument("--epochs", type=at_least(1), default=5, help="training epochs of the autoencoder")
-    parser.add_argument(
-        "--planted", type=at_least(0), default=0, help="number of altered copies of each kind, to measure the recall"
-    )
-
-
-def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    names, faces = load_named_faces(arguments.faces, arguments.size, say)
-    return duplicates(names, faces, arguments.epochs, arguments.planted, arguments.seed)

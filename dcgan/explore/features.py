@@ -1,7 +1,7 @@
 """Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
 
-from align.cli import at_least
-from dcgan.config import ConfigError
-from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import Labelled, add_labelled, load_labelled, reduced
+from align.cli import Progress
+from align.errors import ConfigError
+from dcgan.explore.files import Outputs, plotted
+from dcgan.explore.labelled import load_labelled, reduced
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, device_of, in_parts
+from dcgan.sampling import device_of, in_parts
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -105,48 +105,41 @@ def accuracy(
     return float(machine.score(scaled[test], labels[test]))
 
 
-def compare_features(
-    weights: Weights, data: Labelled, per_class: Sequence[int], draws: int, seed: int
-) -> Iterator[Progress | Files]:
+def run(
+    weights: Weights, data: str, most: int, labels: Sequence[int], draws: int, seed: int
+) -> Iterator[Progress | Outputs]:
     """Classify with few labels by features of D, of an untrained D, of patches and of pixels.
 
-    Args:
-        weights: the discriminator.
-        data: images of D's size.
-        per_class: numbers of labels per class.
-        draws: random draws of these labels, for mean and standard deviation.
-        seed: seed of the draws, the untrained D and the centroids.
-    Yields:
-        Progress, then features.png and features.json.
     Raises:
         ConfigError: D is not convolutional.
-        DatasetError: a class has too few images.
+        DatasetError: the images are unusable, or a class has too few.
     """
     D = weights.discriminator
     if D.config.network != "dcgan":
         raise ConfigError(f"D is of kind {D.config.network}; expected dcgan, whose convolutional layers can be pooled")
+    images = load_labelled(data, weights.size, most, seed)
     rng = np.random.default_rng(seed)
-    chosen = {count: [data.draw(count, rng) for _ in range(draws)] for count in per_class}
+    chosen = {count: [images.draw(count, rng) for _ in range(draws)] for count in labels}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = Discriminator(D.config).to(device_of(D)).eval()
     kinds: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
-        "D": lambda images: d_features(D, images),
-        "untrained D": lambda images: d_features(untrained, images),
-        "k-means patches": PatchFeatures(data.images[~data.test], seed),
+        "D": partial(d_features, D),
+        "untrained D": partial(d_features, untrained),
+        "k-means patches": PatchFeatures(images.images[~images.test], seed),
         "pixels": raw_pixels,
     }
     results: dict[str, dict[str, dict[str, float]]] = {}
     for kind, extract in kinds.items():
-        features = yield from in_parts(f"features, {kind}", data.images, extract)
+        features = yield from in_parts(f"features, {kind}", images.images, extract)
         results[kind] = {}
         for done, (count, rows) in enumerate(chosen.items()):
             yield Progress(f"classify by {kind}", done, len(chosen))
-            found = [accuracy(features, data.labels, row, data.test, seed) for row in rows]
+            found = [accuracy(features, images.labels, row, images.test, seed) for row in rows]
             results[kind][str(count)] = {"mean": float(np.mean(found)), "std": float(np.std(found))}
-    classes = len(np.unique(data.labels))
-    numbers = {"classes": classes, "tested": int(data.test.sum()), "draws": draws, "accuracy": results}
-    yield {"features.png": _draw(results, per_class, classes), "features.json": numbers}
+    classes = len(np.unique(images.labels))
+    numbers = {"classes": classes, "tested": int(images.test.sum()), "draws": draws, "accuracy": results}
+    yield {"features.png": _draw(results, labels, classes), "features.json": numbers}
 
 
 def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[int], classes: int) -> NDArray[np.uint8]:
@@ -163,17 +156,3 @@ def _draw(results: dict[str, dict[str, dict[str, float]]], per_class: Sequence[i
     axes.minorticks_off()
     axes.legend()
     return plotted(figure)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_labelled(parser)
-    parser.add_argument(
-        "--labels", type=at_least(1), nargs="+", default=[2, 10, 50], help="labels per class (default: 2 10 50)"
-    )
-    parser.add_argument("--draws", type=at_least(1), default=5, help="random draws of these labels")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    size = weights.discriminator.config.size
-    data = load_labelled(arguments.data, arguments.root, size, arguments.most, arguments.seed)
-    return compare_features(weights, data, arguments.labels, arguments.draws, arguments.seed)

@@ -9,27 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from align.files import atomic_write, write_json, write_text
+from align.files import write_json, write_text
 from align.photo import write_photo
+from align.picture import write_animation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FONT_PX, _AIR_PX, _FRAME_MS = 12, 4, 80
+_FONT_PX, _MARGIN_PX = 12, 4
 
 # Content by file name: uint8 (H, W, 3) for .png, frames (F, H, W, 3) for .gif, lines for .txt, values for .json.
-Files = dict[str, Any]
+Outputs = dict[str, Any]
 
 
-def write_files(folder: Path, files: Files) -> None:
+def write_files(folder: Path, outputs: Outputs) -> None:
     """Write files in the formats of their suffixes; creates the folder and replaces existing files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
+    for name, content in outputs.items():
         path = folder / name
         if path.suffix == ".png":
             write_photo(path, content)
         elif path.suffix == ".gif":
-            _write_animation(path, content)
+            write_animation(path, [*content, *content[-2:0:-1]])  # there and back
         elif path.suffix == ".txt":
             write_text(path, "".join(f"{line}\n" for line in content))
         else:
@@ -47,15 +48,15 @@ def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] 
     """
     side = rows[0][1].shape[1]
     font = ImageFont.load_default(_FONT_PX)
-    left = math.ceil(max(font.getlength(label) for label, _ in rows)) + 2 * _AIR_PX
-    top = _FONT_PX + _AIR_PX if columns else 0
+    left = math.ceil(max(font.getlength(label) for label, _ in rows)) + 2 * _MARGIN_PX
+    top = _FONT_PX + _MARGIN_PX if columns else 0
     across = max(len(images) for _, images in rows)
     picture = Image.new("RGB", (left + across * side, top + len(rows) * side), "white")
     draw = ImageDraw.Draw(picture)
     for column, label in enumerate(columns):
         draw.text((left + (column + 0.5) * side, top / 2), label, "black", font, anchor="mm")
     for row, (label, images) in enumerate(rows):
-        draw.text((_AIR_PX, top + (row + 0.5) * side), label, "black", font, anchor="lm")
+        draw.text((_MARGIN_PX, top + (row + 0.5) * side), label, "black", font, anchor="lm")
         for column, image in enumerate(images):
             picture.paste(Image.fromarray(image), (left + column * side, top + row * side))
     return np.array(picture)
@@ -68,10 +69,3 @@ def plotted(figure: "Figure") -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def _write_animation(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write an endless animation that plays forwards and backwards."""
-    images = [Image.fromarray(frame) for frame in [*frames, *frames[-2:0:-1]]]
-    with atomic_write(path) as file:
-        images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=_FRAME_MS, loop=0)

@@ -1,6 +1,5 @@
 """Remove a feature from G's images by dropping the feature maps that correlate with a label or a box."""
 
-import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least, integer, separated
-from dcgan.config import ConfigError
+from align.cli import Progress
+from align.errors import ConfigError
 from dcgan.dataset import DatasetError
-from dcgan.explore.arithmetic import LABELS, measure
-from dcgan.explore.files import Files, sheet
+from dcgan.explore.arithmetic import measure
+from dcgan.explore.files import Outputs, sheet
 from dcgan.networks import Generator
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.sampling import device_of, generate, sample_z
 from dcgan.weights import Weights
 
 _BATCH = 64
@@ -68,12 +67,12 @@ def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]
     """
     maps = list(dropped)
 
-    def drop(hidden: Tensor) -> Tensor:
+    def dropping(hidden: Tensor) -> Tensor:
         change = torch.zeros_like(hidden)
         change[:, maps] = -hidden[:, maps]
         return change
 
-    return generate(G, z, [*_before(layer), drop])
+    return generate(G, z, [*_before(layer), dropping])
 
 
 def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int]:
@@ -91,25 +90,15 @@ def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int
     return [int(index) for index in weight.argsort()[::-1] if weight[index] > 0]
 
 
-def forget(
-    weights: Weights, label: str, box: Box | None, layer: int, drops: Sequence[int], count: int, seed: int
-) -> Iterator[Progress | Files]:
+def run(
+    weights: Weights, label: str, box: Box | None, layer: int, drop: Sequence[int], count: int, seed: int
+) -> Iterator[Progress | Outputs]:
     """Find the feature maps tied to a label or a box, drop them, and measure the label before and after.
 
     For a label, a logistic regression compares the mean activations of images above and below the median of the label;
-    for a box, as in the paper, the activations inside and outside of it. For comparison, as many random maps are
-    dropped.
+    for a box, as in the paper, the activations inside and outside of it. Half as many new samples are measured as the
+    regression has. For comparison, as many random maps are dropped.
 
-    Args:
-        weights: the generator.
-        label: one of `dcgan.explore.arithmetic.LABELS`, measured on new samples.
-        box: regress on this box; None to regress on the label.
-        layer: number of the hidden layer; negative numbers count from the last.
-        drops: numbers of maps to drop, limited to the number of tied maps.
-        count: samples for the regression; half as many new samples are measured.
-        seed: seed of the samples, the positions and the random maps.
-    Yields:
-        Progress, then forget.png and forget.json.
     Raises:
         ConfigError: G has no such layer, or the box contains all or none of its cells.
         DatasetError: too few of the samples are faces.
@@ -143,7 +132,7 @@ def forget(
     shuffled = rng.permutation(maps.shape[1]).tolist()
     before = generate_without(G, fresh, layer, ())
     rows = [("before", before[:_SHOWN])]
-    amounts = sorted({0} | {min(amount, len(tied)) for amount in drops})
+    amounts = sorted({0} | {min(amount, len(tied)) for amount in drop})
     for done, amount in enumerate(amounts):
         yield Progress("drop maps", done, len(amounts))
         entry: dict[str, Any] = {"maps": amount}
@@ -196,28 +185,3 @@ def sample_activations(
 def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     left, top, right, bottom = (round(share * len(image)) for share in box)
     return cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (255, 0, 255)).astype(np.uint8, copy=False)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--label", choices=LABELS, default="mouth open", help="measured label")
-    parser.add_argument(
-        "--box",
-        type=separated(4, at_least(0.0, 1.0)),
-        metavar="LEFT,TOP,RIGHT,BOTTOM",
-        help="box whose content to remove, in shares of the image's side (default: remove the label)",
-    )
-    parser.add_argument("--layer", type=integer, default=0, help="hidden layer of G, 0 for the first, -1 for the last")
-    parser.add_argument(
-        "--drop",
-        type=at_least(1),
-        nargs="+",
-        default=[64, 1000],
-        help="numbers of maps to drop, at most all tied ones (default: 64 1000)",
-    )
-    parser.add_argument("--count", type=at_least(2), default=500, help="samples for the regression")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    return forget(
-        weights, arguments.label, arguments.box, arguments.layer, arguments.drop, arguments.count, arguments.seed
-    )

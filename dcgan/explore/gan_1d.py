@@ -1,6 +1,5 @@
 """The original GAN on one-dimensional data, where the theory can be checked by numbers."""
 
-import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least
-from dcgan.explore.files import Files, plotted
+from align.cli import Progress
+from dcgan.explore.files import Outputs, plotted
 from dcgan.loss import LOSSES
-from dcgan.sampling import Progress
 
 # Mixture of normal distributions: weight, mean and standard deviation of each.
 _MIXTURE = ((0.6, -1.5, 0.5), (0.4, 1.5, 0.4))
@@ -60,7 +58,7 @@ def least_d_loss(p: NDArray[np.float64], q: NDArray[np.float64], width: float) -
 
 
 @dataclass
-class Trace:
+class History:
     """Measurements during training with one objective; the lists have one entry per measured step.
 
     Attributes:
@@ -69,7 +67,7 @@ class Trace:
         least_loss_d: loss of the optimal D for the current G.
         gap: mean distance of D from the optimal D, weighted by the densities of data and samples.
         gradients: norm of the gradient of G's weights with the same D, for each objective of G.
-        moments: q, D on the grid, and x for evenly spaced z, by step.
+        snapshots: q, D on the grid, and x for evenly spaced z, by step.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -77,32 +75,21 @@ class Trace:
     least_loss_d: list[float] = field(default_factory=list)
     gap: list[float] = field(default_factory=list)
     gradients: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OBJECTIVES})
-    moments: dict[int, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
+    snapshots: dict[int, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
 
 
 def train_1d(
-    objective: str, steps: int, d_steps: int, seed: int, looks: int = 40, moments: int = 5
-) -> Iterator[Progress | Trace]:
-    """Train a small fully connected G and D on the mixture.
-
-    Args:
-        objective: "minimax" or "non-saturating".
-        steps: steps of G.
-        d_steps: steps of D per step of G.
-        seed: seed of weights, data and z.
-        looks: number of measurements.
-        moments: number of measurements to keep for the picture.
-    Yields:
-        Progress, then the Trace.
-    """
+    objective: str, steps: int, d_steps: int, seed: int, evaluations: int = 40, snapshots: int = 5
+) -> Iterator[Progress | History]:
+    """Train a small fully connected G and D on the mixture; yields Progress, then the History."""
     G, D, generator = _networks(seed)
     adam_g, adam_d = (torch.optim.Adam(network.parameters(), _LR, _BETAS) for network in (G, D))
-    trace = Trace()
-    at = set(np.linspace(0, steps, looks, dtype=int).tolist())
-    kept = set(np.array(sorted(at))[np.linspace(0, len(at) - 1, moments, dtype=int)].tolist())
+    history = History()
+    at = sorted(set(np.linspace(0, steps, evaluations, dtype=int).tolist()))
+    kept = {at[index] for index in np.linspace(0, len(at) - 1, snapshots, dtype=int)}
     for step in range(steps + 1):
         if step in at:
-            _look(trace, step, G, D, generator, step in kept)
+            _evaluate(history, step, G, D, generator, step in kept)
             yield Progress(f"{objective} GAN", step, steps)
         for group in (*adam_g.param_groups, *adam_d.param_groups):
             group["lr"] = _LR * (1 - step / (steps + 1))  # so that training converges
@@ -113,15 +100,12 @@ def train_1d(
         adam_g.zero_grad()
         loss.backward()
         adam_g.step()
-    yield trace
+    yield history
 
 
 def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
     """Train D alone against an untrained G, as at the start of a run whose D learns too fast.
 
-    Args:
-        steps: steps of D.
-        seed: seed of weights, data and z.
     Returns:
         About 30 times D's mean output for samples and the norms of G's gradient: minimax, non-saturating.
     """
@@ -138,27 +122,39 @@ def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
     return seen
 
 
-def gan_1d(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Files]:
+def run(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Train with both objectives, and plot D with its optimum, its loss with log 4, and both gradients of G.
 
-    Args:
-        steps: steps of G, for each objective.
-        d_steps: steps of D per step of G.
-        seed: seed of all random numbers.
     Yields:
         Progress, then gan-1d.png and gan-1d.json.
     Source: Goodfellow et al. 2014, "Generative adversarial nets", sections 3 and 4, figure 1.
     """
-    traces: dict[str, Trace] = {}
+    histories: dict[str, History] = {}
     for objective in OBJECTIVES:
         for seen in train_1d(objective, steps, d_steps, seed):
-            if isinstance(seen, Trace):
-                traces[objective] = seen
+            if isinstance(seen, History):
+                histories[objective] = seen
             else:
                 yield seen
     yield Progress("confident D", 0, 1)
     early = confident_d(_EARLY, seed)
-    yield {"gan-1d.png": _draw(traces, early), "gan-1d.json": _numbers(traces, early)}
+    numbers = {
+        "log_4": math.log(4),
+        "objectives": {
+            objective: {
+                "steps": history.steps,
+                "loss_d": history.loss_d,
+                "least_loss_d": history.least_loss_d,
+                "mean_distance_of_d_from_its_optimum": history.gap,
+                "gradient_of_g": history.gradients,
+            }
+            for objective, history in histories.items()
+        },
+        "confident_d": [
+            dict(zip(("mean_d_of_samples", "minimax", "non_saturating"), row, strict=True)) for row in early
+        ],
+    }
+    yield {"gan-1d.png": _draw(histories, early), "gan-1d.json": numbers}
 
 
 def _networks(seed: int) -> tuple[nn.Module, nn.Module, torch.Generator]:
@@ -196,7 +192,7 @@ def _gradient(objective: str, G: nn.Module, D: nn.Module, generator: torch.Gener
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
-def _look(trace: Trace, step: int, G: nn.Module, D: nn.Module, generator: torch.Generator, keep: bool) -> None:
+def _evaluate(history: History, step: int, G: nn.Module, D: nn.Module, generator: torch.Generator, keep: bool) -> None:
     with torch.no_grad():
         fake = G(_z(_MANY, generator))
         real = sample_data(_MANY, generator)
@@ -205,45 +201,27 @@ def _look(trace: Trace, step: int, G: nn.Module, D: nn.Module, generator: torch.
         lines = G(torch.linspace(-1, 1, 25)[:, None])[:, 0].double().numpy()
     p = mixture_density(GRID)
     q = np.histogram(fake.numpy(), BINS)[0] / (_MANY * (BINS[1] - BINS[0]))
-    trace.steps.append(step)
-    trace.loss_d.append(loss)
-    trace.least_loss_d.append(least_d_loss(p, q, float(BINS[1] - BINS[0])))
-    trace.gap.append(float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)))
+    history.steps.append(step)
+    history.loss_d.append(loss)
+    history.least_loss_d.append(least_d_loss(p, q, float(BINS[1] - BINS[0])))
+    history.gap.append(float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)))
     for objective in OBJECTIVES:
-        trace.gradients[objective].append(_gradient(objective, G, D, generator))
+        history.gradients[objective].append(_gradient(objective, G, D, generator))
     if keep:
-        trace.moments[step] = q, d, lines
+        history.snapshots[step] = q, d, lines
 
 
-def _numbers(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> dict[str, Any]:
-    return {
-        "log_4": math.log(4),
-        "objectives": {
-            objective: {
-                "steps": trace.steps,
-                "loss_d": trace.loss_d,
-                "least_loss_d": trace.least_loss_d,
-                "mean_distance_of_d_from_its_optimum": trace.gap,
-                "gradient_of_g": trace.gradients,
-            }
-            for objective, trace in traces.items()
-        },
-        "confident_d": [
-            {"mean_d_of_samples": output, "minimax": minimax, "non_saturating": other}
-            for output, minimax, other in early
-        ],
-    }
-
-
-def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> NDArray[np.uint8]:
+def _draw(histories: dict[str, History], early: list[tuple[float, float, float]]) -> NDArray[np.uint8]:
     from matplotlib.figure import Figure
 
-    moments = traces["non-saturating"].moments
-    figure = Figure(figsize=(3 * len(moments), 6.4), layout="constrained")
+    snapshots = histories["non-saturating"].snapshots
+    figure = Figure(figsize=(3 * len(snapshots), 6.4), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(3, 2.4))
     upper, lower = parts
     p = mixture_density(GRID)
-    for axes, (step, (q, d, lines)) in zip(upper.subplots(1, len(moments), sharey=True), moments.items(), strict=True):
+    for axes, (step, (q, d, lines)) in zip(
+        upper.subplots(1, len(snapshots), sharey=True), snapshots.items(), strict=True
+    ):
         axes.plot(GRID, p, "k:", label="data p")
         axes.plot(GRID, q, "g", label="samples q")
         axes.plot(GRID, d, "b--", label="D")
@@ -257,10 +235,10 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
         axes.set_yticks([0, 0.5, 1])
     axes.legend(fontsize=7, loc="upper right")
     losses, gaps, gradients, sure = lower.subplots(1, 4)
-    for name, trace in traces.items():
-        losses.plot(trace.steps, trace.loss_d, label=name)
-        gaps.plot(trace.steps, trace.gap, label=name)
-        gradients.plot(trace.steps, traces["non-saturating"].gradients[name], label=name)
+    for name, history in histories.items():
+        losses.plot(history.steps, history.loss_d, label=name)
+        gaps.plot(history.steps, history.gap, label=name)
+        gradients.plot(history.steps, histories["non-saturating"].gradients[name], label=name)
     losses.axhline(math.log(4), color="k", linestyle=":", label="log 4")
     losses.set(title="loss of D", xlabel="step")
     gaps.set(title="mean |D - p / (p + q)|", xlabel="step", ylim=(0, None))
@@ -272,12 +250,3 @@ def _draw(traces: dict[str, Trace], early: list[tuple[float, float, float]]) -> 
     for axes in (losses, gaps, gradients, sure):
         axes.legend(fontsize=7)
     return plotted(figure)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=at_least(8), default=1000, help="steps of G for each of two objectives")
-    parser.add_argument("--d-steps", type=at_least(1), default=3, help="steps of D per step of G")
-
-
-def run(arguments: argparse.Namespace, weights: None) -> Iterator[Progress | Files]:
-    return gan_1d(arguments.steps, arguments.d_steps, arguments.seed)

@@ -1,6 +1,5 @@
-"""Labelled images for experiments with classifiers: scikit-learn's digits, CIFAR-10, SVHN, or a folder."""
+"""Labelled images for experiments with classifiers: scikit-learn's digits, or a folder."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from align.cli import at_least
 from align.errors import PhotoError
 from align.files import list_photos
 from align.photo import read_photo
@@ -18,7 +16,7 @@ from dcgan.dataset import DatasetError
 from dcgan.tensors import to_tensor
 
 REDUCED_PX = 32
-_TEST = 0.5  # share of test images, if the data set has no test set
+_TEST = 0.5  # share of test images
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,14 @@ class Labelled:
         return np.concatenate([rng.choice(row, per_class, replace=False) for row in rows])
 
 
-def load_labelled(data: str, root: Path | None, size: int, most: int, seed: int) -> Labelled:
-    """Load labelled images.
+def load_labelled(data: str, size: int, most: int, seed: int) -> Labelled:
+    """Load labelled images; half of them, at random, are test images.
 
     Args:
-        data: "digits" (scikit-learn's, 8x8), "cifar10", "svhn", or a folder with one sub-folder per class.
-        root: folder with the files of CIFAR-10 or SVHN; nothing is downloaded.
+        data: "digits" (scikit-learn's, 8x8), or a folder with one sub-folder per class.
         size: side in pixels to resize the images to.
         most: largest number of training images, and of test images, drawn at random.
-        seed: seed of that draw, and of the test set if the data set has none.
+        seed: seed of the draws.
     Raises:
         DatasetError: the images are absent or unreadable.
     """
@@ -66,54 +63,26 @@ def load_labelled(data: str, root: Path | None, size: int, most: int, seed: int)
 
         digits = load_digits()
         images = [(digit * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=2) for digit in digits.images]
-        labels, test = digits.target, None
-    elif data in ("cifar10", "svhn"):
-        images, labels, test = _torchvision(data, root)
+        labels = digits.target
     else:
-        images, labels, test = *_folder(Path(data)), None
-    if test is None:
-        test = np.zeros(len(labels), dtype=bool)
-        test[rng.permutation(len(labels))[: round(_TEST * len(labels))]] = True
+        images, labels = _folder(Path(data))
+    test = np.zeros(len(labels), dtype=bool)
+    test[rng.permutation(len(labels))[: round(_TEST * len(labels))]] = True
     kept = np.concatenate([rng.permutation(np.flatnonzero(test == side))[:most] for side in (False, True)])
     resized = [_resize(images[index], size) for index in kept]
     return Labelled(np.stack(resized), np.asarray(labels, dtype=np.int64)[kept], test[kept])
 
 
 def reduced(images: NDArray[np.uint8]) -> Tensor:
-    """Resize images uint8 (N, S, S, 3) to CIFAR's size: float32 (N, 3, 32, 32) in [-1, 1]."""
+    """Resize images uint8 (N, S, S, 3) to 32x32: float32 (N, 3, 32, 32) in [-1, 1]."""
     return interpolate(to_tensor(images), (REDUCED_PX, REDUCED_PX), mode="area")
-
-
-def _torchvision(data: str, root: Path | None) -> tuple[list[NDArray[np.uint8]], list[int], NDArray[np.bool_]]:
-    from torchvision import datasets
-
-    if root is None:
-        raise DatasetError(f"{data} needs a root folder that contains its files")
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    counts = []
-    for training in (True, False):
-        try:
-            if data == "cifar10":
-                part = datasets.CIFAR10(root, train=training, download=False)
-                images, labels = [*images, *part.data], [*labels, *part.targets]
-            else:
-                part = datasets.SVHN(root, split="train" if training else "test", download=False)
-                images, labels = [*images, *part.data.transpose(0, 2, 3, 1)], [*labels, *part.labels.tolist()]
-        except (RuntimeError, OSError) as error:
-            raise DatasetError(
-                f"{root} does not contain the files of {data}; expected the layout of torchvision"
-            ) from error
-        counts.append(len(part))
-    return images, labels, np.repeat([False, True], counts)
 
 
 def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if len(classes) < 2:
         raise DatasetError(
-            f"{folder} has {len(classes)} sub-folders; expected digits, cifar10, svhn, or a folder with one sub-folder "
-            "per class"
+            f"{folder} has {len(classes)} sub-folders; expected digits, or a folder with one sub-folder per class"
         )
     images, labels = [], []
     for label, path in enumerate(classes):
@@ -129,14 +98,3 @@ def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
 def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     how = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_CUBIC
     return cv2.resize(image, (size, size), interpolation=how).astype(np.uint8, copy=False)
-
-
-def add_labelled(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `load_labelled`."""
-    parser.add_argument(
-        "--data", default="digits", help="digits, cifar10, svhn, or a folder with one sub-folder per class"
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder that contains the files of cifar10 or svhn")
-    parser.add_argument(
-        "--most", type=at_least(2), default=2000, help="largest number of training images, and of test images"
-    )

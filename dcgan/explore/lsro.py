@@ -1,6 +1,5 @@
 """Train a classifier with and without samples as extra data, labelled with the uniform distribution (LSRO)."""
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least
-from dcgan.explore.files import Files, plotted
-from dcgan.explore.labelled import REDUCED_PX, Labelled, add_labelled, load_labelled, reduced
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from align.cli import Progress
+from dcgan.explore.files import Outputs, plotted
+from dcgan.explore.labelled import REDUCED_PX, load_labelled, reduced
+from dcgan.sampling import device_of, generate, sample_z
 from dcgan.weights import Weights
 
 UNLABELLED = -1
@@ -33,42 +32,36 @@ def lsro_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return -torch.where(labels == UNLABELLED, log_p.mean(dim=1), own).mean()
 
 
-def lsro(
-    weights: Weights, data: Labelled, per_class: int, samples: int, steps: int, runs: int, seed: int
-) -> Iterator[Progress | Files]:
+def run(
+    weights: Weights, data: str, most: int, labels: int, samples: int, steps: int, runs: int, seed: int
+) -> Iterator[Progress | Outputs]:
     """Train a small classifier with few labels, with and without additional samples.
 
-    Both classifiers of a run start with the same weights and see the same real images in the same order.
+    Both classifiers of a run start with the same weights and see the same real images in the same order. The training
+    images of G need not resemble the data.
 
-    Args:
-        weights: the generator; its training images need not resemble the data.
-        data: labelled images of any size.
-        per_class: labels per class.
-        samples: number of generated images.
-        steps: steps of Adam, with 32 real images each and, for one classifier, 16 samples.
-        runs: repetitions, each with other labelled images and initial weights.
-        seed: seed of all random numbers.
-    Yields:
-        Progress, then lsro.png and lsro.json.
     Raises:
-        DatasetError: a class has too few images.
+        DatasetError: the images are unusable, or a class has too few.
     """
+    images = load_labelled(data, weights.size, most, seed)
     rng = np.random.default_rng(seed)
-    chosen = [data.draw(per_class, rng) for _ in range(runs)]
+    chosen = [images.draw(labels, rng) for _ in range(runs)]
     yield Progress("samples", 0, 1)
     z = sample_z(samples, weights.generator.config, torch.Generator().manual_seed(seed))
     fake = reduced(generate(weights.generator, z))
     device = device_of(weights.generator)
     fake = fake.to(device)
-    real, labels = reduced(data.images).to(device), torch.from_numpy(data.labels).to(device)
-    test = torch.from_numpy(data.test).to(device)
+    real = reduced(images.images).to(device)
+    classes, test = (torch.from_numpy(each).to(device) for each in (images.labels, images.test))
     found: dict[str, list[float]] = {"without": [], "with": []}
-    for run, rows in enumerate(chosen):
+    for number, rows in enumerate(chosen):
         for kind in found:
-            yield Progress(f"train {kind} samples", run, runs)
-            network = train_classifier(real[rows], labels[rows], fake if kind == "with" else None, steps, seed + run)
+            yield Progress(f"train {kind} samples", number, runs)
+            network = train_classifier(
+                real[rows], classes[rows], fake if kind == "with" else None, steps, seed + number
+            )
             with torch.inference_mode():
-                right = network(real[test]).argmax(dim=1) == labels[test]
+                right = network(real[test]).argmax(dim=1) == classes[test]
             found[kind].append(float(right.float().mean()))
     gain = np.subtract(found["with"], found["without"])
     numbers = {
@@ -116,19 +109,3 @@ def _draw(found: dict[str, list[float]]) -> NDArray[np.uint8]:
     axes.set(xlim=(-0.3, 1.3), ylabel="accuracy", title="each line: one run")
     axes.legend()
     return plotted(figure)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_labelled(parser)
-    for flag, default, text in (
-        ("--labels", 20, "labels per class"),
-        ("--samples", 500, "number of generated images"),
-        ("--steps", 300, "training steps"),
-        ("--runs", 5, "repetitions, for mean and standard deviation"),
-    ):
-        parser.add_argument(flag, type=at_least(1), default=default, help=f"{text}")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    data = load_labelled(arguments.data, arguments.root, weights.generator.config.size, arguments.most, arguments.seed)
-    return lsro(weights, data, arguments.labels, arguments.samples, arguments.steps, arguments.runs, arguments.seed)

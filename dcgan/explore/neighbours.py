@@ -1,6 +1,5 @@
 """Find the training faces nearest to samples, to see whether G has memorised them."""
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,38 +7,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from align.cli import at_least, say
+from align.cli import Progress, say
 from dcgan.dataset import DatasetError, load_faces
-from dcgan.descriptors import describe
+from dcgan.embeddings import embed
 from dcgan.evaluate import thumbnails
-from dcgan.explore.files import Files, sheet
+from dcgan.explore.files import Outputs, sheet
 from dcgan.metrics import nearest_few
-from dcgan.sampling import Progress, device_of, generate, in_parts, sample_z
+from dcgan.sampling import device_of, generate, in_parts, sample_z
 from dcgan.weights import Weights
 
 _SHOWN = 5
 
 
-def neighbours(
-    weights: Weights, training: NDArray[np.uint8], count: int, described: int, seed: int
-) -> Iterator[Progress | Files]:
-    """Find the nearest training faces of samples, by face embeddings and by pixels.
+def run(weights: Weights, faces: Path, count: int, described: int, seed: int) -> Iterator[Progress | Outputs]:
+    """Find the nearest training faces of samples, by face embeddings and by pixels; the picture shows training faces.
 
-    Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included.
+    Pixels are compared as 16x16 thumbnails, see `dcgan.evaluate.thumbnails`, with flipped faces included. Only some
+    faces, drawn at random, are compared by embedding, which takes most of the time.
 
-    Args:
-        weights: the generator; its template must be "face".
-        training: uint8 (M, S, S, 3), at least 5, the faces that G was trained on.
-        count: number of samples.
-        described: training faces to compare by embedding, drawn at random since embeddings take most of the time.
-        seed: seed of the samples and the draw.
-    Yields:
-        Progress, then neighbours.png, which shows training faces, and neighbours.json.
     Raises:
         DatasetError: there are too few training faces.
-        DescriptorError: face embeddings do not support the alignment template.
+        EmbeddingError: face embeddings do not support the alignment template.
         LandmarkModelError: the file of the embedding network is absent or broken.
     """
+    training = load_faces(faces, weights.size, say)
     if len(training) < _SHOWN:
         raise DatasetError(f"found {len(training)} training faces; expected at least {_SHOWN}")
     device = device_of(weights.generator)
@@ -49,7 +40,7 @@ def neighbours(
     searched = training[np.random.default_rng(seed).permutation(len(training))[:described]]
 
     def features(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return describe(faces, weights.template, device)
+        return embed(faces, weights.template, device)
 
     own = features(samples)
     found = yield from in_parts("embed training faces", searched, features)
@@ -89,19 +80,3 @@ def _summary(distances: NDArray[np.float64]) -> dict[str, float | list[float]]:
         "least_share_of_fifth": float((distances[:, 0] / distances[:, -1].clip(min=1e-12)).min()),
         "nearest": distances[:, 0].round(4).tolist(),
     }
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("faces", type=Path, help="folder of the faces that G was trained on")
-    parser.add_argument("--count", type=at_least(1), default=10, help="number of samples")
-    parser.add_argument(
-        "--described",
-        type=at_least(5),
-        default=5000,
-        help="largest number of training faces to compare by face embedding",
-    )
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    training = load_faces(arguments.faces, weights.generator.config.size, say)
-    return neighbours(weights, training, arguments.count, arguments.described, arguments.seed)

@@ -1,37 +1,142 @@
-"""Registry of the experiments, and the command python -m dcgan explore. Imports no torch."""
+"""Registry of the experiments and their settings. Imports no torch."""
 
-from __future__ import annotations
-
-import argparse
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, get_args
 
-from align.cli import Parser, add_flags, at_least, refuse_existing, show_progress
-from align.settings import SEEDS
+from align.settings import Option, Range
+from dcgan.config import Seed
+from dcgan.device import Device
+from dcgan.weights import WeightsName
+from weights import DEFAULT
 
-# Arguments that are not settings of an experiment.
-_NO_SETTINGS = ("command", "config", "handler", "output", "overwrite", "quiet", "run")
+Label = Literal["mouth open", "smile width", "turn right", "eyes open", "bright hair"]
+LABELS: tuple[str, ...] = get_args(Label)
+_POSITIONAL = Option(positional=True)
+_FROM_1, _FROM_2 = Range(1, 1_000_000_000), Range(2, 1_000_000_000)
+_Share = Annotated[float, Range(0, 1)]
+_Data = Annotated[str, "digits of scikit-learn, or a folder with one sub-folder per class"]
+_Most = Annotated[int, _FROM_2, "largest number of training images, and of test images"]
+
+
+@dataclass(frozen=True)
+class ExploreOptions:
+    """What every experiment needs."""
+
+    output: Annotated[Path, "folder for the output files", Option(short="-o")]
+    seed: Seed = 0
+    overwrite: Annotated[bool, "replace existing files"] = False
+
+
+@dataclass(frozen=True)
+class ExploreWeights:
+    """Which networks an experiment uses."""
+
+    weights: WeightsName = DEFAULT
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class _Walk:
+    pairs: Annotated[int, _FROM_1, "number of walks"] = 8
+    steps: Annotated[int, Range(3, 10_000), "images per walk, both ends included"] = 16
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    label: Annotated[tuple[Label, ...], "measured labels (default: all)", Option(metavar="LABEL")] = get_args(Label)
+    labels: Annotated[
+        Path | None,
+        'JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers of '
+        "samples of this seed",
+        Option(metavar="FILE.json"),
+    ] = None
+    count: Annotated[int, _FROM_1, "number of samples"] = 1000
+
+
+@dataclass(frozen=True)
+class _Gan1d:
+    steps: Annotated[int, Range(8, 1_000_000_000), "steps of G for each of two objectives"] = 1000
+    d_steps: Annotated[int, _FROM_1, "steps of D per step of G"] = 3
+
+
+@dataclass(frozen=True)
+class _Saliency:
+    faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", _POSITIONAL] = None
+    count: Annotated[int, _FROM_2, "number of generated faces"] = 500
+    layer: Annotated[int, "block of D, 0 for the first, -1 for the last"] = -1
+    filters: Annotated[int, _FROM_1, "number of filters to show"] = 6
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    faces: Annotated[Path, "folder of the faces that G was trained on", _POSITIONAL]
+    count: Annotated[int, _FROM_1, "number of samples"] = 10
+    described: Annotated[
+        int, Range(5, 1_000_000_000), "largest number of training faces to compare by face embedding"
+    ] = 5000
+
+
+@dataclass(frozen=True)
+class _Duplicates:
+    faces: Annotated[Path, "folder of crops written by python -m align", _POSITIONAL]
+    size: Annotated[int, Range(16, 4096), "side of the crops in pixels"] = 64
+    epochs: Annotated[int, _FROM_1, "training epochs of the autoencoder"] = 5
+    planted: Annotated[int, Range(0, 1_000_000_000), "number of altered copies of each kind, to measure the recall"] = 0
+
+
+@dataclass(frozen=True)
+class _Features:
+    data: _Data = "digits"
+    most: _Most = 2000
+    labels: Annotated[tuple[Annotated[int, _FROM_1], ...], "labels per class", Option(metavar="N")] = (2, 10, 50)
+    draws: Annotated[int, _FROM_1, "random draws of these labels"] = 5
+
+
+@dataclass(frozen=True)
+class _Forget:
+    label: Annotated[Label, "measured label"] = "mouth open"
+    box: Annotated[
+        tuple[_Share, _Share, _Share, _Share] | None,
+        "box whose content to remove, in shares of the image's side (default: remove the label)",
+        Option(metavar="LEFT,TOP,RIGHT,BOTTOM"),
+    ] = None
+    layer: Annotated[int, "hidden layer of G, 0 for the first, -1 for the last"] = 0
+    drop: Annotated[
+        tuple[Annotated[int, _FROM_1], ...], "numbers of maps to drop, at most all tied ones", Option(metavar="N")
+    ] = (64, 1000)
+    count: Annotated[int, _FROM_2, "samples for the regression"] = 500
+
+
+@dataclass(frozen=True)
+class _Lsro:
+    data: _Data = "digits"
+    most: _Most = 2000
+    labels: Annotated[int, _FROM_1, "labels per class"] = 20
+    samples: Annotated[int, _FROM_1, "number of generated images"] = 500
+    steps: Annotated[int, _FROM_1, "training steps"] = 300
+    runs: Annotated[int, _FROM_1, "repetitions, for mean and standard deviation"] = 5
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment.
 
-    Its module dcgan.explore.NAME, with _ for -, defines `add_options(parser)` for its own flags and
-    `run(arguments, weights)`, which yields dcgan.sampling.Progress and then dcgan.explore.files.Files.
+    Its module dcgan.explore.NAME, with _ for -, defines `run`, which takes the seed, the settings and, if it has any,
+    the weights by name, and yields Progress and at last its outputs, see `dcgan.explore.files.Outputs`.
 
     Attributes:
         text: what the experiment does.
         example: arguments of an example.
         files: names of the output files.
+        settings: class of its settings.
         weights: whether it has the flags --weights and --device.
     """
 
     text: str
     example: str
     files: tuple[str, ...]
+    settings: type
     weights: bool = True
 
 
@@ -40,115 +145,56 @@ EXPERIMENTS = {
         "interpolate between random z, spherically and linearly, and measure how smoothly the images change",
         "--pairs 4 --output walk/",
         ("walk.png", "walk.gif", "walk.json"),
+        _Walk,
     ),
     "arithmetic": Experiment(
         "add and subtract mean z of faces with and without a label, sweep along the direction of a label, turn heads",
         '--label "mouth open" --output arithmetic/',
         ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json"),
+        _Arithmetic,
     ),
     "gan-1d": Experiment(
         "train the original GAN on one-dimensional data, and compare D, its loss and G's gradients with the theory",
         "--steps 2000 --output gan-1d/",
         ("gan-1d.png", "gan-1d.json"),
-        weights=False,  # small enough for the CPU
+        _Gan1d,
+        weights=False,
     ),
     "saliency": Experiment(
         "show the pixels that filters of D respond to, for a trained and an untrained D",
         "--filters 4 --output saliency/",
         ("saliency.png", "saliency.json"),
+        _Saliency,
     ),
     "neighbours": Experiment(
         "find the training faces nearest to samples, by face embedding and by pixels",
         "aligned/ --output neighbours/",
         ("neighbours.png", "neighbours.json"),
+        _Neighbours,
     ),
     "duplicates": Experiment(
         "find near-duplicates in a folder of faces, and list them for train --dedupe",
         "aligned/ --planted 500 --output duplicates/",
         ("duplicates.png", "duplicates.json", "duplicates.txt"),
-        weights=False,  # small enough for the CPU
+        _Duplicates,
+        weights=False,
     ),
     "features": Experiment(
         "classify images with few labels by features of D, of an untrained D, of patches and of pixels",
         "--labels 5 20 --output features/",
         ("features.png", "features.json"),
+        _Features,
     ),
     "forget": Experiment(
         "drop the feature maps of G that correlate with a label or a box, and measure the label before and after",
         '--label "mouth open" --output forget/',
         ("forget.png", "forget.json"),
+        _Forget,
     ),
     "lsro": Experiment(
         "train a small classifier with and without samples as unlabelled additional data",
         "--labels 10 --output lsro/",
         ("lsro.png", "lsro.json"),
+        _Lsro,
     ),
 }
-
-
-class _Parser(Parser):
-    """Parser of one experiment; imports the experiment's module, and with it torch, only if it is chosen."""
-
-    experiment = ""
-
-    def add_late_options(self) -> None:
-        if self.experiment:
-            module = import_module(f"dcgan.explore.{self.experiment.replace('-', '_')}")
-            module.add_options(self)
-            self.experiment = ""
-            self.set_defaults(run=module.run)
-
-
-def add_explore(commands: Any) -> None:
-    """Add the command `explore`, with one sub-command per experiment."""
-    parser = commands.add_parser(
-        "explore",
-        help="run an experiment: walk, arithmetic, ...",
-        description="Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",
-        epilog="example: %(prog)s walk --output walk/",
-    )
-    names = parser.add_subparsers(dest="experiment", required=True, metavar="NAME", parser_class=_Parser)
-    for name, experiment in EXPERIMENTS.items():
-        text = experiment.text
-        parser = names.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}. Writes {', '.join(experiment.files)}.",
-            epilog=f"example: %(prog)s {experiment.example}",
-        )
-        parser.experiment = name
-        parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the output files")
-        parser.add_argument("--seed", type=at_least(0, SEEDS.high), default=0, help="seed of all random choices")
-        parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-        if experiment.weights:
-            add_flags(parser, "--weights", "--device")
-        add_flags(parser, "--config", "--quiet")
-        parser.set_defaults(handler=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
-    from dcgan.explore.files import write_files
-    from dcgan.sampling import Progress
-    from dcgan.weights import Weights
-
-    experiment = EXPERIMENTS[arguments.experiment]
-    paths = [arguments.output / name for name in experiment.files]
-    refuse_existing(paths, arguments.overwrite)
-    settings = {name: _plain(value) for name, value in vars(arguments).items() if name not in _NO_SETTINGS}
-    facts: dict[str, Any] = {"settings": settings}
-    weights = None
-    if experiment.weights:
-        weights = Weights.open(arguments.weights, arguments.device)
-        facts["weights_sha256"] = weights.sha256
-    *_, files = show_progress(arguments.run(arguments, weights), Progress)
-    for name in experiment.files:
-        if name.endswith(".json"):
-            files[name] = facts | files[name]
-    write_files(arguments.output, files)
-    print(*paths, sep="\n")
-    return 0
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | list | tuple | None) else str(value)

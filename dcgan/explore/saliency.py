@@ -1,6 +1,5 @@
 """Guided backpropagation from filters of D to the input pixels, for a trained and an untrained D."""
 
-import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import at_least, integer, say
-from dcgan.config import ConfigError
+from align.cli import Progress, say
+from align.errors import ConfigError
 from dcgan.dataset import load_faces
-from dcgan.explore.files import Files, sheet
+from dcgan.explore.files import Outputs, sheet
 from dcgan.networks import Discriminator
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from dcgan.sampling import device_of, generate, sample_z
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -67,20 +66,13 @@ def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor
     return torch.cat(parts)
 
 
-def saliency(
-    weights: Weights, faces: NDArray[np.uint8] | None, layer: int, filters: int, count: int, seed: int
-) -> Iterator[Progress | Files]:
+def run(
+    weights: Weights, faces: Path | None, layer: int, filters: int, count: int, seed: int
+) -> Iterator[Progress | Outputs]:
     """Show the faces that filters of a layer respond to most, and the pixels that cause the response.
 
-    Args:
-        weights: D, and G to generate faces.
-        faces: uint8 (N, S, S, 3); None to generate faces.
-        layer: block of D; negative numbers count from the last.
-        filters: number of filters, those whose response varies most between faces.
-        count: number of faces to generate.
-        seed: seed of these faces and of the untrained D.
-    Yields:
-        Progress, then saliency.png and saliency.json.
+    The filters are those whose response varies most between faces.
+
     Raises:
         ConfigError: D has no such layer, or is not convolutional.
     Source: Radford et al., ICLR 2016, section 6.2, figure 5.
@@ -91,28 +83,30 @@ def saliency(
             f"layer {layer} of a D of kind {D.config.network} with {len(D.blocks)} blocks; expected kind dcgan and a "
             f"layer from {-len(D.blocks)} to {len(D.blocks) - 1}"
         )
-    if faces is None:
-        yield Progress("faces", 0, 1)
-        faces = generate(weights.generator, sample_z(count, D.config, torch.Generator().manual_seed(seed)))
+    yield Progress("faces", 0, 1)
+    if faces:
+        images = load_faces(faces, weights.size, say)
+    else:
+        images = generate(weights.generator, sample_z(count, D.config, torch.Generator().manual_seed(seed)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = Discriminator(D.config)
     untrained.to(device_of(D)).eval().requires_grad_(False)
     rows: list[tuple[str, NDArray[np.uint8]]] = []
-    numbers: dict[str, Any] = {"faces": len(faces), "layer": layer % len(D.blocks)}
+    numbers: dict[str, Any] = {"faces": len(images), "layer": layer % len(D.blocks)}
     for done, (name, network) in enumerate({"trained": D, "random": untrained}.items()):
         yield Progress("responses", done, 2)
-        found = responses(network, faces, layer)
+        found = responses(network, images, layer)
         varying = (found.std(dim=0) / found.mean(dim=0).clamp(min=1e-12)).argsort(descending=True)[:filters].tolist()
         gradients = []
         for index in varying:
-            best = found[:, index].topk(min(_SHOWN, len(faces))).indices.cpu().numpy()
-            images = to_tensor(faces[best]).to(found.device)
-            gradient = guided_gradient(network, images, partial(_strongest, network, layer, index))
+            best = found[:, index].topk(min(_SHOWN, len(images))).indices.cpu().numpy()
+            strongest = to_tensor(images[best]).to(found.device)
+            gradient = guided_gradient(network, strongest, partial(_strongest, network, layer, index))
             gradients.append(gradient)
-            rows.append((f"{name} {index}", np.concatenate([faces[best], _shown(gradient)])))
+            rows.append((f"{name} {index}", np.concatenate([images[best], _as_images(gradient)])))
         numbers[name] = {"filters": varying} | gradient_shares(torch.cat(gradients))
-    columns = [f"{kind} {rank + 1}" for kind in ("face", "seen") for rank in range(min(_SHOWN, len(faces)))]
+    columns = [f"{kind} {rank + 1}" for kind in ("face", "seen") for rank in range(min(_SHOWN, len(images)))]
     yield {"saliency.png": sheet(rows, columns), "saliency.json": numbers}
 
 
@@ -120,7 +114,7 @@ def _strongest(D: Discriminator, layer: int, index: int, images: Tensor) -> Tens
     return D.features(images)[layer][:, index].flatten(1).amax(dim=1)
 
 
-def _shown(gradients: Tensor) -> NDArray[np.uint8]:
+def _as_images(gradients: Tensor) -> NDArray[np.uint8]:
     """Gradients as images with grey for 0, each scaled to its maximum: uint8 (N, S, S, 3)."""
     scale = gradients.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     return (gradients / scale * 127 + 128).byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -138,16 +132,3 @@ def gradient_shares(gradients: Tensor) -> dict[str, float]:
         "share_on_eyes_nose_mouth": float((energy[:, top:bottom, left:right].sum(dim=(1, 2)) / total).mean()),
         "area_of_eyes_nose_mouth": (right - left) * (bottom - top) / side**2,
     }
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("faces", type=Path, nargs="?", help="folder of aligned faces (default: generated faces)")
-    add("--count", type=at_least(2), default=500, help="number of generated faces")
-    add("--layer", type=integer, default=-1, help="block of D, 0 for the first, -1 for the last")
-    add("--filters", type=at_least(1), default=6, help="number of filters to show")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    faces = load_faces(arguments.faces, weights.discriminator.config.size, say) if arguments.faces else None
-    return saliency(weights, faces, arguments.layer, arguments.filters, arguments.count, arguments.seed)

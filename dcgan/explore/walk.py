@@ -1,46 +1,16 @@
 """Interpolate between random z: a generator that has memorised faces jumps between them, others change smoothly."""
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
-from align.cli import at_least
-from dcgan.descriptors import describe
-from dcgan.explore.files import Files, sheet
-from dcgan.sampling import Progress, device_of, generate, sample_z
+from align.cli import Progress
+from dcgan.embeddings import embed
+from dcgan.explore.files import Outputs, sheet
+from dcgan.sampling import device_of, generate, lerp, sample_z, slerp
 from dcgan.weights import Weights
-
-_PARALLEL = 1e-6  # sine of the angle below which the arc is undefined
-
-
-def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Spherical interpolation, which keeps the norm of z typical for the prior.
-
-    Args:
-        start: float32 (nz,).
-        end: float32 (nz,); if it is parallel or opposite to start, the interpolation is linear.
-        steps: number of z, both ends included.
-    Returns:
-        float32 (steps, nz).
-    Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
-    """
-    a, b = start.double(), end.double()
-    angle = cosine_similarity(a, b, dim=0).clamp(-1, 1).acos()
-    if angle.sin() < _PARALLEL:
-        return lerp(start, end, steps)
-    share = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
-    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    return (arc / angle.sin()).to(start.dtype)
-
-
-def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Linear interpolation from (nz,) to (nz,), both ends included: (steps, nz)."""
-    return torch.lerp(start, end, torch.linspace(0, 1, steps, device=start.device)[:, None])
 
 
 def pixel_steps(faces: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -54,16 +24,10 @@ def largest_step(steps: NDArray[np.float64]) -> float:
     return float(steps.max()) / mean if mean else 1.0
 
 
-def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Files]:
+def run(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Interpolate between pairs of random z, spherically and linearly, and measure how smoothly the images change.
 
-    Args:
-        weights: the generator; face embeddings are measured if its template is "face".
-        pairs: number of walks of each kind.
-        steps: images per walk, both ends included, at least 3.
-        seed: seed of z.
-    Yields:
-        Progress, then walk.png, walk.gif (spherical walks) and walk.json.
+    Face embeddings are measured if the template of the weights is "face". walk.gif shows the spherical walks.
     """
     device = device_of(weights.generator)
     z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
@@ -77,7 +41,7 @@ def walk(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progre
             figure: dict[str, float | str] = {"walk": f"{pair + 1}", "kind": kind}
             figure |= {"mean_step_levels": float(pixels.mean()), "largest_step_pixels": largest_step(pixels)}
             if weights.template == "face":
-                apart = np.linalg.norm(np.diff(describe(faces, device=device), axis=0), axis=1)
+                apart = np.linalg.norm(np.diff(embed(faces, device=device), axis=0), axis=1)
                 figure |= {"mean_step_embedding": float(apart.mean()), "largest_step_embedding": largest_step(apart)}
             figures.append(figure)
         yield Progress("walks", pair + 1, pairs)
@@ -94,12 +58,3 @@ def _summary(figures: list[dict[str, float | str]]) -> dict[str, dict[str, float
             values = [float(figure[name]) for figure in figures if figure["kind"] == kind]
             found[f"{kind} {name}"] = {"median": float(np.median(values)), "max": max(values)}
     return dict(sorted(found.items()))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=at_least(1), default=8, help="number of walks")
-    parser.add_argument("--steps", type=at_least(3), default=16, help="images per walk, both ends included")
-
-
-def run(arguments: argparse.Namespace, weights: Weights) -> Iterator[Progress | Files]:
-    return walk(weights, arguments.pairs, arguments.steps, arguments.seed)

@@ -10,8 +10,8 @@ from align.errors import LandmarkModelError
 from align.landmarks import find_faces, model_path
 from align.template import TEMPLATES
 from align.warp import fit
-from dcgan import descriptors
-from dcgan.descriptors import DescriptorError, describe
+from dcgan import embeddings
+from dcgan.embeddings import EmbeddingError, embed
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def test_embeddings_equal_those_of_dlib(crop: NDArray[np.uint8]) -> None:
 
     noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
     crops = np.stack([crop, noise])
-    network = dlib.face_recognition_model_v1(str(model_path(descriptors.MODEL_FILE)))
-    expected = [network.compute_face_descriptor(descriptors.chip_alignment(64).warp(one)) for one in crops]
-    found = describe(crops)
+    network = dlib.face_recognition_model_v1(str(model_path(embeddings.MODEL_FILE)))
+    expected = [network.compute_face_descriptor(embeddings.chip_alignment(64).warp(one)) for one in crops]
+    found = embed(crops)
     assert found.shape == (2, 128)
     assert np.allclose(found, expected, atol=1e-5)
 
@@ -38,30 +38,30 @@ def test_the_chip_matches_that_of_dlib(astronaut: NDArray[np.uint8], crop: NDArr
     predictor = dlib.shape_predictor(str(model_path("shape_predictor_5_face_landmarks.dat")))
     box = dlib.get_frontal_face_detector()(astronaut, 1)[0]
     chip = dlib.get_face_chip(astronaut, predictor(astronaut, box), 150, 0.25)
-    network = dlib.face_recognition_model_v1(str(model_path(descriptors.MODEL_FILE)))
-    assert np.linalg.norm(describe(crop[None])[0] - network.compute_face_descriptor(chip)) < 0.3
+    network = dlib.face_recognition_model_v1(str(model_path(embeddings.MODEL_FILE)))
+    assert np.linalg.norm(embed(crop[None])[0] - network.compute_face_descriptor(chip)) < 0.3
 
 
 def test_results_do_not_depend_on_batches(crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
     crops = np.stack([crop, crop[:, ::-1], crop // 2])
-    together = describe(crops)
-    monkeypatch.setattr(descriptors, "_BATCH", 2)
-    assert np.allclose(describe(crops), together, atol=1e-6)
-    assert describe(crops[:0]).shape == (0, 128)
+    together = embed(crops)
+    monkeypatch.setattr(embeddings, "_BATCH", 2)
+    assert np.allclose(embed(crops), together, atol=1e-6)
+    assert embed(crops[:0]).shape == (0, 128)
 
 
 def test_other_templates_are_refused() -> None:
-    with pytest.raises(DescriptorError, match="'outer-eyes-nose'"):
-        describe(np.zeros((1, 64, 64, 3), dtype=np.uint8), "outer-eyes-nose")
+    with pytest.raises(EmbeddingError, match="'outer-eyes-nose'"):
+        embed(np.zeros((1, 64, 64, 3), dtype=np.uint8), "outer-eyes-nose")
 
 
 def test_a_broken_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.dat"
-    broken.write_bytes(model_path(descriptors.MODEL_FILE).read_bytes()[:1_000_000])
-    monkeypatch.setattr(descriptors, "model_path", lambda name: broken)
-    descriptors.network_layers.cache_clear()
+    broken.write_bytes(model_path(embeddings.MODEL_FILE).read_bytes()[:1_000_000])
+    monkeypatch.setattr(embeddings, "model_path", lambda name: broken)
+    embeddings.network_layers.cache_clear()
     with pytest.raises(LandmarkModelError, match=r"broken.dat is broken; run: pip"):
-        describe(np.zeros((1, 64, 64, 3), dtype=np.uint8))
+        embed(np.zeros((1, 64, 64, 3), dtype=np.uint8))
 
 
 @pytest.mark.shared
@@ -76,7 +76,7 @@ def test_embeddings_separate_people(shared: Path) -> None:
         if faces:
             crops.append(fit(template, faces[0], 64).warp(pixels))
             people.append(path.name.partition("_")[0])
-    found, who = describe(np.stack(crops)), np.array(people)
+    found, who = embed(np.stack(crops)), np.array(people)
     distances = np.linalg.norm(found[:, None] - found, axis=2)
     same = who[:, None] == who
     assert np.median(distances[same & (distances > 0)]) < 0.6 < np.percentile(distances[~same], 5)

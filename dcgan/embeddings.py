@@ -31,13 +31,11 @@ _BLOCKS = (
 _BATCH = 32
 
 
-class DescriptorError(InputError):
+class EmbeddingError(InputError):
     """Faces have another alignment template than the network needs."""
 
 
-def describe(
-    crops: NDArray[np.uint8], template: str = "face", device: torch.device | str = "cpu"
-) -> NDArray[np.float64]:
+def embed(crops: NDArray[np.uint8], template: str = "face", device: torch.device | str = "cpu") -> NDArray[np.float64]:
     """Compute the face embeddings of aligned faces; below a distance of 0.6, two faces are of one person.
 
     Args:
@@ -47,14 +45,12 @@ def describe(
     Returns:
         float64 (N, 128).
     Raises:
-        DescriptorError: the template is another one.
+        EmbeddingError: the template is another one.
         LandmarkModelError: the network's file is absent or broken.
     Source: King, "Dlib-ml", JMLR 2009; the network is that of dlib's examples/dnn_face_recognition_ex.cpp.
     """
     if template != "face":
-        raise DescriptorError(
-            f"the faces have the template {template!r}; face embeddings need 'face', align them again"
-        )
+        raise EmbeddingError(f"the faces have the template {template!r}; face embeddings need 'face', align them again")
     chip = chip_alignment(crops.shape[1])
     layers = [layer.to(device) for layer in network_layers()]
     found = [np.empty((0, 128))]

@@ -1,0 +1,129 @@
+"""Classical inpainting of holes; pixels under them are never read, and visible pixels never change."""
+
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from align.resize import box_around, scale_to, scaled_size
+
+_RADIUS_PX = 3  # of the pixels that OpenCV's methods average
+_SIDE_PX, _MARGIN_PX = 512, 16  # larger areas are inpainted at reduced size; width of the border that is read
+_FSR_SIDE_PX, _FSR_PX, _FSR_MARGIN_PX = 512, 25_000, 32  # limits on side and hole area; width of the border
+_LEAST_VISIBLE = 0.25  # share of a reduced pixel that must be visible
+_BLURRED_PX = 24  # longest side of the copy that is enlarged into a hole
+
+
+def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fill a hole by Telea's method, without a network.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        hole: bool (H, W), True = fill this.
+    Returns:
+        uint8 (H, W, 3), equal to `photo` outside the hole.
+    Source: Telea 2004, "An image inpainting technique based on the fast marching method".
+    """
+    filled = photo.copy()
+    if not hole.any() or hole.all():
+        filled[hole] = 127
+        return filled
+    box = box_around(hole, _MARGIN_PX)
+    part, under = filled[box], hole[box]  # a view: writing to it changes `filled`
+    part[under] = (photo[box][~under] if not under.all() else photo[~hole]).mean(axis=0).astype(np.uint8)
+    # The border cannot restore fine detail in a large hole, so a reduced size suffices.
+    size = scaled_size(under.shape, scale_to(under.shape, _SIDE_PX))
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    if small_hole.all() or min(size) < 3:  # OpenCV reads out of bounds on single-row images
+        return filled
+    # Rounding to bytes at every pixel would brighten the fill; for floats OpenCV accepts only single channels.
+    channels = [opencv_inpaint(channel, small_hole, "telea") for channel in cv2.split(small.astype(np.float32))]
+    full = cv2.resize(np.dstack(channels), under.shape[::-1], interpolation=cv2.INTER_LINEAR)[under]
+    part[under] = np.clip(np.round(full), 0, 255).astype(np.uint8)
+    return filled
+
+
+def blurred_fill(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fill a hole with a blurred copy of the photo, which has no edges that could hide a face from a detector.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        hole: bool (H, W), True = fill this.
+    Returns:
+        uint8 (H, W, 3), equal to `photo` outside the hole.
+    """
+    small, small_hole = reduce_visible(photo, hole, scale_to(hole.shape, _BLURRED_PX))
+    blurred = cv2.resize(inpaint(small, small_hole), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.where(hole[..., None], blurred, photo).astype(np.uint8)
+
+
+def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Extend surrounding structures into a hole; slower than `inpaint`, but better in wide holes.
+
+    Large areas are reduced in size, which limits the time to about a second.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified.
+        hole: bool (H, W); its pixels are never read.
+        part: bool (H, W), the pixels of the hole to fill.
+    Returns:
+        uint8 (H, W, 3), changed only in `part`.
+    Source: Genser et al. 2018, "Demonstration of rapid frequency selective reconstruction for image resolution
+        enhancement"; OpenCV's xphoto module.
+    """
+    box = box_around(part, _FSR_MARGIN_PX)
+    under = hole[box]
+    size = scaled_size(under.shape, min(scale_to(under.shape, _FSR_SIDE_PX), (_FSR_PX / under.sum()) ** 0.5))
+    # A reduced pixel that overlaps the hole belongs to it.
+    small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    if small_hole.all():
+        return photo
+    small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
+    filled = np.zeros_like(small)
+    cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
+    result = photo.copy()
+    inside = part[box]
+    result[box][inside] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside]
+    return result
+
+
+def reduce_visible(
+    photo: NDArray[np.uint8], hole: NDArray[np.bool_], scale: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Reduce a photo with a hole; visible pixels never mix with those under the hole.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        hole: bool (H, W).
+        scale: size of the copy relative to the photo, below 1.
+    Returns:
+        The copy uint8 (h, w, 3) and its hole bool (h, w), the pixels of which less than a quarter is visible. Under the
+        hole the copy is the reduced photo.
+    """
+    size = scaled_size(photo.shape, scale)
+    share = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    visible = share >= _LEAST_VISIBLE
+    for channel in range(3):
+        seen = cv2.resize(np.where(hole, np.float32(0), photo[..., channel]), size, interpolation=cv2.INTER_AREA)
+        small[visible, channel] = np.clip(np.round(seen[visible] / share[visible]), 0, 255).astype(np.uint8)
+    return small, ~visible
+
+
+def opencv_inpaint(image: NDArray[Any], hole: NDArray[np.bool_], method: Literal["telea", "ns"]) -> NDArray[Any]:
+    """Inpaint by fast marching, or by extending lines of equal brightness ("ns", Navier-Stokes).
+
+    Args:
+        image: uint8 (H, W, 3) or float32 (H, W). Its gradients across the edge of the hole are read, so give the pixels
+            under the hole a fixed colour.
+        hole: bool (H, W).
+        method: "telea" or "ns".
+    Returns:
+        the same shape and type.
+    Source: Telea 2004, "An image inpainting technique based on the fast marching method"; Bertalmio, Bertozzi and
+        Sapiro 2001, "Navier-Stokes, fluid dynamics, and image and video inpainting".
+    """
+    flag = {"telea": cv2.INPAINT_TELEA, "ns": cv2.INPAINT_NS}[method]
+    return cv2.inpaint(image, hole.astype(np.uint8), _RADIUS_PX, flag)
