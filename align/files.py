@@ -18,7 +18,10 @@ from align.errors import PhotoError
 
 # Includes formats that read_photo refuses: the user gets an error for them, not silence.
 _LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-_LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", ".eps", ".pdf", ".psd", ".svg"}
+_UNREADABLE = {".eps", ".pdf", ".psd", ".svg"}
+_LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", *_UNREADABLE}
+# Folders of network drives and archives, which hold thumbnails and deleted photos.
+_SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "__macosx"}
 MAX_TEXT_BYTES = 2**30
 _MAX_TOML_BYTES = 2**20
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -222,9 +225,10 @@ def _finite(text: str) -> float:
 
 
 def list_photos(folder: Path) -> list[Path]:
-    """List all files with an image suffix in a folder and its sub-folders, sorted, without hidden ones.
+    """List all files with an image suffix in a folder and its sub-folders, sorted.
 
-    Links are followed, but each real folder is listed only once.
+    Hidden files and folders are left out, and those in which systems keep thumbnails and deleted files. Links are
+    followed, but each real folder is listed only once.
 
     Raises:
         PhotoError: a folder cannot be listed.
@@ -241,7 +245,7 @@ def list_photos(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name[0] != "." and name.lower() not in _SYSTEM_FOLDERS)
         photos += [Path(here, name) for name in files if not name.startswith(".")]
     return sorted(photo for photo in photos if photo.suffix.lower() in _LISTED)
 
@@ -249,19 +253,23 @@ def list_photos(folder: Path) -> list[Path]:
 def output_names(photos: Sequence[Path], root: Path, numbered: bool = False) -> dict[Path, Path]:
     """Map each photo to its output path, relative to the output folder: `sub/a.jpg` to `sub/a.png`.
 
-    Photos whose outputs would collide keep their suffix: `a.jpg` and `a.png` map to `a.jpg.png` and `a.png.png`.
+    Photos whose outputs would collide keep their suffix: `a.jpg` and `a.png` map to `a.jpg.png` and `a.png.png`. Files
+    of formats that cannot be read, such as `a.pdf`, always do, and so change no other name.
 
     Args:
         photos: distinct files below `root`.
         root: the input folder.
         numbered: a photo can also have outputs `a_1.png`, `a_2.png`, ..., so `a_1.jpg` collides with `a.jpg`.
     """
-    bases = {photo: photo.relative_to(root).with_suffix("") for photo in photos}
+    names = {photo: photo.relative_to(root) for photo in photos}
+    bases = {
+        photo: name if photo.suffix.lower() in _UNREADABLE else name.with_suffix("") for photo, name in names.items()
+    }
     while True:
         taken = set(bases.values())
         claims = {photo: _claim(base, taken, numbered) for photo, base in bases.items()}
         count = Counter(claims.values())
-        colliding = {photo: photo.relative_to(root) for photo in photos if count[claims[photo]] > 1}
+        colliding = {photo: names[photo] for photo in photos if count[claims[photo]] > 1}
         if all(bases[photo] == name for photo, name in colliding.items()):
             return {photo: base.with_name(base.name + ".png") for photo, base in bases.items()}
         bases |= colliding

@@ -88,7 +88,7 @@ def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Templ
     """Align a face at any angle by the centres of its eyes.
 
     Args:
-        eyes: (x, y, x, y) in the photo's pixels; first the eye that is left in the photo when the face is upright.
+        eyes: (x, y, x, y) in the photo's pixels, in any order: the face is not upside down.
         shape: (H, W) of the photo.
         template: alignment template; must be "face", the only one that uses just the eyes.
         size: side of the crop in pixels.
@@ -97,7 +97,7 @@ def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Templ
     """
     if template != TEMPLATES["face"]:
         raise NoFaceError(f"the template {template.name} needs more than two eyes; give landmarks")
-    left, right = np.reshape(eyes, (2, 2))
+    left, right = sorted(np.reshape(eyes, (2, 2)), key=lambda eye: float(eye[0]))
     height, width = shape
     if not all(0 <= x < width and 0 <= y < height for x, y in (left, right)):
         raise NoFaceError(

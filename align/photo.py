@@ -174,7 +174,7 @@ def as_photo(photo: PhotoLike) -> Photo:
         return to_photo(photo)
     if isinstance(photo, str | os.PathLike):
         try:
-            return read_photo(Path(photo))
+            return read_photo(Path(photo).expanduser())
         except PhotoError as error:
             raise PhotoError(f"{os.fspath(photo)}: {error}") from error
     if isinstance(photo, bytes):

@@ -17,7 +17,7 @@ from weights import VERSION
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from completion.batch import FillResult
     from completion.step import Step
@@ -64,15 +64,58 @@ def main(argv: list[str] | None = None, program: str = "python -m completion") -
     Returns:
         The exit code, see --help.
     """
-    arguments = build_parser(program).parse_args(argv)
+    arguments = build_parser(program).parse_args(_joined(sys.argv[1:] if argv is None else argv))
     # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     stopped = "stopped; completed photos are kept; repeat the command to resume"
+    arguments.program = program
     return run_main("completion", lambda: _run(arguments), stopped)
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+    """Join what people write apart: the coordinates of --eyes and --box, and several masks."""
+    joined: list[str] = []
+    masks = [at for at, word in enumerate(words[:-1]) if word in ("-m", "--mask")]
+    for at, word in enumerate(words):
+        before = joined[-2] if len(joined) > 1 else ""
+        if before in ("--eyes", "--box") and joined[-1].count(",") < 3 and _is_number(word):
+            joined[-1] += f",{word}"
+        elif masks and at == masks[0] + 1:
+            joined.append(",".join(words[mask + 1] for mask in masks))
+        elif not (masks[1:] and {at, at - 1} & set(masks[1:])):
+            joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").replace(".", "", 1).isdigit()
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    from align.errors import InputError, PhotoError
+    from align.photo import WRITABLE
+    from dcgan.holes import HOLES
+
     files, photos = settings_from(arguments, FileOptions), arguments.photos
+    if not files.mask and 2 <= len(photos) <= 3:  # photo, mask, output
+        photos, mask, *output = photos
+        files = replace(files, mask=str(mask), output=next(iter(output), files.output))
+        photos = [photos]
+    if not files.mask:
+        raise InputError("there is no mask; give --mask, or a photo and a mask file")
+    for path in photos:
+        if path == _STREAM or os.path.lexists(path):
+            continue
+        advice = "give photos or folders of photos"
+        if "://" in str(path) or str(path).startswith(("http:", "https:")):
+            advice = "download it first"
+        elif str(path).startswith("@"):
+            advice = f"for a list of photos, use xargs: xargs -a {str(path)[1:]} {arguments.program}"
+        elif str(path).partition(":")[0].casefold() in HOLES:
+            advice = f"join the names of a mask by a comma: --mask {files.mask},{path}"
+        elif path.suffix.lower() in WRITABLE and len(photos) > 1:
+            advice = f"for the result, give --output {path}"
+        raise PhotoError(f"{path} does not exist; {advice}")
     output = files.output or (_STREAM if photos == [_STREAM] else Path("completed"))
     if _STREAM not in (*photos, output):
         return _complete(arguments, photos, replace(files, output=output))
@@ -186,6 +229,8 @@ def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> 
     if result.status == "failed" or (verbose and result.reason):
         # Library errors name options; the command line names its flags instead.
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
+        reason = reason.replace("overwrite it or choose another output", "give --overwrite or another --output")
+        reason = reason.replace("invert the mask,", "give --invert-mask,")
         tqdm.write(f"{name}: {reason}", file=sys.stderr)
     for output in () if quiet else result.outputs:
         tqdm.write(str(output), file=sys.stdout)

@@ -158,7 +158,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
     options, files, output, outputs = plan.options, plan.files, plan.outputs[path], plan.outputs_of(path)
     for file in outputs:
         check_target(file)
-        if file.exists() and not files.overwrite:
+        if file.exists() and not files.overwrite and not (plan.folder and Manifest(plan.folder).made_by_us(file)):
             raise PhotoError(f"the output {file} exists; overwrite it or choose another output")
 
     # Read the photo, and find or draw the hole.
@@ -167,7 +167,8 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
     # Every photo has its own half.
     seed = options.seed ^ int(photo.sha256[:15], 16) if "half" in mask.names.split(",") else options.seed
     given = _given_faces(completer, plan, photo, path)
-    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, on=options.on, seed=seed)
+    chosen = vars(options) | {"seed": seed}
+    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, **chosen)
 
     # Fill it.
     progress: list[Step] = []

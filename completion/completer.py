@@ -1,10 +1,13 @@
 """Complete a photo in memory: find the faces, generate what is missing, paste and blend."""
 
+import io
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align import locate
-from align.errors import InputError, MaskError, NoFaceError
-from align.photo import Photo, PhotoLike, as_photo, merge
+from align.errors import ConfigError, InputError, MaskError, NoFaceError, hint
+from align.photo import Photo, PhotoLike, as_photo, merge, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment
 from completion.config import FillOptions, Solver
-from completion.faces import faces_under, given_face
+from completion.faces import as_faces, faces_under, given_face
 from completion.grain import grain, match_means
 from completion.inpaint import fsr_inpaint, inpaint, reduce_visible
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
@@ -40,7 +43,7 @@ _LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
 _CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Completion:
     """A completed photo.
 
@@ -83,6 +86,27 @@ class Completion:
         if self.photo.icc_profile:
             image.info["icc_profile"] = self.photo.icc_profile
         return image
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the best completion with the photo's metadata, in the format of the suffix.
+
+        Raises:
+            PhotoError: the suffix is not supported, or the file cannot be written.
+        """
+        write_photo(Path(path), self.pixels, self.photo, self.hole)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.pixels, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        height, width = self.hole.shape
+        return f"<Completion of a photo of {width}x{height}: {', '.join(self.sources)}>"
+
+    def _repr_png_(self) -> bytes:
+        """Show the image in a notebook."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -133,7 +157,8 @@ class FaceCompleter:
     """
 
     def __init__(self, weights: Weights | Sequence[Weights], **options: Any) -> None:
-        self.options = FillOptions(**options)
+        self.options = FillOptions()
+        self.options = self._chosen(options)
         self.weights = by_size(weights)
         templates = sorted({each.template for each in self.weights.values()})
         if len(templates) > 1 or templates[0] not in TEMPLATES:
@@ -204,7 +229,7 @@ class FaceCompleter:
             MaskError: the hole cannot be created.
             NoFaceError: no face was found.
         """
-        chosen = replace(self.options, **options)
+        chosen = self._chosen(options)
         photo, every = as_photo(photo), chosen.on == "all"
         faces = faces or self.locate(photo, every)
         faces = faces if every else faces[:1]
@@ -226,13 +251,15 @@ class FaceCompleter:
                 completion.masks.read_mask.
             faces: the faces to choose from for names; None to detect them.
             invert: invert files, images and alpha.
-            options: `on` and `seed`, see `place`.
+            options: see `steps`.
         Returns:
             The hole, bool (H, W); the faces, if the mask is placed on them alone; and notes on how it was read.
         Raises:
             MaskError: the mask cannot be used.
             NoFaceError: a name was given, and no face was found.
         """
+        chosen = self._chosen(options)
+        faces = faces or given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
         spec = parse_mask(mask) if isinstance(mask, str) else mask
         if not isinstance(spec, MaskSpec):
             hole, notes = read_mask(spec, photo, invert)
@@ -247,7 +274,7 @@ class FaceCompleter:
             hole |= part
             notes += found
         if spec.names:
-            part, placed = self.place(photo, spec.names, faces, **options)
+            part, placed = self.place(photo, spec.names, faces, on=chosen.on, seed=chosen.seed)
             hole |= part
             faces = placed if not (spec.alpha or spec.files) else faces
         return hole, faces, notes
@@ -280,16 +307,14 @@ class FaceCompleter:
             MaskError: the mask cannot be used, is empty, or its size differs from the photo's.
             NoFaceError: no face was found for a named mask or, unless `no_face` is "fill", under the hole.
         """
-        chosen = replace(self.options, **options)
-        began = time.monotonic()
+        chosen, began = self._chosen(options), time.monotonic()
         photo = as_photo(photo)
-        height, width = shape = photo.pixels.shape[:2]
+        height, width = photo.pixels.shape[:2]
         if chosen.candidates > (most := max(1, _CANDIDATES_PX // (height * width))):
             raise InputError(
                 f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
             )
-        faces = faces or given_face(chosen, shape, self.template, self.size)
-        hole, faces, notes = self.mark(photo, mask, faces, on=chosen.on, seed=chosen.seed)
+        hole, faces, notes = self.mark(photo, mask, as_faces(faces), **options)
         lowres |= mask in ("lowres", MaskSpec("lowres")) if isinstance(mask, str | MaskSpec) else False
         if not hole.any():
             raise MaskError("the hole is empty; mark at least one pixel to fill")
@@ -307,7 +332,7 @@ class FaceCompleter:
         Returns:
             uint8 (N, S, S, 3).
         """
-        chosen = replace(self.options, **options)
+        chosen = self._chosen(options)
         visible = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
         weights = self.weights[crops.shape[1]]
         solver = self._solver(weights, replace(chosen, candidates=1))
@@ -446,6 +471,21 @@ class FaceCompleter:
         source = crops if original is None else face.warp(original)[None]
         for step in self._runner(weights, solver).solve(source, holes, solver, options.seed, block):
             yield replace(step, crops=crops, alignment=face, face=number, faces=len(regions.faces))
+
+    def _chosen(self, changes: dict[str, Any]) -> FillOptions:
+        """The options with changes.
+
+        Raises:
+            ConfigError: there is no such option, or a value is out of range.
+        """
+        names = vars(self.options)
+        for name in changes:
+            if name not in names:
+                raise ConfigError(f"there is no option {name!r}; {hint(name, names)}")
+        return replace(self.options, **changes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_runners": {}}  # sessions of ONNX Runtime cannot be pickled; they are opened again
 
     def _runner(self, weights: Weights, solver: Solver) -> Runner:
         key = weights.size, solver.start

@@ -213,7 +213,9 @@ class LoadOptions:
 class FileOptions:
     """What to read and write when the photos are files."""
 
-    mask: Annotated[str, "pixels to fill, see below", Option(short="-m", metavar="NAME|FILE|FOLDER|alpha")]
+    mask: Annotated[
+        str, "pixels to fill, see below; or give photo, mask file", Option(short="-m", metavar="NAME|FILE|FOLDER|alpha")
+    ] = ""
     invert_mask: Annotated[bool, "fill black pixels of mask files, or opaque pixels with alpha"] = False
     landmarks: Annotated[
         Path | None,

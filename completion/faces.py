@@ -2,14 +2,14 @@
 
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from align import locate
-from align.errors import NoFaceError
+from align.errors import InputError, NoFaceError
 from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
 from align.resize import reduced
 from align.template import TEMPLATES, Template
@@ -30,6 +30,21 @@ _TEMPLATE = TEMPLATES["face"]
 _NEAR = 0.1  # radius of an eye with its lids, as a fraction of the view's side
 _CROP_PX = 256  # maximum side of the crop in the photo that the views are cut out of
 _PASSES = 5  # each starts from the position that the one before it found
+
+
+def as_faces(faces: Any) -> list[Alignment] | None:
+    """Return alignments that may be given alone, or as what `align_faces` returns.
+
+    Raises:
+        InputError: a face is something else.
+    """
+    if faces is None:
+        return None
+    several = faces if isinstance(faces, list | tuple) else [faces]
+    found: list[Any] = [getattr(face, "alignment", face) for face in several]
+    if odd := [face for face in found if not isinstance(face, Alignment)]:
+        raise InputError(f"faces has a {type(odd[0]).__name__}; expected alignments, or give eyes or a box")
+    return found
 
 
 def given_face(options: FillOptions, shape: tuple[int, int], template: Template, size: int) -> list[Alignment] | None:

@@ -331,16 +331,17 @@ def folded(name: Path) -> Path:
     return Path(unicodedata.normalize("NFC", str(name)).casefold())
 
 
-def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path) -> Path:
-    """Find the mask of a photo.
+def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path, photo: Path) -> Path:
+    """Find the mask of a photo, which is never the photo itself.
 
     Args:
         masks: see `mask_files`.
         name: the photo's relative path without suffix; with suffix if several photos differ only in it.
+        photo: the photo.
     Raises:
         MaskError: there is no such mask, or more than one.
     """
-    found = masks.get(folded(name), [])
+    found = [path for path in masks.get(folded(name), []) if not path.samefile(photo)]
     # A mask with exactly this name comes before one with an affix.
     exact = [path for path in found if folded(path.with_suffix("")).name == folded(name).name]
     found = exact or found

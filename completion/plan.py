@@ -15,7 +15,7 @@ from align.locate import read_landmarks
 from align.photo import WRITABLE, digest
 from completion.config import FileOptions, FillOptions
 from completion.manifest import MANIFEST
-from completion.masks import MaskSpec, find_mask, mask_files, parse_mask
+from completion.masks import MaskSpec, find_mask, folded, mask_files, mask_names, parse_mask
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Plan:
         """
         if self.masks is None:
             return self.mask
-        return replace(self.mask, files=(find_mask(self.masks, self.names[photo]),))
+        return replace(self.mask, files=(find_mask(self.masks, self.names[photo], photo),))
 
     def outputs_of(self, photo: Path) -> list[Path]:
         """Return all output files of a photo, the completion first."""
@@ -83,8 +83,11 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
     for path in inputs:
         if not os.path.lexists(path):
             raise PhotoError(f"{path} does not exist; give photos or folders of photos")
-    folders = [path for path in inputs if path.is_dir()]
+    folders, mask = [path for path in inputs if path.is_dir()], parse_mask(files.mask)
     listed = [photo for folder in folders for photo in list_photos(folder)]
+    masks = mask_files(mask.files[0]) if mask.files and mask.files[0].is_dir() else None
+    if masks is not None:
+        listed = _without_masks(listed, mask.files[0])
     photos = dict.fromkeys([*(path for path in inputs if path not in folders), *listed])
     if not photos:
         raise PhotoError(f"found no photos in {', '.join(map(str, inputs))}; give photos or folders of photos")
@@ -99,7 +102,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         folder, outputs = None, dict.fromkeys(photos, output)
     if options.no_face is None:
         options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
-    mask, landmarks, report = parse_mask(files.mask), files.landmarks, files.report
+    landmarks, report = files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
     read += [*mask.files, *([landmarks] if landmarks else [])]
     written = [file for main in outputs.values() for file in _outputs(main, options, files)]
@@ -116,10 +119,19 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         outputs,
         folder,
         mask,
-        mask_files(mask.files[0]) if mask.files and mask.files[0].is_dir() else None,
+        masks,
         read_landmarks(landmarks) if landmarks else None,
         digest(landmarks) if landmarks else None,
     )
+
+
+def _without_masks(photos: list[Path], masks: Path) -> list[Path]:
+    """Leave out masks: what lies in a folder of masks among the photos, and `a_mask.png` beside `a.png`."""
+    within = {photo for photo in photos if _whole(photo).is_relative_to(_whole(masks))}
+    if within != set(photos):
+        return [photo for photo in photos if photo not in within]
+    stems = {folded(photo.with_suffix("")) for photo in photos}
+    return [photo for photo in photos if not (mask_names(photo) - {folded(photo.with_suffix(""))}) & stems]
 
 
 def candidate_files(output: Path, candidates: int) -> list[Path]:
