@@ -174,7 +174,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
     if names:
         # Every photo has its own half.
         seed = options.seed ^ int(photo.sha256[:15], 16) if ("half", None) in names else options.seed
-        hole, faces = completer.place(photo, files.mask, faces, on=options.on, seed=seed)
+        hole, faces = completer.place(photo, files.mask, faces, **vars(options) | {"seed": seed})
     else:
         hole, note, mask_sha256 = _given_hole(plan, photo, path)
 

@@ -192,16 +192,17 @@ class FaceCompleter:
         Args:
             photo: see align.photo.as_photo.
             mask: names, see dcgan.holes.named_hole.
-            faces: the faces to choose from; None to detect them.
-            options: `on` and `seed`, see `completion.config.FillOptions`.
+            faces: the faces to choose from; None to detect them, unless the options give one.
+            options: changes to the options of the completer, see `completion.config.FillOptions`.
         Returns:
             The hole, bool (H, W), and the faces it is placed on.
         Raises:
             MaskError: the hole cannot be created.
-            NoFaceError: no face was found.
+            NoFaceError: no face was found, or its position is impossible.
         """
         chosen = replace(self.options, **options)
         photo, every = as_photo(photo), chosen.on == "all"
+        faces = faces or given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
         faces = faces or self.locate(photo, every)
         faces = faces if every else faces[:1]
         return draw_named_mask(photo.pixels, mask, faces, chosen.seed), faces
