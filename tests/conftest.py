@@ -15,9 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dcgan.checkpoint import Weights, load_weights, save_weights
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.weights import Weights
 
 SHARED = Path(__file__).parents[2] / "shared"
 # Two threads that wait for each other on a busy core are 30 times slower than one.
@@ -110,13 +110,13 @@ def small_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():  # untrained weights give a flat grey image; stronger ones make z matter
         for weight in generator.parameters():
             weight.mul_(3)
-    save_weights(path, generator, Discriminator(config), "face", {"images": 0})
+    Weights.of(generator, Discriminator(config), "face", {"images": 0}).save(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def small_weights(small_weights_file: Path) -> Weights:
-    return load_weights(small_weights_file)
+    return Weights.open(small_weights_file, "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -129,13 +129,13 @@ def encoder_weights_file(tmp_path_factory: pytest.TempPathFactory, small_weights
         for weight in E.skips.parameters():
             weight.add_(0.1 * torch.randn(weight.shape))
     path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
-    save_weights(path, G, D, "face", {"images": 0}, E)
+    Weights.of(G, D, "face", {"images": 0}, E).save(path)
     return path
 
 
 @pytest.fixture(scope="session")
 def encoder_weights(encoder_weights_file: Path) -> Weights:
-    return load_weights(encoder_weights_file)
+    return Weights.open(encoder_weights_file, "cpu")
 
 
 @dataclass(frozen=True)

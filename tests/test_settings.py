@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass, replace
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import pytest
 
@@ -12,24 +12,23 @@ import completion.config
 import dcgan.config
 from align.config import AlignOptions
 from align.errors import ConfigError
-from align.settings import Range
-from completion.config import SOLVERS, BatchOptions, BenchmarkOptions
+from align.settings import Range, unwrap
+from completion.config import SOLVERS, BenchmarkOptions, FileOptions, FillOptions, LoadOptions
 from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
-    *(AlignOptions(), BatchOptions("center"), BenchmarkOptions(), SOLVERS["paper"]),
+    *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
     *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), TrainConfig()),
 ]
 
 
 def ranges(annotation: Any) -> list[tuple[type, Range]]:
     """Every number in a type, with its range."""
-    if annotation in (int, float):
-        return [(annotation, Range(math.nan, math.nan))]
-    if get_origin(annotation) is Annotated:
-        return [get_args(annotation)]
-    return [found for part in get_args(annotation) for found in ranges(part)]
+    kind, notes = unwrap(annotation)
+    if kind in (int, float):
+        return [(kind, next((note for note in notes if isinstance(note, Range)), Range(math.nan, math.nan)))]
+    return [found for part in get_args(kind) for found in ranges(part)]
 
 
 def numbers() -> Iterator[Any]:
@@ -45,7 +44,7 @@ def test_every_settings_class_is_tested() -> None:
         value
         for module in modules
         for value in vars(module).values()
-        if isinstance(value, type) and is_dataclass(value) and value is not Range
+        if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     }
     assert found == {type(settings) for settings in SETTINGS}
 
@@ -55,7 +54,9 @@ def test_a_number_is_accepted_in_its_range_and_refused_outside(
     settings: Any, item: Field[Any], kind: type, allowed: Range
 ) -> None:
     def change(value: object) -> Any:
-        return replace(settings, **{item.name: (value,) if get_origin(get_args(item.type)[0]) is tuple else value})
+        kind, _ = unwrap(item.type)
+        values = (value,) * max(1, get_args(kind).count(get_args(kind)[0])) if get_origin(kind) is tuple else value
+        return replace(settings, **{item.name: values})
 
     assert allowed.low < allowed.high, f"{item.name} has no range"
     change(kind(allowed.low)), change(kind(allowed.high))
