@@ -176,7 +176,7 @@ class FaceCompleter:
             PhotoError: the photo cannot be used.
         """
         photo = as_photo(photo)
-        key = self.template.name, self.size, every
+        key = self.template.name, tuple(self.weights), every
         if key not in photo.faces:
             found = self._aligned(photo) or locate.locate(photo.pixels, self.template, self.size, every)
             photo.faces[key] = [self._fitted(face) for face in found]
@@ -243,7 +243,8 @@ class FaceCompleter:
             raise InputError(
                 f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
             )
-        faces = faces or given_face(chosen, shape, self.template, self.size)
+        if faces is None:
+            faces = given_face(chosen, shape, self.template, self.size)
         if isinstance(mask, str) and split_names(mask):
             hole, faces = self.place(photo, mask, faces, on=chosen.on, seed=chosen.seed)
             lowres |= mask == "lowres"
