@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -77,8 +78,10 @@ def complete_folder(load: Callable[[], FaceCompleter], plan: Plan, gpu: bool = F
         WorkerError, BackendError: see align.parallel; also the errors of `load`.
     """
     assert plan.folder is not None
-    with lock_folder(plan.folder):
-        remove_leftovers({output.parent for output in plan.outputs.values()})
+    with lock_folder(plan.folder), ExitStack() as stack:
+        folders = {output.parent for output in plan.outputs.values()}
+        remove_leftovers(folders)  # of killed runs
+        stack.callback(remove_leftovers, folders)  # of workers that were ended
         manifest, taken = Manifest(plan.folder), set(plan.outputs.values())
         tasks = []
         for photo in plan.outputs:

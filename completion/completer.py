@@ -205,7 +205,7 @@ class FaceCompleter:
             PhotoError: the photo cannot be used.
         """
         photo = as_photo(photo)
-        key = self.template.name, self.size, every
+        key = self.template.name, tuple(self.weights), every
         if key not in photo.faces:
             found = self._aligned(photo) or locate.locate(photo.pixels, self.template, self.size, every)
             photo.faces[key] = [self._fitted(face) for face in found]
@@ -221,16 +221,17 @@ class FaceCompleter:
         Args:
             photo: see align.photo.as_photo.
             mask: names, see dcgan.holes.named_hole.
-            faces: the faces to choose from; None to detect them.
-            options: `on` and `seed`, see `completion.config.FillOptions`.
+            faces: the faces to choose from; None to detect them, unless the options give one.
+            options: changes to the options of the completer, see `completion.config.FillOptions`.
         Returns:
             The hole, bool (H, W), and the faces it is placed on.
         Raises:
             MaskError: the hole cannot be created.
-            NoFaceError: no face was found.
+            NoFaceError: no face was found, or its position is impossible.
         """
         chosen = self._chosen(options)
         photo, every = as_photo(photo), chosen.on == "all"
+        faces = faces or given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
         faces = faces or self.locate(photo, every)
         faces = faces if every else faces[:1]
         return draw_named_mask(photo.pixels, mask, faces, chosen.seed), faces
@@ -259,7 +260,8 @@ class FaceCompleter:
             NoFaceError: a name was given, and no face was found.
         """
         chosen = self._chosen(options)
-        faces = faces or given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
+        if faces is None:
+            faces = given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
         spec = parse_mask(mask) if isinstance(mask, str) else mask
         if not isinstance(spec, MaskSpec):
             hole, notes = read_mask(spec, photo, invert)

@@ -27,7 +27,13 @@ GROUPS = {"ray_of_two": "ray", "serve": "server"}
 # Files whose tests train, or start many processes: `make check` leaves them out, and what uses Ray or the page.
 SLOW = {
     *("test_align_folder", "test_align_main", "test_align_parallel", "test_completion_benchmark"),
-    *("test_completion_complete", "test_completion_engine", "test_completion_main", "test_cuda"),
+    *(
+        "test_completion_completer",
+        "test_completion_networks",
+        "test_completion_main",
+        "test_completion_batch",
+        "test_cuda",
+    ),
     *("test_dcgan_encoder", "test_dcgan_evaluate", "test_dcgan_export", "test_dcgan_grow", "test_dcgan_locator"),
     *("test_dcgan_main", "test_dcgan_train", "test_dcgan_train_all", "test_docs", "test_fuzz", "test_pretended_device"),
     *("test_ui_benchmark", "test_ui_browser", "test_ui_main", "test_ui_screenshots", "test_ui_server"),

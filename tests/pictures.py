@@ -1,5 +1,6 @@
 """Pictures that several tests use, and ways to write and read them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,13 @@ FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  
 CENTER = np.zeros((32, 32), dtype=bool)
 CENTER[8:24, 8:24] = True
 NO_FACE = np.full((100, 100, 3), 128, dtype=np.uint8)
+
+
+def box(shape: Sequence[int], top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
+    """A rectangular hole in a photo of a shape."""
+    hole = np.zeros(shape[:2], dtype=bool)
+    hole[top:bottom, left:right] = True
+    return hole
 
 
 def save(path: Path, pixels: NDArray[Any] | Image.Image = FACE, **settings: Any) -> Path:

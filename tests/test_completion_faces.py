@@ -4,17 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from completion.complete import FaceCompleter
-from completion.refine import locate_hidden, moved
 from numpy.typing import NDArray
 from pictures import PORTRAIT
 
 import weights
 from align import locate as locate_module
-from align.locate import eyes_in_view, locate, view_of
+from align.errors import NoFaceError
+from align.locate import VIEW_PX, eyes_in_view, locate, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
-from completion import refine
+from completion import faces
+from completion.config import FillOptions
+from completion.faces import faces_under, given_face, locate_hidden, moved
+from completion.inpaint import inpaint
 from dcgan.weights import WeightsError
 
 FACE = TEMPLATES["face"]
@@ -50,32 +52,52 @@ def covered(true: Alignment, left: float, top: float, right: float, bottom: floa
     return (x >= left) & (x < right) & (y >= top) & (y < bottom)
 
 
-def test_a_view_shows_the_crop_and_as_much_around_it_as_its_reach_says() -> None:
-    view = view_of(placed((30, 40), (50, 45)), 100, 1.6)
-    corners = np.array([(-0.5, -0.5), (63.5, 63.5)])
-    in_view = view.apply(transform(placed((30, 40), (50, 45)).inverse, corners))
-    assert in_view == pytest.approx(np.array([(18.25, 18.25), (80.75, 80.75)]))  # 62.5 of 100 pixels, about the centre
+def under(hole: NDArray[np.bool_]) -> Alignment:
+    """The only face of PORTRAIT under a hole."""
+    [found], _ = faces_under(PORTRAIT, inpaint(PORTRAIT, hole), hole, FACE, 64)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"eyes": (38, 40, 38.001, 40)}, r"side of 0.00\d+ px; expected 4 to 400 in a photo of 100x50"),
+        ({"eyes": (-1e6, 40, 1e6, 40)}, "not both inside"),
+        ({"box": (10, 10, 0, 20)}, "the box is 0x20"),
+    ],
+)
+def test_an_impossible_position_is_refused(options: dict[str, tuple[float, ...]], words: str) -> None:
+    with pytest.raises(NoFaceError, match=words):
+        given_face(FillOptions(**options), (50, 100), FACE, 64)  # type: ignore[arg-type]
+    assert given_face(FillOptions(), (50, 100), FACE, 64) is None
+
+
+def test_a_view_shows_the_crop_its_margin_and_the_eyes_of_the_template() -> None:
+    crop = placed((30, 40), (50, 45))
+    corners = transform(crop.inverse, np.array([(-0.5, -0.5), (63.5, 63.5)]))
+    # 62.5 of 100 pixels, about the centre.
+    assert view_of(crop, 100, 1.6).apply(corners) == pytest.approx(np.array([(18.25, 18.25), (80.75, 80.75)]))
+    face = Alignment.identity(VIEW_PX)
+    assert transform(view_of(face).inverse, eyes_in_view()) == pytest.approx(EYES * VIEW_PX)
 
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_a_face_moves_to_where_its_eyes_are(size: int) -> None:
     here, there = placed((30, 40), (50, 45), size), placed((33, 36), (58, 41), size)
-    where = view_of(here).apply(eyes(placed((33, 36), (58, 41), refine.VIEW_PX)))
+    where = view_of(here).apply(eyes(placed((33, 36), (58, 41), VIEW_PX)))
     assert moved(here, where).matrix == pytest.approx(there.matrix)
 
 
 @pytest.mark.parametrize(
     "hole", [(0.5, 0, 1, 1), (0, 0, 0.5, 1), (0.2, 0.3, 0.8, 0.55), (0.15, 0.2, 0.85, 0.7)], ids=str
 )
-def test_the_eyes_of_a_face_are_found_although_they_are_hidden(
-    true: Alignment, hole: tuple[float, float, float, float]
-) -> None:
-    under, errors = covered(true, *hole), []
+def test_hidden_eyes_are_found(true: Alignment, hole: tuple[float, float, float, float]) -> None:
+    hidden, errors = covered(true, *hole), []
     apart = np.linalg.norm(np.diff(eyes(true), axis=0))
     for dx, dy, turn in ((0.3, 0, 0), (-0.3, 0.1, 0), (0, -0.3, 0.1), (0, 0, -0.3)):
         left, right = eyes(true) + apart * np.array([(dx, dy + turn), (dx, dy - turn)])
         start = placed(tuple(left), tuple(right))
-        found = locate_hidden(PORTRAIT, under, start)
+        found = locate_hidden(PORTRAIT, hidden, start)
         assert found.size == start.size
         errors.append((error(start, true), error(found, true)))
     before, after = np.mean(errors, axis=0)
@@ -84,21 +106,20 @@ def test_the_eyes_of_a_face_are_found_although_they_are_hidden(
 
 @pytest.mark.parametrize("times", [1, 4])
 def test_the_position_does_not_depend_on_the_size_of_the_photo(true: Alignment, times: int) -> None:
-    under = covered(true, 0.5, 0, 1, 1)
-    expected = locate_hidden(PORTRAIT, under, true)
-    large = PORTRAIT.repeat(times, axis=0).repeat(times, axis=1)
-    found = locate_hidden(large, under.repeat(times, axis=0).repeat(times, axis=1), true.rescaled(times))
+    hole = covered(true, 0.5, 0, 1, 1)
+    expected = locate_hidden(PORTRAIT, hole, true)
+    large, large_hole = (values.repeat(times, axis=0).repeat(times, axis=1) for values in (PORTRAIT, hole))
+    found = locate_hidden(large, large_hole, true.rescaled(times))
     assert error(found.rescaled(1 / times), expected) < 0.02
 
 
 def test_what_is_under_the_hole_has_no_effect_on_the_position(true: Alignment) -> None:
-    under = covered(true, 0.5, 0, 1, 1)
-    one = locate_hidden(PORTRAIT, under, true)
-    other = locate_hidden(np.where(under[..., None], 255 - PORTRAIT, PORTRAIT), under, true)
-    elsewhere = locate_hidden(np.where(under[..., None], PORTRAIT, 255 - PORTRAIT), under, true)
+    hole = covered(true, 0.5, 0, 1, 1)
+    one = locate_hidden(PORTRAIT, hole, true)
+    other = locate_hidden(np.where(hole[..., None], 255 - PORTRAIT, PORTRAIT), hole, true)
+    elsewhere = locate_hidden(np.where(hole[..., None], PORTRAIT, 255 - PORTRAIT), hole, true)
     # Views are interpolated, so pixels next to the hole are marked as hidden as well.
-    assert error(one, other) == pytest.approx(0, abs=1e-6)
-    assert error(one, elsewhere) > 1e-3
+    assert error(one, other) == pytest.approx(0, abs=1e-6) and error(one, elsewhere) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -111,24 +132,17 @@ def test_only_a_face_whose_eyes_are_hidden_moves(
     assert (locate_hidden(PORTRAIT, covered(true, *hole), true) is not true) is hides
 
 
-def test_completion_corrects_the_position_only_where_the_eyes_are_hidden(true: Alignment) -> None:
-    completer = FaceCompleter.load("faces-64", "cpu")
-    half = completer(np.where(covered(true, 0.5, 0, 1, 1)[..., None], 0, PORTRAIT), covered(true, 0.5, 0, 1, 1))
-    assert error(half.faces[0], true) < 0.15
-    mouth = completer(PORTRAIT, covered(true, 0.3, 0.65, 0.7, 0.85))
-    assert error(mouth.faces[0], true) < 0.05
-
-
-def test_a_position_that_strayed_to_another_face_is_not_used(monkeypatch: pytest.MonkeyPatch, true: Alignment) -> None:
-    under = covered(true, 0.5, 0.3, 0.8, 0.5)
-    completer = FaceCompleter.load("faces-64", "cpu")
-    away = placed((10, 20), (20, 20))
-    monkeypatch.setattr(refine, "locate_hidden", lambda photo, hole, face: away)
-    assert error(completer(PORTRAIT, under).faces[0], true) < 0.2
+def test_the_position_of_a_detected_face_is_corrected_unless_it_strays_to_another(
+    true: Alignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert error(under(covered(true, 0.5, 0, 1, 1)), true) < 0.15
+    assert error(under(covered(true, 0.3, 0.65, 0.7, 0.85)), true) < 0.05
+    monkeypatch.setattr(faces, "locate_hidden", lambda photo, hole, face: placed((10, 20), (20, 20)))
+    assert error(under(covered(true, 0.5, 0.3, 0.8, 0.5)), true) < 0.2
 
 
 def test_a_face_that_one_fill_hides_is_found_with_the_other(monkeypatch: pytest.MonkeyPatch, true: Alignment) -> None:
-    under, fills = covered(true, 0.5, 0, 1, 1), []
+    hole, fills = covered(true, 0.5, 0, 1, 1), []
 
     def find_faint(photo: NDArray[np.uint8], *_: object) -> list[Alignment]:
         fills.append(photo)
@@ -137,23 +151,16 @@ def test_a_face_that_one_fill_hides_is_found_with_the_other(monkeypatch: pytest.
     monkeypatch.setattr(locate_module, "find_upright", lambda *_: [])
     monkeypatch.setattr(locate_module, "find_hard", lambda *_: [])
     monkeypatch.setattr(locate_module, "find_faint", find_faint)
-    completion = FaceCompleter.load("faces-64", "cpu")(PORTRAIT, under)
-    assert error(completion.faces[0], true) < 0.2
+    assert error(under(hole), true) < 0.2
     assert len(fills) == 2 and not np.array_equal(*fills)
-    assert np.array_equal(fills[1][~under], PORTRAIT[~under])
+    assert np.array_equal(fills[1][~hole], PORTRAIT[~hole])
 
 
 def test_a_damaged_locator_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, true: Alignment) -> None:
-    refine._session.cache_clear()
+    faces._session.cache_clear()
     (tmp_path / weights.LOCATOR).write_bytes((weights.FOLDER / weights.LOCATOR).read_bytes()[:-1])
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    with pytest.raises(WeightsError, match=r"locator.onnx has sha256 \w+, expected \w+; reinstall"):
-        locate_hidden(PORTRAIT, covered(true, 0.5, 0, 1, 1), true)
-    (tmp_path / weights.LOCATOR).unlink()
-    with pytest.raises(WeightsError, match=r"locator.onnx cannot be read.*; reinstall"):
-        locate_hidden(PORTRAIT, covered(true, 0.5, 0, 1, 1), true)
-
-
-def test_eyes_in_the_view_are_those_of_the_template() -> None:
-    face = Alignment.identity(refine.VIEW_PX)
-    assert transform(view_of(face).inverse, eyes_in_view()) == pytest.approx(EYES * refine.VIEW_PX)
+    for words in (r"locator.onnx has sha256 \w+, expected \w+; reinstall", "locator.onnx cannot be read.*; reinstall"):
+        with pytest.raises(WeightsError, match=words):
+            locate_hidden(PORTRAIT, covered(true, 0.5, 0, 1, 1), true)
+        (tmp_path / weights.LOCATOR).unlink(missing_ok=True)
