@@ -101,7 +101,7 @@ def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
             raise ConfigError(f"there is no {text!r}; {hint(text, names)}")
         return names[text]
     if get_origin(kind) is tuple:
-        words = [text] if parts[0] is Path else text.split(",")
+        words = [text] if parts[0] is Path else text.replace(",", " ").split()
         parts = parts[:1] * len(words) if parts[-1] is Ellipsis else parts
         if len(words) != len(parts):
             raise ConfigError(f"{text} has {len(words)} numbers, expected {len(parts)} separated by commas")

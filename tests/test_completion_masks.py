@@ -1,132 +1,254 @@
-"""Tests of masks from files, arrays and alpha channels."""
+"""Tests of masks: equal content gives equal holes in every form, and nothing is guessed."""
 
-import hashlib
+import io
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from pictures import save
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from skimage.data import astronaut
 
-from align.errors import MaskError, PhotoError
-from align.photo import to_photo
+from align.errors import MaskError
+from align.photo import decode_photo, to_photo
 from align.warp import Alignment
-from completion.masks import MaskLike, alpha_hole, as_hole, find_mask, hole_in_crop, mask_files, read_hole
+from completion.masks import MaskSpec, alpha_hole, find_mask, hole_in_crop, mask_files, parse_mask, read_mask
 
-# Files
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
-def test_grey_antialiased_and_jpeg_masks_become_black_and_white(tmp_path: Path, suffix: str) -> None:
-    expected = np.zeros((48, 64), dtype=bool)
-    expected[16:32, 8:40] = True
-    path = save(tmp_path / f"mask{suffix}", np.where(expected, 200, 40))
-    hole, warning, sha256 = read_hole(path, (48, 64))
-    assert np.array_equal(hole, expected) and warning is None
-    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+PICTURE = Image.fromarray(astronaut()).crop((100, 0, 300, 240))  # not square, so that a turned mask shows
+PHOTO = to_photo(PICTURE)
 
 
-def test_grey_is_rounded_to_black_or_white_and_can_be_inverted(tmp_path: Path) -> None:
-    path = save(tmp_path / "ramp.png", np.arange(256)[None].repeat(2, axis=0))
-    assert np.array_equal(read_hole(path, (2, 256))[0][1], np.arange(256) >= 128)
-    assert np.array_equal(read_hole(path, (2, 256), invert=True)[0][1], np.arange(256) < 128)
+def draw_hole(scale: int = 1) -> Image.Image:
+    """A blob and a scratch, white on black."""
+    mask = Image.new("L", (200 * scale, 240 * scale))
+    pen = ImageDraw.Draw(mask)
+    pen.ellipse([value * scale for value in (104, 118, 156, 162)], fill=255)
+    pen.line([value * scale for value in (50, 40, 190, 210)], fill=255, width=6 * scale)
+    return mask
 
 
-def test_a_mask_of_another_size_is_resized_with_a_warning(tmp_path: Path) -> None:
-    small = np.random.default_rng(0).integers(0, 2, (8, 6)) * 255
-    hole, warning, _ = read_hole(save(tmp_path / "mask.png", small), (24, 18))
-    assert np.array_equal(hole, small.repeat(3, axis=0).repeat(3, axis=1) > 0)
-    assert warning == "the mask was resized from 6x8 to the photo's 18x24"
+HOLE = draw_hole()
+INSIDE = np.asarray(HOLE) > 0
+VISIBLE = ImageChops.invert(HOLE)
 
 
-def test_a_mask_that_is_not_an_image_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mask.png").write_text("white")
-    with pytest.raises(PhotoError, match="not an image"):
-        read_hole(tmp_path / "mask.png", (8, 8))
+def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
 
 
-def test_the_exif_orientation_of_a_mask_is_applied(tmp_path: Path) -> None:
-    mask = grey([[255, 0, 0]])
-    mask.getexif()[0x0112] = 6  # rotated by 90 degrees
-    mask.save(tmp_path / "mask.png", exif=mask.getexif())
-    assert read_hole(tmp_path / "mask.png", (3, 1))[0].ravel().tolist() == [True, False, False]
+def paint(colour: str, ground: Image.Image | None = None) -> Image.Image:
+    """The hole in a colour, on black or on an image."""
+    ground = ground or Image.new("RGB", HOLE.size)
+    return Image.composite(Image.new("RGB", HOLE.size, colour), ground, HOLE)
 
 
-def test_a_folder_of_masks_is_matched_by_relative_path_and_stem(tmp_path: Path) -> None:
-    for name in ("sub/a.png", "a.png", "sub/ab.png", "a.b.png", "a.c.png"):
-        save(tmp_path / name)
-    for name in ("sub/a", "a.b"):  # dots in a stem are part of it
-        assert find_mask(mask_files(tmp_path), Path(name)) == tmp_path / f"{name}.png"
-    with pytest.raises(MaskError, match="no mask for this photo; expected one image named sub/b"):
-        find_mask(mask_files(tmp_path), Path("sub/b"))
-    save(tmp_path / "sub" / "a.jpg")
-    with pytest.raises(MaskError, match="2 masks for this photo; expected one image named sub/a"):
-        find_mask(mask_files(tmp_path), Path("sub/a"))
+def with_alpha(image: Image.Image, alpha: Image.Image = HOLE) -> Image.Image:
+    image = image.copy()
+    image.putalpha(alpha)
+    return image
 
 
-# Alpha, masks in memory, crops
+def levels(high: int, low: int = 0, kind: type = np.uint8) -> NDArray[Any]:
+    return np.where(INSIDE, high, low).astype(kind)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_covers_all_pixels_that_are_not_opaque(mode: str) -> None:
-    image = Image.new(mode, (4, 3))
-    image.putalpha(grey([[255, 0, 1, 254]] * 3))
-    hole = alpha_hole(to_photo(image))
-    assert hole.tolist() == [[False, True, True, True]] * 3
-    assert np.array_equal(alpha_hole(to_photo(image), invert=True), ~hole)
+def labels() -> Image.Image:
+    image = Image.fromarray(INSIDE.astype(np.uint8))
+    image.putpalette([0, 0, 0, 128, 0, 0, *[0] * 762])
+    return image
 
 
-def grey(rows: list[list[int]]) -> Image.Image:
-    return Image.fromarray(np.array(rows, dtype=np.uint8))
+def turned_by_exif(image: Image.Image) -> bytes:
+    """A JPEG that is stored on its side, with the EXIF orientation that turns it upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif)
+
+
+SAME: dict[str, Any] = {
+    **{colour: paint(colour) for colour in ("white", "red", "blue", "magenta", "lime", "yellow")},
+    **{f"layer {colour}": with_alpha(Image.new("RGB", HOLE.size, colour)) for colour in ("white", "black", "red")},
+    "half transparent layer": with_alpha(Image.new("RGB", HOLE.size, "red"), HOLE.point(lambda v: v // 2)),
+    "layer over the photo": with_alpha(paint("white", PICTURE)),
+    "layer of white on black": with_alpha(paint("white"), HOLE.filter(ImageFilter.MaxFilter(9))),
+    "erased": with_alpha(PICTURE, VISIBLE),
+    "erased to black": with_alpha(paint("black", PICTURE), VISIBLE),
+    **{f"photo painted {colour}": paint(colour, PICTURE) for colour in ("white", "red", "lime")},
+    "photo painted half": Image.blend(PICTURE, paint("red", PICTURE), 0.5),
+    "photo painted, JPEG": encoded(paint("lime", PICTURE), "JPEG", quality=90),
+    **{f"{high} on {low}": levels(high, low) for high, low in ((254, 1), (1, 0), (127, 0), (60, 0), (255, 200))},
+    "16 bits": Image.fromarray(levels(65_535, kind=np.uint16)),
+    "8 of 16 bits": encoded(Image.fromarray(levels(255, kind=np.uint16))),
+    "poor JPEG": encoded(HOLE, "JPEG", quality=10),
+    "lossy WebP": encoded(HOLE.convert("RGB"), "WEBP", quality=30),
+    "1 bit": HOLE.convert("1"),
+    "CMYK": encoded(paint("white").convert("CMYK"), "JPEG", quality=90),
+    "palette": labels(),
+    "grey and alpha": with_alpha(Image.new("L", HOLE.size, 255)),
+    "turned by EXIF": turned_by_exif(HOLE),
+    "one pixel less": HOLE.resize((199, 240)),
+    "bool": INSIDE,
+    "batch": INSIDE[None, None],
+    "channel": INSIDE[..., None],
+    "RGB bool": np.dstack([INSIDE] * 3),
+    "float": INSIDE.astype(float),
+    "-1 to 1": INSIDE * 2.0 - 1,
+    "tensor": torch.from_numpy(INSIDE.copy())[None],
+    "photo object": to_photo(HOLE),
+    "open file": io.BytesIO(encoded(HOLE)),
+    "editor": {"background": PICTURE, "layers": [with_alpha(Image.new("RGB", HOLE.size, "red"))], "composite": None},
+}
+
+
+@pytest.mark.parametrize("mask", SAME.values(), ids=SAME)
+def test_equal_content_gives_equal_holes(mask: Any) -> None:
+    hole, _ = read_mask(mask, PHOTO)
+    assert hole.shape == (240, 200) and hole.dtype == bool
+    assert (hole & INSIDE).sum() / (hole | INSIDE).sum() >= 0.97
+
+
+def test_a_mask_of_a_path_is_read_and_what_was_taken_is_said(tmp_path: Path) -> None:
+    hole, notes = read_mask(save(tmp_path / "hole.png", HOLE), PHOTO)
+    assert np.array_equal(hole, INSIDE) and notes == ()
+    _, notes = read_mask(SAME["erased"], PHOTO)
+    assert notes == (f"{INSIDE.mean():.2%} of the photo is filled: what was erased",)
 
 
 @pytest.mark.parametrize(
-    "mask",
+    "mask, words",
     [
-        np.array([[False, True], [True, False]]),
-        np.array([[0, 1], [1, 0]]),
-        np.array([[0, 255], [128, 127]], dtype=np.uint8),
-        np.array([[0, 65535], [65535, 255]], dtype=np.uint16),
-        np.array([[0.0, 1.0], [0.5, 0.49]]),
-        np.array([[[0], [255]], [[255], [0]]]),
-        np.array([[[0] * 3, [255] * 3], [[255] * 3, [0] * 3]], dtype=np.uint8),
-        np.array([[[0] * 4, [255] * 4], [[255] * 4, [255] * 3 + [0]]], dtype=np.uint8),  # transparent white is black
-        *(grey([[0, 255], [255, 0]]).convert(mode) for mode in ("L", "1", "P", "RGBA")),
-        grey([[0, 1], [1, 0]]),
-    ],
-    ids=lambda mask: f"{getattr(mask, 'dtype', None) or mask.mode} {getattr(mask, 'shape', '')}",
-)
-def test_every_usual_mask_means_the_same(mask: MaskLike, tmp_path: Path) -> None:
-    photo = to_photo(grey([[0, 0], [0, 0]]))
-    assert as_hole(mask, photo).tolist() == [[False, True], [True, False]]
-    if isinstance(mask, Image.Image) and mask.mode != "1" and np.max(mask) > 1:  # the same from a file
-        assert as_hole(save(tmp_path / "mask.png", mask), photo).tolist() == [[False, True], [True, False]]
-
-
-@pytest.mark.parametrize(
-    ("mask", "words"),
-    [
-        (np.zeros((2, 2, 2)), r"float64 of shape \(2, 2, 2\); expected \(H, W\)"),
-        (np.zeros(4, dtype=bool), r"bool of shape \(4,\); expected \(H, W\)"),
-        (np.array([[0, -1]]), "values from -1 to 0; expected 0 and 1, or 0 and 255"),
-        (np.array([[0, 70000]]), "values from 0 to 70000; expected"),
-        (np.array([[0, np.nan]]), "values from nan to nan; expected"),
-        (None, "is a NoneType; expected a name, a path, a Pillow image or a numpy array"),
-        (Path("no.png"), "the mask no.png: cannot be read: No such file"),
-        ("no.png", "there is no mask named 'no.png'"),
-        ("alpha", "the mask is alpha, but the photo is L without alpha"),
+        (VISIBLE, "invert the mask"),
+        (paint("red", Image.new("RGB", HOLE.size, "white")), "invert the mask"),
+        (PICTURE, "the photo itself"),
+        (Image.fromarray(astronaut()).crop((212, 272, 412, 512)), "more than two levels"),
+        (Image.new("L", HOLE.size), "the mask has one level only, 0"),
+        (Image.new("L", HOLE.size, 255), "100% of the photo would be filled"),
+        (HOLE.resize((256, 256)), "256x256 pixels and the photo 200x240"),
+        (HOLE.crop((0, 0, 256, 256)), "another shape"),
+        (HOLE.transpose(Image.Transpose.ROTATE_90), "another shape"),
+        (np.zeros((2, 3, 4, 5), dtype=np.uint8), "expected \\(H, W\\) or an image"),
+        (np.full((240, 200), 70_000), "expected 0 and 1, or 0 and 255"),
+        (np.full((240, 200), np.nan), "expected 0 and 1, or 0 and 255"),
+        ({"layers": []}, "0 painted layers"),
+        (b'{"shapes": []}', "not an image"),
+        (object(), "expected a name, a path, a Pillow image or a numpy array"),
     ],
 )
-def test_an_unusable_mask_gets_one_clear_error(mask: Any, words: str) -> None:
+def test_nothing_is_guessed(mask: Any, words: str) -> None:
     with pytest.raises(MaskError, match=words):
-        as_hole(mask, to_photo(grey([[0, 0]])))
+        read_mask(mask, PHOTO)
 
 
-def test_a_crop_marks_pixels_that_overlap_the_hole_or_lie_outside_the_photo() -> None:
-    face = Alignment(np.array([[1.0, 0, 4], [0, 1, 0]]), 16)  # the crop begins 4 columns left of the photo
-    hole = np.zeros((16, 8), dtype=bool)
-    hole[5, 6] = True
-    expected = np.pad(hole, ((0, 0), (4, 4)), constant_values=True)
-    assert np.array_equal(hole_in_crop(hole, face), expected)
-    assert hole_in_crop(expected, Alignment.identity(16)) is expected
+def test_inverting_takes_the_darker_level() -> None:
+    assert np.array_equal(read_mask(VISIBLE, PHOTO, invert=True)[0], INSIDE)
+    assert np.array_equal(read_mask(~INSIDE, PHOTO, invert=True)[0], INSIDE)
+
+
+def test_a_mask_of_half_the_size_is_resized_with_a_note() -> None:
+    large = to_photo(PICTURE.resize((400, 480)))
+    hole, notes = read_mask(HOLE, large)
+    truth = np.asarray(draw_hole(2)) > 0
+    assert (hole & truth).sum() / (hole | truth).sum() > 0.9 and "resized from 200x240" in notes[0]
+
+
+def test_a_mask_drawn_on_the_stored_pixels_is_turned_like_the_photo() -> None:
+    photo = decode_photo(turned_by_exif(PICTURE))
+    hole, notes = read_mask(HOLE.transpose(Image.Transpose.ROTATE_90), photo)
+    assert np.array_equal(hole, INSIDE) and "turned" in notes[0]
+
+
+def test_a_soft_brush_covers_the_whole_paint() -> None:
+    hole, _ = read_mask(HOLE.filter(ImageFilter.GaussianBlur(3)), PHOTO)
+    assert not (INSIDE & ~hole).any()
+
+
+# Names, alpha and folders
+
+
+@pytest.mark.parametrize(
+    "text, spec",
+    [
+        ("mouth", MaskSpec("mouth")),
+        ("Eyes, center:0.3", MaskSpec("eyes,center:0.3")),
+        ("Alpha,mouth", MaskSpec("mouth", True)),
+        ("{}/a.png,mouth", MaskSpec("mouth", files=(Path("{}/a.png"),))),
+        ("{}/b,c.png", MaskSpec(files=(Path("{}/b,c.png"),))),
+    ],
+)
+def test_words_name_holes_and_files(tmp_path: Path, text: str, spec: MaskSpec) -> None:
+    for name in ("a.png", "b,c.png"):
+        save(tmp_path / name, HOLE)
+    files = tuple(Path(str(file).format(tmp_path)) for file in spec.files)
+    assert parse_mask(text.format(tmp_path)) == MaskSpec(spec.names, spec.alpha, files)
+
+
+def test_a_wrong_word_gets_the_nearest_name_or_file(tmp_path: Path) -> None:
+    save(tmp_path / "hole.png", HOLE)
+    with pytest.raises(MaskError, match="no mask named 'moth'; did you mean 'mouth'?"):
+        parse_mask("eyes,moth")
+    with pytest.raises(MaskError, match=r"no mask file .*hole\.PNG; there is .*hole\.png"):
+        parse_mask(str(tmp_path / "hole.PNG"))
+
+
+@pytest.mark.parametrize("most", [255, 254])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_alpha_covers_what_was_erased(mode: str, most: int) -> None:
+    photo = to_photo(with_alpha(PICTURE.convert(mode), VISIBLE.point(lambda v: min(v, most))))
+    assert np.array_equal(alpha_hole(photo), INSIDE)
+    assert np.array_equal(alpha_hole(photo, invert=True), ~INSIDE)
+
+
+def test_a_photo_without_alpha_is_refused() -> None:
+    with pytest.raises(MaskError, match="RGB without alpha"):
+        alpha_hole(PHOTO)
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path) -> Path:
+    return save(tmp_path / "photos" / "a.jpg", PICTURE)
+
+
+@pytest.mark.parametrize("name", ["a.png", "A.png", "a_mask.png", "a-mask.webp", "mask_a.png", "a.jpg.png"])
+def test_masks_in_a_folder_are_found_by_the_usual_names(tmp_path: Path, photo_file: Path, name: str) -> None:
+    mask = save(tmp_path / "masks" / "sub" / name, HOLE)
+    save(tmp_path / "masks" / "a.png", HOLE)  # of another photo, not in the sub-folder
+    assert find_mask(mask_files(tmp_path / "masks"), Path("sub/a"), photo_file) == mask
+
+
+def test_composed_and_decomposed_letters_are_the_same(tmp_path: Path, photo_file: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Jürgen") for form in ("NFC", "NFD"))
+    mask = save(tmp_path / "masks" / f"{decomposed}.png", HOLE)
+    assert find_mask(mask_files(tmp_path / "masks"), Path(composed), photo_file) == mask
+
+
+def test_a_photo_is_never_its_own_mask(photo_file: Path) -> None:
+    with pytest.raises(MaskError, match="no mask for this photo"):
+        find_mask(mask_files(photo_file.parent), Path("a"), photo_file)
+    beside = save(photo_file.with_name("a_mask.png"), HOLE)
+    assert find_mask(mask_files(photo_file.parent), Path("a"), photo_file) == beside
+
+
+def test_two_masks_for_one_photo_are_refused(tmp_path: Path, photo_file: Path) -> None:
+    for name in ("a.png", "a.webp"):
+        save(tmp_path / "masks" / name, HOLE)
+    with pytest.raises(MaskError, match="2 masks"):
+        find_mask(mask_files(tmp_path / "masks"), Path("a"), photo_file)
+
+
+@pytest.mark.parametrize("transform", [lambda crop: crop, lambda crop: crop.resized(64)])
+def test_a_crop_beyond_the_photo_is_part_of_its_hole(transform: Callable[[Alignment], Alignment]) -> None:
+    hole = np.zeros((40, 40), dtype=bool)
+    hole[10, 20] = True
+    matrix = np.array([[1.0, 0, 8], [0, 1.0, 0]])  # the crop begins 8 px left of the photo
+    crop = transform(Alignment(matrix, 32))
+    marked = hole_in_crop(hole, crop)
+    scale = crop.size // 32
+    assert marked[:, : 7 * scale].all() and marked[10 * scale, 28 * scale]
+    assert not marked[20 * scale :, 9 * scale :].any()
