@@ -82,7 +82,7 @@ SAME: dict[str, Any] = {
     "erased to black": with_alpha(paint("black", PICTURE), VISIBLE),
     **{f"photo painted {colour}": paint(colour, PICTURE) for colour in ("white", "red", "lime")},
     "photo painted half": Image.blend(PICTURE, paint("red", PICTURE), 0.5),
-    "photo painted, JPEG": encoded(paint("lime", PICTURE), "JPEG", quality=90),
+    "photo painted, JPEG": encoded(paint("lime", PICTURE), "JPEG", quality=95, subsampling=0),
     **{f"{high} on {low}": levels(high, low) for high, low in ((254, 1), (1, 0), (127, 0), (60, 0), (255, 200))},
     "16 bits": Image.fromarray(levels(65_535, kind=np.uint16)),
     "8 of 16 bits": encoded(Image.fromarray(levels(255, kind=np.uint16))),
