@@ -64,11 +64,9 @@ class Evaluation:
     """The results of an evaluation.
 
     Attributes:
-        options: the settings.
         counts: number of faces by purpose.
         baseline: which real faces are compared for the real-vs-real baseline.
         scales: weight of each scale of MS-SSIM by its side in pixels.
-        metrics: results of the measures.
         pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
         seconds: wall-clock time of each part.
     """
