@@ -372,8 +372,12 @@ def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _require_fid(path: Path) -> None:
-    absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
     if absent:
         raise EvaluationError(f"FID needs {' and '.join(absent)}; run in the project folder: pip install -e '.[fid]'")
     if not path.is_file():

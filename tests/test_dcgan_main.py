@@ -207,17 +207,6 @@ def test_quiet_prints_nothing(tmp_path: Path, faces: Path, capsys: pytest.Captur
     assert told.out == "" and "absent is not a folder" in told.err and len(told.err.splitlines()) == 1
 
 
-def test_help_texts_are_whole_sentences_with_choices(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["encode", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "but need not match under the hole (default: 0.125)" in told
-    assert "is trained to distinguish completed images from real ones (default: 0.05)" in told
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    assert "{relativistic,non-saturating,minimax,ls,hinge,wgan-gp}" in capsys.readouterr().out
-
-
 def test_training_reads_a_packed_file_as_the_folder(
     tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
