@@ -98,7 +98,7 @@ def test_the_step_does_not_wait_for_the_device() -> None:
 def test_the_encoder_learns_with_graphs(changes: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     G, D = (network(NETWORK).eval().requires_grad_(False) for network in (Generator, Discriminator))
-    weights = Weights(G, D, "face", {}, "")
+    weights = Weights.of(G, D)
     config = replace(EncoderConfig(nef=16, batch=16, pairs=4, kimg=1), **changes)
     engines = [encoder.EncoderTrainer(config, weights, CUDA) for _ in range(2)]
     engines[1]._body._capture = False
