@@ -220,9 +220,9 @@ def test_export_keeps_g_and_d_unchanged(
     assert exported.encoder is not None
     assert exported.template == "face"
     assert exported.metadata["images"] == 7
-    facts = exported.metadata["encoder"]
-    assert facts["images"] == 48 and facts["data_images"] == 64 and facts["weights_sha256"] == weights.sha256
-    assert facts["training"]["nef"] == 8
+    metadata = exported.metadata["encoder"]
+    assert metadata["images"] == 48 and metadata["data_images"] == 64 and metadata["weights_sha256"] == weights.sha256
+    assert metadata["training"]["nef"] == 8
     ours = {name.removeprefix("E."): value for name, value in after.items() if name.startswith("E.")}
     same = [
         all(torch.equal(value, saved[f"{part}.{name}"].to(value)) for name, value in ours.items())
@@ -280,8 +280,8 @@ def test_training_continues_from_the_encoder_of_the_weights(
     after = finish(replace(CONFIG, kimg=0.016, lr=1e-9, lr_end=0), begun, faces, tmp_path / "second")
     for name, value in begun.encoder.named_parameters():
         assert torch.allclose(after[f"E.{name}"], value, atol=1e-6)
-    facts = encoder.export_encoder(tmp_path / "second", tmp_path / "second.safetensors")
-    assert facts["images"] == 48 + 16
+    metadata = encoder.export_encoder(tmp_path / "second", tmp_path / "second.safetensors")
+    assert metadata["images"] == 48 + 16
 
 
 def test_holes_for_a_gpu_come_from_a_stock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,13 +309,13 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
         groups.append({"params": [*G.requires_grad_(True).parameters()], "share": config.lr_generator})
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
     adam_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
-    engine = encoder.EncoderTrainer(config, weights, CPU)
+    trainer = encoder.EncoderTrainer(config, weights, CPU)
     for number in range(10):
-        found = engine.step(number, real.clone())
+        found = trainer.step(number, real.clone())
         noise = seeded(config.seed, 3, number)
         drawn = draw_holes(8 + config.pairs, 16, np.random.default_rng(noise.initial_seed()))
         batch = encoder.draw(config, NETWORK, drawn, noise) | {"real": real}
-        rate = engine.rate(number)
+        rate = trainer.rate(number)
         assert (rate == 0) == (number < 3 and config.warm_kimg > 0) or number == 3
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             losses, completed = encoder.encoder_losses(config, E, G, critic.requires_grad_(False), batch)
@@ -339,6 +339,6 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
             adam_critic.step()
         assert found.keys() == losses.keys()
         assert all(torch.equal(value, losses[name]) for name, value in found.items())
-    for ours, plain in ((engine.E, E), (engine.G, G), (engine.critic, critic)):
+    for ours, plain in ((trainer.E, E), (trainer.G, G), (trainer.critic, critic)):
         for name, value in plain.state_dict().items():
             assert torch.equal(ours.state_dict()[name], value)

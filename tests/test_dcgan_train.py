@@ -223,7 +223,7 @@ def test_batches_flip_half_of_the_images() -> None:
     assert 0.4 < np.mean(mirrored) < 0.6
 
 
-def test_settled_batch_norm_has_the_statistics_of_generated_images() -> None:
+def test_recalibrated_batch_norm_has_the_statistics_of_generated_images() -> None:
     torch.manual_seed(0)
     G = Generator(CONFIG.network)
     recalibrate_batch_norm(G, batches=50, batch=64)
@@ -343,10 +343,10 @@ out = sys.argv[1]
 config = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4, d_norm="batch"), batch=8, precision="fp32",
                      translate=0.1)
 group, device = parallel.join("cpu")
-engine = GanTrainer(config, torch.device(device), group)
+trainer = GanTrainer(config, torch.device(device), group)
 reals = torch.load(f"{out}/reals.pt", weights_only=True)
-losses = [group.mean(float(engine.step(number, [reals])["loss_g"])) for number in range(4)]
-torch.save({"losses": losses, "G": engine.G.state_dict(), "D": engine.D.state_dict()}, f"{out}/{group.rank}.pt")
+losses = [group.mean(float(trainer.step(number, [reals])["loss_g"])) for number in range(4)]
+torch.save({"losses": losses, "G": trainer.G.state_dict(), "D": trainer.D.state_dict()}, f"{out}/{group.rank}.pt")
 group.close()
 """
 

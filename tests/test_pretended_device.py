@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from completion.solve import Search
 from numpy.typing import NDArray
 from pretended import DEVICE, Pretended
 from runs import finish
 
 from completion.config import SOLVERS
+from completion.networks import runner
 from dcgan.config import EncoderConfig, EvaluateOptions, NetworkConfig, TrainConfig
 from dcgan.encoder import train_encoder
 from dcgan.evaluate import evaluate
@@ -108,8 +108,8 @@ def test_a_solver_finds_what_it_finds_on_the_cpu(name: str, encoder_weights: Wei
     holes = np.zeros((2, 32, 32), dtype=bool)
     holes[:, 8:20, 8:20] = True
     solver = replace(SOLVERS[name], steps=min(2, SOLVERS[name].steps))
-    *_, found = Search(there(encoder_weights)).solve(crops, holes, solver)
-    *_, expected = Search(encoder_weights).solve(crops, holes, solver)
+    *_, found = runner(there(encoder_weights), solver).solve(crops, holes, solver)
+    *_, expected = runner(encoder_weights, solver).solve(crops, holes, solver)
     assert np.array_equal(found.images, expected.images)
 
 
