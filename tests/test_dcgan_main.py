@@ -44,6 +44,8 @@ def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.Capture
     told = capsys.readouterr()
     assert told.out == f"{run}\n" and "resuming" not in told.err
     assert "the run has reached 0.032 kimg; a larger --kimg continues it" in told.err
+    assert main(["export", str(run), str(file.with_suffix(".onnx"))]) == 2
+    assert "expected .safetensors for a run" in capsys.readouterr().err
     assert main(["export", str(run), str(file)]) == 0
     loaded = Weights.open(file, "cpu")
     assert loaded.metadata["images"] == 32
