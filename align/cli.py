@@ -85,9 +85,8 @@ class Parser(argparse.ArgumentParser):
             word = next((word for word in extra if word.startswith("-")), extra[0])
             if not word.startswith("-"):
                 self.error(f"unexpected argument {word!r}")
-            name = word.partition("=")[0]
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-            self.error(f"there is no option {name}; {hint(name, flags)}")
+            self.error(f"there is no option {(name := word.partition('=')[0])}; {hint(name, flags)}")
         return found, extra
 
     def error(self, message: str) -> NoReturn:
@@ -229,11 +228,14 @@ def _convert(annotation: Any, text: str) -> Any:
 
 
 class StopSignal:
-    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt(number).
+    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt.
 
     Attributes:
         number: the first signal that has arrived; 0 for none.
+        last: the last signal that any of these objects has handled.
     """
+
+    last: int = signal.SIGINT
 
     def __init__(self, keep_first: bool = False) -> None:
         """Set the handlers; with `keep_first`, the first signal only sets `number`, for work that stops in steps."""
@@ -245,28 +247,23 @@ class StopSignal:
         if time.monotonic() - self._time_s < _SAME_SIGNAL_S:
             return
         self._time_s, keep = time.monotonic(), self._keep and not self.number
-        self.number = self.number or number
+        self.number, StopSignal.last = self.number or number, number
         if not keep:
-            raise KeyboardInterrupt(number)
+            raise KeyboardInterrupt
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
     """Run the command of this process: signals stop it, and exit codes are those of `main`."""
     StopSignal()
-    _prepare_streams()
+    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
+        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
+            setattr(sys, name, open(os.devnull, "w"))
+        # Any path can be printed; PYTHONIOENCODING may name an encoding that has no place for some.
+        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
     code = main()
     for number in SIGNALS:  # at its exit, Python would let them kill the process without its exit code
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
-
-
-def _prepare_streams() -> None:
-    """Make printing safe: open closed streams, and write any path as the file system has it."""
-    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
-        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
-            setattr(sys, name, open(os.devnull, "w"))
-        # PYTHONIOENCODING may name an encoding that has no place for some paths.
-        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
 
 
 def run_main(
@@ -295,9 +292,9 @@ def run_main(
         advice = f'run in the project folder: pip install -e ".[{extra}]"'
         say(f"{name}: this needs {module}, which is not installed; {advice}")
         return InputError.exit_code
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         say(f"{name}: {stopped}")
-        return 128 + next(iter(error.args), signal.SIGINT)
+        return 128 + StopSignal.last
     except MemoryError:
         say(f"{name}: out of memory; use smaller inputs or settings")
         return 1
