@@ -70,15 +70,11 @@ class Parser(argparse.ArgumentParser):
         self.commands = action.choices
         return action
 
-    def add_late_options(self) -> None:
-        """Add options that take long to import; called before anything is parsed."""
-
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; also reads the file of --config, and reports unknown options.
 
         A sub-command does this for itself, because only it knows its options.
         """
-        self.add_late_options()
         words = sys.argv[1:] if args is None else list(args)
         found, extra = super().parse_known_args(self._with_config(words), namespace)
         if extra:
@@ -394,9 +390,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int =
     return parser.parse_args(argv)
 
 
-shown = printable
-
-
 def weights_name(text: str) -> str:
     """Check that a text is a name of weights or may be a file; for argparse, before anything slow is imported."""
     if text != AUTO and text not in REGISTRY and not Path(text).suffix:
@@ -462,31 +455,3 @@ def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float
         return value
 
     return number
-
-
-def integer(text: str) -> int:
-    """Read an integer; for argparse, whose own message names Python's type."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from error
-
-
-def number(text: str) -> float:
-    """Read a number; for argparse, whose own message names Python's type."""
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
-
-
-def separated(count: int, kind: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]:
-    """Return an argparse type for `count` values of a type, separated by commas."""
-
-    def values(text: str) -> tuple[float, ...]:
-        found = tuple(kind(part) for part in text.split(","))
-        if len(found) != count:
-            raise argparse.ArgumentTypeError(f"{text} has {len(found)} numbers, expected {count} separated by commas")
-        return found
-
-    return values
