@@ -38,18 +38,11 @@ _SAME_SIGNAL_S = 1.0
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Keeps line breaks, does not break indented lines, and appends the default to the help of each option."""
+    """Keeps line breaks, and does not break indented lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = text.splitlines()
         return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text, default = action.help or "", action.default
-        stated = "default:" in text or default == argparse.SUPPRESS or default is False
-        if stated or action.required or not action.option_strings:
-            return text
-        return f"{text} (default: {'none' if default in (None, '') else '%(default)s'})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -371,15 +364,14 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     """
     from align.files import check_target, prepare_folder  # imported late: --help writes no files
 
-    paths = list(paths)
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")
+    folders = set()
     for path in paths:
+        if path.exists() and not overwrite:
+            raise PhotoError(f"{path} exists; pass --overwrite or choose another output")
         check_target(path)
-    for folder in {path.parent for path in paths}:
-        # Created by the first file, so that a later mistake leaves no empty folder.
-        prepare_folder(next(above for above in (folder, *folder.parents) if above.exists()))
+        folders.add(next(above for above in path.parents if above.exists()))
+    for folder in folders:  # missing folders are created with the first file: a later mistake leaves no empty one
+        prepare_folder(folder)
 
 
 # Options of other packages
