@@ -14,12 +14,13 @@ from align.config import AlignOptions
 from align.errors import ConfigError
 from align.settings import Range, unwrap
 from completion.config import SOLVERS, BenchmarkOptions, FileOptions, FillOptions, LoadOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
+from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, RunConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
     *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
-    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), TrainConfig()),
+    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), RunConfig()),
+    TrainConfig(),
 ]
 
 
