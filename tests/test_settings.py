@@ -13,8 +13,9 @@ import dcgan.config
 from align.config import AlignOptions
 from align.errors import ConfigError
 from align.settings import Range, unwrap
-from completion.config import SOLVERS, BenchmarkOptions, FileOptions, FillOptions, LoadOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, RunConfig, TrainConfig
+from completion.benchmark.config import BenchmarkOptions
+from completion.config import SOLVERS, FileOptions, FillOptions, LoadOptions
+from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
