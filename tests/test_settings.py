@@ -15,7 +15,7 @@ from align.errors import ConfigError
 from align.settings import Range, unwrap
 from completion.benchmark.config import BenchmarkOptions
 from completion.config import SOLVERS, FileOptions, FillOptions, LoadOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
+from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, RunConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
