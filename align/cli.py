@@ -38,18 +38,11 @@ _SAME_SIGNAL_S = 1.0
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Keeps line breaks, does not break indented lines, and appends the default to the help of each option."""
+    """Keeps line breaks, and does not break indented lines."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = text.splitlines()
         return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text, default = action.help or "", action.default
-        stated = "default:" in text or default == argparse.SUPPRESS or default is False
-        if stated or action.required or not action.option_strings:
-            return text
-        return f"{text} (default: {'none' if default in (None, '') else '%(default)s'})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,24 +63,19 @@ class Parser(argparse.ArgumentParser):
         self.commands = action.choices
         return action
 
-    def add_late_options(self) -> None:
-        """Add options that take long to import; called before anything is parsed."""
-
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; also reads the file of --config, and reports unknown options.
 
         A sub-command does this for itself, because only it knows its options.
         """
-        self.add_late_options()
         words = sys.argv[1:] if args is None else list(args)
         found, extra = super().parse_known_args(self._with_config(words), namespace)
         if extra:
             word = next((word for word in extra if word.startswith("-")), extra[0])
             if not word.startswith("-"):
                 self.error(f"unexpected argument {word!r}")
-            name = word.partition("=")[0]
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
-            self.error(f"there is no option {name}; {hint(name, flags)}")
+            self.error(f"there is no option {(name := word.partition('=')[0])}; {hint(name, flags)}")
         return found, extra
 
     def error(self, message: str) -> NoReturn:
@@ -229,11 +217,14 @@ def _convert(annotation: Any, text: str) -> Any:
 
 
 class StopSignal:
-    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt(number).
+    """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt.
 
     Attributes:
         number: the first signal that has arrived; 0 for none.
+        last: the last signal that any of these objects has handled.
     """
+
+    last: int = signal.SIGINT
 
     def __init__(self, keep_first: bool = False) -> None:
         """Set the handlers; with `keep_first`, the first signal only sets `number`, for work that stops in steps."""
@@ -245,28 +236,23 @@ class StopSignal:
         if time.monotonic() - self._time_s < _SAME_SIGNAL_S:
             return
         self._time_s, keep = time.monotonic(), self._keep and not self.number
-        self.number = self.number or number
+        self.number, StopSignal.last = self.number or number, number
         if not keep:
-            raise KeyboardInterrupt(number)
+            raise KeyboardInterrupt
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
     """Run the command of this process: signals stop it, and exit codes are those of `main`."""
     StopSignal()
-    _prepare_streams()
+    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
+        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
+            setattr(sys, name, open(os.devnull, "w"))
+        # Any path can be printed; PYTHONIOENCODING may name an encoding that has no place for some.
+        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
     code = main()
     for number in SIGNALS:  # at its exit, Python would let them kill the process without its exit code
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
-
-
-def _prepare_streams() -> None:
-    """Make printing safe: open closed streams, and write any path as the file system has it."""
-    for name, errors in (("stdout", "surrogateescape"), ("stderr", "backslashreplace")):
-        if getattr(sys, name) is None:  # closed by the caller; a file opened later must not become the stream
-            setattr(sys, name, open(os.devnull, "w"))
-        # PYTHONIOENCODING may name an encoding that has no place for some paths.
-        cast("TextIOWrapper", getattr(sys, name)).reconfigure(encoding=sys.getfilesystemencoding(), errors=errors)
 
 
 def run_main(
@@ -295,9 +281,9 @@ def run_main(
         advice = f'run in the project folder: pip install -e ".[{extra}]"'
         say(f"{name}: this needs {module}, which is not installed; {advice}")
         return InputError.exit_code
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         say(f"{name}: {stopped}")
-        return 128 + next(iter(error.args), signal.SIGINT)
+        return 128 + StopSignal.last
     except MemoryError:
         say(f"{name}: out of memory; use smaller inputs or settings")
         return 1
@@ -378,15 +364,14 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     """
     from align.files import check_target, prepare_folder  # imported late: --help writes no files
 
-    paths = list(paths)
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        raise PhotoError(f"{existing[0]} exists; pass --overwrite or choose another output")
+    folders = set()
     for path in paths:
+        if path.exists() and not overwrite:
+            raise PhotoError(f"{path} exists; pass --overwrite or choose another output")
         check_target(path)
-    for folder in {path.parent for path in paths}:
-        # Created by the first file, so that a later mistake leaves no empty folder.
-        prepare_folder(next(above for above in (folder, *folder.parents) if above.exists()))
+        folders.add(next(above for above in path.parents if above.exists()))
+    for folder in folders:  # missing folders are created with the first file: a later mistake leaves no empty one
+        prepare_folder(folder)
 
 
 # Options of other packages
@@ -395,9 +380,6 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
     """Parse a command line."""
     return parser.parse_args(argv)
-
-
-shown = printable
 
 
 def weights_name(text: str) -> str:
@@ -465,31 +447,3 @@ def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float
         return value
 
     return number
-
-
-def integer(text: str) -> int:
-    """Read an integer; for argparse, whose own message names Python's type."""
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from error
-
-
-def number(text: str) -> float:
-    """Read a number; for argparse, whose own message names Python's type."""
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
-
-
-def separated(count: int, kind: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]:
-    """Return an argparse type for `count` values of a type, separated by commas."""
-
-    def values(text: str) -> tuple[float, ...]:
-        found = tuple(kind(part) for part in text.split(","))
-        if len(found) != count:
-            raise argparse.ArgumentTypeError(f"{text} has {len(found)} numbers, expected {count} separated by commas")
-        return found
-
-    return values

@@ -12,7 +12,7 @@ InputError
 ├── dcgan
 │   ├── CheckpointError   a checkpoint cannot be used
 │   ├── DatasetError      a folder or file of faces cannot be used
-│   ├── DescriptorError   the network of face embeddings is missing or broken
+│   ├── EmbeddingError    the network of face embeddings is missing or broken
 │   ├── EvaluationError   a generator cannot be measured
 │   ├── OutputError       the networks give NaN
 │   ├── TrainingError     a training run cannot start or go on

@@ -76,6 +76,7 @@ def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> 
         # Forked workers would inherit the state of other threads, such as OpenCV's.
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
     waiting: deque[Future[Any]] = deque()
+    finished = False
     try:
         for task in tasks:
             with _shielded():
@@ -84,16 +85,16 @@ def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> 
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        finished = True
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process died, possibly out of memory; finished results are kept: "
             "run the same command again, perhaps with fewer jobs"
         ) from error
     finally:
-        if waiting:  # a task can take minutes
-            for worker in multiprocessing.active_children():
-                if worker not in others:
-                    worker.kill()
+        for worker in multiprocessing.active_children() if not finished else ():
+            if worker not in others:  # which may be minutes before its task ends
+                worker.kill()
         pool.shutdown(cancel_futures=True)
 
 
@@ -112,19 +113,14 @@ _start: Callable[[], Callable[[Any], Any]]
 
 def _begin(start: Callable[[], Any]) -> None:
     global _start
-    _start = start
+    # Called with the first task, so that its exception is raised like that of a task.
+    _start = cache(start)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-@cache
-def _work() -> Callable[[Any], Any]:
-    """What `start` returned; called with the first task, so that its exception is raised like that of a task."""
-    return _start()
-
-
 def _do(task: Any) -> Any:
-    return _work()(task)
+    return _start()(task)
 
 
 def _end_with_parent() -> None:
@@ -144,10 +140,10 @@ class _Actor:
     def __init__(self, start: Callable[[], Any], folder: str) -> None:
         os.chdir(folder)  # relative paths are relative to the caller's folder
         cv2.setNumThreads(1)
-        self._work = cache(start)  # as in `_work`
+        self._start = cache(start)  # see `_begin`
 
     def do(self, task: Any) -> Any:
-        return self._work()(task)
+        return self._start()(task)
 
 
 def _on_ray(start: Callable[[], Any], tasks: Sequence[Any], jobs: int, gpu: bool) -> Iterator[Any]:

@@ -117,13 +117,6 @@ def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
     raise ConfigError(f"{text or repr(text)} is not {what} {allowed}")
 
 
-def plain_type(annotation: Any) -> Any:
-    """Return the type of an annotation without its range; for a Literal, the type of its choices."""
-    if get_origin(annotation) is Annotated:
-        return plain_type(get_args(annotation)[0])
-    return type(get_args(annotation)[0]) if get_origin(annotation) is Literal else annotation
-
-
 def _mismatch(value: Any, annotation: Any) -> str:
     """What was expected instead of the value; empty if it fits."""
     kind, notes = unwrap(annotation)

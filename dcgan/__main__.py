@@ -209,11 +209,10 @@ def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: Encod
         encoder = grow(Weights.open(config.start, options.device), trained.size).encoder
         networks = trained.generator, trained.discriminator
         trained = Weights.of(*networks, trained.template, trained.metadata, encoder, trained.sha256)
-    size = config.size or trained.size
-    trained = grow(trained, size)
+    trained = grow(trained, config.size or trained.size)
     if trained.encoder is not None and "nef" not in arguments:
         config = replace(config, nef=trained.encoder.settings["nef"])
-    faces, val = _load(options, size)
+    faces, val = _load(options, trained.size)
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {options.output}")
     run = train_encoder(config, trained, faces, options.output, device, val)
     return _follow(run, config.kimg, options.output, arguments.verbose)
@@ -230,11 +229,7 @@ def _locator(arguments: argparse.Namespace, options: _LocatorRun, config: Locato
 
 
 def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: bool, group: "Group | None" = None) -> int:
-    """Show the progress of a training run; a signal saves and stops it, see `StopSignal`.
-
-    Returns:
-        The exit code.
-    """
+    """Show the progress of a training run; a signal saves and stops it. Returns the exit code."""
     from tqdm import tqdm
 
     several, report = group is not None and group.size > 1, _ignore if group and group.rank else say
@@ -252,14 +247,13 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
                 bar.clear()
                 minutes = (time.monotonic() - began) / 60
                 left = (total - step.images) * minutes / (step.images - begin)
-                report(f"kimg {step.images / 1000:g} of {total / 1000:g}, {minutes:.1f} min; about {left:.0f} min left")
-                if verbose:
-                    report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
+                done = f"kimg {step.images / 1000:g} of {total / 1000:g}"
+                _report(report, f"{done}, {minutes:.1f} min; about {left:.0f} min left", step, verbose)
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
-            if group is None or not several:
+            if not several:
                 stopped = stop.number
-            elif step.stats:
+            elif step.stats and group:
                 stopped = group.mean(stop.number)
             if stopped:
                 run.close()
@@ -272,6 +266,12 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
     if report is say:
         print(out)
     return 0
+
+
+def _report(report: Callable[[str], None], text: str, step: "TrainingStep", verbose: bool) -> None:
+    report(text)
+    if verbose and step.stats:
+        report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
 
 
 def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
@@ -288,9 +288,9 @@ def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
     stop, end = StopSignal(keep_first=True), time.monotonic() + seconds
     for name, step in run:
         if step.stats:
-            say(f"{name}: {step.images / 1000:g} kimg, {max(0, end - time.monotonic()) / 60:.0f} minutes left for all")
-            if arguments.verbose:
-                say("  ".join(f"{key} {value:.4g}" for key, value in step.stats.items()))
+            minutes = max(0, end - time.monotonic()) / 60
+            text = f"{name}: {step.images / 1000:g} kimg, {minutes:.0f} minutes left for all"
+            _report(say, text, step, arguments.verbose)
         if stop.number:
             run.close()
             say(f"stopped and saved {name} at {step.images / 1000:.1f} kimg; run the same command again to resume")
@@ -430,16 +430,7 @@ def _ignore(text: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
-
-    Attributes:
-        text: what it does; the first sentence is its help in a list of commands.
-        example: arguments of an example.
-        run: takes the parsed arguments and the settings, and returns the exit code.
-        settings: classes of its settings.
-        verbose: whether it has --verbose.
-        commands: its sub-commands; such a command has nothing else.
-    """
+    """A command: what it does, an example, what runs it with the parsed arguments and its settings; or sub-commands."""
 
     text: str
     example: str

@@ -119,7 +119,7 @@ class EncoderTrainer:
             self.opt_critic = capturable_adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99))
             self.modules |= {"critic": self.critic, "opt_critic": self.opt_critic}
         self._body = Graphed(self._train, device)
-        self._holes = _Holes(config, self.G.config.size, device)
+        self._holes = Holes(config, self.G.config.size, device)
 
     def rate(self, number: int) -> float:
         """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
@@ -186,7 +186,7 @@ def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: fl
     return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
-class _Holes:
+class Holes:
     """Training holes by step, a pure function of the seed.
 
     Drawing takes longer than a step of a GPU, so there each hole is one of a stock that is drawn at the start.

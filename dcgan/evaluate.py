@@ -64,11 +64,9 @@ class Evaluation:
     """The results of an evaluation.
 
     Attributes:
-        options: the settings.
         counts: number of faces by purpose.
         baseline: which real faces are compared for the real-vs-real baseline.
         scales: weight of each scale of MS-SSIM by its side in pixels.
-        metrics: results of the measures.
         pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
         seconds: wall-clock time of each part.
     """
@@ -374,8 +372,12 @@ def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
 def _require_fid(path: Path) -> None:
-    absent = [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
     if absent:
         raise EvaluationError(f"FID needs {' and '.join(absent)}; run in the project folder: pip install -e '.[fid]'")
     if not path.is_file():

@@ -130,7 +130,7 @@ def write_graph(
         output: name of the output.
         axes: names of the variable dimensions of inputs and output.
         defaults: values of optional inputs.
-        metadata: metadata.
+        metadata: what the file records besides, as text.
         path: file to write, .onnx.
     """
     from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper

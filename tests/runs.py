@@ -1,9 +1,10 @@
 """Helpers for tests of training runs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -25,6 +26,21 @@ def finish(run: Iterable[TrainingStep], folder: Path) -> dict[str, Tensor]:
     for _ in run:
         pass
     return tensors(folder)
+
+
+def resumes_bit_equal(start: Callable[[Path], Generator[TrainingStep]], folder: Path, images: int) -> None:
+    """Fail unless a run that stops after so many images and is started again ends as an uninterrupted one."""
+    whole, parts = folder / "whole", folder / "parts"
+    expected = finish(start(whole), whole)
+    run = start(parts)
+    while next(run).images < images:
+        pass
+    run.close()
+    again = start(parts)
+    assert next(again).images == images
+    found = finish(again, parts)
+    assert len(expected) > 10 and found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ def user(text: str) -> str:
 @dataclass(frozen=True)
 class Options:
     photos: Annotated[tuple[Path, ...], "photos", Option(positional=True)]
-    output: Annotated[Path, "where to", Option("-o", metavar="FOLDER")]
+    output: Annotated[Path, "where to", Option(short="-o", metavar="FOLDER")]
     seed: Annotated[int, Range(0, 9), "seed"] = 0
     weight: Annotated[Annotated[float, Range(0, 1)] | None, "100 % of it"] = None
     mask: Annotated[Literal["eyes", "mouth"], "what to fill"] = "eyes"

@@ -1,461 +1,429 @@
-"""Tests of `python -m completion.benchmark` on aligned faces: holes, methods, figures and reports."""
+"""Tests of `python -m completion.benchmark`: holes, methods, figures against known values, and reports."""
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from completion.complete import Completion, FaceCompleter
 from numpy.typing import NDArray
-from pictures import save_all
+from pictures import NO_FACE, save, save_all
 
 from align.cli import Progress
+from align.errors import NoFaceError
 from align.photo import read_photo
 from align.warp import Alignment
-from completion.benchmark import compare as module
+from completion.benchmark import measure
 from completion.benchmark.__main__ import main
-from completion.benchmark.compare import SHOWN, CompareError, Row, Task, compare, make_task, spread
-from completion.benchmark.report import Report
-from completion.config import BENCHMARK_HOLES, METHODS, SLOW, SOLVERS, WITH_ENCODER, BenchmarkOptions
+from completion.benchmark.config import HOLES, LEARNING, METHODS, SLOW, WHOLE_HOLES, BenchmarkOptions
+from completion.benchmark.measure import Row, Sample, compare, draw_hole, draw_whole_hole, find_sample, subsample
+from completion.benchmark.methods import BenchmarkError, Method, create_methods
+from completion.completer import FaceCompleter
+from completion.config import SOLVERS
 from dcgan.holes import needs_landmarks
 from dcgan.weights import Weights
 
-PROJECT = Path(__file__).parents[1]
 FACES = np.random.default_rng(0).integers(60, 190, (20, 32, 32, 3), dtype=np.uint8)
 TRAINING = np.random.default_rng(1).integers(60, 190, (24, 32, 32, 3), dtype=np.uint8)
-WITH_DCGAN = ("fast", *WITH_ENCODER, *SLOW)
-RIM = ("telea", "ns", "biharmonic")
+EYES, MOUTH, NOSE, BRIDGE, JAW = (slice(36, 42), slice(42, 48)), slice(48, 68), slice(27, 36), slice(27, 31), slice(17)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short searches, no dlib detector, and mean block colours (3 x 4 x 4) as face embeddings."""
-    for name, solver in SOLVERS.items():
-        monkeypatch.setitem(SOLVERS, name, replace(solver, steps=min(solver.steps, 2), draws=2, restarts=1))
+    for name in ("search", *SLOW):
+        monkeypatch.setitem(SOLVERS, name, replace(SOLVERS[name], steps=2, samples=2, candidates=1))
 
-    def embed(crops: NDArray[np.uint8], template: str, device: torch.device) -> NDArray[np.float64]:
+    def embed(crops: NDArray[np.uint8], template: str, device: torch.device | str) -> NDArray[np.float64]:
         return crops.reshape(len(crops), 4, 8, 4, 8, 3).mean(axis=(2, 4)).reshape(len(crops), -1) / 255
 
-    monkeypatch.setattr(module, "embed", embed)
-    monkeypatch.setattr(module, "found", lambda crops: crops[:, 16, 16, 0] > 100)
+    monkeypatch.setattr(measure, "embed", embed)
+    monkeypatch.setattr(measure, "find_landmarks", lambda photo, *_, **__: photo if photo[16, 16, 0] > 100 else None)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return save_all(tmp_path / "val", FACES)
+def samples_of(faces: NDArray[np.uint8]) -> list[Sample]:
+    whole = Alignment.identity(faces.shape[1])
+    return [Sample(index, str(index), face, whole) for index, face in enumerate(faces)]
 
 
-@pytest.fixture
-def run(encoder_weights_file: Path, tmp_path: Path) -> Callable[..., int]:
-    """Run the command; later arguments take precedence."""
-
-    def call(*words: object) -> int:
-        given = [
-            "--weights",
-            encoder_weights_file,
-            "--device",
-            "cpu",
-            "--output",
-            tmp_path / "out",
-            "--holes",
-            "center",
-        ]
-        return main([str(word) for word in [words[0], *given, *words[1:]]])
-
-    return call
-
-
-def rows_of(
-    weights: Weights, faces: NDArray[np.uint8] = FACES, training: NDArray[np.uint8] | None = TRAINING, **given: Any
-) -> dict[tuple[str, str], Row]:
-    items = list(compare(weights, faces, training, BenchmarkOptions(**given)))
+def rows_of(faces: NDArray[np.uint8], methods: dict[str, Method], **options: Any) -> dict[tuple[str, str], Row]:
+    items = list(compare(samples_of(faces), methods, BenchmarkOptions(methods=tuple(methods), **options)))
     assert all(0 <= item.done <= item.total for item in items if isinstance(item, Progress))
     return {(item.hole, item.method): item for item in items if isinstance(item, Row)}
 
 
-def shown(weights: Weights, truth: NDArray[np.uint8], **given: Any) -> dict[tuple[str, str], NDArray[np.uint8]]:
-    return {key: row.pictures for key, row in rows_of(weights, truth, **given).items()}
+def completed_by(
+    weights: Weights, faces: NDArray[np.uint8], training: NDArray[np.uint8] | None = TRAINING, **options: Any
+) -> dict[str, NDArray[np.uint8]]:
+    """What each method makes of faces with one kind of hole."""
+    made: dict[str, NDArray[np.uint8]] = {}
+    chosen = BenchmarkOptions(slow_limit=2, **options)
+    methods, _ = create_methods([weights], training, chosen)
+
+    def kept(name: str, method: Method, crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        made[name] = method(crops, holes)
+        return made[name]
+
+    watched = {name: lambda crops, holes, name=name: kept(name, methods[name], crops, holes) for name in methods}
+    list(compare(samples_of(faces), watched, chosen))
+    return made
 
 
-# Figures
+# Figures of aligned faces
 
 
-def test_a_perfect_method_has_perfect_figures(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick")
+def test_a_perfect_method_has_perfect_figures() -> None:
     faces = np.random.default_rng(2).integers(60, 190, (60, 32, 32, 3), dtype=np.uint8)
     batches = iter(np.split(faces, [50]))
-    monkeypatch.setattr(module, "telea", lambda crops, holes: next(batches))
-    [row] = rows_of(small_weights, faces, holes=("center",), methods=("telea",)).values()
-    assert row.n == 60
-    assert row.hole_psnr == row.psnr == row.same_psnr == math.inf
-    assert row.ssim == pytest.approx(1)
-    assert row.identity == 0
+    [row] = rows_of(faces, {"telea": lambda crops, holes: next(batches)}, holes=("center",)).values()
+    figures = row.figures
+    assert (figures["hole_psnr"] == math.inf).all() and (figures["psnr"] == math.inf).all()
+    assert figures["ssim"] == pytest.approx(np.ones(60)) and (figures["identity"] == 0).all()
     assert row.frechet == pytest.approx(0, abs=1e-9)
-    assert row.found == (faces[:, 16, 16, 0] > 100).mean()
-    assert np.array_equal(row.pictures, faces[:SHOWN])
+    assert np.array_equal(figures["found"], faces[:, 16, 16, 0] > 100)
+    assert np.array_equal(row.pictures[0], samples_of(faces)[0].view(faces[0]))
 
 
-def test_a_constant_error_gives_the_expected_psnr(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick")
+def test_a_constant_error_gives_the_expected_psnr() -> None:
     truth = FACES[:6]
     off = np.array([4, 8, 16, 4, 8, 16], dtype=np.uint8)[:, None, None, None]
 
     def wrong(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
         return np.where(holes[..., None], truth + off, crops)
 
-    monkeypatch.setattr(module, "telea", wrong)
-    [row] = rows_of(small_weights, truth, holes=("center",), methods=("telea",), slow_limit=1).values()
-    in_hole = [20 * math.log10(255 / int(level)) for level in off[:, 0, 0, 0]]
-    assert row.hole_psnr == pytest.approx(np.mean(in_hole))
-    assert row.same_psnr == pytest.approx(in_hole[0])
-    assert row.psnr == pytest.approx(np.mean(in_hole) + 10 * math.log10(4))  # a quarter of the pixels
-    assert 0 < row.ssim < 1
+    [row] = rows_of(truth, {"telea": wrong}, holes=("center",)).values()
+    in_hole = 20 * np.log10(255 / off[:, 0, 0, 0])
+    assert row.figures["hole_psnr"] == pytest.approx(in_hole)
+    assert row.figures["psnr"] == pytest.approx(in_hole + 10 * math.log10(4))  # a quarter of the pixels
+    assert ((row.figures["ssim"] > 0) & (row.figures["ssim"] < 1)).all()
     inner = 4 * 3  # 4 of the 16 blocks lie in the hole
-    assert row.identity == pytest.approx(np.mean(off / 255 * math.sqrt(inner)))
+    assert row.figures["identity"] == pytest.approx(off[:, 0, 0, 0] / 255 * math.sqrt(inner))
     assert row.frechet is None  # too few faces for a covariance
 
 
-def test_time_and_memory_of_the_method_are_measured(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("quick")
+def test_time_of_the_method_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"process_time": 100.0, "perf_counter": 900.0}
     for name in clock:
-        monkeypatch.setattr(module.time, name, partial(clock.__getitem__, name))
+        monkeypatch.setattr(measure.time, name, lambda name=name: clock[name])
 
     def burn(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
         clock["process_time"] += 2
         clock["perf_counter"] += 6
-        np.ones(25_000_000, dtype=np.uint8)
         return crops
 
-    monkeypatch.setattr(module, "telea", burn)
-    monkeypatch.setattr(module, "navier_stokes", burn)  # run twice: freed memory must be counted again
-    monkeypatch.setattr(module, "biharmonic", lambda crops, holes: crops)
-    rows = rows_of(small_weights, FACES[:4], holes=("center",), methods=RIM)
-    busy, again, idle = (rows["center", name] for name in RIM)
-    for row in (busy, again):
-        assert (row.cpu_s, row.wall_s) == (0.5, 1.5)
-    assert (idle.cpu_s, idle.wall_s) == (0, 0)
-    if Path("/proc/self/clear_refs").exists():
-        assert busy.memory_mb is not None and again.memory_mb is not None and idle.memory_mb is not None
-        assert min(busy.memory_mb, again.memory_mb) > 20 > idle.memory_mb >= 0
-    else:
-        assert busy.memory_mb is None
+    [row] = rows_of(FACES[:4], {"telea": burn}, holes=("center",)).values()
+    assert row.figures["cpu_s"].tolist() == [0.5] * 4 and row.figures["wall_s"].tolist() == [1.5] * 4
 
 
-def test_memory_is_none_where_the_system_does_not_report_it(
-    small_weights: Weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path, text: str) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "write_text", refuse)
-    [row] = rows_of(small_weights, FACES[:2], holes=("center",), methods=("telea",)).values()
-    assert row.memory_mb is None
-
-
-# Faces and holes
+# Aligned faces and their holes
 
 
 def test_faces_are_evenly_spaced_and_shuffled() -> None:
-    faces = np.arange(1000)
-    chosen = spread(faces, 100, 0)
-    assert len(set(chosen)) == 100
-    assert np.diff(np.sort(chosen)).max() <= 11 and chosen.min() == 0 and chosen.max() == 999
-    assert 300 < chosen[:20].mean() < 700
-    assert np.array_equal(chosen, spread(faces, 100, 0)) and not np.array_equal(chosen, spread(faces, 100, 1))
-    assert sorted(spread(faces[:7], 100, 0)) == list(range(7))
+    def chosen(count: int, seed: int = 0) -> list[int]:
+        return subsample(count, BenchmarkOptions(limit=100, seed=seed))
+
+    positions = chosen(1000)
+    assert len({*positions}) == 100
+    assert np.diff(sorted(positions)).max() <= 11 and min(positions) == 0 and max(positions) == 999
+    assert 300 < np.mean(positions[:20]) < 700
+    assert positions == chosen(1000) and positions != chosen(1000, 1)
+    assert sorted(chosen(7)) == list(range(7))
 
 
-@pytest.mark.parametrize("hole", [name for name in BENCHMARK_HOLES if not needs_landmarks(BENCHMARK_HOLES[name])])
-def test_a_hole_depends_only_on_seed_and_face(hole: str) -> None:
-    task = make_task(hole, FACES, 3)
-    assert task.left_out == 0 and np.array_equal(task.faces, FACES)
-    assert np.array_equal(task.holes, make_task(hole, 255 - FACES, 3).holes)
-    assert np.array_equal(task.holes[:5], make_task(hole, FACES[:5], 3).holes)
-    if hole in ("pattern", "random80"):
-        assert len({each.tobytes() for each in task.holes}) == len(FACES)
-        assert not np.array_equal(task.holes, make_task(hole, FACES, 4).holes)
-    share = {"center": 0.25, "pattern": 0.25, "random80": 0.8, "half": 0.5}[hole]
-    assert task.holes.mean(axis=(1, 2)) == pytest.approx(share, abs=1e-3)
-
-
-def test_half_cycles_through_the_sides() -> None:
-    left, right, top, bottom, again = make_task("half", FACES[:5], 0).holes
-    assert left[:, :16].all() and right[:, 16:].all() and top[:16].all() and bottom[16:].all()
-    assert np.array_equal(left, again)
+@pytest.mark.parametrize("name", [name for name in HOLES if not needs_landmarks(HOLES[name])])
+def test_a_hole_depends_only_on_seed_and_face(name: str) -> None:
+    samples = samples_of(FACES)
+    holes = np.stack([draw_hole(name, sample, 3) for sample in samples])
+    assert np.array_equal(holes, [draw_hole(name, sample, 3) for sample in samples_of(255 - FACES)])
+    if name in ("pattern", "random80"):
+        assert len({hole.tobytes() for hole in holes}) == len(FACES)
+        assert not np.array_equal(holes, [draw_hole(name, sample, 4) for sample in samples])
+    if name == "half":
+        left, right, top, bottom, again = holes[:5]
+        assert left[:, :16].all() and right[:, 16:].all() and top[:16].all() and bottom[16:].all()
+        assert np.array_equal(left, again)
+    share = {"center": 0.25, "pattern": 0.25, "random80": 0.8, "half": 0.5}[name]
+    assert holes.mean(axis=(1, 2)) == pytest.approx(share, abs=1e-3)
 
 
 def test_eyes_and_mouth_follow_landmarks_and_faces_without_any_are_left_out(
     small_weights: Weights, astronaut: NDArray[np.uint8]
 ) -> None:
     photo = astronaut[0:230, 110:340]
-    [found] = FaceCompleter(small_weights, "search").locate(photo)
+    [found] = FaceCompleter(small_weights, solver="search").locate(photo)
     face = Alignment(found.matrix * 2, 64).warp(photo)
-    faces = np.stack([np.full_like(face, 90), face, np.full_like(face, 20)])
-    eyes, mouth = make_task("eyes", faces, 0), make_task("mouth", faces, 0)
+    samples = samples_of(np.stack([np.full_like(face, 90), face, np.full_like(face, 20)]))
+    eyes, mouth = (measure.make_task(name, samples, BenchmarkOptions()) for name in ("eyes", "mouth"))
     for task in (eyes, mouth):
-        assert task.left_out == 2
-        assert np.array_equal(task.faces, faces[1:2]) and task.holes.shape == (1, 64, 64)
-    assert 0 < eyes.holes.mean() < 0.3 and 0 < mouth.holes.mean() < 0.3
+        assert task.left_out == 2 and task.samples == samples[1:2]
+    assert 0 < eyes.holes[0].mean() < 0.3 and 0 < mouth.holes[0].mean() < 0.3
     assert np.nonzero(eyes.holes[0])[0].max() < np.nonzero(mouth.holes[0])[0].min()
+    with pytest.raises(BenchmarkError, match="none of 1 faces has landmarks for the hole mouth"):
+        measure.make_task("mouth", samples[:1], BenchmarkOptions())
 
 
-def test_a_hole_that_no_face_has_is_an_error(small_weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_landmarks", lambda photo, alignment: None)
-    with pytest.raises(CompareError, match="none of 20 faces has landmarks for the hole mouth"):
-        rows_of(small_weights, holes=("mouth",), methods=("telea",))
-
-
-def test_all_methods_get_the_same_faces_with_the_same_black_holes(
-    encoder_weights: Weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick")
+def test_all_methods_get_the_same_faces_with_the_same_black_holes() -> None:
     seen: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]] = []
 
     def watch(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
         seen.append((crops, holes))
         return crops
 
-    monkeypatch.setattr(module, "telea", watch)
-    monkeypatch.setattr(module, "navier_stokes", watch)
-    monkeypatch.setattr(FaceCompleter, "complete_crops", lambda self, crops, holes, seed: watch(crops, holes))
-    rows_of(encoder_weights, holes=("pattern",), methods=("fast", "paper", "telea", "ns"), slow_limit=3)
-    assert [len(crops) for crops, _ in seen] == [20, 3, 20, 20]
+    rows_of(FACES, dict.fromkeys(("fast", "paper", "telea"), watch), holes=("pattern",), slow_limit=3)
+    assert [len(crops) for crops, _ in seen] == [20, 3, 20]
     for crops, holes in seen:
         assert np.array_equal(crops, seen[0][0][: len(crops)]) and np.array_equal(holes, seen[0][1][: len(crops)])
         assert np.array_equal(crops[~holes], FACES[: len(crops)][~holes])
         assert (crops[holes] == 0).all()
 
 
-@pytest.mark.parametrize("hole", ["center", "pattern"])
-def test_no_method_sees_pixels_under_the_hole(encoder_weights: Weights, hole: str) -> None:
-    holes = make_task(hole, FACES[:4], 0).holes
-    noise = np.random.default_rng(9).integers(0, 256, FACES[:4].shape, dtype=np.uint8)
-    poisoned = np.where(holes[..., None], noise, FACES[:4])
-    clean, dirty = (shown(encoder_weights, truth, holes=(hole,), slow_limit=2) for truth in (FACES[:4], poisoned))
-    assert set(clean) == {(hole, method) for method in METHODS}
-    for key, pictures in clean.items():
-        assert np.array_equal(pictures, dirty[key]), key
-
-
 # Methods
 
 
-def test_every_method_keeps_visible_pixels_and_depends_on_the_seed(encoder_weights: Weights) -> None:
-    given: dict[str, Any] = {"holes": ("random80",), "slow_limit": 2}
-    first, again = (shown(encoder_weights, FACES[:4], **given) for _ in range(2))
-    assert {method for _, method in first} == set(METHODS)
-    holes = make_task("random80", FACES[:4], 0).holes
-    for (hole, method), pictures in first.items():
-        assert len(pictures) == (2 if method in ("paper", "bamos") else 4)
-        known = ~holes[: len(pictures)]
-        assert np.array_equal(pictures[known], FACES[: len(pictures)][known])
-        assert np.array_equal(pictures, again[hole, method])
-        assert not np.array_equal(pictures, FACES[: len(pictures)])
+@pytest.mark.usefixtures("quick")
+def test_every_method_keeps_visible_pixels_and_repeats_itself(encoder_weights: Weights) -> None:
+    first, again = (completed_by(encoder_weights, FACES[:4], holes=("random80",)) for _ in range(2))
+    assert set(first) == set(METHODS)
+    holes = np.stack([draw_hole("random80", sample) for sample in samples_of(FACES[:4])])
+    for name, made in first.items():
+        assert len(made) == (2 if name in SLOW else 4)
+        visible = ~holes[: len(made)]
+        assert np.array_equal(made[visible], FACES[: len(made)][visible])
+        assert np.array_equal(made, again[name]) and not np.array_equal(made, FACES[: len(made)])
 
 
+@pytest.mark.usefixtures("quick")
 def test_dcgan_methods_match_the_completer(encoder_weights: Weights) -> None:
-    made = shown(encoder_weights, FACES[:2], holes=("center",), methods=WITH_DCGAN, seed=5)
-    holes = make_task("center", FACES[:2], 5).holes
-    for solver in WITH_DCGAN:
-        *_, completion = FaceCompleter(encoder_weights, solver).steps(FACES[1], holes[1], seed=5)
-        assert isinstance(completion, Completion)
-        assert np.abs(made["center", solver][1].astype(int) - completion.pixels).max() <= 1
+    names = ("fast", "fast+alpha", "thorough", *SLOW)
+    made = completed_by(encoder_weights, FACES[:2], holes=("center",), methods=names, seed=5)
+    hole = draw_hole("center", samples_of(FACES[:2])[1], 5)
+    for name in names:
+        solver, _, blend = name.partition("+")
+        completer = FaceCompleter(encoder_weights, solver=solver, blend=blend or "poisson")
+        alone = completer(FACES[1], hole, seed=5)
+        assert np.abs(made[name][1].astype(int) - alone.pixels).max() <= 1
 
 
-def test_the_mean_uses_only_training_faces(encoder_weights: Weights) -> None:
+@pytest.mark.usefixtures("quick")
+def test_mean_and_linear_use_only_training_faces(encoder_weights: Weights) -> None:
     training = np.full((40, 32, 32, 3), 70, dtype=np.uint8)
-    made = shown(encoder_weights, FACES, training=training, holes=("center",), methods=("mean", "linear"))
-    for pictures in made.values():
-        assert (pictures[:, 8:24, 8:24] == 70).all()
+    made = completed_by(encoder_weights, FACES, training, holes=("center",), methods=LEARNING)
+    assert all((pixels[:, 8:24, 8:24] == 70).all() for pixels in made.values())
 
 
 def test_methods_without_their_requirements_are_skipped(small_weights: Weights) -> None:
-    assert small_weights.encoder is None
-    rows = rows_of(small_weights, FACES[:2], None, holes=("center",), slow_limit=1)
-    assert [method for _, method in rows] == ["fast", "fast-torch", "paper", "bamos", *RIM]
-    with pytest.raises(CompareError, match="none of linear, mean can run; give training faces"):
-        rows_of(small_weights, FACES[:2], None, methods=("linear", "mean"))
-    with pytest.raises(CompareError, match="3 training faces are too few"):
-        rows_of(small_weights, FACES[:2], TRAINING[:3], methods=("mean",))
+    methods, notes = create_methods([small_weights], None, BenchmarkOptions())
+    assert [*methods] == ["fast", "fast-torch", "paper", "bamos", "telea", "ns", "biharmonic"]
+    assert "linear is skipped because it needs training faces" in notes
+    assert "fast uses the solver search because the weights have no encoder" in notes
+    only = BenchmarkOptions(methods=LEARNING)
+    with pytest.raises(BenchmarkError, match="none of linear, mean can run; give training faces"):
+        create_methods([small_weights], None, only)
+    with pytest.raises(BenchmarkError, match="3 training faces are too few"):
+        create_methods([small_weights], TRAINING[:3], only)
 
 
-def test_default_names_are_valid() -> None:
-    assert set(WITH_DCGAN) <= {"fast", *SOLVERS} & set(METHODS)
-    assert BenchmarkOptions().methods == METHODS and BenchmarkOptions().holes == tuple(BENCHMARK_HOLES)
+# Whole photos
 
 
-# Reports
+@pytest.fixture(scope="module")
+def sample(astronaut: NDArray[np.uint8]) -> Sample:
+    found = find_sample(0, "astronaut.png", astronaut)
+    assert found is not None
+    return found
 
 
+def measured(sample: Sample, hole: str, complete: Callable[[NDArray[np.bool_]], NDArray[np.uint8]]) -> dict[str, float]:
+    """The figures of a method for whole photos that knows the hole."""
+
+    def method(photos: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        assert not photos[holes].any() and np.array_equal(photos[0][~holes[0]], sample.pixels[~holes[0]])
+        return complete(holes[0])[None]
+
+    items = compare([sample], {"fast": method}, BenchmarkOptions(whole=True, holes=(hole,)))
+    [row] = [item for item in items if isinstance(item, Row)]
+    return {name: float(value) for name, [value] in row.figures.items()}
+
+
+def covered(hole: NDArray[np.bool_], points: NDArray[np.float64]) -> float:
+    x, y = points.round().astype(int).T
+    return float(hole[y, x].mean())
+
+
+def test_holes_in_photos_cover_the_parts_they_are_named_after(sample: Sample) -> None:
+    holes = {name: draw_whole_hole(name, sample) for name in WHOLE_HOLES}
+    points = sample.landmarks
+    assert points is not None
+    assert covered(holes["middle"], points[NOSE]) == 1 and covered(holes["middle"], points[JAW]) == 0
+    assert sorted(covered(holes["eye"], points[eye]) for eye in EYES) == [0, 1]
+    assert covered(holes["mouth"], points[MOUTH]) == 1 and covered(holes["mouth"], points[BRIDGE]) == 0
+    crop = sample.face.footprint(sample.pixels.shape[:2])
+    assert holes["half"].sum() / crop.sum() == pytest.approx(0.5, abs=0.03)
+    assert 0.03 < (holes["scratches"] & crop).sum() / crop.sum() < 0.15
+    assert np.array_equal(holes["scratches"], draw_whole_hole("scratches", sample))
+    assert not np.array_equal(holes["scratches"], draw_whole_hole("scratches", sample, 1))
+
+
+def test_the_original_photo_has_perfect_figures(sample: Sample) -> None:
+    figures = measured(sample, "middle", lambda hole: sample.pixels)
+    assert figures["hole_psnr"] == math.inf and figures["colour"] == figures["identity"] == 0
+    assert all(figures[name] == 1 for name in ("detail", "rim", "found", "located"))
+
+
+def test_a_brightness_shift_affects_colour_and_rim(sample: Sample) -> None:
+    shifted = np.where(sample.pixels > 205, sample.pixels - np.uint8(50), sample.pixels + np.uint8(50))
+    figures = measured(sample, "mouth", lambda hole: np.where(hole[..., None], shifted, sample.pixels))
+    assert figures["hole_psnr"] == pytest.approx(20 * math.log10(255 / 50))
+    assert figures["colour"] > 30 and figures["rim"] > 3
+
+
+def test_a_flat_fill_has_no_detail(sample: Sample) -> None:
+    def flat(hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return np.where(hole[..., None], sample.pixels[hole].mean(axis=0).round().astype(np.uint8), sample.pixels)
+
+    figures = measured(sample, "middle", flat)
+    assert figures["detail"] < 0.4 and figures["colour"] < 3
+
+
+def test_a_method_may_find_no_face(sample: Sample) -> None:
+    def blind(hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        raise NoFaceError("no face was found")
+
+    figures = measured(sample, "half", blind)
+    assert figures["located"] == 0 and 5 < figures["hole_psnr"] < 30
+
+
+# The command
+
+
+@pytest.fixture
+def run(encoder_weights_file: Path, tmp_path: Path) -> Callable[..., int]:
+    """Run the command on aligned faces; later arguments take precedence."""
+    save_all(tmp_path / "val", FACES)
+    given = ["--weights", encoder_weights_file, "--device", "cpu", "--output", tmp_path / "out"]
+
+    def call(*words: object, faces: Path = tmp_path / "val") -> int:
+        return main([str(word) for word in [faces, *given, *words]])
+
+    return call
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_command_writes_tables_figures_and_pictures(
-    folder: Path,
-    tmp_path: Path,
-    run: Callable[..., int],
-    encoder_weights: Weights,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, run: Callable[..., int], encoder_weights: Weights, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = save_all(tmp_path / "train", TRAINING)
-    words = [folder, "--train", train, "--holes", "center", "half", "--slow-limit", 3, "--limit", 16]
+    words = ["--holes", "center", "half", "--methods", "paper", "telea", "--slow-limit", 3, "--limit", 16]
     assert run(*words) == 0
-    out, err = capsys.readouterr()
-    record = json.loads((tmp_path / "out" / "benchmark.json").read_text())
-    assert record["weights"] == {"name": "encoder.safetensors", "sha256": encoder_weights.sha256}
-    assert record["settings"]["slow_limit"] == 3 and record["settings"]["seed"] == 0
-    assert record["faces"]["count"] == 16 and record["faces"]["training"] == 24
-    assert record["machine"] and record["notes"] == []
-    markdown = (tmp_path / "out" / "benchmark.md").read_text()
+    out, out_folder = capsys.readouterr().out, tmp_path / "out"
+    record = json.loads((out_folder / "benchmark.json").read_text())
+    assert record["weights"] == {"name": "encoder.safetensors", "sha256": [encoder_weights.sha256]}
+    assert record["settings"]["slow_limit"] == 3 and record["faces"] == {"count": 16, "training": 0}
+    assert [(row["hole"], row["method"], row["means"]["n"]) for row in record["rows"]] == [
+        (hole, method, n) for hole in ("center", "half") for method, n in (("paper", 3), ("telea", 16))
+    ]
+    markdown = (out_folder / "benchmark.md").read_text()
     center, half, same = out.split("\n\n## ")
     for hole, table in (("center", center), ("half", half)):
-        assert table.startswith(f"## {hole}: 16 faces" if hole == "center" else f"{hole}: 16 faces")
-        assert table.removeprefix("## ") in markdown
-        found = record["holes"][hole]
-        assert found["faces"] == 16 and found["left_out"] == 0
-        assert list(found["methods"]) == list(METHODS)
-        for method, figures in found["methods"].items():
+        assert table.removeprefix("## ").startswith(f"{hole}: 16 faces") and table in markdown
+        assert f"![{hole}]({hole}.jpg)" in markdown
+        rows = {row["method"]: row for row in record["rows"] if row["hole"] == hole}
+        for method, row in rows.items():
             [line] = [line for line in table.splitlines() if line.startswith(f"| `{method}` ")]
-            assert f" {figures['hole_psnr']:.2f} " in line
-            assert figures["n"] == (3 if method in ("paper", "bamos") else 16)
-            assert figures["vs_paper"] == found["methods"]["paper"]["cpu_s"] / figures["cpu_s"]
-        assert found["methods"]["paper"]["vs_paper"] == 1
-        assert read_photo(tmp_path / "out" / f"{hole}.png").pixels.shape == ((2 + len(METHODS)) * 32, 12 * 32, 3)
-        assert f"]({hole}.png)" in markdown
-    assert same.startswith("Same faces: hole-PSNR of the first 3\n")
-    for method in METHODS:
-        [line] = [line for line in same.splitlines() if line.startswith(f"| `{method}` ")]
-        same_psnr = [record["holes"][hole]["methods"][method]["same_psnr"] for hole in ("center", "half")]
-        assert [cell.strip() for cell in line.split("|")[2:4]] == [f"{value:.2f}" for value in same_psnr]
-    assert "{" not in markdown
-    assert "center, fast: hole-PSNR" in err
-    assert run(*words) == 2
-    assert capsys.readouterr().err.endswith("exists; give --overwrite or another folder with --output\n")
-    assert run(folder, "--methods", "telea", "--overwrite", "-q") == 0
+            psnr = [float(value) for value in row["faces"]["hole_psnr"]]
+            assert row["means"]["hole_psnr"] == pytest.approx(np.mean(psnr)) and f" {np.mean(psnr):.2f} " in line
+            ratio = rows["paper"]["means"]["cpu_s"] / row["means"]["cpu_s"]
+            assert line.split("|")[-3].strip() == f"{ratio:.3g}"
+            assert f" {np.mean(psnr[:3]):.2f} " in next(
+                line for line in same.splitlines() if line.startswith(f"| `{method}` ")
+            )
+        # A row per face: the face, its hole, and what the methods made of it, as far as they ran.
+        sheet = read_photo(out_folder / f"{hole}.jpg").pixels.reshape(16, 192, 4, 192, 3).transpose(0, 2, 1, 3, 4)
+        assert (sheet[3:, 2] == 255).all() and not (sheet[:3, 2] == 255).all()
+        assert np.abs(sheet[0, 1, 96, 96].astype(int) - (255, 0, 255)).max() < 40 or hole == "half"
+    assert run(*words) == 2  # existing results are not replaced
+    assert "benchmark.json exists; pass --overwrite" in capsys.readouterr().err
+    assert run("--holes", "center", "--methods", "telea", "--overwrite", "-q") == 0
     out, err = capsys.readouterr()
-    assert "`telea`" in out and "`fast`" not in out and "Same faces" not in out and err == ""
-    assert list(json.loads((tmp_path / "out" / "benchmark.json").read_text())["holes"]["center"]["methods"]) == [
-        "telea"
-    ]
+    assert "`telea`" in out and "`paper`" not in out and "Same faces" not in out and err == ""
 
 
-def test_the_picture_has_a_row_for_truth_hole_and_each_method(small_weights: Weights, tmp_path: Path) -> None:
-    report = Report(
-        {
-            "settings": {"seed": 0, "slow_limit": 2},
-            "weights": {"name": "w", "sha256": "0"},
-            "faces": {"count": 20, "training": 0},
-            "machine": "m",
-            "notes": [],
-        }
-    )
-    options = BenchmarkOptions(holes=("center",), methods=("telea", "paper"), slow_limit=2)
-    made = [item for item in compare(small_weights, FACES, None, options) if isinstance(item, Task | Row)]
-    for item in made:
-        report.add(item)
-    report.write(tmp_path)
-    truth, hole, telea, paper = np.split(read_photo(tmp_path / "center.png").pixels, 4)
-    task, first, second = made
-    assert isinstance(task, Task) and isinstance(first, Row) and isinstance(second, Row)
-    assert np.array_equal(truth, np.hstack(list(FACES[:SHOWN])))
-    assert np.array_equal(telea, np.hstack(list(first.pictures)))
-    assert np.array_equal(paper[:, :64], np.hstack(list(second.pictures))) and (paper[:, 64:] == 128).all()
-    assert (hole[16, 16] == (255, 0, 255)).all() and np.array_equal(hole[:8], truth[:8])
-
-
-def test_infinite_figures_are_strings_in_json(
-    folder: Path, tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+def test_the_command_measures_whole_photos(
+    astronaut: NDArray[np.uint8], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    faces = spread(FACES, 20, 0)
-    monkeypatch.setattr(module, "telea", lambda crops, holes: faces)
-    assert run(folder, "--methods", "telea", "-q") == 0
-    figures = json.loads((tmp_path / "out" / "benchmark.json").read_text())["holes"]["center"]["methods"]["telea"]
-    assert figures["hole_psnr"] == "inf" and float(figures["hole_psnr"]) == math.inf
-    assert figures["frechet"] is None and figures["vs_paper"] is None and figures["identity"] == 0
+    photos, empty, out = tmp_path / "photos", tmp_path / "empty", tmp_path / "out"
+    save(photos / "a.png", astronaut)
+    save(empty / "no-face.png", NO_FACE)
+    words = ["--whole", "--holes", "eye", "mouth", "--methods", "telea", "fast+none", "-q", "--output"]
+    assert main([str(word) for word in [photos, empty, *words, out]]) == 0
+    parts = [line[3:] for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
+    assert parts[1:] == ["eye: 1 faces", "mouth: 1 faces", "all"] and parts[0].endswith(" px")
+    rows = json.loads((out / "benchmark.json").read_text())["rows"]
+    assert [(row["hole"], row["method"]) for row in rows] == [
+        (hole, method) for hole in ("eye", "mouth") for method in ("telea", "fast+none")
+    ]
+    assert rows[0]["faces"]["name"] == ["a.png"]
+    assert read_photo(out / "eye.jpg").pixels.shape == (192, 192 * 4, 3)
+    assert main([str(word) for word in [empty, *words, tmp_path / "other"]]) == 2
+    assert "found no face in" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
+def test_infinite_figures_are_strings_in_json(
+    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "psnr", lambda *_: math.inf)
+    assert run("--holes", "center", "--methods", "telea", "-q") == 0
+    [row] = json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"]
+    assert row["means"]["hole_psnr"] == "inf" and row["faces"]["psnr"] == ["inf"] * 20
     assert "|       inf |" in (tmp_path / "out" / "benchmark.md").read_text()
 
 
+@pytest.mark.usefixtures("quick")
 def test_results_before_an_interrupt_are_kept(
-    folder: Path,
-    tmp_path: Path,
-    run: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    def stop(photos: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "biharmonic", stop)
-    assert run(folder, "--methods", *RIM) == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("benchmark: stopped; results so far are in ")
-    out = tmp_path / "out"
-    assert list(json.loads((out / "benchmark.json").read_text())["holes"]["center"]["methods"]) == ["telea", "ns"]
-    assert "`ns`" in (out / "benchmark.md").read_text()
-    assert read_photo(out / "center.png").pixels.shape[0] == 4 * 32
-
-
-def test_notes_list_skipped_methods(
-    folder: Path, run: Callable[..., int], small_weights_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--weights", small_weights_file, "--methods", "fast", "linear", "telea"]
-    assert run(folder, *words) == 0
-    notes = [
-        "linear is skipped because it needs training faces",
-        "fast uses the solver search because the weights have no encoder",
-    ]
-    assert capsys.readouterr().err.splitlines()[:2] == notes
-    assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["notes"] == notes
-    markdown = (tmp_path / "out" / "benchmark.md").read_text()
-    assert all(f"{note}." in markdown for note in notes)
+    monkeypatch.setattr("completion.benchmark.methods.biharmonic", stop)
+    assert run("--holes", "center", "--methods", "telea", "ns", "biharmonic") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "benchmark: stopped; results so far are in the output folder"
+    rows = json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["telea", "ns"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "stderr"),
     [
-        (["absent"], "absent is not a folder"),
-        (["val", "--train", "absent"], "absent is not a folder"),
-        (["val", "--weights", "absent.safetensors"], "absent.safetensors"),
-        (["val", "--output", "val"], "choose a folder outside it"),
-        (["val", "--methods", "mean"], "give training faces"),
-        (["small"], "is 16x16; expected 32x32"),
+        (["--train", "absent"], "absent is not a folder"),
+        (["--weights", "absent.safetensors"], "absent.safetensors"),
+        (["--output", "val"], "choose a folder outside it"),
+        (["--methods", "mean"], "give training faces"),
+        (["--methods", "magic"], "there is no method 'magic'"),
+        (["--methods", "fast+magic"], "there is no method 'fast+magic'"),
+        (["--holes", "nose"], "there is no hole 'nose'"),
+        (["--whole", "--methods", "linear"], "complete aligned faces only"),
+        (["--weights", "faces-64"], "has no 64x64 faces"),
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(
-    folder: Path,
     tmp_path: Path,
     run: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
-    said: str,
+    stderr: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_all(tmp_path / "small", FACES[:1, :16, :16])
     assert run(*words) == 2
-    err = capsys.readouterr().err
-    assert said in err and err.splitlines()[-1].startswith("benchmark: ")
+    [*_, line] = capsys.readouterr().err.splitlines()
+    assert stderr in line and line.startswith("benchmark: ")
     assert not (tmp_path / "out" / "benchmark.json").exists()
-
-
-@pytest.mark.parametrize("words", [["--holes", "nose"], ["--methods", "magic"], ["--limit", "0"], ["--seed", "-1"]])
-def test_unknown_names_and_numbers_end_with_exit_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["faces", *words])
-    assert stopped.value.code == 2
-    assert words[1] in capsys.readouterr().err
-
-
-def test_help_needs_no_torch_and_shows_defaults_and_an_example() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = sys.modules['cv2'] = None\n"
-        "from completion.benchmark.__main__ import main; main(['--help'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (
-        "(default: 500)" in " ".join(done.stdout.split())
-        and "python -m completion.benchmark aligned_val/" in done.stdout
-    )
-    assert all(name in done.stdout for name in (*BENCHMARK_HOLES, *METHODS))

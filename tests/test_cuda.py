@@ -71,25 +71,25 @@ def test_a_resumed_run_continues_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_memory_stays_flat() -> None:
-    engine, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
+    trainer, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
     for number in range(STEPS):
-        engine.step(number, [real])
+        trainer.step(number, [real])
     torch.cuda.synchronize()
     before = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
     for number in range(STEPS, 10 * STEPS):
-        engine.step(number, [real])
+        trainer.step(number, [real])
     torch.cuda.synchronize()
     assert (torch.cuda.memory_reserved(), torch.cuda.memory_allocated()) == before
 
 
 def test_the_step_does_not_wait_for_the_device() -> None:
-    engine, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
+    trainer, real = GanTrainer(CONFIG, CUDA), reals(1)[0]
     for number in range(STEPS):
-        engine.step(number, [real])
+        trainer.step(number, [real])
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number in range(STEPS, STEPS + 4):
-            engine.step(number, [real])
+            trainer.step(number, [real])
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -98,11 +98,11 @@ def test_the_step_does_not_wait_for_the_device() -> None:
 def test_the_encoder_learns_with_graphs(changes: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     G, D = (network(NETWORK).eval().requires_grad_(False) for network in (Generator, Discriminator))
-    weights = Weights(G, D, "face", {}, "")
+    weights = Weights.of(G, D)
     config = replace(EncoderConfig(nef=16, batch=16, pairs=4, kimg=1), **changes)
-    engines = [encoder.EncoderTrainer(config, weights, CUDA) for _ in range(2)]
-    engines[1]._body._capture = False
+    trainers = [encoder.EncoderTrainer(config, weights, CUDA) for _ in range(2)]
+    trainers[1]._body._capture = False
     for number, real in enumerate(reals(2 * STEPS)):
-        found, expected = (engine.step(number, real) for engine in engines)
+        found, expected = (trainer.step(number, real) for trainer in trainers)
         for name in found:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-2, atol=1e-3)

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 import weights as registry
 from align.errors import DeviceError
-from align.files import atomic_write
 from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Generator
@@ -218,12 +217,6 @@ def test_finite_weights_that_give_nan_are_an_error(tmp_path: Path, small_weights
         generate(G, torch.randn(2, G.config.nz))
 
 
-def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
-    save_file({"weight": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="from another program"):
-        assert Weights.open(tmp_path / "w.safetensors", "cpu").generator
-
-
 def test_the_newest_readable_checkpoint_loads(tmp_path: Path) -> None:
     for images in (1, 2, 3):
         save_checkpoint(tmp_path, images, {"step": images, "weight": torch.full((100,), images)})
@@ -282,16 +275,6 @@ def test_a_checkpoint_that_is_no_file_or_no_dictionary_is_set_aside(tmp_path: Pa
     (tmp_path / "checkpoint-0000000004.pt").mkdir()
     assert load_checkpoint(tmp_path) == {"step": 1}
     assert len(list(tmp_path.glob("*.broken"))) == 3
-
-
-def test_a_save_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(RuntimeError), atomic_write(path) as file:
-        file.write(b"new")
-        raise RuntimeError
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_without_checkpoints_loads_none(tmp_path: Path) -> None:

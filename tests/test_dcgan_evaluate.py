@@ -259,8 +259,6 @@ def test_missing_requirements_of_fid_are_reported(
         (31, 32, [], "31 validation faces and no training faces are too few"),
         (32, 32, ["--samples", "15"], "15 samples, 32 validation"),
         (32, 16, [], "has no 32x32 faces"),
-        (32, 32, ["--k", "0"], "k is 0"),
-        (32, 32, ["--seed", "-1"], "seed is -1"),
         (32, 32, ["--mre-restarts", "9", "--mre-draws", "8"], "expected at most mre_draws, 8"),
         (32, 32, ["--train", "absent"], "absent is not a folder"),
         (32, 32, ["--fid-weights", "absent"], "absent"),

@@ -125,7 +125,7 @@ def test_weights_are_exported_again_by_one_command(
     for words, said in (
         ([str(small_weights_file), str(tmp_path / "s.onnx")], "no encoder"),
         ([str(encoder_weights_file), str(tmp_path / "e.safetensors")], "expected .onnx for weights"),
-        ([str(tmp_path), str(file), "--overwrite"], "expected .safetensors for a run"),
+        ([str(tmp_path), str(file), "--overwrite"], "has no config.json that names its command"),
     ):
         capsys.readouterr()
         assert main(["export", *words]) == 2

@@ -42,7 +42,7 @@ def untrained(config: NetworkConfig, nef: int = 16, seed: int = 0) -> Weights:
                 nn.init.normal_(value, 0, 0.2)
     for network in (G, D, E):
         network.eval().requires_grad_(False)
-    return Weights(G, D, "face", {"images": 7}, "", E)
+    return Weights.of(G, D, "face", {"images": 7}, E)
 
 
 def enlarged(images: Tensor, times: int = 2) -> Tensor:
@@ -63,7 +63,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of 16x16 networks with an encoder."""
     weights = untrained(SMALL)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    Weights.of(weights.generator, weights.discriminator, "face", {"images": 7}, weights.encoder).save(path)
+    weights.save(path)
     return path
 
 
@@ -154,7 +154,7 @@ def test_new_and_old_parameters_are_separated() -> None:
 
 def test_grown_weights_are_saved_and_loaded(tmp_path: Path) -> None:
     new = grow(untrained(SMALL), 32)
-    Weights.of(new.generator, new.discriminator, "face", {}, new.encoder).save(tmp_path / "w.safetensors")
+    new.save(tmp_path / "w.safetensors")
     again = Weights.open(tmp_path / "w.safetensors", "cpu")
     assert again.generator.config == new.generator.config
     for ours, theirs in (
@@ -192,29 +192,14 @@ def test_one_kind_of_upsampling_per_doubling_is_expected() -> None:
         replace(SMALL, upsample="nearest,nearest,grown")
 
 
-def test_a_grown_run_resumes_bit_equal_and_exports(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:
-    """The command and the function, uninterrupted and resumed."""
-    network = grown_config(SMALL, 32)
-    values = {"kimg": 0.048, "batch": 8, "precision": "fp32", "start": str(file), "tick_kimg": 0.016}
-    config = TrainConfig(network=network, sample_kimg=0.048, **values)  # type: ignore[arg-type]
-    words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    run = ["train", str(write_faces(tmp_path / "faces", faces)), "--output", str(tmp_path / "whole"), "--device", "cpu"]
-    assert main([*run, *words, "--size", "32", "--sample-kimg", "0.048"]) == 0
-    assert json.loads((tmp_path / "whole" / "config.json").read_text())["network"]["upsample"] == network.upsample
-    steps = train(config, faces, tmp_path / "parts", CPU)
-    for step in steps:
-        if step.images == 24:
-            break
-    steps.close()
-    whole, parts = (
-        tensors(tmp_path / "whole"),
-        finish(train(config, faces, tmp_path / "parts", CPU), tmp_path / "parts"),
-    )
-    assert whole.keys() == parts.keys() and len(whole) > 50
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert main(["export", str(tmp_path / "parts"), str(tmp_path / "w.safetensors")]) == 0
+def test_a_grown_run_exports(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:
+    network, run = grown_config(SMALL, 32), tmp_path / "run"
+    words = ["train", str(write_faces(tmp_path / "faces", faces)), "--output", str(run), "--device", "cpu"]
+    assert main([*words, "--start", str(file), "--size", "32", "--kimg", "0.016", "--batch", "8"]) == 0
+    assert json.loads((run / "config.json").read_text())["network"]["upsample"] == network.upsample
+    assert main(["export", str(run), str(tmp_path / "w.safetensors")]) == 0
     exported = Weights.open(tmp_path / "w.safetensors", "cpu")
-    assert exported.generator.config == network and exported.metadata["images"] == 48 + 7
+    assert exported.network == network and exported.metadata["images"] == 16 + 7
 
 
 def test_a_grown_run_begins_as_the_small_networks(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:

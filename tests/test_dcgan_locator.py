@@ -116,14 +116,7 @@ def test_the_error_falls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    expected = runs.finish(train_locator(CONFIG, dotted(3), tmp_path / "whole", CPU), tmp_path / "whole")
-    run = train_locator(CONFIG, dotted(3), tmp_path / "halves", CPU)
-    while next(run).images < 8:
-        pass
-    run.close()
-    found = runs.finish(train_locator(CONFIG, dotted(3), tmp_path / "halves", CPU), tmp_path / "halves")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    runs.resumes_bit_equal(lambda folder: train_locator(CONFIG, dotted(3), folder, CPU), tmp_path, 8)
     assert sorted(path.name for path in (tmp_path / "whole/samples").iterdir()) == ["0000000008.png", "0000000016.png"]
 
 

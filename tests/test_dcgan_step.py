@@ -108,29 +108,26 @@ def test_ten_steps_equal_a_plain_loop(changes: dict[str, Any]) -> None:
     config = replace(CONFIG, **changes)
     generator = torch.Generator().manual_seed(0)
     reals = [[torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1 for _ in range(config.d_steps)] for _ in range(10)]
-    engine, plain = GanTrainer(config, CPU), list(plain_steps(config, deepcopy(reals)))
+    trainer, plain = GanTrainer(config, CPU), list(plain_steps(config, deepcopy(reals)))
     for number, (expected, _) in enumerate(plain):
-        stats = engine.step(number, reals[number])
+        stats = trainer.step(number, reals[number])
         assert stats.keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in stats.items())
-    pairs = list(zip(flat(list(engine.parts.values())), flat(plain[-1][1]), strict=True))
+    pairs = list(zip(flat(list(trainer.modules.values())), flat(plain[-1][1]), strict=True))
     assert len(pairs) > 20 and all(torch.equal(*pair) for pair in pairs)
 
 
-def test_a_run_resumes_with_the_optimisers_of_other_versions_and_devices() -> None:
-    """Version 0.2.0 saved the learning rate as a number; a GPU saves float32, and that graphs contain the optimiser."""
+def test_a_run_resumes_with_the_optimisers_of_another_device() -> None:
+    """A GPU saves a learning rate in float32, and that graphs contain the optimiser."""
     real = [torch.rand(8, 3, 16, 16) * 2 - 1]
-    plain = GanTrainer(CONFIG, CPU)
+    plain, trainer = GanTrainer(CONFIG, CPU), GanTrainer(CONFIG, CPU)
     plain.step(0, real)
-    states = {name: deepcopy(part.state_dict()) for name, part in plain.parts.items()}
+    for name, part in trainer.modules.items():
+        state = deepcopy(plain.modules[name].state_dict())
+        if "param_groups" in state:
+            state["param_groups"][0] |= {"lr": torch.tensor(0.5), "capturable": True}
+        part.load_state_dict(state)
     plain.step(1, real)
-    for rate in (0.5, torch.tensor(0.5)):
-        engine = GanTrainer(CONFIG, CPU)
-        for name, part in engine.parts.items():
-            state = deepcopy(states[name])
-            if "param_groups" in state:
-                state["param_groups"][0] |= {"lr": rate, "capturable": True}
-            part.load_state_dict(state)
-        engine.step(1, real)
-        pairs = zip(flat(list(engine.parts.values())), flat(list(plain.parts.values())), strict=True)
-        assert all(torch.equal(*pair) for pair in pairs)
+    trainer.step(1, real)
+    pairs = zip(flat(list(trainer.modules.values())), flat(list(plain.modules.values())), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)

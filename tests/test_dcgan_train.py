@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from runs import finish, tensors, write_faces
+from runs import finish, resumes_bit_equal, tensors, write_faces
 
 import dcgan.dataset
 import dcgan.loss
@@ -27,7 +27,7 @@ from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group
-from dcgan.run import TrainingError, read_stats
+from dcgan.run import TrainingError, command_of, read_stats
 from dcgan.step import GanTrainer, MovingAverage
 from dcgan.train import recalibrate_batch_norm, train
 from dcgan.weights import Weights
@@ -65,8 +65,9 @@ def test_a_run_writes_settings_log_grids_and_checkpoint(tmp_path: Path, faces: N
     assert [item.images for item in progress] == [0, 8, 16, 24, 32, 40, 48]
     ticks = read_stats(tmp_path)
     assert [tick["kimg"] for tick in ticks] == [0.016, 0.032, 0.048]
-    assert ticks[-1]["lr"] == pytest.approx(config.lr_end)
-    assert json.loads((tmp_path / "config.json").read_text())["loss"] == loss
+    assert ticks[-1]["lr"] == pytest.approx(config.lr_end) and 0 < ticks[-1]["maintenance_share"] < 1
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["loss"] == loss and command_of(tmp_path) == written["command"] == "train"
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["0000000032.png", "0000000048.png"]
     assert read_photo(tmp_path / "reals.png").pixels.shape == (3 * 16, 3 * 16, 3)  # 8 images, 3 in a row
     assert list((tmp_path / "tensorboard").iterdir())
@@ -86,25 +87,14 @@ def test_the_generator_learns(tmp_path: Path) -> None:
     assert abs(means[1] - 200) < 30  # 127 at the start
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArray[np.uint8], precision: str) -> None:
-    config = replace(CONFIG, precision=precision)
-    whole = finish(train(config, faces, tmp_path / "whole", CPU), tmp_path / "whole")
-    run = train(config, faces, tmp_path / "parts", CPU)
-    for item in run:
-        if item.images == 24:
-            break
-    run.close()
-    assert next(train(config, faces, tmp_path / "parts", CPU)).images == 24
-    parts = finish(train(config, faces, tmp_path / "parts", CPU), tmp_path / "parts")
-    assert len(whole) > 50 and whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    logs = [
-        [[line.get(key) for key in ("kimg", "loss_d", "loss_g", "r1")] for line in read_stats(tmp_path / name)]
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    config = replace(CONFIG, precision="bf16")
+    resumes_bit_equal(lambda folder: train(config, faces, folder, CPU), tmp_path, 24)
+    whole, parts = (
+        [[line[key] for key in ("kimg", "loss_d", "loss_g", "lr")] for line in read_stats(tmp_path / name)]
         for name in ("whole", "parts")
-    ]
-    assert [line[0] for line in logs[0]] == [line[0] for line in logs[1]]
-    assert logs[0][-1] == logs[1][-1]
+    )
+    assert [line[0] for line in whole] == [line[0] for line in parts] and whole[-1] == parts[-1]
 
 
 def test_partial_files_of_a_killed_save_are_removed_on_resume(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
@@ -233,7 +223,7 @@ def test_batches_flip_half_of_the_images() -> None:
     assert 0.4 < np.mean(mirrored) < 0.6
 
 
-def test_settled_batch_norm_has_the_statistics_of_generated_images() -> None:
+def test_recalibrated_batch_norm_has_the_statistics_of_generated_images() -> None:
     torch.manual_seed(0)
     G = Generator(CONFIG.network)
     recalibrate_batch_norm(G, batches=50, batch=64)
@@ -342,11 +332,6 @@ def test_overfitting_of_d_is_measured(tmp_path: Path, faces: NDArray[np.uint8]) 
     assert overfit["other"] > 0.3
 
 
-def test_upkeep_is_reported(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
-    stats = [item.stats for item in train(replace(CONFIG, save_minutes=0), faces, tmp_path, CPU) if item.stats]
-    assert 0 < stats[-1]["maintenance_share"] < 1
-
-
 WORKER = """
 import sys, torch
 from dcgan import parallel
@@ -358,10 +343,10 @@ out = sys.argv[1]
 config = TrainConfig(network=NetworkConfig(size=16, nz=4, ngf=4, ndf=4, d_norm="batch"), batch=8, precision="fp32",
                      translate=0.1)
 group, device = parallel.join("cpu")
-engine = GanTrainer(config, torch.device(device), group)
+trainer = GanTrainer(config, torch.device(device), group)
 reals = torch.load(f"{out}/reals.pt", weights_only=True)
-losses = [group.mean(float(engine.step(number, [reals])["loss_g"])) for number in range(4)]
-torch.save({"losses": losses, "G": engine.G.state_dict(), "D": engine.D.state_dict()}, f"{out}/{group.rank}.pt")
+losses = [group.mean(float(trainer.step(number, [reals])["loss_g"])) for number in range(4)]
+torch.save({"losses": losses, "G": trainer.G.state_dict(), "D": trainer.D.state_dict()}, f"{out}/{group.rank}.pt")
 group.close()
 """
 

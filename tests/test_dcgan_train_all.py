@@ -43,8 +43,9 @@ def test_a_run_takes_the_given_time_and_knows_its_end(clock: Clock, slower: floa
     lengths: list[float] = []
     images = 0
 
-    def start(kimg: float) -> Generator[TrainingStep, None, None]:
+    def start(config: TrainConfig) -> Generator[TrainingStep, None, None]:
         nonlocal images
+        kimg = config.kimg
         lengths.append(kimg)
         clock.now += 5
         yield TrainingStep(images)
@@ -53,7 +54,7 @@ def test_a_run_takes_the_given_time_and_knows_its_end(clock: Clock, slower: floa
             images += 8
             yield TrainingStep(images)
 
-    steps = list(within(start, 1000))
+    steps = list(within(start, CONFIG, 1000))
     assert len(lengths) == 3 and lengths[0] > 1e5
     assert 950 < clock.now < 1010
     assert images == pytest.approx(1000 * lengths[-1], abs=8)  # it ended with the last learning rate

@@ -13,13 +13,15 @@ import dcgan.config
 from align.config import AlignOptions
 from align.errors import ConfigError
 from align.settings import Range, unwrap
-from completion.config import SOLVERS, BenchmarkOptions, FileOptions, FillOptions, LoadOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, TrainConfig
+from completion.benchmark.config import BenchmarkOptions
+from completion.config import SOLVERS, FileOptions, FillOptions, LoadOptions
+from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, RunConfig, TrainConfig
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
     *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
-    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), TrainConfig()),
+    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), RunConfig()),
+    TrainConfig(),
 ]
 
 

@@ -1,11 +1,13 @@
-"""Tests of the completion methods without a GAN against known solutions."""
+"""Tests of the benchmark's methods without a GAN against known solutions."""
+
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from completion.benchmark.baselines import Linear, MeanFace, Method, biharmonic, fit_linear, navier_stokes, telea
+from completion.benchmark.methods import Linear, MeanFace, Method, biharmonic, classical, fit_linear
 
 SIDE = 16
 RNG = np.random.default_rng(0)
@@ -24,11 +26,11 @@ def holes_of(count: int, share: float = 0.4) -> NDArray[np.bool_]:
 
 FACES = faces_of_rank(3, 60)
 METHODS: dict[str, Method] = {
-    "telea": telea,
-    "ns": navier_stokes,
+    "telea": partial(classical, "telea"),
+    "ns": partial(classical, "ns"),
     "biharmonic": biharmonic,
     "mean": MeanFace(FACES.mean(axis=0)),
-    "linear": fit_linear(FACES, 5),
+    "linear": fit_linear(FACES, components=5),
 }
 
 
@@ -97,7 +99,7 @@ def test_linear_matches_the_conditional_mean_of_a_normal_distribution(share: flo
     loadings = basis * np.array([40, 30, 20, 9, 4, 1])
     mean, crops = RNG.uniform(0, 255, (size, size, 3)), RNG.uniform(0, 255, (3, size, size, 3))
     holes = RNG.random((3, size, size)) < share
-    [expected] = Linear(mean, loadings, 1.0).expect(crops, holes, [noise])
+    [expected] = Linear(mean, loadings, 1.0, np.empty((0, size, size, 3), dtype=np.uint8)).expect(crops, holes, [noise])
     covariance = loadings @ loadings.T + noise * np.eye(len(loadings))
     for crop, hole, found in zip(crops, holes, expected, strict=True):
         h = np.repeat(hole.ravel(), 3)
@@ -121,7 +123,7 @@ def test_a_full_hole_gives_the_mean_and_faces_do_not_affect_each_other() -> None
 
 def test_the_fit_matches_the_covariance() -> None:
     noisy = np.clip(FACES + RNG.normal(0, 4, FACES.shape), 0, 255).astype(np.uint8)
-    fitted = fit_linear(noisy, 3)
+    fitted = fit_linear(noisy, components=3)
     values = noisy.reshape(len(noisy), -1).astype(float)
     eigenvalues = np.linalg.eigvalsh(np.cov(values.T, bias=True))[::-1]
     assert np.square(fitted.loadings).sum(axis=0) == pytest.approx(eigenvalues[:3], rel=1e-3)
@@ -133,7 +135,7 @@ def test_the_fit_depends_on_its_seed_and_not_on_torchs() -> None:
     import torch
 
     state = torch.get_rng_state()
-    first, again = (fit_linear(FACES, 5, seed=4).loadings for _ in range(2))
+    first, again = (fit_linear(FACES, components=5, seed=4).loadings for _ in range(2))
     assert np.array_equal(first, again)
     assert torch.equal(state, torch.get_rng_state())
 
@@ -147,11 +149,11 @@ def test_identical_faces_can_be_fitted() -> None:
 
 def test_tuning_chooses_the_noise_with_the_lowest_error() -> None:
     """With noisy faces, more noise is best; without, the least."""
-    fitted = fit_linear(FACES, 5)
     clean, holes = faces_of_rank(3, 20, seed=5), holes_of(20, 0.95)
     noisy = np.clip(clean + RNG.normal(0, 40, clean.shape), 0, 255).astype(np.uint8)
-    assert fitted.tuned(clean, holes).noise < fitted.tuned(noisy, holes).noise
-    tuned = fitted.tuned(noisy, holes)
+    fitted = fit_linear(FACES, noisy, components=5)
+    tuned = fitted.tuned(holes)
+    assert fit_linear(FACES, clean, components=5).tuned(holes).noise < tuned.noise
     errors = {
         noise: np.square(fitted.expect(noisy, holes, [noise])[0] - noisy)[holes].mean()
         for noise in (fitted.noise, tuned.noise)
