@@ -386,7 +386,7 @@ def test_empty_holes_and_holes_of_another_size_are_refused(completer: FaceComple
     with pytest.raises(MaskError, match="empty"):
         completer(FACE, np.zeros((32, 32), dtype=bool))
     for mask in (CENTER[1:], Image.fromarray(CENTER[1:]), save(tmp_path / "hole.png", Image.fromarray(CENTER[1:]))):
-        with pytest.raises(MaskError, match="the hole is 32x31, but the photo is 32x32"):
+        with pytest.raises(MaskError, match="the mask has 32x31 pixels and the photo 32x32, another shape"):
             completer(FACE, mask)
 
 

@@ -12,7 +12,8 @@ from pictures import CENTER, files, save
 
 from align.errors import MaskError, NoFaceError, PhotoError
 from completion.config import FileOptions, FillOptions
-from completion.plan import Plan, mask_path, plan_outputs
+from completion.masks import MaskSpec
+from completion.plan import Plan, plan_outputs
 
 
 def plan(*inputs: Path, output: Path, mask: object = "center", fill: Any = None, **settings: Any) -> Plan:
@@ -27,7 +28,7 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     assert planned.outputs == {one: done / "a.png", two: done / "b.png"}
     sides = ["2.png", "3.png", "candidates.png", "strip.png", "history.gif", "history.jsonl"]
     assert planned.outputs_of(two) == [done / "b.png", *(done / f"b.{side}" for side in sides)]
-    assert planned.source(one) == Path("a.png") and planned.mask(one) is None
+    assert planned.source(one) == Path("a.png") and planned.mask_of(one) == MaskSpec("center")
     single = plan(one, output=tmp_path / "one.webp")
     assert single.folder is None and single.outputs == {one: tmp_path / "one.webp"}
     with pytest.raises(PhotoError, match=r"one.tiff has an unsupported suffix; use one of .png, .jpg"):
@@ -60,10 +61,9 @@ def test_masks_of_a_folder_have_the_names_of_the_outputs(tmp_path: Path) -> None
     png, bmp, sub = (save(raw / name) for name in ("a.png", "a.bmp", "sub/b.jpg"))
     expected = [save(masks / name) for name in ("a.png.png", "sub/b.bmp")]
     planned = plan(raw, output=tmp_path / "done", mask=masks)
-    assert [planned.mask(png), planned.mask(sub)] == expected
+    assert [planned.mask_of(photo).files for photo in (png, sub)] == [(mask,) for mask in expected]
     with pytest.raises(MaskError, match="no mask for this photo; expected one image named a.bmp.*"):
-        planned.mask(bmp)
-    assert mask_path("eyes,mouth") is mask_path("alpha") is None and mask_path("x.png") == Path("x.png")
+        planned.mask_of(bmp)
 
 
 @pytest.mark.parametrize("link", [False, True])

@@ -21,9 +21,9 @@ from align.cli import Parser, add_common
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from align.folder import MANIFEST, read_manifest
 from align.locate import align_by_landmarks
-from align.photo import read_photo
+from align.photo import read_photo, to_photo
 from align.template import TEMPLATES
-from completion.masks import read_hole
+from completion.masks import read_mask
 from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.run import read_stats
 from dcgan.weights import Weights, WeightsError, tensor_digest
@@ -105,14 +105,14 @@ def test_damaged_photos(tmp_path: Path, kind: str) -> None:
 
 
 def test_damaged_masks(tmp_path: Path) -> None:
-    file = io.BytesIO()
+    file, photo = io.BytesIO(), to_photo(Image.new("RGB", (16, 16), "grey"))
     Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(file, "PNG")
 
     def read(content: bytes) -> None:
         (tmp_path / "mask.png").write_bytes(content)
-        assert read_hole(tmp_path / "mask.png", (16, 16), False)[0].shape == (16, 16)
+        assert read_mask(tmp_path / "mask.png", photo)[0].shape == (16, 16)
 
-    check_all(read, file.getvalue(), PhotoError, MaskError)
+    check_all(read, file.getvalue(), MaskError)
 
 
 def test_damaged_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
