@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 import pytest
 
 import align.config
+import completion.benchmark.config
 import completion.config
 import dcgan.config
 from align.config import AlignOptions
@@ -41,7 +42,7 @@ def numbers() -> Iterator[Any]:
 
 
 def test_every_settings_class_is_tested() -> None:
-    modules = (align.config, dcgan.config, completion.config)
+    modules = (align.config, dcgan.config, completion.config, completion.benchmark.config)
     found = {
         value
         for module in modules
