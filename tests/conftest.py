@@ -29,7 +29,7 @@ SLOW = {
     f"test_{name}"
     for name in (
         "align_folder align_landmarks align_main align_parallel completion_batch completion_benchmark "
-        "completion_benchmark_whole completion_completer completion_main completion_networks cuda dcgan_encoder "
+        "completion_completer completion_main completion_networks cuda dcgan_encoder "
         "dcgan_evaluate dcgan_explore_gan_1d dcgan_export dcgan_grow dcgan_locator dcgan_main dcgan_train "
         "dcgan_train_all docs fuzz pretended_device ui_benchmark ui_browser ui_main ui_screenshots ui_server ui_service"
     ).split()
