@@ -104,7 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not files.mask:
         raise InputError("there is no mask; give --mask, or a photo and a mask file")
     for path in photos:
-        if path == _STREAM or os.path.lexists(path):
+        if _STREAM in photos or os.path.lexists(path):
             continue
         advice = "give photos or folders of photos"
         if "://" in str(path) or str(path).startswith(("http:", "https:")):

@@ -144,7 +144,7 @@ def test_an_unreadable_mask_is_reported(fill: Fill, raw: Path, content: bytes | 
     mask = raw.parent / "mask.png"
     os.mkfifo(mask) if content is None else mask.write_bytes(content)
     [reason] = statuses(fill(raw / "a.png", mask)).values()
-    assert reason.startswith(f"the mask {mask}: {words}") and "give another file, or one of center" in reason
+    assert reason.startswith(f"the mask {mask}: {words}")
 
 
 def test_with_alpha_only_the_hole_becomes_opaque(fill: Fill, raw: Path, done: Path) -> None:
@@ -353,7 +353,9 @@ def test_a_second_run_completes_only_missing_outputs(fill: Fill, raw: Path, done
     assert statuses(results) == skipped | {"b.png": ""}
     assert results[-1].outputs == (done / "b.png", done / "b.strip.png")
     assert contents(done) == {name: data for name, data in first.items() if name != "c.strip.png"}
-    # A single photo is not skipped.
+    # The result of a single photo is made again, unless it was edited.
+    assert statuses(fill(raw / "b.png", strip=True)) == {"b.png": ""}
+    (done / "b.png").write_bytes((done / "a.png").read_bytes())
     assert statuses(fill(raw / "b.png"))["b.png"].endswith("exists; overwrite it or choose another output")
     assert statuses(fill(raw / "b.png", strip=True, overwrite=True)) == {"b.png": ""}
 

@@ -420,7 +420,7 @@ def test_unusable_input_exits_with_2_and_one_line(
 
 @pytest.mark.parametrize(
     "words",
-    ["", "a.png", "--mask center"]
+    ["", "--mask center"]
     + [
         f"a.png --mask center {words}"
         for words in (
@@ -435,6 +435,39 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("python -m completion: ") and line.endswith(" (see --help)")
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("a.png", "give --mask, or a photo and a mask file"),
+        ("--mask eyes a.png mouth", "--mask eyes,mouth"),
+        ("--mask eyes a.png out.png", "give --output out.png"),
+        ("--mask eyes https://example.org/a.jpg", "download it first"),
+        ("--mask eyes @list.txt", "xargs -a list.txt"),
+    ],
+)
+def test_what_people_write_instead_gets_advice(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, advice: str
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    photo.rename("a.png")
+    assert main(words.split()) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert advice in line
+
+
+def test_a_photo_and_a_mask_file_need_no_flag_and_parts_are_joined(
+    small_weights_file: Path, tmp_path: Path, photo: Path
+) -> None:
+    loading = ["--weights", str(small_weights_file), "--device", "cpu"]
+    mask = save(tmp_path / "hole.png", np.where(CENTER, 255, 0))
+    assert main([*loading, str(photo), str(mask), str(tmp_path / "one.png")]) == 0
+    apart = ["--mask", str(mask), "--mask", "center:0.3", "--eyes", "11", "13", "20", "13"]
+    joined = ["--mask", f"{mask},center:0.3", "--eyes", "20,13,11,13"]
+    for words, name in ((apart, "two.png"), (joined, "three.png")):
+        assert main([*loading, *words, str(photo), "-o", str(tmp_path / name)]) == 0
+    assert not differences(tmp_path / "two.png", tmp_path / "three.png")
 
 
 def test_wrong_names_are_reported_before_torch_is_imported(photo: Path) -> None:
