@@ -33,8 +33,9 @@ ENCODER = EncoderConfig(nef=8, kimg=0.024, batch=8, pairs=4, tick_kimg=0.016, sa
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pretended]:
+def pretended(monkeypatch: pytest.MonkeyPatch, encoder_weights: Weights) -> Iterator[Pretended]:
     """The device, for the duration of a test; every `Graphed` on it is watched."""
+    assert encoder_weights.generator  # loaded before torch is watched
     mode, init = Pretended(), Graphed.__init__
     monkeypatch.setattr(
         Graphed, "__init__", lambda self, function, device, **rest: init(self, mode.watch(function), device, **rest)
