@@ -101,6 +101,16 @@ def test_grown_d_and_e_see_the_means_of_2x2_pixels(kernel: int, inputs: int, tra
     torch.testing.assert_close(new.generator(new_z, new_skips), enlarged(completed), atol=1e-4, rtol=0)
 
 
+def test_the_copy_of_g_grows_too(tmp_path: Path) -> None:
+    old, other = untrained(SMALL), untrained(SMALL, seed=1)
+    Weights.of(old.generator, old.discriminator, "face", {}, old.encoder, completer=other.generator).save(
+        tmp_path / "w.safetensors"
+    )
+    new, z = grow(Weights.open(tmp_path / "w.safetensors", "cpu"), 32), torch.randn(8, 4)
+    for grown, small in ((new.generator, old.generator), (new.completer, other.generator)):
+        torch.testing.assert_close(grown(z), enlarged(small(z)), atol=5e-3, rtol=0)  # the file has half precision
+
+
 def test_networks_grow_several_times() -> None:
     old = untrained(replace(SMALL, ngf=24, ndf=32), nef=32)
     new = grow(old, 64)
@@ -239,17 +249,16 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
     assert ("G.layers.0.weight" in after) == (lr_generator > 0)
     assert main(["export", str(run), str(tmp_path / "e.safetensors")]) == 0
     exported, copied = Weights.open(tmp_path / "e.safetensors", "cpu"), Weights.open(run / START, "cpu")
-    same = {
-        name: torch.equal(value, copied.generator.state_dict()[name])
-        for name, value in exported.generator.state_dict().items()
-    }
-    assert all(same.values()) == (lr_generator == 0)
+    for ours, theirs in (  # G and D are exported as they were, not the copy of G and the critic
+        (exported.generator, copied.generator),
+        (exported.discriminator, copied.discriminator),
+    ):
+        assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+    assert (exported.completer is exported.generator) == (lr_generator == 0)
     if lr_generator:
-        for name, value in exported.generator.state_dict().items():
+        for name, value in exported.completer.state_dict().items():
             assert torch.equal(value.float(), after[f"ema_g.{name}"].half().float())
-    for name, value in exported.discriminator.state_dict().items():  # D is exported as it was, not the critic
-        assert torch.equal(value, copied.discriminator.state_dict()[name])
-    assert encoder_of(exported).settings == {"nef": 8, "skips": True}
+    assert encoder_of(exported).settings == {"nef": 8, "skips": True, "inputs": 4}
 
 
 def test_a_wrong_size_is_one_line_and_exit_2(
