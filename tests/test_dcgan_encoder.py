@@ -20,7 +20,7 @@ from dcgan.__main__ import main
 from dcgan.augment import change_tones, draw_tones
 from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
-from dcgan.encoder import PatchHeads, train_encoder
+from dcgan.encoder import Holes, PatchHeads, train_encoder
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import read_stats
