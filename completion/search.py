@@ -31,7 +31,7 @@ class TorchGenerate:
 
     def __init__(self, weights: Weights) -> None:
         assert weights.encoder is not None
-        self._network = EncoderGenerator(weights.encoder, weights.generator).eval()
+        self._network = EncoderGenerator(weights.encoder, weights.completer).eval()
         self._device = device_of(weights.generator)
         self.gpu = self._device.type != "cpu"
 

@@ -206,12 +206,14 @@ def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: Encod
     device = pick_device(options.device)
     trained = Weights.open(of.weights, options.device)
     if config.start:
-        encoder = grow(Weights.open(config.start, options.device), trained.size).encoder
+        start = grow(Weights.open(config.start, options.device), trained.size)
+        completer = trained.generator if start.completer is start.generator else start.completer
         networks = trained.generator, trained.discriminator
-        trained = Weights.of(*networks, trained.template, trained.metadata, encoder, trained.sha256)
+        trained = Weights.of(*networks, trained.template, trained.metadata, start.encoder, trained.sha256, completer)
     trained = grow(trained, config.size or trained.size)
-    if trained.encoder is not None and "nef" not in arguments:
-        config = replace(config, nef=trained.encoder.settings["nef"])
+    if trained.encoder is not None:
+        settings: dict[str, Any] = trained.encoder.settings
+        config = replace(config, **{name: settings[name] for name in ("nef", "inputs") if name not in arguments})
     faces, val = _load(options, trained.size)
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {options.output}")
     run = train_encoder(config, trained, faces, options.output, device, val)

@@ -1,4 +1,4 @@
-"""Augmentation of D's inputs, real and generated, for training on few photos."""
+"""Augmentation: shifts of D's inputs, for training on few photos, and other tones, for photos unlike the data set."""
 
 import torch
 from torch import Tensor
@@ -27,3 +27,25 @@ def translate(images: Tensor, shifts: Tensor, largest_px: int) -> Tensor:
     image = torch.arange(len(images), device=images.device)[:, None, None]
     moved = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]  # (N, S, S, 3)
     return moved.permute(0, 3, 1, 2)
+
+
+def draw_tones(count: int, grey: float, contrast: float, generator: torch.Generator) -> Tensor:
+    """Draw changes of tone: float32 (count, 3), the share of grey, the gain and the offset of each image.
+
+    Args:
+        count: number of images.
+        grey: share of the images that become grey, for black-and-white photos.
+        contrast: share of the images whose gain, 0.6 to 1.2, and offset, -0.2 to 0.2, differ from 1 and 0.
+        generator: source of the numbers.
+    """
+    first, second, gain, offset = torch.rand(4, count, generator=generator)
+    changed = (second < contrast).float()
+    return torch.stack([(first < grey).float(), 1 + changed * (0.6 * gain - 0.4), changed * (0.4 * offset - 0.2)], 1)
+
+
+def change_tones(images: Tensor, tones: Tensor) -> Tensor:
+    """Change the tones of images (N, 3, S, S) in [-1, 1] as drawn by `draw_tones`; an image without a change stays."""
+    grey, gain, offset = tones.T[:, :, None, None, None]
+    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
+    images = torch.where(grey > 0, (luma * images).sum(dim=1, keepdim=True), images)
+    return (gain * images + offset).clamp(-1, 1)

@@ -192,6 +192,11 @@ class EncoderConfig(RunConfig):
         "start from, if any; another number starts a new E",
     ] = 64
     skips: Annotated[bool, "let E add features to G's hidden layers, in addition to z"] = True
+    inputs: Annotated[
+        Literal[4, 8],
+        "channels that E sees: 4 for the visible pixels and the hole, 8 for their mirror image as well; the command "
+        "defaults to those of the E to start from, if any, and can add the latter to it",
+    ] = 4
     kimg: Kimg = 300
     pairs: Annotated[int, Range(0, 65_536), "generated images per step, whose z is known"] = 16
     noised: Annotated[
@@ -213,6 +218,9 @@ class EncoderConfig(RunConfig):
         "weight of the relativistic loss of the completed image; above 0, a critic that starts as D is trained to "
         "distinguish completed images from real ones",
     ] = 0.05
+    patch_weight: Annotated[
+        float, _Weight, "weight of the same loss for the patches in the hole, which further heads of the critic judge"
+    ] = 0
     penalty: Annotated[
         float, _Weight, "weight of half of the critic's squared gradient on real and on completed images"
     ] = 1
@@ -229,9 +237,15 @@ class EncoderConfig(RunConfig):
         Range(0, 1000),
         "learning rate of the older layers of grown networks, as a multiple of that of the new ones",
     ] = 0.25
-    lr_generator: Annotated[float, Range(0, 1000), "G's learning rate as a multiple of E's; 0 freezes G"] = 0
+    lr_generator: Annotated[
+        float,
+        Range(0, 1000),
+        "learning rate of a copy of G for completion, as a multiple of E's; 0 for G itself, unchanged",
+    ] = 0
     ema_kimg: AverageKimg = 10
     flip: Flip = True
+    grey: Annotated[float, Range(0, 1), "share of the images whose colour is removed"] = 0
+    contrast: Annotated[float, Range(0, 1), "share of the images whose brightness and contrast are changed"] = 0
     precision: Precision = "bf16"
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, softplus
 
 from dcgan import loss
+from dcgan.augment import change_tones, draw_tones
 from dcgan.checkpoint import load_run, restoring
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
@@ -33,6 +35,7 @@ MEASURED = {"center": "center", "left": "left", "pattern": "pattern", "random80"
 _SHOWN = 16  # faces per grid
 _MEASURED = 200  # faces per measurement
 _PENALTY_EVERY = 4  # steps of the critic
+_PATCHES = (16, 8)  # sides of the critic's layers whose cells are judged: patches of 22 and 46 pixels at 128 px
 _STOCK = 16_384  # holes for a GPU
 
 
@@ -47,9 +50,9 @@ def train_encoder(
     """Train E for the G and D of some weights, or resume from the newest checkpoint of the run folder.
 
     With an adversarial loss, a critic that starts as D learns to distinguish completed faces from real ones. G is
-    frozen unless it has a learning rate. G, and an E that starts from trained weights, keep their batch norm
-    statistics. As in `dcgan.train.train`, random numbers are functions of the seed and the step, and closing the
-    iterator saves a checkpoint.
+    frozen; with a learning rate for it, E learns together with a copy of G. G, and an E that starts from trained
+    weights, keep their batch norm statistics. As in `dcgan.train.train`, random numbers are functions of the seed and
+    the step, and closing the iterator saves a checkpoint.
 
     Args:
         config: the settings; only `kimg` may change when a run is resumed.
@@ -90,18 +93,22 @@ def train_encoder(
 
 
 class EncoderTrainer:
-    """Everything that learns: E and its moving average, and, depending on the settings, G and the critic."""
+    """Everything that learns: E and its moving average, and, depending on the settings, a copy of G and the critic."""
 
     def __init__(self, config: EncoderConfig, weights: Weights, device: torch.device) -> None:
         self.config, self.device = config, device
         tune(device)
         torch.manual_seed(config.seed)
-        self.G, self.critic = deepcopy(weights.generator), deepcopy(weights.discriminator)
-        self.E = Encoder(self.G.config, config.nef, config.skips)
-        for network in (self.G, self.critic, self.E):
+        self.G, self.critic = deepcopy(weights.completer), deepcopy(weights.discriminator)
+        self.E = Encoder(self.G.config, config.nef, config.skips, config.inputs)
+        self.judges: dict[str, nn.Module] = {"critic": self.critic}
+        self.patches = PatchHeads(self.G.config) if config.patch_weight > 0 else None
+        if self.patches is not None:
+            self.judges["patches"] = self.patches
+        for network in (self.G, self.E, *self.judges.values()):
             network.to(device).to(memory_format=torch.channels_last)
         if weights.encoder is not None and continues(weights.encoder, self.E):
-            self.E.load_state_dict(weights.encoder.state_dict(), strict=False)  # skips that it lacks start at zero
+            self.E.load_state_dict(widened(weights.encoder, self.E))
             self.E.eval()
         self.ema = deepcopy(self.E).eval().requires_grad_(False)
         self.ema_g = deepcopy(self.G).requires_grad_(False)
@@ -115,9 +122,10 @@ class EncoderTrainer:
         if config.lr_generator > 0:
             self.averages.append(MovingAverage(self.ema_g, self.G, config.ema_kimg, config.batch))
             self.modules |= {"G": self.G, "ema_g": self.ema_g}
-        if config.adversarial_weight > 0:
-            self.opt_critic = capturable_adam(self.critic.parameters(), config.lr_critic, (0.0, 0.99))
-            self.modules |= {"critic": self.critic, "opt_critic": self.opt_critic}
+        if config.adversarial_weight > 0 or config.patch_weight > 0:
+            learning = [parameter for judge in self.judges.values() for parameter in judge.parameters()]
+            self.opt_critic = capturable_adam(learning, config.lr_critic, (0.0, 0.99))
+            self.modules |= self.judges | {"opt_critic": self.opt_critic}
         self._body = Graphed(self._train, device)
         self._holes = Holes(config, self.G.config.size, device)
 
@@ -129,7 +137,7 @@ class EncoderTrainer:
         return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
 
     def step(self, number: int, real: Tensor) -> dict[str, Tensor]:
-        """Train E, and G if it learns, then the critic.
+        """Train E, and the copy of G if it learns, then the critic.
 
         Args:
             number: of the step, from 0.
@@ -139,7 +147,9 @@ class EncoderTrainer:
         """
         config, rate = self.config, self.rate(number)
         set_rate(self.optimiser, rate)
-        batch = {"real": real} | draw(config, self.G.config, self._holes.at(number), seeded(config.seed, 3, number))
+        tones = draw_tones(len(real), config.grey, config.contrast, seeded(config.seed, 4, number))
+        batch = {"real": change_tones(real, tones.to(real.device))}
+        batch |= draw(config, self.G.config, self._holes.at(number), seeded(config.seed, 3, number))
         losses = self._body((rate > 0, number % _PENALTY_EVERY == 0), [batch])
         for average in self.averages:
             average.update((number + 1) * config.batch)
@@ -148,29 +158,43 @@ class EncoderTrainer:
     def _train(self, kind: tuple[bool, bool], batches: list[Batch]) -> dict[str, Tensor]:
         """The body of a step, see `Graphed`. The kind: whether E learns, and whether the critic has its penalties."""
         (learns, penalised), [batch], config = kind, batches, self.config
-        self.critic.requires_grad_(False)
+        for judge in self.judges.values():
+            judge.requires_grad_(False)
         self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
-            losses, completed = encoder_losses(config, self.E, self.G, self.critic, batch)
+            losses, completed = encoder_losses(config, self.E, self.G, self.critic, batch, self.patches)
         if learns:
             weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
             torch.stack(weighted).sum().backward()
             self.optimiser.step()
-        if config.adversarial_weight > 0:
-            losses["critic"] = self._train_critic(penalised, batch["real"].detach(), completed.detach())
+        if "critic" in self.modules:
+            hole = batch["hole"][: len(completed)]
+            losses["critic"] = self._train_critic(penalised, batch["real"].detach(), completed.detach(), hole)
         return {name: value.detach() for name, value in losses.items()}
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
-    def _train_critic(self, penalised: bool, real: Tensor, completed: Tensor) -> Tensor:
+    def _train_critic(self, penalised: bool, real: Tensor, completed: Tensor, hole: Tensor) -> Tensor:
         """Train the critic; its lazy penalties are scaled up by the steps they stand for."""
-        self.critic.requires_grad_(True)
+        for judge in self.judges.values():
+            judge.requires_grad_(True)
         self.opt_critic.zero_grad(set_to_none=True)
         real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
         with self.autocast():
-            logits, logits_completed = self.critic(real).float(), self.critic(completed).float()
-        total = loss.relativistic_d(logits, logits_completed)
+            features, features_completed = self.critic.features(real), self.critic.features(completed)
+            logits, logits_completed = (
+                self.critic.head(each[-1]).flatten().float() for each in (features, features_completed)
+            )
+            total = loss.relativistic_d(logits, logits_completed)
+            if self.patches is not None:
+                patches, patches_completed = self.patches(features), self.patches(features_completed)
+                weight = self.patches.weight(hole)
+                total = total + (weight * softplus(patches_completed - patches)).sum()
+                # The penalty is that of the sum of all logits.
+                share = weight / weight.sum(dim=1, keepdim=True)
+                logits = logits + (share * patches).sum(dim=1)
+                logits_completed = logits_completed + (share * patches_completed).sum(dim=1)
         if penalised and self.config.penalty > 0:
             penalty = loss.gradient_penalty(real, logits) + loss.gradient_penalty(completed, logits_completed)
             total = total + self.config.penalty / 2 * _PENALTY_EVERY * penalty
@@ -228,7 +252,12 @@ def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_]
 
 
 def encoder_losses(
-    config: EncoderConfig, E: Encoder, G: Generator, critic: Discriminator, batch: Batch
+    config: EncoderConfig,
+    E: Encoder,
+    G: Generator,
+    critic: Discriminator,
+    batch: Batch,
+    patches: "PatchHeads | None" = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of E on one batch.
 
@@ -238,6 +267,7 @@ def encoder_losses(
         G: the generator.
         critic: features and logits for the feature and the adversarial loss.
         batch: from `draw`, and real, (N, 3, S, S) in [-1, 1].
+        patches: further heads of the critic.
     Returns:
         The unweighted losses by the names of their weights in the config, and the completed faces, (N, 3, S, S).
     """
@@ -256,17 +286,48 @@ def encoder_losses(
     losses = {"image": (weight * (fake - real).abs()).mean() / weight.mean(), "z_square": guess[:count].square().mean()}
     if config.pairs:
         losses["z"] = (guess[count:] - z).square().mean()
-    if config.feature_weight > 0 or config.adversarial_weight > 0:
+    if config.feature_weight > 0 or config.adversarial_weight > 0 or patches is not None:
         with torch.no_grad():
             features = critic.features(real)
             logits = critic.head(features[-1]).flatten().float()
+            judged = patches(features) if patches is not None else None
         features_completed = critic.features(completed)
         logits_completed = critic.head(features_completed[-1]).flatten().float()
         losses["adversarial"] = loss.relativistic_g(logits, logits_completed)
         losses["feature"] = loss.feature_distance(
             [layer[:matched] for layer in features_completed], [layer[:matched] for layer in features]
         )
+        if patches is not None:
+            losses["patch"] = (patches.weight(hole) * softplus(judged - patches(features_completed))).sum()
     return losses, completed
+
+
+class PatchHeads(nn.Module):
+    """Heads of the critic that judge patches, initially undecided, so that texture is learnt sooner than by one logit.
+
+    Args:
+        config: settings of D, whose layers they see.
+    Source: Isola et al. 2017, "Image-to-image translation with conditional adversarial networks", section 3.2.2.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        blocks = {config.size >> (index + 1): index for index in range(config.doublings)}  # by the side of their output
+        self._blocks = {side: blocks[side] for side in _PATCHES if side in blocks}
+        self.heads = nn.ModuleList(nn.Conv2d(config.ndf * 2**index, 1, 3, padding=1) for index in self._blocks.values())
+        for value in self.parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map D's features to logits of patches: (N, cells of all layers)."""
+        pairs = zip(self.heads, self._blocks.values(), strict=True)
+        return torch.cat([head(features[index]).flatten(1).float() for head, index in pairs], dim=1)
+
+    def weight(self, hole: Tensor) -> Tensor:
+        """Weight of each cell, its share of the hole; 1 in sum, and each layer has the same part: (N, cells)."""
+        shares = [avg_pool2d(hole.float(), hole.shape[2] // side).flatten(1) / side**2 for side in self._blocks]
+        weight = torch.cat(shares, dim=1)
+        return weight / weight.sum()
 
 
 def _matched(config: EncoderConfig, count: int) -> int:
@@ -301,7 +362,20 @@ def _subsample(faces: Any, count: int) -> Any:
 
 def continues(start: Encoder, E: Encoder) -> bool:
     """Whether E can continue from another encoder's weights."""
-    return start.settings["nef"] == E.settings["nef"]
+    return start.settings["nef"] == E.settings["nef"] and start.settings["inputs"] <= E.settings["inputs"]
+
+
+def widened(start: Encoder, E: Encoder) -> dict[str, Tensor]:
+    """The state of an encoder as one of E, with zeros for inputs that it lacks, so that they have no effect yet.
+
+    Skips that it lacks stay those of E, which start at zero.
+    """
+    state = E.state_dict()
+    for name, value in start.state_dict().items():
+        if name in state:
+            state[name] = torch.zeros_like(state[name])
+            state[name][tuple(map(slice, value.shape))] = value
+    return state
 
 
 def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
@@ -319,15 +393,17 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     saved = load_run(folder, "encode")
     start = Weights.open(folder / START, "cpu")
     with restoring(folder):
-        config, G = saved["config"], start.generator
-        E = Encoder(G.config, config["nef"], config["skips"])
+        config, G, completer = saved["config"], start.generator, start.completer
+        E = Encoder(G.config, config["nef"], config["skips"], config["inputs"])
         E.load_state_dict(saved["ema"])
         if "ema_g" in saved:
-            G.load_state_dict(saved["ema_g"])
+            completer = Generator(G.config)
+            completer.load_state_dict(saved["ema_g"])
     metadata = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     before = start.metadata.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
     metadata["images"] = saved["step"] * config["batch"] + before.get("images", 0)
     metadata["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
     metadata["training"] = config
-    Weights.of(G, start.discriminator, start.template, start.metadata | {"encoder": metadata}, E).save(path)
+    everything = start.metadata | {"encoder": metadata}
+    Weights.of(G, start.discriminator, start.template, everything, E, completer=completer).save(path)
     return metadata

@@ -103,7 +103,7 @@ def export_onnx(weights: Weights, path: Path) -> None:
     # Two crops and three z, as sizes of 1 would become constants of the graph.
     crops, noise = torch.zeros(2, config.size, config.size, 3, dtype=torch.uint8), torch.zeros(3, config.nz)
     write_graph(
-        EncoderGenerator(weights.encoder, weights.generator).eval(),
+        EncoderGenerator(weights.encoder, weights.completer).eval(),
         {"crops": crops, "holes": crops[..., 0] > 0, "noise": noise},
         "faces",
         {"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},

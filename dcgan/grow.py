@@ -63,13 +63,17 @@ def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
             G, D = Generator(config).eval(), Discriminator(config).eval()
             _grow_generator(weights.generator, G)
             _grow_discriminator(weights.discriminator, D)
+            C = G
+            if weights.completer is not weights.generator:
+                C = Generator(config).eval()
+                _grow_generator(weights.completer, C)
             E = None
             if weights.encoder is not None:
                 settings = weights.encoder.settings
-                _check_width("nef", settings["nef"], 4)
-                E = Encoder(config, settings["nef"] // 2, bool(settings["skips"])).eval()
+                _check_width("nef", settings["nef"], settings["inputs"])
+                E = Encoder(config, settings["nef"] // 2, bool(settings["skips"]), settings["inputs"]).eval()
                 _grow_encoder(weights.encoder, E)
-        weights = Weights.of(G, D, weights.template, weights.metadata, E, weights.sha256)
+        weights = Weights.of(G, D, weights.template, weights.metadata, E, weights.sha256, C)
     return weights
 
 
@@ -118,7 +122,7 @@ def _grow_discriminator(old: Discriminator, new: Discriminator) -> None:
 def _grow_encoder(old: Encoder, new: Encoder) -> None:
     before, after = _convolutions(old), _convolutions(new)
     nn.init.kaiming_normal_(after[0].weight, a=SLOPE)
-    _carry_means(after[0], after[1], before[0], 4)
+    _carry_means(after[0], after[1], before[0], old.settings["inputs"])
     _copy_shared(before[1:], after[2:])
     _copy_shared(_norms(old), _norms(new))
     _copy_shared(old.skips, new.skips)  # the new skip is the last one and starts at 0

@@ -112,13 +112,16 @@ class Encoder(nn.Module):
 
     Strided convolutions as in D, with batch norm. z is too short to carry the details of the visible pixels, so each
     skip adds features of the E layer of the same side to a hidden layer of G, as in a U-Net (Ronneberger et al. 2015).
+
+    With 8 inputs, E also sees the mirror image, as hidden parts of a face are often visible on its other side. The
+    skips then act near its visible pixels, too.
     """
 
-    def __init__(self, config: NetworkConfig, nef: int, skips: bool = True) -> None:
+    def __init__(self, config: NetworkConfig, nef: int, skips: bool = True, inputs: int = 4) -> None:
         super().__init__()
         self.config = config
-        self.settings = {"nef": nef, "skips": skips}
-        widths = (4, *(nef * 2**index for index in range(config.doublings)))
+        self.settings = {"nef": nef, "skips": skips, "inputs": inputs}
+        widths = (inputs, *(nef * 2**index for index in range(config.doublings)))
         hidden = widths[-1] // 2
         layers: list[nn.Module] = []
         for (inside, outside), kind in zip(pairwise(widths), reversed(config.kinds), strict=True):
@@ -129,7 +132,7 @@ class Encoder(nn.Module):
         layers += [nn.Conv2d(hidden, config.nz, 1), nn.Flatten()]
         self.layers = nn.Sequential(*layers, nn.Tanh() if config.z_prior == "uniform" else nn.Identity())
         self.skips = nn.ModuleList(
-            _Skip(nef * 2**index, config.ngf * 2**index)
+            _Skip(nef * 2**index, config.ngf * 2**index, inputs // 4)
             for index in reversed(range(config.doublings))
             if skips and config.network == "dcgan"
         )
@@ -145,6 +148,9 @@ class Encoder(nn.Module):
         """
         known = torch.where(hole, 0.0, images)
         hidden = torch.cat([known, hole.expand_as(known[:, :1]).to(known.dtype)], dim=1)
+        mirrored = self.settings["inputs"] == 8
+        if mirrored:
+            hidden = torch.cat([hidden, hidden.flip(3)], dim=1)
         seen = []
         for layer in self.layers:
             hidden = layer(hidden)
@@ -152,19 +158,22 @@ class Encoder(nn.Module):
                 seen.append(hidden)
         *levels, _ = seen  # the last one is 1x1
         pairs = zip(self.skips, reversed(levels), strict=False)
-        return hidden, [partial(skip, level, _near_known(hole, level)) for skip, level in pairs]
+        return hidden, [partial(skip, level, _near_known(hole, level, mirrored)) for skip, level in pairs]
 
 
 class _Skip(nn.Module):
-    """Map an E layer and the G layer of the same side to an addition to the latter, initially 0."""
+    """Map an E layer and the G layer of the same side to an addition to the latter, initially 0.
 
-    def __init__(self, seen: int, channels: int) -> None:
+    It is a sum of one or two terms: the first acts near visible pixels, the second near those of the mirror image only.
+    """
+
+    def __init__(self, seen: int, channels: int, terms: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(seen + channels, channels // 2, 1, bias=False),
             nn.BatchNorm2d(channels // 2),
             nn.LeakyReLU(SLOPE),
-            nn.Conv2d(channels // 2, channels, 3, padding=1),
+            nn.Conv2d(channels // 2, terms * channels, 3, padding=1),
         )
         for value in self.layers[-1].parameters():
             nn.init.zeros_(value)
@@ -173,18 +182,20 @@ class _Skip(nn.Module):
         each = hidden.shape[0] // seen.shape[0]  # z of one image
         # Not repeat_interleave, which torch cannot export.
         seen, near = (value[:, None].expand(-1, each, -1, -1, -1).flatten(0, 1) for value in (seen, near))
-        return near * self.layers(torch.cat([seen, hidden], dim=1))
+        terms = self.layers(torch.cat([seen, hidden], dim=1)).unflatten(1, (near.shape[1], hidden.shape[1]))
+        return (near[:, :, None] * terms).sum(1)
 
 
-def _near_known(hole: Tensor, level: Tensor) -> Tensor:
-    """Weight of a skip at each cell of a layer: (N, 1, S, S) with the layer's side, in [0, 1].
+def _near_known(hole: Tensor, level: Tensor, mirrored: bool) -> Tensor:
+    """Weight of each term of a skip at each cell of a layer: (N, 1 or 2, S, S) with the layer's side, in [0, 1].
 
     1 if at least a quarter of the pixels of the cell and its neighbours is visible, 0 if none is. Far from visible
     pixels a skip could only add the mean of all faces, which blurs what G makes.
     """
     known = avg_pool2d((~hole).to(level.dtype), hole.shape[2] // level.shape[2]).expand(level.shape[0], -1, -1, -1)
     share = avg_pool2d(known, 3, 1, 1, count_include_pad=False)
-    return (4 * share).clamp(max=1)
+    near = (4 * share).clamp(max=1)
+    return torch.cat([near, (near.flip(3) - near).clamp(min=0)], dim=1) if mirrored else near
 
 
 class _UpsampledConv2d(nn.Conv2d):

@@ -111,11 +111,13 @@ class Weights:
         metadata: dict[str, Any] | None = None,
         encoder: Encoder | None = None,
         sha256: str = "",
+        completer: Generator | None = None,
     ) -> Weights:
-        """Make weights of networks in memory."""
+        """Make weights of networks in memory; by default, G is the completer."""
         settings, device = None if encoder is None else encoder.settings, next(generator.parameters()).device
         weights = cls(generator.config, template, metadata or {}, settings, sha256, str(device))
-        weights._networks = _by_letter(generator, discriminator, encoder)  # as if it were loaded
+        copy = None if completer is generator else completer
+        weights._networks = _by_letter(generator, discriminator, encoder, copy)  # as if it were loaded
         return weights
 
     @property
@@ -147,6 +149,11 @@ class Weights:
     def encoder(self) -> Encoder | None:
         """Moving average of E, if one was trained."""
         return self._networks.get("E")
+
+    @property
+    def completer(self) -> Generator:
+        """The G that completes what E has encoded: moving average of the copy that learnt along with E, or G itself."""
+        return self._networks.get("C", self.generator)
 
     def onnx_path(self) -> Path | None:
         """Return the .onnx file beside the weights, after checking its SHA-256 if it is bundled; None if there is none.
@@ -193,7 +200,8 @@ class Weights:
 
         def described() -> dict[str, Any]:
             E = None if self.encoder_settings is None else Encoder(self.network, **self.encoder_settings)
-            return _by_letter(Generator(self.network), Discriminator(self.network), E)
+            C = Generator(self.network) if "C" in parts else None
+            return _by_letter(Generator(self.network), Discriminator(self.network), E, C)
 
         device, path = pick_device(self.device), self._path
         if self._bundled:
@@ -275,8 +283,10 @@ def _read_header(path: Path) -> dict[str, str]:
     return header
 
 
-def _by_letter(generator: Generator, discriminator: Discriminator, encoder: Encoder | None) -> dict[str, nn.Module]:
-    networks = {"G": generator, "D": discriminator, "E": encoder}
+def _by_letter(
+    generator: Generator, discriminator: Discriminator, encoder: Encoder | None, completer: Generator | None
+) -> dict[str, nn.Module]:
+    networks = {"G": generator, "D": discriminator, "E": encoder, "C": completer}
     return {letter: network for letter, network in networks.items() if network is not None}
 
 

@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from align.photo import read_photo
 from dcgan import encoder, loss
 from dcgan.__main__ import main
+from dcgan.augment import change_tones, draw_tones
 from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.config import ConfigError, EncoderConfig, NetworkConfig
-from dcgan.encoder import Holes, train_encoder
+from dcgan.encoder import Holes, PatchHeads, train_encoder
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import read_stats
@@ -90,8 +92,9 @@ def test_each_loss_decreases_alone(tmp_path: Path, weights: Weights, faces: NDAr
     assert last[name] < first[name]
 
 
-def test_pixels_under_the_hole_have_no_effect(weights: Weights) -> None:
-    E = with_skips(Encoder(NETWORK, 8)).eval()
+@pytest.mark.parametrize("inputs", [4, 8])
+def test_pixels_under_the_hole_have_no_effect(weights: Weights, inputs: int) -> None:
+    E = with_skips(Encoder(NETWORK, 8, inputs=inputs)).eval()
     images, hole = torch.randn(20, 3, 16, 16), holes(20)
     made = weights.generator(*E(images, hole))
     for other in (torch.randn(20, 3, 16, 16), torch.full((20, 3, 16, 16), float("nan"))):
@@ -124,6 +127,31 @@ def test_skips_start_at_zero_and_apply_to_every_z_of_their_image(weights: Weight
         torch.testing.assert_close(G(several, skips)[part], G(several[part], alone))
     without = Encoder(NETWORK, 8, skips=False)
     assert without(images, hole)[1] == [] and not any(name.startswith("skips") for name in without.state_dict())
+
+
+def test_the_mirror_image_starts_without_effect_and_is_seen(weights: Weights) -> None:
+    """E with 8 inputs that continues from one with 4 equals it, and a mirrored one sees what the other one hides."""
+    G, E = weights.generator, with_skips(Encoder(NETWORK, 8)).eval()
+    wide = Encoder(NETWORK, 8, inputs=8).eval()
+    assert encoder.continues(E, wide) and not encoder.continues(wide, E)
+    wide.load_state_dict(encoder.widened(E, wide))
+    images, hole = torch.randn(20, 3, 16, 16), holes(20)
+    assert torch.equal(G(*wide(images, hole)), G(*E(images, hole)))
+    seen: list[Tensor] = []
+    wide.layers[0].register_forward_pre_hook(lambda layer, inputs: seen.extend(inputs))
+    wide(images, hole), wide(images.flip(3), hole.flip(3))
+    assert torch.equal(seen[0][:, :4], torch.cat([torch.where(hole, 0.0, images), hole.float()], dim=1))
+    assert torch.equal(seen[0].roll(4, dims=1), seen[0].flip(3)) and torch.equal(seen[1], seen[0].flip(3))
+
+
+def test_skips_act_near_mirrored_pixels_too() -> None:
+    E = with_skips(Encoder(NETWORK, 8, inputs=8)).eval()
+    hole = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    hole[..., :4] = False
+    _, (coarse, fine) = E(torch.randn(1, 3, 16, 16), hole)
+    assert (coarse(torch.randn(1, 16, 4, 4)) != 0).all()
+    added = fine(torch.randn(1, 8, 8, 8))
+    assert not added[..., 3:5].any() and (added[..., :3] != 0).all() and (added[..., 5:] != 0).all()
 
 
 def test_skips_add_nothing_far_from_visible_pixels() -> None:
@@ -231,6 +259,50 @@ def test_export_keeps_g_and_d_unchanged(
     assert same == [True, False]
 
 
+def test_a_copy_of_g_learns_along(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], file: Path) -> None:
+    """G stays what it is; its copy is saved beside it, and training continues from the copy."""
+    config = replace(CONFIG, lr_generator=1)
+    saved = finish(config, weights, faces, tmp_path / "run")
+    encoder.export_encoder(tmp_path / "run", tmp_path / "e.safetensors")
+    before, after = load_file(file), load_file(tmp_path / "e.safetensors")
+    for name in Generator(NETWORK).state_dict():
+        assert torch.equal(after[f"G.{name}"], before[f"G.{name}"])
+        assert torch.equal(after[f"C.{name}"], saved[f"ema_g.{name}"].to(after[f"C.{name}"]))
+    exported = Weights.open(tmp_path / "e.safetensors", "cpu")
+    assert not torch.equal(exported.completer.layers[0].weight, exported.generator.layers[0].weight)
+    still = replace(config, kimg=0.008, lr=1e-9, lr_end=0)
+    again = finish(still, exported, faces, tmp_path / "again")
+    for name, value in exported.completer.named_parameters():
+        assert torch.allclose(again[f"G.{name}"], value, atol=1e-6)
+    finish(replace(still, lr_generator=0), exported, faces, tmp_path / "frozen")
+    encoder.export_encoder(tmp_path / "frozen", tmp_path / "f.safetensors")
+    frozen = Weights.open(tmp_path / "f.safetensors", "cpu").completer
+    assert all(map(torch.equal, frozen.state_dict().values(), exported.completer.state_dict().values()))
+
+
+def test_patches_count_by_their_share_of_the_hole() -> None:
+    config = replace(NETWORK, size=32)
+    patches, D = PatchHeads(config), Discriminator(config)
+    hole = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    hole[0, 0, :8, :2] = True  # 4 whole cells of 16x16; 2 halves of 8x8
+    weight = patches.weight(hole)
+    fine, coarse = weight[0, :256].view(16, 16), weight[0, 256:].view(8, 8)
+    assert weight[1].sum() == 0 and torch.allclose(fine.sum(), torch.tensor(0.5))
+    assert torch.allclose(fine[:4, 0], torch.tensor(1 / 8)) and torch.allclose(coarse[:2, 0], torch.tensor(1 / 4))
+    assert weight.count_nonzero() == 6
+    images = torch.randn(2, 3, 32, 32)
+    logits = patches(D.features(images))
+    assert logits.shape == (2, 256 + 64) and not logits.any()
+    for value in patches.parameters():
+        torch.nn.init.normal_(value)
+    other = images.clone()
+    other[..., 31] = 0
+    changed = patches(D.features(other)) != patches(D.features(images))
+    fine, coarse = changed[:, :256].view(2, 16, 16), changed[:, 256:].view(2, 8, 8)
+    assert fine[..., 14:].all() and not fine[..., :14].any()  # a 4x4 kernel of stride 2, then one of 3x3
+    assert coarse[..., 6:].all() and not coarse[..., :6].any()
+
+
 def test_a_run_for_other_weights_is_not_resumed(tmp_path: Path, weights: Weights, faces: NDArray[np.uint8]) -> None:
     finish(replace(CONFIG, kimg=0.008), weights, faces, tmp_path)
     with pytest.raises(CheckpointError, match="other weights"):
@@ -294,31 +366,45 @@ def test_holes_for_a_gpu_come_from_a_stock(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"precision": "bf16"}, {"lr_generator": 0.5}, {"adversarial_weight": 0}, {"pairs": 0}, {"warm_kimg": 0.024}],
+    [
+        {},
+        {"precision": "bf16"},
+        {"lr_generator": 0.5},
+        {"adversarial_weight": 0},
+        {"pairs": 0},
+        {"warm_kimg": 0.024},
+        {"patch_weight": 0.5},
+        {"inputs": 8, "grey": 0.5, "contrast": 0.5},
+    ],
     ids=str,
 )
 def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8], changes: dict[str, Any]) -> None:
     config = replace(CONFIG, **changes)
-    real = to_tensor(faces[:8])
     torch.manual_seed(config.seed)
-    G, critic, E = deepcopy(weights.generator), deepcopy(weights.discriminator), Encoder(NETWORK, config.nef)
-    for network in (G, critic, E):
+    G, critic = deepcopy(weights.generator), deepcopy(weights.discriminator)
+    E = Encoder(NETWORK, config.nef, inputs=config.inputs)
+    patches = PatchHeads(NETWORK) if config.patch_weight else None
+    judges = [critic] if patches is None else [critic, patches]
+    for network in (G, E, *judges):
         network.to(memory_format=torch.channels_last)
     groups = [{"params": [*E.parameters()], "share": 1.0}]
     if config.lr_generator:
         groups.append({"params": [*G.requires_grad_(True).parameters()], "share": config.lr_generator})
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
-    adam_critic = torch.optim.Adam(critic.parameters(), config.lr_critic, (0.0, 0.99), fused=True)
+    learning = [value for judge in judges for value in judge.parameters()]
+    adam_critic = torch.optim.Adam(learning, config.lr_critic, (0.0, 0.99), fused=True)
     trainer = encoder.EncoderTrainer(config, weights, CPU)
     for number in range(10):
-        found = trainer.step(number, real.clone())
+        found = trainer.step(number, to_tensor(faces[:8]))
+        tones = draw_tones(8, config.grey, config.contrast, seeded(config.seed, 4, number))
+        real = change_tones(to_tensor(faces[:8]), tones)
         noise = seeded(config.seed, 3, number)
         drawn = draw_holes(8 + config.pairs, 16, np.random.default_rng(noise.initial_seed()))
         batch = encoder.draw(config, NETWORK, drawn, noise) | {"real": real}
         rate = trainer.rate(number)
         assert (rate == 0) == (number < 3 and config.warm_kimg > 0) or number == 3
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            losses, completed = encoder.encoder_losses(config, E, G, critic.requires_grad_(False), batch)
+            losses, completed = encoder.encoder_losses(config, E, G, critic.requires_grad_(False), batch, patches)
         if rate > 0:
             adam.zero_grad()
             torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()
@@ -330,8 +416,15 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
             critic.requires_grad_(True)
             pair = [images.detach().clone().requires_grad_() for images in (real, completed)]
             with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-                logits = [critic(images).float() for images in pair]
-            losses["critic"] = loss.relativistic_d(*logits)
+                features = [critic.features(images) for images in pair]
+                logits = [critic.head(each[-1]).flatten().float() for each in features]
+                losses["critic"] = loss.relativistic_d(*logits)
+                if patches is not None:
+                    weight = patches.weight(batch["hole"][:8])
+                    maps = [patches(each) for each in features]
+                    losses["critic"] = losses["critic"] + (weight * softplus(maps[1] - maps[0])).sum()
+                    shares = weight / weight.sum(dim=1, keepdim=True)
+                    logits = [each + (shares * judged).sum(dim=1) for each, judged in zip(logits, maps, strict=True)]
             if number % 4 == 0:
                 penalty = sum(map(loss.gradient_penalty, pair, logits))
                 losses["critic"] = losses["critic"] + config.penalty / 2 * 4 * penalty

@@ -42,10 +42,10 @@ def by_torch(
         z = (z[:, None] + noise).flatten(0, 1)
         if weights.generator.config.z_prior == "uniform":
             z = z.clamp(-1, 1)
-        return to_image(weights.generator(z, skips))
+        return to_image(weights.completer(z, skips))
 
 
-@pytest.fixture(scope="module", params=["normal", "uniform", "resize"])
+@pytest.fixture(scope="module", params=["normal", "uniform", "resize", "mirrored"])
 def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, Path]:
     """Networks with different layers, and their ONNX file."""
     torch.manual_seed(0)
@@ -57,12 +57,13 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         z_prior="uniform" if request.param == "uniform" else "normal",
         upsample="nearest" if request.param == "resize" else "transposed",
     )
-    G, E = Generator(config), Encoder(config, 8, skips=request.param != "uniform")
+    G, E = Generator(config), Encoder(config, 8, request.param != "uniform", 8 if request.param == "mirrored" else 4)
+    completer = Generator(config) if request.param == "mirrored" else None
     with torch.no_grad():  # untrained weights give a flat grey image
-        for weight in [*G.parameters(), *E.skips.parameters()]:
+        for weight in [*(completer or G).parameters(), *E.skips.parameters()]:
             weight.mul_(3).add_(0.05 * torch.randn(weight.shape))
     folder = tmp_path_factory.mktemp(request.param)
-    Weights.of(G, Discriminator(config), "face", {}, E).save(folder / "w.safetensors")
+    Weights.of(G, Discriminator(config), "face", {}, E, completer=completer).save(folder / "w.safetensors")
     loaded = Weights.open(folder / "w.safetensors", "cpu")
     export_onnx(loaded, folder / "w.onnx")
     return loaded, folder / "w.onnx"

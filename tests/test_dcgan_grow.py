@@ -26,11 +26,11 @@ KERNELS_AND_KINDS = [(4, "nearest"), (5, "nearest"), (4, "transposed"), (5, "tra
 CPU = torch.device("cpu")
 
 
-def untrained(config: NetworkConfig, nef: int = 16, seed: int = 0) -> Weights:
+def untrained(config: NetworkConfig, nef: int = 16, seed: int = 0, inputs: int = 4) -> Weights:
     """Networks with strong random weights, skips that add something, and random batch norm statistics."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        G, D, E = Generator(config), Discriminator(config), Encoder(config, nef)
+        G, D, E = Generator(config), Discriminator(config), Encoder(config, nef, inputs=inputs)
         for module in (module for network in (G, D, E) for module in network.modules()):
             if isinstance(module, nn.BatchNorm2d):
                 for value in (module.weight, module.running_var):
@@ -82,10 +82,10 @@ def test_a_grown_g_makes_its_old_images_enlarged(kernel: int, upsample: str, tra
     torch.testing.assert_close(G.train(training)(z), enlarged(images), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kernel", [4, 5])
+@pytest.mark.parametrize(("kernel", "inputs"), [(4, 4), (4, 8), (5, 4)])
 @pytest.mark.parametrize("training", [False, True])
-def test_grown_d_and_e_see_the_means_of_2x2_pixels(kernel: int, training: bool) -> None:
-    old = untrained(replace(SMALL, kernel=kernel))  # type: ignore[arg-type]
+def test_grown_d_and_e_see_the_means_of_2x2_pixels(kernel: int, inputs: int, training: bool) -> None:
+    old = untrained(replace(SMALL, kernel=kernel), nef=32, inputs=inputs)  # type: ignore[arg-type]
     new = grow(old, 32)
     images, hole = pictures(8, 32), torch.rand(8, 1, 16, 16) < 0.5
     means = avg_pool2d(images, 2)
@@ -101,11 +101,21 @@ def test_grown_d_and_e_see_the_means_of_2x2_pixels(kernel: int, training: bool) 
     torch.testing.assert_close(new.generator(new_z, new_skips), enlarged(completed), atol=1e-4, rtol=0)
 
 
+def test_the_copy_of_g_grows_too(tmp_path: Path) -> None:
+    old, other = untrained(SMALL), untrained(SMALL, seed=1)
+    Weights.of(old.generator, old.discriminator, "face", {}, old.encoder, completer=other.generator).save(
+        tmp_path / "w.safetensors"
+    )
+    new, z = grow(Weights.open(tmp_path / "w.safetensors", "cpu"), 32), torch.randn(8, 4)
+    for grown, small in ((new.generator, old.generator), (new.completer, other.generator)):
+        torch.testing.assert_close(grown(z), enlarged(small(z)), atol=5e-3, rtol=0)  # the file has half precision
+
+
 def test_networks_grow_several_times() -> None:
     old = untrained(replace(SMALL, ngf=24, ndf=32), nef=32)
     new = grow(old, 64)
     assert new.generator.config == replace(SMALL, size=64, ngf=6, ndf=8, upsample="nearest,nearest,grown,grown")
-    assert encoder_of(new).settings == {"nef": 8, "skips": True}
+    assert encoder_of(new).settings == {"nef": 8, "skips": True, "inputs": 4}
     z, images = torch.randn(4, 4), pictures(4, 64)
     hole = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     hole[..., 16:48, 16:48] = True
@@ -239,17 +249,16 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
     assert ("G.layers.0.weight" in after) == (lr_generator > 0)
     assert main(["export", str(run), str(tmp_path / "e.safetensors")]) == 0
     exported, copied = Weights.open(tmp_path / "e.safetensors", "cpu"), Weights.open(run / START, "cpu")
-    same = {
-        name: torch.equal(value, copied.generator.state_dict()[name])
-        for name, value in exported.generator.state_dict().items()
-    }
-    assert all(same.values()) == (lr_generator == 0)
+    for ours, theirs in (  # G and D are exported as they were, not the copy of G and the critic
+        (exported.generator, copied.generator),
+        (exported.discriminator, copied.discriminator),
+    ):
+        assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
+    assert (exported.completer is exported.generator) == (lr_generator == 0)
     if lr_generator:
-        for name, value in exported.generator.state_dict().items():
+        for name, value in exported.completer.state_dict().items():
             assert torch.equal(value.float(), after[f"ema_g.{name}"].half().float())
-    for name, value in exported.discriminator.state_dict().items():  # D is exported as it was, not the critic
-        assert torch.equal(value, copied.discriminator.state_dict()[name])
-    assert encoder_of(exported).settings == {"nef": 8, "skips": True}
+    assert encoder_of(exported).settings == {"nef": 8, "skips": True, "inputs": 4}
 
 
 def test_a_wrong_size_is_one_line_and_exit_2(

@@ -7,11 +7,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import conv2d, interpolate
 
 from align.errors import DeviceError
 from dcgan import loss
-from dcgan.augment import draw_shifts, translate
+from dcgan.augment import change_tones, draw_shifts, draw_tones, translate
 from dcgan.config import PRESETS, ConfigError, Loss, NetworkConfig, TrainConfig
 from dcgan.device import pick_device
 from dcgan.networks import Discriminator, Generator
@@ -280,3 +281,23 @@ def test_a_gpu_that_torch_was_not_built_for_is_not_used(
         with pytest.raises(DeviceError, match="Some GPU, which this build of torch does not support"):
             pick_device("cuda")
         assert not current
+
+
+def test_tones_are_those_of_an_edited_photo() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    tones = torch.tensor([[0.0, 1, 0], [1, 1, 0], [0, 0.5, 0.25]])
+    same, grey, flat = to_image(change_tones(to_tensor(pixels), tones)).astype(int)
+    assert np.array_equal(same, pixels[0])
+    expected = np.asarray(Image.fromarray(pixels[1]).convert("L"), dtype=int)
+    assert np.abs(grey - expected[..., None]).max() <= 1
+    assert np.abs(flat - (127.5 + (pixels[2] - 127.5) / 2 + 127.5 / 4)).max() <= 0.5 + 1e-3
+
+
+def test_the_shares_of_tones_are_as_asked() -> None:
+    grey, gain, offset = draw_tones(4000, 0.25, 0.5, torch.Generator().manual_seed(0)).T
+    assert grey.unique().tolist() == [0, 1] and abs(grey.mean() - 0.25) < 0.03
+    changed = gain != 1
+    assert abs(changed.float().mean() - 0.5) < 0.03 and not offset[~changed].any()
+    assert 0.6 <= gain.min() < 0.62 and 1.18 < gain.max() <= 1.2 and abs(offset).max() <= 0.2
+    never = draw_tones(100, 0, 0, torch.Generator().manual_seed(0))
+    assert torch.equal(never, torch.tensor([0.0, 1, 0]).expand(100, 3))

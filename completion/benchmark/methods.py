@@ -78,7 +78,9 @@ def _complete_photos(
 
 
 def _without_onnx(weights: Weights) -> Weights:
-    return Weights.of(weights.generator, weights.discriminator, weights.template, weights.metadata, weights.encoder)
+    networks = weights.generator, weights.discriminator
+    template, metadata = weights.template, weights.metadata
+    return Weights.of(*networks, template, metadata, weights.encoder, completer=weights.completer)
 
 
 def classical(method: Literal["telea", "ns"], photos: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
