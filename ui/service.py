@@ -28,7 +28,7 @@ from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion import Completion, FaceCompleter
 from completion.batch import FillResult, summary, write_completions
-from completion.config import SLOW, FillOptions
+from completion.config import SOLVERS, FillOptions
 from completion.masks import read_hole
 from dcgan import holes
 
@@ -38,6 +38,7 @@ _PART_PX = 192  # side of the crop in which the outlines of parts are drawn
 _BOX = (0.13, 0.2, 0.87, 0.94)  # where the face detector would draw its box in the template: left, top, right, bottom
 _OVAL = (0.5, 0.56), (0.32, 0.4)  # centre and half axes of a whole face in the template, relative to the crop's side
 _SIMPLER_PX = 0.8  # an outline may differ so much from the part's, in pixels of that crop
+_SLOW = [name for name, solver in SOLVERS.items() if solver.steps > 100]
 _LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a face: in pixels, and relative to the photo
 _MOST_CANDIDATES = 8
@@ -434,7 +435,7 @@ class Service:
     def is_large(self, upload: Upload, **options: Any) -> bool:
         """Whether a completion takes so long that it must not run beside another of its kind."""
         chosen = self.options(**options)
-        return chosen.solver in SLOW or chosen.candidates * math.prod(upload.size) > _LARGE_PX
+        return chosen.solver in _SLOW or chosen.candidates * math.prod(upload.size) > _LARGE_PX
 
     def _in_time(self, items: Iterator[T], seconds: float) -> Iterator[T]:
         """Run an iterator in a worker thread, whose calls into C cannot be interrupted.
