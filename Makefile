@@ -8,12 +8,16 @@ WORKERS ?= 2
 MAKEFLAGS += --jobs=2
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
-.PHONY: demo test check lint types all-tests quick-tests fuzz clean
+.PHONY: demo page test check lint types all-tests quick-tests fuzz clean
 
 # Complete the centre of the face in a photo of an astronaut, by NASA and in the public domain, with the bundled weights.
 demo: $(VENV)/installed
 	@mkdir -p demo
 	@$(BIN)/python -m completion --mask center --output demo/completed.png --strip --overwrite docs/astronaut.jpg
+
+# Install the page, without torch (1 GB), and open it in the browser.
+page: $(VENV)/installed-page
+	@$(BIN)/python -m ui
 
 # What CI runs.
 test: lint types all-tests
@@ -44,6 +48,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-page: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[page]"
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -137,7 +137,7 @@ def _mismatch(value: Any, annotation: Any) -> str:
     for note in notes:
         if isinstance(note, Range):
             return _out_of_range(value, kind, note)
-    return "" if isinstance(value, kind) else f"a value of type {kind.__name__}"
+    return "" if isinstance(value, kind) else f"a value of type {getattr(kind, '__name__', kind)}"
 
 
 def _out_of_range(value: Any, kind: type, allowed: Range) -> str:

@@ -31,7 +31,7 @@ SLOW = {
         "align_folder align_landmarks align_main align_parallel completion_batch completion_benchmark "
         "completion_completer completion_main completion_networks cuda dcgan_encoder "
         "dcgan_evaluate dcgan_explore_gan_1d dcgan_export dcgan_grow dcgan_locator dcgan_main dcgan_train "
-        "dcgan_train_all docs fuzz pretended_device ui_benchmark ui_browser ui_main ui_screenshots ui_server ui_service"
+        "dcgan_train_all docs fuzz pretended_device ui_benchmark ui_browser ui_main ui_server ui_service"
     ).split()
 }
 
@@ -159,7 +159,7 @@ class Page:
     Attributes:
         url: its address.
         state: of ui.server.Guard.
-        app: Gradio's, a gr.Blocks.
+        app: Gradio's, a gr.Server.
         turns: the queue of completions, a ui.turns.Turns.
     """
 
@@ -191,11 +191,11 @@ def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
 
         turns = Turns(service.limits.waiting)
         app: Any = build_app(service, turns)
-        state = launch(app, service.limits, gauges=turns.gauges, **settings)
+        state = launch(app, **settings)
         try:
-            yield Page(app.local_url.rstrip("/"), state, app, turns)
+            yield Page(app.get_blocks().local_url.rstrip("/"), state, app, turns)
         finally:
-            app.close(verbose=False)
+            app.get_blocks().close(verbose=False)
             asyncio.set_event_loop(None)  # of those loops the last one
             gc.collect()
 

@@ -52,7 +52,7 @@ def build_parser(program: str = "python -m ui") -> Parser:
     ):
         add(flag, type=_several, default=(), metavar=f"{metavar},...", help=words)
     add("--root-path", default="", metavar="PATH", help="path under which a reverse proxy serves the page, as /faces")
-    add("--open", action="store_true", help="open the page in the browser")
+    add("--no-open", action="store_true", help="do not open the page in the browser")
     add_flags(parser, "--config", "--quiet", "--version")
     return parser
 
@@ -87,9 +87,8 @@ def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    from completion.engine import load_fitting
-
-    from ui.access import Access
+    from completion import FaceCompleter
+    from ui.access import LOOPBACK, Access
     from ui.app import build_app, launch
     from ui.server import drain, sweep
     from ui.service import Limits, Service
@@ -97,7 +96,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
     limits = Limits(arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
     access = Access((arguments.host, *arguments.allow_host), arguments.trusted_proxy)
-    service = Service(load_fitting(arguments.weights, arguments.device), limits)
+    service = Service(FaceCompleter.load(arguments.weights, arguments.device), limits)
     stop, received = threading.Event(), []
 
     def stopping(number: int, frame: FrameType | None) -> None:
@@ -108,20 +107,12 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
         signal.signal(number, stopping)
     turns = Turns(limits.waiting)
     app = build_app(service, turns)
-    state = launch(
-        app,
-        limits,
-        arguments.host,
-        arguments.port,
-        arguments.auth,
-        arguments.root_path,
-        arguments.open,
-        access,
-        turns.gauges,
-    )
+    local = arguments.host in LOOPBACK
+    opens = local and not arguments.no_open
+    state = launch(app, arguments.host, arguments.port, arguments.auth, arguments.root_path, opens, access)
     if not arguments.quiet:
-        print(f"The page is at {app.local_url} (press Ctrl+C to stop)", file=sys.stderr)
-        if arguments.host not in ("127.0.0.1", "::1", "localhost") and arguments.auth is None:
+        print(f"The page is at {app.get_blocks().local_url} (press Ctrl+C to stop)", file=sys.stderr)
+        if not local and arguments.auth is None:
             print(
                 "Anyone on the network can use it. Consider --auth, and HTTPS through a reverse proxy.", file=sys.stderr
             )
@@ -129,7 +120,7 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
         sweep(Path(folder), seconds=3300)
     if not drain(state, limits.seconds + 10):
         print("ui: stopped before all requests were answered", file=sys.stderr)
-    app.close(verbose=False)
+    app.get_blocks().close(verbose=False)
     return 0 if received[0] == signal.SIGINT else 143
 
 

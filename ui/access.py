@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 
 from align.errors import InputError
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _FORWARDED = (b"forwarded", b"x-real-ip")
 
 

@@ -1,115 +1,195 @@
-"""The page: builds its tabs and serves it."""
+"""The page and its endpoints, served by Gradio: its queue, its event streams, its clients."""
 
+import hashlib
+import html
+import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
 from gradio import queueing
+from gradio.data_classes import FileData
 from gradio.exceptions import ServerFailedToStartError
-from gradio.themes import Base, Default
-from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse
 
-from ui.access import LOCAL, Access
-from ui.batch_tab import batch_tab
-from ui.complete_tab import complete_tab
-from ui.component import HERE
-from ui.explore_tab import explore_tab
-from ui.server import Guard, log, one_line
-from ui.service import Limits, Service
+from align.errors import InputError
+from ui.access import LOCAL, LOOPBACK, Access
+from ui.server import ASSETS, Guard, log, one_line, upload_folder
+from ui.service import Fill, Service, ServiceError, Upload, explain
 from ui.turns import Turns
 
-
-def _theme() -> Base:
-    """Gradio's default theme with system fonts, and at least 4.5:1 between text and its background (WCAG AA)."""
-    theme = Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    dark, light = ("*primary_700", "*primary_800"), ("*neutral_600", "*neutral_300")
-    buttons = {
-        f"button_{kind}_background_fill{state}{mode}": colour
-        for kind, colours in (("primary", dark), ("cancel", ("#b91c1c", "#991b1b")))
-        for state, colour in zip(("", "_hover"), colours, strict=True)
-        for mode in ("", "_dark")
-    }
-    texts = {
-        f"{name}{mode}": colour
-        for name in (
-            "body_text_color_subdued",
-            "block_info_text_color",
-            "block_title_text_color",
-            "block_label_text_color",
-        )
-        for mode, colour in zip(("", "_dark"), light, strict=True)
-    }
-    links = {f"link_text_color{state}_dark": "*secondary_300" for state in ("", "_active", "_hover", "_visited")}
-    white = {f"button_cancel_text_color{mode}": "white" for mode in ("", "_dark")}
-    return theme.set(color_accent="*primary_700", **buttons, **texts, **links, **white)
+_HERE = Path(__file__).parent
+_FRESH = {"cache-control": "no-cache"}  # browsers ask whether a file has changed
 
 
-def _threads(limits: Limits) -> int:
-    """Each request that waits in ui.turns keeps a thread; some more are for the rest of the page."""
-    return limits.waiting + 24
-
-
-class _OneLine:
-    """Takes the place of the module traceback in Gradio's queue, where a forged request would log dozens of lines."""
-
-    @staticmethod
-    def print_exc() -> None:
-        error = sys.exception()
-        if error is not None:
-            log.error("ui: a request failed: %s", one_line(error))
-
-
-def build_app(service: Service, turns: Turns) -> gr.Blocks:
-    """Build the page, for `launch`; completions wait for their turn in `turns`."""
-    with gr.Blocks(title="Fill in a face", analytics_enabled=False) as app:
-        gr.Markdown(
-            "# Fill in a face\nPaint over the missing part of a face and let a neural network fill it in. "
-            "Photos and results are deleted within an hour."
-        )
-        with gr.Tab("Complete"):
-            complete_tab(service, turns)
-        with gr.Tab("Explore"):
-            explore_tab(service)
-        with gr.Tab("Batch"):
-            batch_tab(service)
-    app.queue(max_size=_threads(service.limits), default_concurrency_limit=1, api_open=False)
+def build_app(service: Service, turns: Turns) -> gr.Server:
+    """Build the page, for `launch`; fills wait for their turn in `turns`."""
+    app = gr.Server(title="Fill in a face", openapi_url=None, docs_url=None, redoc_url=None)
+    app.service, app.turns = service, turns  # type: ignore[attr-defined]
+    for name in ASSETS:
+        app.add_route(f"/{name}", partial(_asset, _HERE / name))
+    _add_page_endpoints(app, service, turns)
+    _add_api(app, service, turns)
     return app
 
 
+def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
+    """Add what the page calls: open, fill, save, save_all."""
+
+    @app.api(name="open", concurrency_id="short", concurrency_limit=2)
+    @_as_messages()
+    def open_photo(photo: FileData, eyes: list[float] | None = None) -> dict[str, Any]:
+        """Find the faces of a photo or, with x and y of two eyes, describe the face there."""
+        upload = service.read(_path(photo))
+        faces = [service.marked(upload, eyes)] if eyes else service.faces(upload)
+        width, height = upload.size
+        return {"width": width, "height": height, "faces": [service.describe(upload, face) for face in faces]}
+
+    @app.api(name="fill", concurrency_id="turns", concurrency_limit=None)
+    def fill(
+        request: gr.Request,
+        photo: FileData,
+        marks: FileData,
+        steps: list[dict[str, Any]] | None = None,
+        faces: list[list[float]] | None = None,
+        attempt: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """Fill what is marked (a PNG, opaque = fill), on top of earlier steps; the answer is a patch for the photo."""
+        with _as_messages():
+            upload = service.read(_path(photo))
+            hole = service.hole(upload, _path(marks))
+            shown, _ = service.patched(upload, _patches(steps))
+            found = service.alignments(upload, faces or [])
+            with turns.ticket(_visitor(request), service.is_large(upload)) as ticket:
+                for place in turns.places(ticket):
+                    yield {"state": "waiting", "ahead": place.ahead, "seconds": round(place.seconds)}
+                for item in service.fill(shown, hole, found, service.options(seed=attempt).seed):
+                    yield _answer(upload, item) if item else {"state": "filling"}
+
+    @app.api(name="save", concurrency_id="short", concurrency_limit=2)
+    @_as_messages()
+    def save(photo: FileData, steps: list[dict[str, Any]] | None = None) -> FileData:
+        """Write a photo with its steps, in its own size and format."""
+        upload = service.read(_path(photo))
+        with _folder() as folder:
+            return _file(service.save(upload, _patches(steps), Path(folder, f"{_stem(photo)}-filled")))
+
+    @app.api(name="save_all", concurrency_id="short", concurrency_limit=2)
+    @_as_messages()
+    def save_all(photos: list[dict[str, Any]]) -> FileData:
+        """Write several photos into a ZIP file with a report; each has name, photo, steps, or the reason it failed."""
+        items = []
+        for item in _all_of(dict, photos):
+            photo = item.get("photo")
+            upload = service.read(_path(photo)) if photo else None
+            items.append((f"{item.get('name')}", upload, _patches(item.get("steps")), f"{item.get('reason', '')}"))
+        with _folder() as folder:
+            return _file(service.save_all(items, Path(folder, "filled.zip")))
+
+
+def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
+    """Add what programs call: complete and batch."""
+
+    @app.api(name="complete", concurrency_id="turns", concurrency_limit=None)
+    def complete(
+        request: gr.Request,
+        photo: FileData,
+        mask: str = "center",
+        mask_file: FileData | None = None,
+        solver: str = "fast",
+        candidates: int = 1,
+        blend: str = "poisson",
+        seed: int = 0,
+        prior_weight: float | None = None,
+        as_png: bool = True,
+    ) -> Iterator[list[FileData]]:
+        """Fill a hole in a photo. Give a mask file (white = fill) or the name of a hole."""
+        with _as_messages():
+            chosen = dict(solver=solver, candidates=candidates, blend=blend, seed=seed, prior_weight=prior_weight)
+            upload = service.read(_path(photo))
+            where = _path(mask_file) if mask_file else mask
+            # If the client has gone, Gradio ends the work at a yield.
+            large = service.is_large(upload, **chosen)
+            with turns.ticket(_visitor(request), large) as ticket, _folder() as folder:
+                for _ in turns.places(ticket):
+                    yield []
+                for item in service.complete(upload, where, Path(folder), _stem(photo), as_png, **chosen):
+                    yield [_file(path) for path in item[0]] if item else []
+
+    @app.api(name="batch", concurrency_id="batch", concurrency_limit=1)
+    def batch(
+        photos: list[FileData],
+        mask: str = "center",
+        mask_files: list[FileData] | None = None,
+        solver: str = "fast",
+        seed: int = 0,
+    ) -> Iterator[dict[str, Any]]:
+        """Complete several photos: "lines" about each, and at the end "file", a ZIP with completions and a report."""
+        with _as_messages():
+            files, its_masks = ([_path(file) for file in _all_of(dict, some or [])] for some in (photos, mask_files))
+            lines: list[str] = []
+            with _folder() as folder:
+                for item in service.batch(files, mask, its_masks, Path(folder), solver=solver, seed=seed):
+                    if isinstance(item, Path):
+                        yield {"lines": lines, "file": _file(item)}
+                    else:
+                        lines = [*lines, item]
+                        yield {"lines": lines}
+
+
 def launch(
-    app: gr.Blocks,
-    limits: Limits,
+    app: gr.Server,
     host: str = "127.0.0.1",
     port: int | None = None,
     auth: tuple[str, str] | None = None,
     root_path: str = "",
     in_browser: bool = False,
     access: Access = LOCAL,
-    gauges: Callable[[], dict[str, float]] = dict,
 ) -> dict[str, Any]:
     """Serve the page from a background thread.
 
     Args:
         app: the page, from `build_app`.
-        limits: limits on uploads.
         host: address to listen on.
         port: port to listen on; None for a free one.
         auth: user name and password that visitors must enter; None for no login.
         root_path: path under which a reverse proxy serves the page.
         in_browser: open the page in the browser.
         access: who may ask.
-        gauges: current values for /metrics, by name.
     Returns:
         the state of the Guard, for ui.server.drain.
     Raises:
         OSError: the address cannot be used, or the page did not start in time.
     """
+    service: Service = app.service  # type: ignore[attr-defined]
+    limits = service.limits
+    threads = limits.waiting + 24  # each request that waits in ui.turns keeps one; some more are for the rest
+    facts = {
+        "pixels": limits.max_pixels,
+        "photos": limits.photos,
+        "local": host in LOOPBACK and not access.proxies,
+        "offers": sorted(service.offers),
+        "explore": find_spec("torch") is not None,
+        "login": auth is not None,
+    }
+    page = Template((_HERE / "page.html").read_text()).substitute(facts=html.escape(json.dumps(facts)))
+    app.add_route("/", lambda _: HTMLResponse(page, headers=_FRESH))
     state: dict[str, Any] = {"requests": 0, "closing": False}
-    guard = Middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state, access=access, gauges=gauges)
+    gauges = app.turns.gauges  # type: ignore[attr-defined]
+    app.add_middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state, access=access, gauges=gauges)
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn believes no forwarded headers; Guard does for trusted proxies
     queueing.traceback = _OneLine  # type: ignore[assignment]
+    starts = _mount_explore(app, service, root_path) if facts["explore"] else None
     try:
         app.launch(
             server_name=host,
@@ -126,13 +206,9 @@ def launch(
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
-            max_threads=_threads(limits),
+            max_threads=threads,
             max_file_size=limits.file_bytes,
-            footer_links=["api", "settings"],
-            app_kwargs={"middleware": [guard]},
-            theme=_theme(),
-            css=(HERE / "page.css").read_text(),
-            js=(HERE / "page.js").read_text(),
+            app_kwargs={"lifespan": starts},
         )
     except OSError as error:
         raise OSError(
@@ -140,7 +216,126 @@ def launch(
         ) from error
     except (ServerFailedToStartError, ValueError) as error:  # Gradio waits for 5 s, then asks the page itself
         raise OSError("the page did not start within 5 s because the machine is busy; try again") from error
-    # Gradio puts its CORS middleware before that of app_kwargs, and would answer preflight requests without Guard.
-    app.app.user_middleware.sort(key=lambda item: item.cls is not Guard)
-    app.app.middleware_stack = app.app.build_middleware_stack()
+    app.get_blocks()._queue.max_size = threads
+    # Gradio puts its CORS middleware before this one, and would answer preflight requests without it.
+    app.user_middleware.sort(key=lambda item: item.cls is not Guard)
+    app.middleware_stack = app.build_middleware_stack()
     return state
+
+
+def _mount_explore(app: gr.Server, service: Service, root_path: str) -> Callable[[Any], Any]:
+    """Serve /explore, which asks for the same login; return what starts its queue with the server."""
+    from ui.explore import build_explore
+
+    explore = build_explore(service)
+
+    def user(request: gr.Request) -> str | None:
+        if app.auth is None:
+            return "visitor"
+        kinds = ("", "unsecure-")
+        tokens = [request.cookies.get(f"access-token-{kind}{app.cookie_id}") for kind in kinds]
+        return next((app.tokens[token] for token in tokens if token in app.tokens), None)
+
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    path = f"{root_path}/explore" if root_path else None
+    gr.mount_gradio_app(
+        app, explore, "/explore", auth_dependency=user, root_path=path, run_history=False, footer_links=[], theme=theme
+    )
+
+    @asynccontextmanager
+    async def starts(_: Any) -> AsyncIterator[None]:
+        explore.run_startup_events()
+        yield
+
+    return starts
+
+
+def _asset(path: Path, _: Request) -> FileResponse:
+    return FileResponse(path, headers=_FRESH)
+
+
+class _OneLine:
+    """Takes the place of the module traceback in Gradio's queue, where a forged request would log dozens of lines."""
+
+    @staticmethod
+    def print_exc() -> None:
+        error = sys.exception()
+        if error is not None:
+            log.error("ui: a request failed: %s", one_line(error))
+
+
+@contextmanager
+def _as_messages() -> Iterator[None]:
+    """InputErrors become the answer of an endpoint; other errors stay in the log."""
+    try:
+        yield
+    except InputError as error:
+        raise gr.Error(explain(error), print_exception=False) from error
+
+
+def _visitor(request: gr.Request) -> str:
+    """Who sent a request: the user name or, without a login, the address."""
+    return request.username or (request.client.host if request.client else "")
+
+
+def _path(file: Any) -> Path:
+    """Where an uploaded file is; ui.server has checked that it was uploaded."""
+    if not (isinstance(file, dict) and isinstance(file.get("path"), str)):
+        raise ServiceError("there is no photo; upload it first")
+    return Path(file["path"])
+
+
+def _stem(file: Any) -> str:
+    """Base name for files made from an uploaded one, which was named by a stranger."""
+    name = file.get("orig_name") or file["path"]
+    return re.sub(r"[^\w-]+", "-", Path(str(name)).stem)[:80] or "photo"
+
+
+def _patches(steps: Any) -> list[tuple[Path, int, int]]:
+    return [
+        (_path(step.get("file")), _whole(step.get("x")), _whole(step.get("y"))) for step in _all_of(dict, steps or [])
+    ]
+
+
+def _all_of(kind: type, items: Any) -> list[Any]:
+    if not (isinstance(items, list) and all(isinstance(item, kind) for item in items)):
+        raise ServiceError("the request is malformed; load the page again")
+    return items
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ServiceError(f"the position of a step is {value!r}; load the page again")
+    return value
+
+
+def _folder() -> TemporaryDirectory[str]:
+    """A folder for results until `_file` takes them."""
+    return TemporaryDirectory(dir=upload_folder())
+
+
+def _file(path: Path) -> FileData:
+    """A result among the uploads, from where Gradio serves files and ui.server.sweep deletes them.
+
+    It is named by its content, so that the same result is kept once.
+    """
+    with path.open("rb") as file:
+        folder = Path(upload_folder(), hashlib.file_digest(file, "sha256").hexdigest())
+    folder.mkdir(exist_ok=True)
+    return FileData(path=str(path.replace(folder / path.name)), orig_name=path.name)
+
+
+def _answer(upload: Upload, item: Fill) -> dict[str, Any]:
+    with _folder() as folder:
+        path = Path(folder, "step.png")
+        item.save(path, upload.photo)
+        file = _file(path)
+    return {
+        "state": "done",
+        "file": file,
+        "x": item.x,
+        "y": item.y,
+        "faces": item.faces,
+        "outside": item.outside,
+        "quick": item.quick,
+    }

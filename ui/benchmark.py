@@ -70,9 +70,7 @@ class Visitor:
 
         began = time.monotonic()
         try:
-            [path] = self.client.predict(
-                handle_file(self.photo), "", handle_file(mask), weight=None, as_png=True, api_name="/complete"
-            )
+            [path] = self.client.predict(handle_file(self.photo), mask_file=handle_file(mask), api_name="/complete")
         except Exception as error:  # every kind counts
             if "queue is full" in str(error).lower():
                 self.refused += 1
@@ -215,7 +213,7 @@ def served_page(weights: str, device: str, waiting: int = 16) -> Iterator[tuple[
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = ["--weights", weights, "--device", device, "--max-waiting", waiting]
-    command = [sys.executable, "-m", "ui", "--port", port, "--quiet", *words]
+    command = [sys.executable, "-m", "ui", "--port", port, "--quiet", "--no-open", *words]
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen([str(word) for word in command]) as process:
         try:

@@ -15,7 +15,6 @@ from tempfile import gettempdir
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,26 +24,31 @@ from ui.access import Access, Recent, without_forwarded
 
 log = logging.getLogger(__name__)
 
+ASSETS = ("page.css", "canvas.js", "photos.js", "server.js", "page.js", "example.jpg")
 # The paths that the page and its API clients use. Gradio's others are closed, such as /component_server, whose
 # accept_blobs allocates gigabytes for a small request, and /proxy=, which fetches from other hosts.
 _GET = re.compile(
-    r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|pwa_icon.*|logout|(static|assets|svelte)/.*)/?"
-    r"|/gradio_api/(info|app_id|user|login_check|theme\.css|startup-events|upload_progress|queue/(data|status)"
-    r"|heartbeat/\w+|call/\w+/\w+|file=(?!(?i:https?:)).*)/?"
+    rf"/(|config|logout|{'|'.join(map(re.escape, ASSETS))})"
+    r"|/gradio_api/(info|login_check|startup-events|queue/data|heartbeat/\w+|call/\w+/\w+|file=(?!(?i:https?:)).*)"
+    # Gradio's own front end.
+    r"|/explore(/|/config|/theme\.css|/(static|assets|svelte)/.*"
+    r"|/gradio_api/(info|app_id|theme\.css|startup-events|queue/data|heartbeat/\w+|file=(?!(?i:https?:)).*))?"
 )
-_POST = re.compile(r"/login/?|/gradio_api/(upload|cancel|reset|queue/join|run/predict|call/\w+)/?")
+_POST = re.compile(r"/login|(/explore)?/gradio_api/(cancel|reset|queue/join)|/gradio_api/(upload|call/\w+)")
+_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+# Gradio's front end has inline scripts and styles.
+_EXPLORE_POLICY = f"{_POLICY}; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'"
 _HEADERS = {
-    # Gradio uses inline scripts and styles, and its drawing canvas compiles shaders with eval.
-    b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
-    b"font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'none'; "
-    b"base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    b"content-security-policy": _POLICY.encode(),
     b"x-frame-options": b"DENY",
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
 }
-_JSON_BYTES = 2**21  # a drawing has up to half of it
+_JSON_BYTES = 2**20
 _QUOTA_UPLOADS, _UPLOADS_S = 8, 3600  # uploads of the largest size within a time, for one visitor
 _PASSWORDS, _PASSWORDS_S = 5, 300  # wrong passwords within a time, for one visitor
 _SPARE_BYTES = 2**30  # free disk space that uploads must leave
@@ -78,7 +82,6 @@ class Guard:
         gauges: Callable[[], dict[str, float]],
     ) -> None:
         self.app = app
-        self.zipped = GZipMiddleware(app, minimum_size=1000)
         self.upload_bytes = upload_bytes
         self.state = state
         self.access = access
@@ -101,6 +104,9 @@ class Guard:
         await self.behind_proxy(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        if not scope["path"].startswith(f"{root}/"):  # a proxy took it away; ASGI, and routes below others, have it
+            scope = {**scope, "path": root + scope["path"]}
         send = self._completed(scope, send)
         refusal, receive = await self._refusal(scope, receive)
         if refusal is not None:
@@ -128,7 +134,7 @@ class Guard:
         if path == "/metrics":
             return PlainTextResponse(self._metrics()), receive
         allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST, "OPTIONS": _POST}.get(method)
-        if allowed is None or not allowed.fullmatch(path):
+        if allowed is None or not allowed.fullmatch(path.rstrip("/") or "/"):
             return PlainTextResponse("not found", 404), receive
         if method != "POST":
             return None, receive
@@ -138,7 +144,7 @@ class Guard:
             return PlainTextResponse("too many wrong passwords; try again in a few minutes", 429), receive
         if path.startswith("/gradio_api/upload"):
             return self._upload_refusal(scope), receive
-        if path.startswith("/gradio_api/cancel") and not _has_logged_in(scope):
+        if path.endswith("/gradio_api/cancel") and not _has_logged_in(scope):
             return PlainTextResponse("log in first", 401), receive
         body = b""
         while True:
@@ -149,7 +155,9 @@ class Guard:
             if not message.get("more_body"):
                 break
         if _forges_file(body):
-            return PlainTextResponse("the request names a file that was not uploaded; upload it first", 400), receive
+            return PlainTextResponse(
+                "the request names a file that was not uploaded, or is deleted; upload it first", 400
+            ), receive
         read = False
 
         async def again() -> Message:
@@ -162,7 +170,7 @@ class Guard:
         return None, again
 
     def _upload_refusal(self, scope: Scope) -> PlainTextResponse | None:
-        if shutil.disk_usage(_folder()).free < self.upload_bytes + _SPARE_BYTES:
+        if shutil.disk_usage(upload_folder()).free < self.upload_bytes + _SPARE_BYTES:
             return PlainTextResponse("the server's disk is full; try again in an hour", 507)
         quota = _QUOTA_UPLOADS * self.upload_bytes
         if self.uploaded.sum(_visitor(scope)) > quota:
@@ -192,7 +200,10 @@ class Guard:
                     for name, value in message["headers"]
                     if name.lower() not in _HEADERS and not name.lower().startswith(b"access-control-")
                 ]
-                message = {**message, "headers": [*_one_cookie(headers, scope["scheme"]), *_HEADERS.items()]}
+                added = dict(_HEADERS)
+                if "/explore" in scope["path"]:
+                    added[b"content-security-policy"] = _EXPLORE_POLICY.encode()
+                message = {**message, "headers": [*_one_cookie(headers, scope["scheme"]), *added.items()]}
             await send(message)
 
         return sending
@@ -200,8 +211,6 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         received, started = 0, False
         uploads = "/gradio_api/upload" in scope["path"]
-        # Pictures are compressed already, and only these are large.
-        app = self.app if "/gradio_api/file=" in scope["path"] else self.zipped
 
         async def limited() -> Message:
             nonlocal received
@@ -220,7 +229,7 @@ class Guard:
             await send(message)
 
         try:
-            await app(scope, limited, noted)
+            await self.app(scope, limited, noted)
         except _TooLargeError:
             if not started:
                 words = f"the upload is larger than {self.upload_bytes:,} bytes; send fewer or smaller files"
@@ -282,7 +291,7 @@ def _log(scope: Scope, words: str) -> None:
     log.warning("ui: %s %.200r from %s %s", scope["method"], scope["path"], _visitor(scope), words)
 
 
-def _folder() -> str:
+def upload_folder() -> str:
     """Where Gradio keeps uploads and results."""
     return os.environ.get("GRADIO_TEMP_DIR", gettempdir())
 
@@ -332,8 +341,8 @@ def _forges_file(body: bytes) -> bool:
 
 
 def _was_uploaded(path: str) -> bool:
-    folder = os.path.realpath(_folder())
+    folder = os.path.realpath(upload_folder())
     try:
-        return os.path.realpath(path).startswith(f"{folder}{os.sep}")
+        return os.path.realpath(path).startswith(f"{folder}{os.sep}") and os.path.isfile(path)
     except ValueError:  # a null byte
         return False

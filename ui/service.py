@@ -1,50 +1,55 @@
-"""The work behind the page, independent of its looks: photos and settings in, pictures and files out."""
+"""The work behind the page, independent of its looks: photos and marks in, patches and files out."""
 
-import io
 import json
 import math
+import queue
+import threading
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
+import dlib
 import numpy as np
-import torch
-from completion.complete import FaceCompleter
-from completion.engine import Networks, as_networks
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from align.errors import InputError, NoFaceError
 from align.files import output_names
-from align.locate import align_by_eyes, is_among
+from align.landmarks import predictor
+from align.locate import align_by_eyes
 from align.photo import Photo, read_photo, write_photo
+from align.template import TEMPLATES
 from align.warp import Alignment, transform
-from completion import masks
-from completion.batch import Filling, Result, fill, summary, write_completions
-from completion.config import BLENDS, SLOW, SOLVER_NAMES
-from completion.picture import around, painted, write_animation
+from completion import Completion, FaceCompleter
+from completion.batch import FillResult, summary, write_completions
+from completion.config import SOLVERS, FillOptions
+from completion.masks import read_hole
 from dcgan import holes
-from dcgan.explore.arithmetic import directions
-from dcgan.explore.registry import LABELS
-from dcgan.sampling import generate, sample_z, slerp
-from dcgan.weights import Weights
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
-HOLE_COLOUR = (255, 0, 255)  # as in editor.js
-_LEAST_PX, _MOST_PX = 512, 1600  # longer side of a photo on the page
-_THUMBNAIL_PX = 320  # longer side of a photo of a batch
-_PREVIEWS_PER_S = 5
+PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
+_PART_PX = 192  # side of the crop in which the outlines of parts are drawn
+_BOX = (0.13, 0.2, 0.87, 0.94)  # where the face detector would draw its box in the template: left, top, right, bottom
+_OVAL = (0.5, 0.56), (0.32, 0.4)  # centre and half axes of a whole face in the template, relative to the crop's side
+_SIMPLER_PX = 0.8  # an outline may differ so much from the part's, in pixels of that crop
+_SLOW = [name for name, solver in SOLVERS.items() if solver.steps > 100]
 _LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
-_SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains
-_FACES = 16  # most marked faces
-_DRAWN = 16  # z are drawn at least so many at once: torch draws a single z differently from the first of many
-_FACE_PX = 64  # most pixels a side of a generated face, before it is enlarged
+_SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a face: in pixels, and relative to the photo
+_MOST_CANDIDATES = 8
+_QUICK_PX = 512  # longest side at which a quick fill is made
+_STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
+_MOST_PATCHES, _MOST_FACES = 200, 200
+_MOST_PX = 1_000_000  # of a coordinate
+_WORKERS = 4  # two fills run at once; others may still end that were given up
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+T = TypeVar("T")
 
 
 class ServiceError(InputError):
@@ -52,13 +57,11 @@ class ServiceError(InputError):
 
 
 def explain(error: InputError) -> str:
-    """An error as a sentence for the page."""
+    """An error as a sentence for a person."""
     if isinstance(error, NoFaceError):  # the library's advice is for programs
-        return (
-            "No face was found for this hole. Place the hole on a face, or choose a photo that shows the face larger."
-        )
-    text = str(error)
-    return text[:1].upper() + text[1:]
+        return "No face was found there. Mark a part of a face, or use a photo that shows the face larger."
+    text = str(error).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 @dataclass(frozen=True)
@@ -78,462 +81,448 @@ class Limits:
     waiting: int = 16
 
     @property
-    def candidate_pixels(self) -> int:
-        """Most pixels of all candidates of a photo together."""
-        return 2 * self.max_pixels
-
-    @property
     def file_bytes(self) -> int:
-        """Size of the largest upload. Browsers send drawings and camera pictures as PNG, about 4 bytes a pixel."""
+        """Size of the largest upload: an uncompressed photo."""
         return 4 * self.max_pixels + 2**20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to complete a photo, with the same choices as the command line.
+@dataclass
+class Upload:
+    """An uploaded photo, decoded once.
 
     Attributes:
-        solver: a name in completion.config.SOLVER_NAMES.
-        candidates: number of different completions, 1 to 8.
-        blend: a name in completion.config.BLENDS.
-        seed: seed of the search, 0 to 2^53.
-        prior_weight: weight of the prior (discriminator) loss; None for the solver's own.
-        as_png: write PNG, which keeps every pixel outside the hole exactly, instead of the photo's own format.
-    Raises:
-        ServiceError: a value is out of range or has the wrong type.
-    """
-
-    solver: str = "fast"
-    candidates: int = 1
-    blend: str = "poisson"
-    seed: int = 0
-    prior_weight: float | None = None
-    as_png: bool = False
-
-    def __post_init__(self) -> None:
-        for name, value, choices in (("solver", self.solver, SOLVER_NAMES), ("blend", self.blend, BLENDS)):
-            if value not in choices:
-                raise ServiceError(f"the {name} is {value!r}; choose one of {', '.join(choices)}")
-        for name, number, least, most in (("candidates", self.candidates, 1, 8), ("seed", self.seed, 0, 2**53)):
-            if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
-                raise ServiceError(f"{name} is {number!r}; give a whole number from {least} to {most}")
-        weight = self.prior_weight
-        if weight is not None and not (isinstance(weight, int | float) and 0 <= weight < math.inf):
-            raise ServiceError(f"the prior weight is {weight!r}; give a number of at least 0, or leave it empty")
-
-
-@dataclass(frozen=True)
-class Upload(Photo):
-    """A photo that a visitor uploaded, decoded.
-
-    Attributes:
-        name: base name for the files made from it.
+        photo: the photo, which remembers its faces.
         suffix: suffix of its format, such as ".jpg".
+        lock: held while the faces are being found.
     """
 
-    name: str
+    photo: Photo
     suffix: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        height, width = self.photo.pixels.shape[:2]
+        return width, height
 
 
 @dataclass(frozen=True)
-class Preview:
-    """A completion in progress.
+class Fill:
+    """What a fill changed: a patch to be laid over the photo.
 
     Attributes:
-        picture: uint8 (h, w, 3), the photo in page size.
-        share: how much of the search is done, from 0 to 1.
+        pixels: uint8 (h, w, 4), opaque where the photo was filled and transparent elsewhere.
+        x, y: position of its upper left corner in the photo.
+        faces: number of faces that it touches.
+        outside: whether a part lies outside all faces.
+        quick: whether the time limit cut the work short.
     """
 
-    picture: NDArray[np.uint8]
-    share: float
+    pixels: NDArray[np.uint8]
+    x: int
+    y: int
+    faces: int = 0
+    outside: bool = False
+    quick: bool = False
 
-
-@dataclass(frozen=True)
-class Filled:
-    """A completed photo.
-
-    Attributes:
-        before: uint8 (h, w, 3), the photo in page size.
-        afters: uint8 (h, w, 3) each, the completions in page size, the best first.
-        crops: uint8 (s, t, 3) each, the largest completed face in each completion, or the
-            surroundings of the hole if there is no face.
-        completions: the files of the completions in the photo's size, the best first.
-        files: further files: the hole, and a contact sheet of the candidates.
-        notes: what the visitor should know about the result.
-        seconds: duration of the work.
-    """
-
-    before: NDArray[np.uint8]
-    afters: list[NDArray[np.uint8]]
-    crops: list[NDArray[np.uint8]]
-    completions: list[Path]
-    files: list[Path]
-    notes: tuple[str, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of a photo of a batch.
-
-    Attributes:
-        name: of the photo.
-        text: the outcome, with the name.
-        picture: uint8 (h, w, 3), the completion reduced; None if it failed.
-    """
-
-    name: str
-    text: str
-    picture: NDArray[np.uint8] | None
+    def save(self, path: Path, photo: Photo) -> None:
+        """Write a PNG with the colour profile of the photo, so that browsers show both alike."""
+        Image.fromarray(self.pixels).save(path, compress_level=3, icc_profile=photo.icc_profile)
 
 
 class Service:
     """Everything the page can do.
 
     Args:
-        weights: trained networks; of several, each face gets those that fit its size.
+        completer: fills the photos.
         limits: how much one visitor may ask for.
+    Attributes:
+        offers: names of further actions that the page shows: "damage" finds damage, "reference" takes another photo of
+            the person.
     """
 
-    def __init__(self, weights: Networks | Weights | Sequence[Networks | Weights], limits: Limits) -> None:
+    offers: frozenset[str] = frozenset()
+
+    def __init__(self, completer: FaceCompleter, limits: Limits) -> None:
         self.limits = limits
-        self._weights = as_networks(weights)
-        self._completer = FaceCompleter(self._weights)
-        self._largest = self._weights[-1].torch
+        self.completer = completer
+        self._pool = ThreadPoolExecutor(_WORKERS, "fill")
+        self._uploads: OrderedDict[Path, Upload] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def read(self, path: Path, name: str = "photo") -> Upload:
-        """Decode an uploaded photo.
+    def read(self, path: Path) -> Upload:
+        """Decode an uploaded photo, or remember it; those used last are kept, up to four of the largest size.
 
-        Args:
-            path: the uploaded file.
-            name: base name for the files made from it.
         Raises:
             PhotoError: the file cannot be read, or the photo is too large.
         """
+        with self._lock:
+            if upload := self._uploads.get(path):
+                self._uploads.move_to_end(path)
+                return upload
         photo = read_photo(path, self.limits.max_pixels)
         with Image.open(path) as image:  # reads the header only
-            return Upload(**vars(photo), name=name, suffix=_SUFFIXES[image.format or "PNG"])
+            upload = Upload(photo, _SUFFIXES[image.format or "PNG"])
+        with self._lock:
+            self._uploads[path] = upload
+            while sum(math.prod(kept.size) for kept in self._uploads.values()) > 4 * self.limits.max_pixels:
+                self._uploads.popitem(last=False)
+        return upload
 
-    def faces(self, photo: Photo, eyes: Sequence[Sequence[float]] = ()) -> list[Alignment]:
-        """The faces of a photo: those that a visitor marked, then those that are found and not among them.
+    def faces(self, upload: Upload) -> list[Alignment]:
+        """The faces of a photo, the largest first; found once."""
+        with upload.lock:
+            try:
+                return self.completer.locate(upload.photo, every=True)
+            except NoFaceError:
+                return []
 
-        Args:
-            photo: the photo.
-            eyes: (x, y, x, y) of the eyes of each marked face, as shares of the photo's width and height; of two
-                marks of the same face, the later one counts.
+    def marked(self, upload: Upload, eyes: Sequence[float]) -> Alignment:
+        """The face at two eyes, (x, y, x, y) in pixels, the left one in the photo first.
+
         Raises:
-            ServiceError: the marks are malformed or too many.
-            NoFaceError: two eyes coincide or lie outside the photo.
+            ServiceError: these are not four numbers.
+            NoFaceError: the eyes coincide or lie outside the photo.
         """
-        marked: list[Alignment] = []
-        height, width = photo.pixels.shape[:2]
-        for shares in reversed(_checked_eyes(eyes)):
-            points = np.array(shares) * [width, height, width, height]
-            face = align_by_eyes(points.tolist(), (height, width), self._completer.template, self._completer.size)
-            if not is_among(face, marked):
-                marked.append(face)
-        try:
-            found = self._completer.locate(photo.pixels)
-        except NoFaceError:
-            found = []
-        return marked + [face for face in found if not is_among(face, marked)]
+        if not (len(eyes) == 4 and all(map(_is_number, eyes))):
+            raise ServiceError("a face is marked by x and y of both eyes, four numbers")
+        shape = upload.photo.pixels.shape[:2]
+        points = [value - 0.5 for value in eyes]  # see `describe`
+        return align_by_eyes(points, (shape[0], shape[1]), self.completer.template, self.completer.size)
 
-    def corners(self, photo: Photo, faces: Sequence[Alignment]) -> list[list[list[float]]]:
-        """The corners of faces as (x, y) shares of the photo; an aligned face has none."""
-        height, width = photo.pixels.shape[:2]
-        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
-        return [
-            ((transform(face.inverse, (face.size - 1) * square) + 0.5) / [width, height]).round(4).tolist()
-            for face in faces
-            if (height, width) != (face.size, face.size)
-        ]
+    def describe(self, upload: Upload, face: Alignment) -> dict[str, Any]:
+        """A face as JSON in pixels of the photo: alignment (see `alignments`), corners, eyes, outlines of PARTS."""
 
-    def hole(
-        self,
-        photo: Photo,
-        drawn: bytes = b"",
-        named: str = "",
-        mask: Path | None = None,
-        every: bool = False,
-        faces: Sequence[Alignment] | None = None,
-    ) -> NDArray[np.bool_]:
-        """A hole in the photo's size, from a name, a mask file or a drawing: bool (H, W).
+        def on_photo(shares: Any) -> list[list[float]]:
+            # The page counts from the corner of a pixel, alignments from its centre.
+            points = transform(face.inverse, np.array(shares) * face.size - 0.5) + 0.5
+            return [[round(x, 1), round(y, 1)] for x, y in points.tolist()]
 
-        Args:
-            photo: the photo.
-            drawn: a PNG in page size; its pixels that are rather opaque are the hole.
-            named: a name in dcgan.holes.HOLES.
-            mask: an image; white means fill.
-            every: a name applies to every face, not only to the first.
-            faces: the faces for a name; None to find them.
+        return {
+            "alignment": [*face.matrix.ravel().tolist(), face.size],
+            "corners": on_photo([(0, 0), (1, 0), (1, 1), (0, 1)]),
+            "eyes": on_photo(np.array(TEMPLATES["face"].targets) + 0.5 / face.size),
+            "parts": {
+                name: [on_photo(points) for points in outlines]
+                for name, outlines in _parts(upload.photo.pixels, face).items()
+            },
+        }
+
+    def alignments(self, upload: Upload, faces: Any) -> list[Alignment]:
+        """The faces that the page sends back: each six numbers of a matrix, by rows, and the crop's size.
+
         Raises:
-            PhotoError: a file cannot be read or is too large.
-            ServiceError: there is no such name, or the drawing cannot be read.
-            NoFaceError: a name was given, and the photo shows no face.
-            MaskError: the name does not take this number, or needs landmarks that were not found.
+            ServiceError: they are malformed, absurdly small or large, or too many.
         """
-        if named:
-            _check_name(named)
-            return self._completer.place(photo.pixels, named, faces, every)[0]
-        height, width = photo.pixels.shape[:2]
-        if mask is not None:
-            return self.mask(photo, mask)[0]
-        if not drawn:
-            return np.zeros((height, width), dtype=bool)
+        if not (isinstance(faces, list) and len(faces) <= _MOST_FACES):
+            raise ServiceError(f"the faces are no list of at most {_MOST_FACES}; load the page again")
+        found = []
+        for numbers in faces:
+            if not (isinstance(numbers, list) and len(numbers) == 7 and all(map(_is_number, numbers))):
+                raise ServiceError("a face is six numbers of a matrix and the size of its crop; load the page again")
+            matrix = np.array(numbers[:6], dtype=np.float64).reshape(2, 3)
+            area = abs(float(np.linalg.det(matrix[:, :2])))
+            side = numbers[6] / math.sqrt(area) if area else math.inf
+            if numbers[6] not in self.completer.weights or not _SMALLEST_PX <= side <= _LARGEST * max(upload.size):
+                raise ServiceError("a face has an absurd size; load the page again")
+            found.append(Alignment(matrix, int(numbers[6])))
+        return found
+
+    def hole(self, upload: Upload, path: Path) -> NDArray[np.bool_]:
+        """What is painted on a photo: bool (H, W), from a PNG of about its shape; rather opaque pixels are marked.
+
+        Raises:
+            ServiceError: the file cannot be read, or nothing is painted.
+        """
         try:
-            with Image.open(io.BytesIO(drawn), formats=["PNG"]) as image:
-                if max(image.size) > _MOST_PX:
+            with Image.open(path, formats=["PNG"]) as image:
+                if math.prod(image.size) > self.limits.max_pixels:
                     raise ValueError(f"{image.size}")
-                opaque = np.asarray(image.convert("RGBA"))[..., -1] > 127
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ServiceError("the drawing cannot be read; load the page again") from error
-        return cv2.resize(opaque.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+                opaque = np.asarray(image.convert("RGBA"))[..., -1]
+        except _UNREADABLE as error:
+            raise ServiceError("what is painted cannot be read; load the page again") from error
+        if opaque.shape != upload.size[::-1]:
+            opaque = cv2.resize(opaque, upload.size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        if not opaque.max(initial=0) > 127:
+            raise ServiceError("Nothing is marked yet. Paint over what is missing.")
+        return opaque > 127
 
-    def mask(self, photo: Photo, path: Path) -> tuple[NDArray[np.bool_], str]:
-        """A hole from a mask file, bool (H, W), and a note if the mask has another shape than the photo.
+    def patched(self, upload: Upload, patches: Sequence[tuple[Path, int, int]]) -> tuple[Photo, NDArray[np.bool_]]:
+        """A photo with patches laid over it, in order, and all that they cover: bool (H, W).
 
         Raises:
-            PhotoError: the file cannot be read or is too large.
+            ServiceError: a patch is no PNG, or does not fit.
         """
-        height, width = photo.pixels.shape[:2]
-        mask = read_photo(path, self.limits.max_pixels).pixels  # the limit for photos
-        hole = masks.read_hole(path, (height, width))[0]
-        if abs(mask.shape[1] / mask.shape[0] * height / width - 1) < _SAME_SHAPE:
-            return hole, ""
-        return hole, (
-            f"The mask has {mask.shape[1]}x{mask.shape[0]} pixels and the photo {width}x{height}, another shape: "
-            "the mask was stretched. Check the hole before you complete it"
-        )
+        width, height = upload.size
+        covered = np.zeros((height, width), dtype=bool)
+        if not patches:
+            return upload.photo, covered
+        if len(patches) > _MOST_PATCHES:
+            raise ServiceError(f"there are {len(patches)} steps; at most {_MOST_PATCHES} can be kept. Save the photo")
+        pixels = upload.photo.pixels.copy()
+        for path, x, y in patches:
+            try:
+                with Image.open(path, formats=["PNG"]) as image:
+                    right, bottom = x + image.width, y + image.height
+                    if image.mode != "RGBA" or min(x, y) < 0 or right > width or bottom > height:
+                        raise ValueError(f"{image.mode} {image.size}")
+                    patch = np.asarray(image)
+            except _UNREADABLE as error:
+                raise ServiceError("a step cannot be read; load the page again") from error
+            opaque = patch[..., 3] > 127
+            pixels[y:bottom, x:right][opaque] = patch[..., :3][opaque]
+            covered[y:bottom, x:right] |= opaque
+        return replace(upload.photo, pixels=pixels), covered
 
-    def drawing(self, hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """A hole as a drawing: uint8 (h, w, 4) in page size, transparent outside the hole."""
-        return np.where(_shown_hole(hole)[..., None], (*HOLE_COLOUR, 255), 0).astype(np.uint8)
+    def fill(
+        self, photo: Photo, hole: NDArray[np.bool_], faces: Sequence[Alignment], attempt: int = 0
+    ) -> Iterator[Fill | None]:
+        """Fill what is painted on a photo.
+
+        Args:
+            photo: the photo as it is shown.
+            hole: bool (H, W).
+            faces: where the faces are; none to search for them.
+            attempt: 0 for the best fill; each other number gives an alternative, see `candidates` of FillOptions.
+        Yields:
+            None while it works, and then the Fill.
+        Raises:
+            WeightsError: the networks cannot be used.
+        """
+        seconds, quick, touched, pixels = self.limits.seconds, False, list(faces), photo.pixels
+        # The first of several candidates has no noise, and is the fill of attempt 0.
+        options: dict[str, Any] = {"seed": attempt, "candidates": 1 + (attempt > 0), "seconds": seconds}
+        options |= {"no_face": "fill"}
+        try:
+            for item in self._in_time(self.completer.steps(photo, hole, faces=faces or None, **options), seconds):
+                if isinstance(item, Completion):
+                    pixels, quick = item.candidates[-1], item.stopped_s is not None
+                    touched = list(item.faces)
+                else:
+                    yield None
+        except TimeoutError:
+            pixels, quick = _quick(pixels, hole), True
+        rest = hole.copy()
+        for face in touched:
+            rest &= ~face.footprint((hole.shape[0], hole.shape[1]))
+        rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        patch = np.dstack([pixels[box], np.where(hole[box], np.uint8(255), np.uint8(0))])
+        patch[~hole[box]] = 0
+        outside = bool(rest.sum() > _STRAY * hole.sum())
+        yield Fill(patch, int(columns[0]), int(rows[0]), len(touched), outside, quick)
+
+    def save(self, upload: Upload, patches: Sequence[tuple[Path, int, int]], path: Path) -> Path:
+        """Write a photo with its patches (see `patched`), with its metadata; its format gives the suffix of `path`."""
+        photo, covered = self.patched(upload, patches)
+        path = path.with_name(f"{path.name}{upload.suffix}")
+        write_photo(path, photo.pixels, upload.photo, covered)
+        return path
+
+    def save_all(self, items: Sequence[tuple[str, Upload | None, Sequence[Any], str]], path: Path) -> Path:
+        """Write several photos into one ZIP file, with a report.
+
+        Args:
+            items: of each photo its name, the upload, its patches, and why it failed; without upload it was not filled.
+            path: file to write.
+        Raises:
+            ServiceError: none of the photos was filled, or there are too many.
+        """
+        if not 0 < len(items) <= self.limits.photos:
+            raise ServiceError(f"there are {len(items)} photos; give from 1 to {self.limits.photos}")
+        names = output_names(_distinct([Path(name) for name, *_ in items]), Path())
+        report, files = [], []
+        for (name, upload, patches, reason), output in zip(items, names.values(), strict=True):
+            if upload is not None:
+                files.append(self.save(upload, patches, path.parent / output.stem))
+                report.append({"photo": name, "file": files[-1].name, "steps": len(patches)})
+            else:
+                report.append({"photo": name, "failed": reason or "not filled"})
+        return _zipped(path, files, report)
 
     def complete(
-        self,
-        photo: Upload,
-        mask: str | NDArray[np.bool_],
-        settings: Settings,
-        folder: Path,
-        faces: Sequence[Alignment] | None = None,
-    ) -> Iterator[Preview | Filled]:
-        """Fill a hole as the command line does, and write the results for download.
+        self, upload: Upload, mask: str | Path, folder: Path, name: str = "photo", as_png: bool = True, **options: Any
+    ) -> Iterator[None | tuple[list[Path], Completion, str]]:
+        """Fill a hole as the command line does.
 
         Args:
-            photo: the photo.
-            mask: the hole, bool (H, W), or its name.
-            settings: how to fill it.
-            folder: where to write the files, named after the photo.
-            faces: where the faces are; None to find them.
+            upload: the photo.
+            mask: the name of a hole, or a mask file (white means fill).
+            folder: where to write the files.
+            name: base name of the files.
+            as_png: write PNG, which keeps every pixel outside the hole exactly, instead of the photo's own format.
+            options: see `completion.config.FillOptions`.
         Yields:
-            Previews, at most 5 a second; then the Filled.
+            None while it works; then the files, the best first, the completion, and a remark on the mask.
         Raises:
-            ServiceError: there is no such name.
-            MaskError: the hole is empty or cannot be made.
-            NoFaceError: no face lies under the hole.
-            WeightsError: the weights lack what the solver needs.
-            PhotoError: the results cannot be written.
+            InputError: the mask, an option or the weights cannot be used, or there is no face under the hole.
         """
-        began = time.monotonic()
-        completer = self._completer_for(settings)
-        height, width = photo.pixels.shape[:2]
-        candidates = max(1, min(settings.candidates, self.limits.candidate_pixels // (height * width)))
+        most = max(1, min(_MOST_CANDIDATES, 2 * self.limits.max_pixels // math.prod(upload.size)))
+        if self.options(**options).candidates > most:
+            raise ServiceError(f"candidates is {options['candidates']}; a photo of this size gets at most {most}")
+        where: str | NDArray[np.bool_]
         if isinstance(mask, str):
             _check_name(mask)
-            hole, faces = completer.place(photo.pixels, mask, faces, seed=settings.seed)
+            where, remark = mask, None
+            if self.faces(upload):  # found once for every mask
+                options["faces"] = self.faces(upload)
         else:
-            hole = mask
-        before, masked = shown(photo.pixels), shown(painted(photo.pixels, hole))
-        hole_on_page = _shown_hole(hole)
-        lowres = isinstance(mask, str) and mask == "lowres"
-        last = -math.inf
-        seconds = self.limits.seconds - (time.monotonic() - began)
-        for item in fill(completer, photo.pixels, hole, faces, settings.seed, lowres, candidates, seconds):
-            if isinstance(item, Filling):
-                filling = item
-            elif time.monotonic() - last >= 1 / _PREVIEWS_PER_S:
-                last = time.monotonic()
-                pasted = _on_page(item.alignment, photo.pixels, masked).paste(masked, item.preview, beyond_px=2)
-                share = (item.face + item.step.number / max(1, item.steps)) / item.faces
-                yield Preview(np.where(hole_on_page[..., None], pasted, before), share)
-        found = filling.completion.candidates
-        notes = [*filling.notes]
-        if candidates < settings.candidates:
-            notes.append(f"a photo of this size gets {candidates} candidate{'s' * (candidates > 1)} at most")
-        write_photo(folder / f"{photo.name}-hole.png", hole.astype(np.uint8)[..., None].repeat(3, axis=2) * 255)
-        output = folder / f"{photo.name}-completed{'.png' if settings.as_png else photo.suffix}"
-        completions = write_completions(output, photo, hole, filling.completion)
-        files = sorted({*folder.iterdir()} - {*completions})
-        largest = max(filling.completion.faces, key=lambda face: face.size / face.scale, default=None)
-        crops = [shown(_cut(each, largest)) for each in found] if largest else around(hole, found)
-        pages = [shown(each) for each in found]
-        yield Filled(before, pages, crops, completions, files, tuple(notes), time.monotonic() - began)
+            read_photo(mask, self.limits.max_pixels)  # the limit for photos
+            where, remark, _ = read_hole(mask, upload.size[::-1])
+        for item in self.completer.steps(upload.photo, where, seconds=self.limits.seconds, **options):
+            if isinstance(item, Completion):
+                output = folder / f"{name}-completed{'.png' if as_png else upload.suffix}"
+                yield write_completions(output, item), item, remark or ""
+            else:
+                yield None
 
     def batch(
-        self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], settings: Settings, folder: Path
-    ) -> Iterator[Report | Path]:
+        self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], folder: Path, **options: Any
+    ) -> Iterator[str | Path]:
         """Complete several photos, one at a time.
 
         Args:
             photos: the uploaded files.
             mask: the name of a hole, used if there are no mask files.
             mask_files: one mask for all photos, or one for each photo, with the photo's name.
-            settings: how to fill the holes; solver, blend, seed and prior weight apply.
             folder: where to write the files.
+            options: see `completion.config.FillOptions`.
         Yields:
-            a Report about each photo; then a ZIP file with the completions and report.json.
+            a line about each photo; then a ZIP file with the completions and report.json.
         Raises:
             ServiceError: there are no photos or too many, there is no such name, or no photo could be completed.
             PhotoError: a mask cannot be read.
-            WeightsError: the weights lack what the solver needs.
+            ConfigError, WeightsError: an option is out of range, or the weights lack what the solver needs.
         """
-        if not 0 < len(photos) <= self.limits.photos:
-            raise ServiceError(f"there are {len(photos)} photos; give from 1 to {self.limits.photos}")
-        if len(mask_files) > self.limits.photos:
-            raise ServiceError(f"there are {len(mask_files)} masks; give at most {self.limits.photos}")
+        for what, files, least in (("photos", photos, 1), ("masks", mask_files, 0)):
+            if not least <= len(files) <= self.limits.photos:
+                raise ServiceError(f"there are {len(files)} {what}; give from {least} to {self.limits.photos}")
         if not mask_files:
             _check_name(mask)
-        for file in mask_files:
-            read_photo(file, self.limits.max_pixels)
-        completer = self._completer_for(settings)
+        self.options(**options)
         names, masks = _distinct(photos), dict(zip(_distinct(mask_files), mask_files, strict=True))
         outputs = output_names(names, Path())
         results = []
         for photo, name in zip(photos, names, strict=True):
             try:
-                its_mask = _mask_of(name, masks) if masks else mask
-                result = self._complete_file(completer, photo, its_mask, settings.seed, folder / outputs[name])
+                chosen = _mask_of(name, masks) if masks else mask
+                steps = self.complete(self.read(photo), chosen, folder, outputs[name].stem, **options)
+                files, done, remark = next(item for item in steps if item is not None)
+                notes = (remark, *done.notes) if remark else done.notes
+                result = FillResult(photo, "completed", (files[0],), "", notes, done.shares, done.figures)
             except InputError as error:
-                result = Result(photo, "failed", reason=explain(error))
+                result = FillResult(photo, "failed", reason=explain(error))
             results.append(result)
-            picture = _thumbnail(read_photo(result.outputs[0]).pixels) if result.outputs else None
-            text = f"{photo.name}: {result.reason or ', '.join(['completed', *result.notes])}"
-            yield Report(photo.name, text, picture)
+            yield f"{photo.name}: {result.reason or ', '.join(['completed', *result.notes])}"
         if not any(result.outputs for result in results):
             raise ServiceError("none of the photos could be completed")
-        yield _zipped(folder / "completed.zip", results)
+        records = [
+            result.record() | {"photo": result.photo.name, "outputs": [output.name for output in result.outputs]}
+            for result in results
+        ]
+        report = {"summary": summary(results), "photos": records}
+        yield _zipped(folder / "completed.zip", [output for result in results for output in result.outputs], report)
 
-    def is_large(self, photo: Photo, settings: Settings) -> bool:
-        """Whether a completion takes so long that it must not run beside another of its kind."""
-        height, width = photo.pixels.shape[:2]
-        return settings.solver in SLOW or settings.candidates * height * width > _LARGE_PX
-
-    def example(self, seed: int) -> NDArray[np.uint8]:
-        """A generated face as a photo to try the page with, uint8 (6 S, 6 S, 3)."""
-        return self._faces(self._draw(seed, 1), times=6)[0]
-
-    def sample(self, seed: int, count: int) -> list[NDArray[np.uint8]]:
-        """Generated faces, uint8 (3 S, 3 S, 3) each."""
-        return self._faces(self._draw(seed, count))
-
-    def walk(self, seed: int, start: int, end: int, folder: Path) -> tuple[NDArray[np.uint8], Path]:
-        """A spherical interpolation between two faces of a seed: some of its faces side by side, and a GIF."""
-        drawn = self._draw(seed, max(start, end) + 1)
-        faces = self._faces(slerp(drawn[start], drawn[end], 31))
-        write_animation(folder / "walk.gif", [*faces, *faces[-2:0:-1]])
-        return np.hstack(faces[::5]), folder / "walk.gif"
-
-    def move(self, seed: int, number: int, direction: str) -> NDArray[np.uint8]:
-        """A face of a seed moved along a direction, from less to more, with the face itself in the middle.
+    def options(self, **options: Any) -> FillOptions:
+        """The options of a fill.
 
         Raises:
-            ServiceError: there is no such direction.
+            ConfigError: a value has another type or is out of range.
         """
-        if direction not in LABELS:
-            raise ServiceError(f"the direction is {direction!r}; choose one of {', '.join(LABELS)}")
-        z = self._draw(seed, number + 1)[number]
-        return np.hstack(self._faces(z + torch.linspace(-3, 3, 7)[:, None] * self._directions[direction]))
+        return replace(self.completer.options, **options)
 
-    @cached_property
-    def _directions(self) -> dict[str, Tensor]:
-        return directions(self._largest)
+    def is_large(self, upload: Upload, **options: Any) -> bool:
+        """Whether a completion takes so long that it must not run beside another of its kind."""
+        chosen = self.options(**options)
+        return chosen.solver in _SLOW or chosen.candidates * math.prod(upload.size) > _LARGE_PX
 
-    def _completer_for(self, settings: Settings) -> FaceCompleter:
-        return FaceCompleter(self._weights, settings.solver, settings.blend, settings.prior_weight)
+    def _in_time(self, items: Iterator[T], seconds: float) -> Iterator[T]:
+        """Run an iterator in a worker thread, whose calls into C cannot be interrupted.
 
-    def _complete_file(self, completer: FaceCompleter, path: Path, mask: str | Path, seed: int, output: Path) -> Result:
-        began = time.monotonic()
-        photo = read_photo(path, self.limits.max_pixels)
-        faces: Sequence[Alignment] | None = None
-        note = None
-        if isinstance(mask, str):
-            hole, faces = completer.place(photo.pixels, mask, seed=seed)
-        else:
-            height, width = photo.pixels.shape[:2]
-            hole, note = masks.read_hole(mask, (height, width))
-        items = fill(completer, photo.pixels, hole, faces, seed, mask == "lowres", seconds=self.limits.seconds)
-        filling = next(item for item in items if isinstance(item, Filling))
-        [output] = write_completions(output, photo, hole, filling.completion)
-        notes = (note, *filling.notes) if note else filling.notes
-        figures = filling.figures | {"seconds": time.monotonic() - began}
-        return Result(path, "completed", (output,), "", notes, filling.sources, figures)
+        Raises:
+            TimeoutError: the time is over; the worker ends at its next item.
+        """
+        made: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+        left, ends = threading.Event(), time.monotonic() + seconds
 
-    def _draw(self, seed: int, count: int) -> Tensor:
-        drawn = max(count, _DRAWN)
-        return sample_z(drawn, self._largest.generator.config, torch.Generator().manual_seed(seed))[:count]
+        def work() -> None:
+            try:
+                for item in items:
+                    if left.is_set():
+                        return
+                    made.put(item)
+                made.put(None)
+            except BaseException as error:
+                made.put(error)
 
-    def _faces(self, z: Tensor, times: int = 3) -> list[NDArray[np.uint8]]:
-        faces = generate(self._largest.generator, z)
-        side = times * min(_FACE_PX, faces.shape[1])
-        return [cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.uint8) for face in faces]
-
-
-def shown(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of a photo in page size: uint8 (h, w, 3)."""
-    size = _page_size(pixels.shape[1], pixels.shape[0])
-    if size == pixels.shape[1::-1]:
-        return pixels.copy()
-    how = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_CUBIC
-    return cv2.resize(pixels, size, interpolation=how).astype(np.uint8, copy=False)
+        self._pool.submit(work)
+        try:
+            while True:
+                try:
+                    item = made.get(timeout=max(0.0, ends - time.monotonic()))
+                except queue.Empty:
+                    raise TimeoutError from None
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            left.set()
 
 
-def _thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = min(1.0, _THUMBNAIL_PX / max(pixels.shape))
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+def _parts(pixels: NDArray[np.uint8], face: Alignment) -> dict[str, list[NDArray[np.float64]]]:
+    """Outlines of the parts of a face, as shares of the crop: name in PARTS -> (N, 2) each.
+
+    They follow the landmarks of the face, which the predictor finds in the crop without another search for the face.
+    """
+    crop = face.resized(_PART_PX).warp(pixels)
+    left, top, right, bottom = (round(share * _PART_PX) for share in _BOX)
+    found = predictor(68)(crop, dlib.rectangle(left, top, right, bottom))
+    landmarks = np.array([(part.x, part.y) for part in found.parts()], dtype=np.float64)
+
+    def drawn(name: str) -> list[NDArray[np.float64]]:
+        hole = holes.named_hole(name, _PART_PX, np.random.default_rng(0), landmarks).astype(np.uint8)
+        outlines, _ = cv2.findContours(hole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        simple = [cv2.approxPolyDP(outline, _SIMPLER_PX, True)[:, 0] + 0.5 for outline in outlines]
+        return sorted((outline / _PART_PX for outline in simple), key=lambda outline: float(outline[:, 0].mean()))
+
+    (x, y), (across, down) = _OVAL
+    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    oval = np.stack([x + across * np.sin(turn), y - down * np.cos(turn)], axis=1)  # from the top, the right half first
+    eyes = drawn("eyes")
+    return {
+        "eyes": eyes,
+        "left eye": eyes[:1],
+        "right eye": eyes[-1:],
+        "nose": drawn("nose"),
+        "mouth": drawn("mouth"),
+        "left half": [np.vstack([oval[24:], oval[:1]])],
+        "right half": [oval[:25]],
+        "whole face": [oval],
+    }
+
+
+def _quick(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fill a hole smoothly from what is around it, in milliseconds: uint8 (H, W, 3)."""
+    scale = min(1.0, _QUICK_PX / max(hole.shape))
+    size = max(1, round(hole.shape[1] * scale)), max(1, round(hole.shape[0] * scale))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small_hole = cv2.resize(hole.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    small_hole = cv2.dilate((small_hole > 0).astype(np.uint8), np.ones((3, 3), dtype=np.uint8))
+    filled = cv2.resize(cv2.inpaint(small, small_hole, 3, cv2.INPAINT_TELEA), hole.shape[::-1])
+    return np.where(hole[..., None], filled, pixels).astype(np.uint8, copy=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST_PX
 
 
 def _check_name(mask: str) -> None:
     """Refuse anything but names of holes, above all paths on the server."""
     if holes.split_names(mask) is None:
-        raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or upload a mask")
-
-
-def _page_size(width: int, height: int) -> tuple[int, int]:
-    side = max(width, height)
-    scale = min(max(side, _LEAST_PX), _MOST_PX) / side
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _shown_hole(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    size = _page_size(hole.shape[1], hole.shape[0])
-    return cv2.resize(hole.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST).astype(bool)
-
-
-def _on_page(face: Alignment, pixels: NDArray[np.uint8], on_page: NDArray[np.uint8]) -> Alignment:
-    """The alignment of a face in page size; the centre of a pixel is at a whole number."""
-    x, y = pixels.shape[1] / on_page.shape[1], pixels.shape[0] / on_page.shape[0]
-    return Alignment(face.matrix @ np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]]), face.size)
-
-
-def _cut(pixels: NDArray[np.uint8], face: Alignment) -> NDArray[np.uint8]:
-    """The upright box around a face, without what lies outside the photo."""
-    corners = transform(face.inverse, (face.size - 1) * np.array([[0, 0], [1, 0], [1, 1], [0, 1]]))
-    (left, top), (right, bottom) = corners.min(axis=0).astype(int), corners.max(axis=0).astype(int) + 1
-    return pixels[max(0, top) : bottom, max(0, left) : right]
-
-
-def _checked_eyes(eyes: Sequence[Sequence[float]]) -> list[list[float]]:
-    if not (isinstance(eyes, list | tuple) and len(eyes) <= _FACES):
-        raise ServiceError(f"mark at most {_FACES} faces")
-    for shares in eyes:
-        if not (
-            isinstance(shares, list | tuple)
-            and len(shares) == 4
-            and all(isinstance(x, int | float) and 0 <= x <= 1 for x in shares)
-        ):
-            raise ServiceError("a face is marked by x and y of both eyes, four numbers from 0 to 1")
-    return [list(shares) for shares in eyes]
+        raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or send a mask")
 
 
 def _distinct(files: Sequence[Path]) -> list[Path]:
@@ -555,15 +544,10 @@ def _mask_of(photo: Path, masks: dict[Path, Path]) -> Path:
     return found[0]
 
 
-def _zipped(path: Path, results: Sequence[Result]) -> Path:
-    """The completions and report.json in one ZIP file; photos appear by name, without their folders."""
-    records = [
-        result.record() | {"photo": result.photo.name, "outputs": [output.name for output in result.outputs]}
-        for result in results
-    ]
-    report = {"summary": summary(results), "photos": records}
+def _zipped(path: Path, files: Sequence[Path], report: Any) -> Path:
+    """Files and report.json in one ZIP file."""
     with zipfile.ZipFile(path, "w") as archive:  # pictures are compressed already
-        for output in [output for result in results for output in result.outputs]:
-            archive.write(output, output.name)
-        archive.writestr("report.json", json.dumps(report, indent=1) + "\n")
+        for file in files:
+            archive.write(file, file.name)
+        archive.writestr("report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return path
