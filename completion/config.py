@@ -183,6 +183,16 @@ class FillOptions:
         "time limit of the search, in seconds per photo",
         Option(metavar="S"),
     ] = None
+    detail: Annotated[
+        Literal["auto", "network"],
+        "auto gives large faces the fine structure of their own other half or of a reference, and continues the "
+        "surroundings beside them; network shows what the networks generate",
+    ] = "auto"
+    reference: Annotated[
+        tuple[Path, ...],
+        "other photos of the same person, or folders of photos to find the person in",
+        Option(metavar="PATH"),
+    ] = ()
     candidates: Annotated[int, Range(1, 64), "number of different completions", Option(metavar="N")] = 1
     blend: Annotated[Blend, "how to blend the fill into the photo"] = "poisson"
     seed: Annotated[int, SEEDS, "seed of the search and of random masks", Option(metavar="N")] = 0
