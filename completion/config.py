@@ -1,5 +1,6 @@
 """Settings and names of completion. Imports no torch, so that --help stays fast."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -198,6 +199,8 @@ class FillOptions:
     seed: Annotated[int, SEEDS, "seed of the search and of random masks", Option(metavar="N")] = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.reference, str | os.PathLike):
+            object.__setattr__(self, "reference", (Path(self.reference),))
         check(self)
         if isinstance(self.solver, str):
             _solver_name(self.solver)

@@ -33,6 +33,7 @@ class Plan:
         masks: masks by relative path without suffix; None if there is no folder of masks.
         landmarks: landmarks by photo; None if faces are detected or placed otherwise.
         landmarks_sha256: SHA-256 of the file of landmarks.
+        references: SHA-256 of each reference photo, and whether it was named itself, not found in a folder.
         settings: what else the results depend on, as JSON; part of each fingerprint.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     masks: dict[Path, list[Path]] | None
     landmarks: dict[str, list[NDArray[np.float64]]] | None
     landmarks_sha256: str | None
+    references: list[tuple[str, bool]]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def source(self, photo: Path) -> Path:
@@ -79,7 +81,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
             be written.
         NoFaceError: the file of landmarks cannot be read.
     """
-    for path in inputs:
+    for path in (*inputs, *options.reference):
         if not os.path.lexists(path):
             raise PhotoError(f"{path} does not exist; give photos or folders of photos")
     folders = [path for path in inputs if path.is_dir()]
@@ -100,7 +102,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
     mask, landmarks, report = mask_path(files.mask), files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
-    read += [path for path in (mask, landmarks) if path]
+    read += [*options.reference, *(path for path in (mask, landmarks) if path)]
     written = [file for main in outputs.values() for file in _outputs(main, options, files)]
     written += [folder / MANIFEST] if folder else []
     check_outputs([*filter(None, [report]), *written], read, folder)
@@ -117,6 +119,11 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         masks.mask_files(mask) if mask and mask.is_dir() else None,
         read_landmarks(landmarks) if landmarks else None,
         digest(landmarks) if landmarks else None,
+        [
+            (digest(file), not path.is_dir())
+            for path in options.reference
+            for file in (list_photos(path) if path.is_dir() else [path])
+        ],
     )
 
 
@@ -125,17 +132,21 @@ def candidate_files(output: Path, candidates: int) -> list[Path]:
     return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
 
 
+def candidates_of(output: Path, candidates: int) -> list[Path]:
+    """Return the files that only several candidates have: all but the first, and the contact sheet."""
+    sheet = [output.with_suffix(".candidates.png")] if candidates > 1 else []
+    return [*candidate_files(output, candidates), *sheet]
+
+
 def mask_path(mask: str) -> Path | None:
     """Return the file or folder of a mask; None for names and alpha."""
     return None if mask == "alpha" or split_names(mask) else Path(mask)
 
 
 def _outputs(output: Path, options: FillOptions, files: FileOptions) -> list[Path]:
-    several = options.candidates > 1
     return [
         output,
-        *candidate_files(output, options.candidates),
-        *([output.with_suffix(".candidates.png")] if several else []),
+        *candidates_of(output, options.candidates),
         *([output.with_suffix(".strip.png")] if files.strip else []),
         *([output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if files.history else []),
     ]
