@@ -88,8 +88,8 @@ def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray
     if small_hole.all():
         return photo
     small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
-    # Of images whose sides are no multiples of 4, OpenCV leaves the last rows and columns unfilled.
-    padding = [(0, -length % 4) for length in small_hole.shape]
+    # OpenCV leaves up to 12 of the last rows and columns unfilled, as bright green lines.
+    padding = [(0, 8 + -length % 4) for length in small_hole.shape]
     small, small_hole = np.pad(small, [*padding, (0, 0)]), np.pad(small_hole, padding, constant_values=True)
     filled = np.zeros_like(small)
     cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
