@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.errors import LandmarkModelError
-from align.warp import Alignment
+from align.warp import Alignment, transform
 
 _INSTALL = "pip install dlib-bin face_recognition_models"
 _REPAIR = "pip install --force-reinstall face_recognition_models"
@@ -19,6 +19,8 @@ _REPAIR = "pip install --force-reinstall face_recognition_models"
 _CONFIDENT = 0.5
 # Limit for doubled photos: the detector needs 500 MB for one of this size.
 _MAX_PIXELS = 40_000_000
+# Side of a crop to predict landmarks in, and where the detector would find its face, as fractions of the side.
+_VIEW_PX, _ALIGNED_BOX = 256, (0.131, 0.203, 0.869, 0.941)
 _PREDICTORS = {5: "shape_predictor_5_face_landmarks.dat", 68: "shape_predictor_68_face_landmarks.dat"}
 
 
@@ -87,6 +89,23 @@ def find_landmarks(
     return centred / zoom - air_px
 
 
+def predict_aligned(photo: NDArray[np.uint8], face: Alignment) -> NDArray[np.float64]:
+    """Predict the 68 landmarks of a face of the template "face", without a detector, so that there is always a result.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        face: position of the face.
+    Returns:
+        float64 (68, 2), (x, y) in the photo's pixels.
+    Raises:
+        LandmarkModelError: dlib or its landmark file is missing or broken.
+    """
+    view = face.resized(_VIEW_PX)
+    box = import_dlib().rectangle(*(round(_VIEW_PX * share) for share in _ALIGNED_BOX))
+    found = predictor(68)(np.ascontiguousarray(view.warp(photo)), box)
+    return transform(view.inverse, np.array([(part.x, part.y) for part in found.parts()], dtype=np.float64))
+
+
 def model_path(name: str) -> Path:
     """Return the path of a file in the face_recognition_models package.
 
@@ -104,7 +123,8 @@ def model_path(name: str) -> Path:
     return path
 
 
-def _dlib() -> Any:
+def import_dlib() -> Any:
+    """Import dlib; see `find_faces` for errors."""
     try:
         import dlib
     except ImportError as error:
@@ -121,7 +141,7 @@ def detector() -> Any:
     A detector keeps its image pyramid between calls, so two threads that shared one would corrupt memory.
     """
     if not hasattr(_per_thread, "detector"):
-        _per_thread.detector = _dlib().get_frontal_face_detector()
+        _per_thread.detector = import_dlib().get_frontal_face_detector()
     return _per_thread.detector
 
 
@@ -130,7 +150,7 @@ def predictor(points: int) -> Any:
     """Return dlib's shape predictor for 5 or 68 landmarks; see `find_faces` for errors."""
     path = model_path(_PREDICTORS[points])
     try:
-        return _dlib().shape_predictor(str(path))
+        return import_dlib().shape_predictor(str(path))
     except RuntimeError as error:
         what = str(error).partition("\n")[0]
         raise LandmarkModelError(f"the landmark file {path.name} is broken ({what}); run: {_REPAIR}") from error

@@ -133,14 +133,19 @@ def fit(template: Template, landmarks: NDArray[np.float64], size: int) -> Alignm
         if np.linalg.cond(unknowns) > 1e8:
             raise ValueError(f"the landmarks {source.tolist()} lie on one line; an affine fit needs three that do not")
         return Alignment(np.linalg.solve(unknowns, target).T, size)
-    # Least-squares similarity: x' = a x - b y + s, y' = b x + a y + t is linear in (a, b, s, t).
     if np.allclose(source, source[0]):
         raise ValueError(f"the landmarks {source.tolist()} lie on one point; a similarity fit needs two that differ")
+    return Alignment(similarity(source, target), size)
+
+
+def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the (2, 3) matrix that scales, rotates and moves points (N, 2) nearest to others, by least squares."""
+    # x' = a x - b y + s, y' = b x + a y + t is linear in (a, b, s, t).
     x, y = source.T
     one, zero = np.ones_like(x), np.zeros_like(x)
     system = np.vstack([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])
     a, b, s, t = np.linalg.lstsq(system, target.T.ravel(), rcond=None)[0]
-    return Alignment(np.array([[a, -b, s], [b, a, t]]), size)
+    return np.array([[a, -b, s], [b, a, t]])
 
 
 def _bounds(matrix: NDArray[np.float64], width: int, height: int, limit: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -34,6 +34,7 @@ examples:
   %(prog)s --mask eyes,mouth img.png
   %(prog)s --mask holes/ photos/ --output done/ --strip --report done.json
   %(prog)s --mask mouth --faces all group.jpg --output done.png
+  %(prog)s --mask torn.png grandmother.jpg --reference album/
   %(prog)s --mask eyes - < img.png > done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 128 + N stopped by signal N"""
@@ -164,6 +165,7 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
     completer = load()  # unusable weights fail here, before any folder is made or worker starts
     plan = plan_outputs(photos, files.output, options, files)
     settings = asdict(plan.options) | {
+        "reference": plan.references,
         "invert_mask": files.invert_mask,
         "weights_sha256": [weights.sha256 for weights in completer.weights.values()],
     }

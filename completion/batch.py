@@ -26,7 +26,7 @@ from completion.completer import Completion, FaceCompleter
 from completion.faces import checked
 from completion.manifest import Manifest, begin, fingerprint, finish
 from completion.picture import contact_sheet, overlay_mask, strip, write_animation
-from completion.plan import Plan, candidate_files
+from completion.plan import Plan, candidate_files, candidates_of
 from completion.step import Step
 from dcgan.metrics import psnr
 from dcgan.weights import WeightsError
@@ -47,6 +47,7 @@ class FillResult:
         sources: origin of the hole's pixels -> share of the hole, see `Completion.shares`.
         figures: those of `Completion.figures`, and seconds; with a report also hole_psnr and psnr (dB) for named masks,
             and ssim if scikit-image is installed.
+        details: for each detailed face, the source and its misfit, see `completion.completer.Detail`.
     """
 
     photo: Path
@@ -56,6 +57,7 @@ class FillResult:
     notes: tuple[str, ...] = ()
     sources: dict[str, float] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """Return the result as plain JSON; infinite figures (of identical images) become null."""
@@ -111,7 +113,8 @@ def _without_work(plan: Plan, photo: Path, manifest: Manifest, taken: Collection
             if made["photo"] != now["photo"]:
                 reason = f"{output} was made from another photo; choose another output folder, or overwrite it"
                 return FillResult(photo, "failed", reason=reason)
-            if made == now and manifest.has(output, files):
+            needed = {*files} - {*candidates_of(output, plan.options.candidates)}  # fewer may differ visibly
+            if made == now and manifest.has(output, needed):
                 return FillResult(photo, "skipped", reason="already completed")
         for file in files:
             if file.exists() and not manifest.made_by_us(file):
@@ -189,14 +192,19 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
         write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
     if files.history:
         _write_history(output, progress, overlay_mask(photo.pixels, hole))
-    write_completions(output, completion)
+    written = write_completions(output, completion)
+    unwritten = {*candidates_of(output, options.candidates)} - {*candidates_of(output, len(written))}
+    for file in unwritten:  # of an earlier run that found more different candidates
+        file.unlink(missing_ok=True)
+    outputs = [file for file in outputs if file not in unwritten]
     if plan.folder:
         finish(plan.folder, output, outputs, _fingerprint(plan, path, photo.sha256))
     figures = completion.figures | {"seconds": time.monotonic() - began}
     if files.report and not (mask.files or mask.alpha):  # else the true pixels are unknown
         figures |= _measure(photo.pixels, completion.pixels, hole)
     notes += completion.notes
-    yield FillResult(path, "completed", tuple(outputs), notes=notes, sources=completion.shares, figures=figures)
+    details = {face: asdict(detail) for face, detail in completion.details.items()}
+    yield FillResult(path, "completed", tuple(outputs), "", notes, completion.shares, figures, details)
 
 
 def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:

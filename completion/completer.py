@@ -17,19 +17,23 @@ from PIL import Image
 
 from align import locate
 from align.errors import ConfigError, InputError, MaskError, NoFaceError, hint
+from align.landmarks import predict_aligned
 from align.photo import Photo, PhotoLike, as_photo, merge, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment
 from completion.config import FillOptions, Solver
+from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Variant, add_detail, head_of, inner_face
 from completion.faces import as_faces, faces_under, given_face
 from completion.grain import grain, match_means
-from completion.inpaint import fsr_inpaint, inpaint, reduce_visible
+from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint, reduce_visible
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.poisson import blend
+from completion.references import References, choose
 from completion.regions import Regions, divide
 from completion.step import Step
+from completion.tone import Stretch, Tone, grey, is_one_tone
 from dcgan.holes import LOWRES_SCALE
 from dcgan.weights import Weights, WeightsError
 from weights import AUTO
@@ -38,9 +42,23 @@ _POOL = 16  # candidates searched for each one returned
 _AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's
 _GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
 _ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
-_WIDE_PX = 20  # areas outside the faces wider than this are filled with structure, not only colour
+_LEAST_DIFFERENCE = 1.5  # mean absolute difference between candidates in the hole, in levels
 _LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
 _CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Where a face's fine structure comes from.
+
+    Attributes:
+        source: "its mirror image", or the file name of a reference photo.
+        misfit: root mean square distance between the landmarks of the generated face and those of the source, in
+            distances of the eyes; up to 0.2 for a mirror image and 0.15 for a reference.
+    """
+
+    source: str
+    misfit: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,7 +77,8 @@ class Completion:
         unseen: whether a face has no visible pixels, so that it was generated at random.
         stopped_s: the time limit in seconds, if it ended the search; else None.
         search_s: duration of the search in seconds.
-        mask_notes: how the mask was read, where that is not obvious.
+        details: for each detailed face in `sources`, where its fine structure comes from.
+        remarks: what was found in the mask and in reference photos, where that is not obvious.
     """
 
     candidates: tuple[NDArray[np.uint8], ...]
@@ -72,7 +91,8 @@ class Completion:
     unseen: bool = False
     stopped_s: float | None = None
     search_s: float = 0.0
-    mask_notes: tuple[str, ...] = ()
+    details: dict[str, Detail] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -128,7 +148,7 @@ class Completion:
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the user, as sentences without a full stop."""
-        notes = [*self.mask_notes]
+        notes = []
         if self.unseen:
             notes.append("a face has no visible pixels and was generated at random")
         if self.stopped_s is not None:
@@ -140,7 +160,10 @@ class Completion:
             notes.append(f"{found}; their positions were used, not the colours")
         if outside := self.shares.get("surroundings"):
             notes.append(f"{outside:.0%} of the hole was filled from the surroundings instead of a generated face")
-        return tuple(notes)
+        for face, detail in self.details.items():
+            limit = MIRROR_LIMIT if detail.source == MIRROR else REFERENCE_LIMIT
+            notes.append(f"{face} has its detail from {detail.source} (misfit {detail.misfit:.2f}, limit {limit})")
+        return (*notes, *self.remarks)
 
 
 class FaceCompleter:
@@ -169,6 +192,7 @@ class FaceCompleter:
         self.size = max(self.weights)
         self.template = TEMPLATES[templates[0]]
         self._runners: dict[tuple[int, str], Runner] = {}
+        self._references = References()
         # Fails early if an encoder, torch or the device is missing.
         solver = self.options.solver
         self.gpu = any(self._runner(each, resolve(solver, each)).gpu for each in self.weights.values())
@@ -322,7 +346,7 @@ class FaceCompleter:
             raise MaskError("the hole is empty; mark at least one pixel to fill")
         complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
         for item in complete(photo, hole, faces, lowres, chosen, began):
-            yield replace(item, mask_notes=notes) if isinstance(item, Completion) else item
+            yield replace(item, remarks=notes + item.remarks) if isinstance(item, Completion) else item
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
         """Fill holes in a batch of aligned faces.
@@ -357,7 +381,9 @@ class FaceCompleter:
         done = Completion((small,), photo, small_hole)
         if small_hole.any():
             given = None if faces is None else [face.rescaled(scale) for face in faces]
-            for item in self._complete(as_photo(small), small_hole, given, lowres, options, began):
+            for item in self._complete(
+                replace(as_photo(small), sha256=photo.sha256), small_hole, given, lowres, options, began
+            ):
                 if isinstance(item, Completion):
                     done = item
                 else:
@@ -407,53 +433,92 @@ class FaceCompleter:
         if not regions.faces and (options.no_face != "fill" or hole.all()):
             raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
 
+        # Complete a photo of one tone in luminance.
+        tone = None
+        if is_one_tone(visible, hole, regions.faces[0] if regions.faces else None):
+            tone = Tone.of(pixels, hole, regions.faces)
+            pixels, visible = grey(pixels), grey(visible)
+
         # Fill scratches first: they belong to what the networks see.
         if regions.scratches.any():
             visible = fsr_inpaint(visible, hole, regions.scratches)
         fills, contexts = [visible] * options.candidates, []
         stopped, unseen, search_s = False, False, 0.0
-        unfilled = hole & ~regions.scratches
+        unfilled = [hole & ~regions.scratches] * options.candidates
+        inner = np.zeros_like(hole)  # eyes, noses and mouths, which must not be copied
+        best: dict[str, Variant] = {}
+        references, remarks = self._references.find(options.reference, photo.sha256)
+        if tone:
+            references = [each.in_grey() for each in references]
 
         # Generate each face, and blend it into its part.
         for number, (face, part) in enumerate(zip(regions.faces, regions.parts, strict=True)):
             if not part.any():
                 continue
-            unfilled = unfilled & ~part
-            for step in self._search(number, regions, visible, pixels if lowres else None, options):
-                yield step
+            for step in self._search(number, regions, visible, pixels if lowres else None, tone is not None, options):
+                yield step if tone is None else tone.coloured(step)
                 search_s = time.monotonic() - began
                 if time.monotonic() > ends:
                     break
             stopped |= step.number < step.steps
             unseen |= bool(step.holes.all()) and not lowres
             contexts.append(float(step.context[0, step.best[0]]))
-            for index, image in enumerate(_different(step, len(fills))):
-                if lowres:
-                    image = match_means(image, face.warp(pixels), LOWRES_SCALE)
-                generated = face.paste(visible, image, beyond_px=2)  # blending reads one pixel around the hole
-                fills[index] = blend(fills[index], generated, part, options.blend, unfilled)
+            images = _different(step, len(fills))
+            if lowres:
+                images = [match_means(image, face.warp(pixels), LOWRES_SCALE) for image in images]
+            detailed: list[Variant] = []
+            plain_part = part
+            if options.detail == "auto" and not lowres and face.scale < 1 and self.template.name == "face":
+                crop = blend(step.crops[0], images[0], step.holes[0])
+                coarse = np.where(part[..., None], face.paste(visible, crop, beyond_px=2), visible)
+                landmarks = predict_aligned(coarse, face)
+                inner |= inner_face(landmarks, hole.shape)
+                plain_part = head_of(part, landmarks)
+                portraits, remark = choose(references, coarse, face, landmarks, part)
+                detailed = add_detail(coarse, hole, part, landmarks, portraits, len(fills))
+                remarks += [f"face {number + 1}: {remark}"] * bool(remark)
+            for index in range(len(fills)):
+                if index < len(detailed):
+                    variant = detailed[index]
+                else:
+                    image = images[min(index - len(detailed), len(images) - 1)]
+                    # Blending reads one pixel around the hole.
+                    variant = Variant(face.paste(visible, image, beyond_px=2), plain_part)
+                best.setdefault(f"face {number + 1}", variant)
+                unfilled[index] = unfilled[index] & ~variant.part
+                if not variant.part.any():
+                    continue
+                fill = blend(fills[index], variant.pixels, variant.part, options.blend, unfilled[index])
                 scale = 1 / face.scale  # pixels of the photo per pixel of the crop
                 if scale > 1 and options.blend != "none":
-                    fills[index] = grain(fills[index], part, hole, _GRAIN_REACH * scale, seed)
+                    fill = grain(fill, variant.part, hole, _GRAIN_REACH * scale, seed)
+                fills[index] = fill
                 if index + 1 < len(fills) and time.monotonic() > ends:
                     fills, stopped = fills[: index + 1], True
                     break
 
-        # Fill what lies outside the faces.
-        background = regions.background
-        if cv2.distanceTransform(np.pad(background, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2:
-            fills = [fsr_inpaint(fill, background, background) for fill in fills]
+        # Fill what lies beside the faces.
+        for index, (fill, rest) in enumerate(zip(fills, unfilled, strict=False)):
+            if is_wide(rest):
+                fills[index] = patchmatch_inpaint(fill, rest, rest, inner)
+        candidates = [photo.pixels.copy() for _ in fills]
+        for candidate, fill in zip(candidates, fills, strict=True):
+            candidate[hole] = tone.colour(fill[hole]) if tone else fill[hole]
+        sources = {name: variant.part for name, variant in best.items()}
+        sources["surroundings"] = regions.scratches | unfilled[0]
         yield Completion(
-            tuple(np.where(hole[..., None], fill, pixels) for fill in fills),
+            _visibly_different(candidates, hole),
             photo,
             hole,
             tuple(regions.faces),
-            regions.sources(),
+            {name: where for name, where in sources.items() if where.any()},
             float(np.mean(contexts or [0])),
             hidden,
             unseen,
             options.seconds if stopped else None,
             search_s,
+            {name: Detail(variant.source, variant.misfit) for name, variant in best.items() if variant.source},
+            tuple(remarks),
         )
 
     def _search(
@@ -462,6 +527,7 @@ class FaceCompleter:
         regions: Regions,
         visible: NDArray[np.uint8],
         original: NDArray[np.uint8] | None,
+        one_tone: bool,
         options: FillOptions,
     ) -> Iterator[Step]:
         """Search for the latent of one face; with `original`, from the block means of that photo."""
@@ -471,8 +537,10 @@ class FaceCompleter:
         crops = face.warp(visible)[None]
         holes = hole_in_crop(np.logical_or.reduce([*regions.parts, regions.background]), face)[None]
         source = crops if original is None else face.warp(original)[None]
-        for step in self._runner(weights, solver).solve(source, holes, solver, options.seed, block):
-            yield replace(step, crops=crops, alignment=face, face=number, faces=len(regions.faces))
+        stretch = Stretch.of(crops[0], holes[0], one_tone)
+        for step in self._runner(weights, solver).solve(stretch.apply(source), holes, solver, options.seed, block):
+            images = stretch.undo(step.images)
+            yield replace(step, crops=crops, images=images, alignment=face, face=number, faces=len(regions.faces))
 
     def _chosen(self, changes: dict[str, Any]) -> FillOptions:
         """The options with changes.
@@ -519,6 +587,18 @@ class FaceCompleter:
     @property
     def _advice(self) -> str:
         return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
+
+
+def _visibly_different(
+    candidates: Sequence[NDArray[np.uint8]], hole: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], ...]:
+    """Leave out candidates that look like one before them."""
+    kept = [candidates[0]]
+    for candidate in candidates[1:]:
+        inside = candidate[hole].astype(np.int16)
+        if all(np.abs(inside - other[hole]).mean() >= _LEAST_DIFFERENCE for other in kept):
+            kept.append(candidate)
+    return tuple(kept)
 
 
 def _different(step: Step, count: int) -> list[NDArray[np.uint8]]:

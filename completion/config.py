@@ -1,5 +1,6 @@
 """Settings and names of completion. Imports no torch, so that --help stays fast."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -183,11 +184,23 @@ class FillOptions:
         "time limit of the search, in seconds per photo",
         Option(metavar="S"),
     ] = None
+    detail: Annotated[
+        Literal["auto", "network"],
+        "auto gives large faces the fine structure of their own other half or of a reference, and continues the "
+        "surroundings beside them; network shows what the networks generate",
+    ] = "auto"
+    reference: Annotated[
+        tuple[Path, ...],
+        "other photos of the same person, or folders of photos to find the person in",
+        Option(metavar="PATH"),
+    ] = ()
     candidates: Annotated[int, Range(1, 64), "number of different completions", Option(metavar="N")] = 1
     blend: Annotated[Blend, "how to blend the fill into the photo"] = "poisson"
     seed: Annotated[int, SEEDS, "seed of the search and of random masks", Option(metavar="N")] = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.reference, str | os.PathLike):
+            object.__setattr__(self, "reference", (Path(self.reference),))
         check(self)
         if isinstance(self.solver, str):
             _solver_name(self.solver)

@@ -1,9 +1,11 @@
 """Classical inpainting of holes; pixels under them are never read, and visible pixels never change."""
 
+from threading import Lock
 from typing import Any, Literal
 
 import cv2
 import numpy as np
+import patchmatch
 from numpy.typing import NDArray
 
 from align.resize import box_around, scale_to, scaled_size
@@ -11,6 +13,11 @@ from align.resize import box_around, scale_to, scaled_size
 _RADIUS_PX = 3  # of the pixels that OpenCV's methods average
 _SIDE_PX, _MARGIN_PX = 512, 16  # larger areas are inpainted at reduced size; width of the border that is read
 _FSR_SIDE_PX, _FSR_PX, _FSR_MARGIN_PX = 512, 25_000, 32  # limits on side and hole area; width of the border
+_PATCH_RADIUS_PX, _PATCH_SEED = 3, 0
+_PATCH_SOURCE = 0.75  # width of the border that patches are taken from, relative to the longer side of the area
+_PATCHED_SIDE_PX, _PATCHED_PX = 512, 60_000  # limits on the sides of the border and on the area
+_patching = Lock()  # the library keeps its seed for the whole process
+_WIDE_PX = 20  # narrower gaps need only colour
 _LEAST_VISIBLE = 0.25  # share of a reduced pixel that must be visible
 _BLURRED_PX = 24  # longest side of the copy that is enlarged into a hole
 
@@ -81,11 +88,60 @@ def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray
     if small_hole.all():
         return photo
     small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
+    # OpenCV leaves up to 12 of the last rows and columns unfilled, as bright green lines.
+    padding = [(0, 8 + -length % 4) for length in small_hole.shape]
+    small, small_hole = np.pad(small, [*padding, (0, 0)]), np.pad(small_hole, padding, constant_values=True)
     filled = np.zeros_like(small)
     cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
+    filled = np.ascontiguousarray(filled[: size[1], : size[0]])
     result = photo.copy()
     inside = part[box]
     result[box][inside] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside]
+    return result
+
+
+def is_wide(area: NDArray[np.bool_]) -> bool:
+    """Whether an area (H, W) is so wide that structure has to be continued into it."""
+    return bool(cv2.distanceTransform(np.pad(area, 1).astype(np.uint8), cv2.DIST_L2, 3).max() > _WIDE_PX / 2)
+
+
+def patchmatch_inpaint(
+    photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_], barred: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Fill an area with patches from around it, so that edges and textures continue.
+
+    Large areas are reduced in size, which limits the time to about two seconds.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified.
+        hole: bool (H, W); its pixels are never read.
+        part: bool (H, W), the pixels of the hole to fill, not empty.
+        barred: bool (H, W), visible pixels that must not be copied, such as eyes; None if there are none.
+    Returns:
+        uint8 (H, W, 3), changed only in `part`.
+    Source: Barnes et al. 2009, "PatchMatch: a randomized correspondence algorithm for structural image editing".
+    """
+    rows, columns = box_around(part)
+    longer_px = max(rows.stop - rows.start, columns.stop - columns.start)
+    box = box_around(part, round(_PATCH_SOURCE * longer_px) + 4 * _PATCH_RADIUS_PX)
+    inside, unread = part[box], hole[box] & ~part[box]
+    size = scaled_size(inside.shape, min(scale_to(inside.shape, _PATCHED_SIDE_PX), (_PATCHED_PX / inside.sum()) ** 0.5))
+
+    def reduced(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A reduced pixel that overlaps the mask belongs to it."""
+        return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+
+    small_part, excluded = reduced(inside), reduced(unread if barred is None else unread | barred[box])
+    excluded &= ~small_part
+    if (small_part | excluded).all() or min(size) <= 2 * _PATCH_RADIUS_PX:
+        return photo
+    small = cv2.resize(np.where(hole[box][..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
+    with _patching:
+        patchmatch.set_random_seed(_PATCH_SEED)
+        filled = patchmatch.inpaint(small, small_part, global_mask=excluded, patch_size=_PATCH_RADIUS_PX)
+    result = photo.copy()
+    enlarged = cv2.resize(filled, inside.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    result[box][inside] = enlarged[inside]
     return result
 
 

@@ -1,7 +1,7 @@
 """Manifest of an output folder: what its files were made from, so that a later run can resume or redo them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from align.photo import digest
 
 MANIFEST = ".completions.jsonl"
 # Part of every fingerprint: raise it when the same settings give another result.
-ALGORITHM = 4
+ALGORITHM = 5
 
 
 class Manifest:
@@ -46,7 +46,7 @@ class Manifest:
         found = self._finished.get(_name(self._folder, output))
         return found and found["request"]
 
-    def has(self, output: Path, files: Sequence[Path]) -> bool:
+    def has(self, output: Path, files: Collection[Path]) -> bool:
         """Whether all files of a finished output were written with it."""
         found = self._finished.get(_name(self._folder, output))
         return found is not None and {_name(self._folder, file) for file in files} <= set(found["files"])

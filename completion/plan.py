@@ -33,6 +33,7 @@ class Plan:
         masks: masks by the names of their photos; None if there is no folder of masks.
         landmarks: landmarks by photo; None if faces are detected or placed otherwise.
         landmarks_sha256: SHA-256 of the file of landmarks.
+        references: SHA-256 of each reference photo, and whether it was named itself, not found in a folder.
         settings: what else the results depend on, as JSON; part of each fingerprint.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     masks: dict[Path, list[Path]] | None
     landmarks: dict[str, list[NDArray[np.float64]]] | None
     landmarks_sha256: str | None
+    references: list[tuple[str, bool]]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def source(self, photo: Path) -> Path:
@@ -80,7 +82,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
             be written.
         NoFaceError: the file of landmarks cannot be read.
     """
-    for path in inputs:
+    for path in (*inputs, *options.reference):
         if not os.path.lexists(path):
             raise PhotoError(f"{path} does not exist; give photos or folders of photos")
     folders, mask = [path for path in inputs if path.is_dir()], parse_mask(files.mask)
@@ -104,7 +106,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
     landmarks, report = files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
-    read += [*mask.files, *([landmarks] if landmarks else [])]
+    read += [*options.reference, *mask.files, *([landmarks] if landmarks else [])]
     written = [file for main in outputs.values() for file in _outputs(main, options, files)]
     written += [folder / MANIFEST] if folder else []
     check_outputs([*filter(None, [report]), *written], read, folder)
@@ -122,6 +124,11 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         masks,
         read_landmarks(landmarks) if landmarks else None,
         digest(landmarks) if landmarks else None,
+        [
+            (digest(file), not path.is_dir())
+            for path in options.reference
+            for file in (list_photos(path) if path.is_dir() else [path])
+        ],
     )
 
 
@@ -139,12 +146,16 @@ def candidate_files(output: Path, candidates: int) -> list[Path]:
     return [output.with_suffix(f".{number}{output.suffix}") for number in range(2, candidates + 1)]
 
 
+def candidates_of(output: Path, candidates: int) -> list[Path]:
+    """Return the files that only several candidates have: all but the first, and the contact sheet."""
+    sheet = [output.with_suffix(".candidates.png")] if candidates > 1 else []
+    return [*candidate_files(output, candidates), *sheet]
+
+
 def _outputs(output: Path, options: FillOptions, files: FileOptions) -> list[Path]:
-    several = options.candidates > 1
     return [
         output,
-        *candidate_files(output, options.candidates),
-        *([output.with_suffix(".candidates.png")] if several else []),
+        *candidates_of(output, options.candidates),
         *([output.with_suffix(".strip.png")] if files.strip else []),
         *([output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if files.history else []),
     ]

@@ -9,15 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad, relu
 
+from align.embedding import MODEL_FILE, chip_alignment
 from align.errors import InputError, LandmarkModelError
 from align.landmarks import model_path
-from align.template import TEMPLATES
-from align.warp import Alignment
 
-MODEL_FILE = "dlib_face_recognition_resnet_model_v1.dat"
-# Centres of the eyes in dlib's face chips of padding 0.25.
-_CHIP_PX = 150
-_CHIP_EYES = ((0.318, 0.314), (0.6685, 0.314))
 # dlib's input layer subtracts the mean colour and divides.
 _MEAN, _DIVISOR = (122.782, 117.001, 104.298), 256.0
 # Residual blocks from the input on: channels, and whether the block halves the sides.
@@ -59,14 +54,6 @@ def embed(crops: NDArray[np.uint8], template: str = "face", device: torch.device
         with torch.inference_mode():
             found.append(_run(torch.from_numpy(chips).to(device), layers).double().cpu().numpy())
     return np.concatenate(found)
-
-
-def chip_alignment(size: int) -> Alignment:
-    """The alignment of a crop of the template "face" to dlib's chip; in both, the eyes are level."""
-    left, right = np.array(TEMPLATES["face"].targets) * size
-    chip_left, chip_right = np.array(_CHIP_EYES) * _CHIP_PX
-    zoom = (chip_right - chip_left)[0] / (right - left)[0]
-    return Alignment(np.hstack([np.eye(2) * zoom, (chip_left - zoom * left)[:, None]]), _CHIP_PX)
 
 
 def _run(chips: Tensor, layers: Sequence[Tensor]) -> Tensor:

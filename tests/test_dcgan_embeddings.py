@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from align.embedding import MODEL_FILE, chip_alignment
 from align.errors import LandmarkModelError
 from align.landmarks import find_faces, model_path
 from align.template import TEMPLATES
@@ -25,8 +26,8 @@ def test_embeddings_equal_those_of_dlib(crop: NDArray[np.uint8]) -> None:
 
     noise = np.random.default_rng(0).integers(0, 256, crop.shape, dtype=np.uint8)
     crops = np.stack([crop, noise])
-    network = dlib.face_recognition_model_v1(str(model_path(embeddings.MODEL_FILE)))
-    expected = [network.compute_face_descriptor(embeddings.chip_alignment(64).warp(one)) for one in crops]
+    network = dlib.face_recognition_model_v1(str(model_path(MODEL_FILE)))
+    expected = [network.compute_face_descriptor(chip_alignment(64).warp(one)) for one in crops]
     found = embed(crops)
     assert found.shape == (2, 128)
     assert np.allclose(found, expected, atol=1e-5)
@@ -38,7 +39,7 @@ def test_the_chip_matches_that_of_dlib(astronaut: NDArray[np.uint8], crop: NDArr
     predictor = dlib.shape_predictor(str(model_path("shape_predictor_5_face_landmarks.dat")))
     box = dlib.get_frontal_face_detector()(astronaut, 1)[0]
     chip = dlib.get_face_chip(astronaut, predictor(astronaut, box), 150, 0.25)
-    network = dlib.face_recognition_model_v1(str(model_path(embeddings.MODEL_FILE)))
+    network = dlib.face_recognition_model_v1(str(model_path(MODEL_FILE)))
     assert np.linalg.norm(embed(crop[None])[0] - network.compute_face_descriptor(chip)) < 0.3
 
 
@@ -57,7 +58,7 @@ def test_other_templates_are_refused() -> None:
 
 def test_a_broken_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.dat"
-    broken.write_bytes(model_path(embeddings.MODEL_FILE).read_bytes()[:1_000_000])
+    broken.write_bytes(model_path(MODEL_FILE).read_bytes()[:1_000_000])
     monkeypatch.setattr(embeddings, "model_path", lambda name: broken)
     embeddings.network_layers.cache_clear()
     with pytest.raises(LandmarkModelError, match=r"broken.dat is broken; run: pip"):

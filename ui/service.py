@@ -29,7 +29,6 @@ from align.warp import Alignment, transform
 from completion import Completion, FaceCompleter
 from completion.batch import FillResult, summary, write_completions
 from completion.config import SOLVERS, FillOptions
-from completion.masks import read_hole
 from dcgan import holes
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
@@ -343,37 +342,36 @@ class Service:
 
     def complete(
         self, upload: Upload, mask: str | Path, folder: Path, name: str = "photo", as_png: bool = True, **options: Any
-    ) -> Iterator[None | tuple[list[Path], Completion, str]]:
+    ) -> Iterator[None | tuple[list[Path], Completion]]:
         """Fill a hole as the command line does.
 
         Args:
             upload: the photo.
-            mask: the name of a hole, or a mask file (white means fill).
+            mask: the name of a hole, or a mask file.
             folder: where to write the files.
             name: base name of the files.
             as_png: write PNG, which keeps every pixel outside the hole exactly, instead of the photo's own format.
             options: see `completion.config.FillOptions`.
         Yields:
-            None while it works; then the files, the best first, the completion, and a remark on the mask.
+            None while it works; then the files, the best first, and the completion.
         Raises:
             InputError: the mask, an option or the weights cannot be used, or there is no face under the hole.
         """
         most = max(1, min(_MOST_CANDIDATES, 2 * self.limits.max_pixels // math.prod(upload.size)))
         if self.options(**options).candidates > most:
             raise ServiceError(f"candidates is {options['candidates']}; a photo of this size gets at most {most}")
-        where: str | NDArray[np.bool_]
+        where: str | Photo
         if isinstance(mask, str):
             _check_name(mask)
-            where, remark = mask, None
+            where = mask
             if self.faces(upload):  # found once for every mask
                 options["faces"] = self.faces(upload)
         else:
-            read_photo(mask, self.limits.max_pixels)  # the limit for photos
-            where, remark, _ = read_hole(mask, upload.size[::-1])
+            where = read_photo(mask, self.limits.max_pixels)
         for item in self.completer.steps(upload.photo, where, seconds=self.limits.seconds, **options):
             if isinstance(item, Completion):
                 output = folder / f"{name}-completed{'.png' if as_png else upload.suffix}"
-                yield write_completions(output, item), item, remark or ""
+                yield write_completions(output, item), item
             else:
                 yield None
 
@@ -408,9 +406,8 @@ class Service:
             try:
                 chosen = _mask_of(name, masks) if masks else mask
                 steps = self.complete(self.read(photo), chosen, folder, outputs[name].stem, **options)
-                files, done, remark = next(item for item in steps if item is not None)
-                notes = (remark, *done.notes) if remark else done.notes
-                result = FillResult(photo, "completed", (files[0],), "", notes, done.shares, done.figures)
+                files, done = next(item for item in steps if item is not None)
+                result = FillResult(photo, "completed", (files[0],), "", done.notes, done.shares, done.figures)
             except InputError as error:
                 result = FillResult(photo, "failed", reason=explain(error))
             results.append(result)

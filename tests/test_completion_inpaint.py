@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint
+
+Y, X = np.mgrid[:300, :300]
+TEXTURES = {
+    "stripes": np.where((X + Y) // 12 % 2, 200.0, 60.0),
+    "checks": np.where((X // 15 + Y // 15) % 2, 200.0, 60.0),
+    "waves": 128 + 60 * np.sin(X / 7) + 40 * np.cos(Y / 11),
+}
+HOLE = np.zeros((300, 300), dtype=bool)
+HOLE[110:190, 110:190] = True
+
+
+def coloured(light: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.clip(np.dstack([light, 0.8 * light, 0.6 * light]), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("light", TEXTURES.values(), ids=TEXTURES)
+def test_patches_continue_textures(light: NDArray[np.float64]) -> None:
+    photo = coloured(light)
+    seen = np.where(HOLE[..., None], np.uint8(0), photo)
+
+    def error(filled: NDArray[np.uint8]) -> float:
+        return float(np.abs(filled[HOLE].astype(float) - photo[HOLE]).mean())
+
+    filled = patchmatch_inpaint(seen, HOLE, HOLE)
+    assert error(filled) < error(inpaint(seen, HOLE)) / 4
+    assert (filled[~HOLE] == photo[~HOLE]).all()
+    assert np.array_equal(filled, patchmatch_inpaint(photo, HOLE, HOLE))  # repeatable, whatever is under the hole
+
+
+def test_barred_pixels_are_not_copied() -> None:
+    photo = np.full((300, 300, 3), 100, dtype=np.uint8)
+    photo[60:100, 60:240] = (255, 0, 0)
+    barred = np.zeros((300, 300), dtype=bool)
+    barred[58:102, 58:242] = True
+    filled = patchmatch_inpaint(photo, HOLE, HOLE, barred)
+    assert (filled[HOLE] == 100).all()
+
+
+def test_a_large_area_is_filled_at_reduced_size() -> None:
+    photo = coloured(128 + 100 * np.sin(np.add.outer(np.arange(1000), np.arange(1200)) / 40))
+    hole = np.zeros((1000, 1200), dtype=bool)
+    hole[250:700, 300:900] = True
+    filled = patchmatch_inpaint(photo, hole, hole)
+    assert np.abs(filled[hole].astype(float) - photo[hole]).mean() < 10
+    assert (filled[~hole] == photo[~hole]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (5, 5), (30, 4)])
+def test_photos_too_small_for_patches_stay_as_they_are(shape: tuple[int, int]) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    hole = np.zeros(shape, dtype=bool)
+    hole.flat[0] = True
+    assert patchmatch_inpaint(photo, hole, hole).shape == photo.shape
+    assert np.array_equal(patchmatch_inpaint(photo, hole | True, hole | True), photo)
+
+
+@pytest.mark.parametrize("side", [121, 122, 123, 124])
+def test_frequencies_fill_areas_at_the_right_and_lower_border(side: int) -> None:
+    photo = np.full((side, side, 3), (120, 90, 70), dtype=np.uint8)
+    hole = np.zeros((side, side), dtype=bool)
+    hole[-40:, -60:] = True
+    filled = fsr_inpaint(photo, hole, hole)
+    assert np.abs(filled.astype(int) - photo).max() < 20
+
+
+def test_gaps_are_wide_from_twenty_pixels() -> None:
+    gap = np.zeros((50, 100), dtype=bool)
+    gap[10:28] = True
+    assert not is_wide(gap)
+    gap[10:33] = True
+    assert is_wide(gap)
