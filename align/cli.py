@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import signal
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, get_arg
 
 from align.errors import InputError, PhotoError, hint
 from align.settings import Option, from_text, unwrap
-from weights import AUTO, DEFAULT, REGISTRY, VERSION
+from weights import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from io import TextIOWrapper
     from types import FrameType
 
@@ -343,15 +342,15 @@ class Progress:
     total: int
 
 
-def show_progress(steps: Iterable[Any], kind: type = Progress, quiet: bool = False) -> Iterator[Any]:
+def show_progress(steps: Iterable[Any], quiet: bool = False) -> Iterator[Any]:
     """Show a progress bar for a stream of Progress and results, and yield only the results."""
     from tqdm import tqdm
 
     with tqdm(disable=quiet or None, bar_format="{desc} {bar} {n_fmt}/{total_fmt} {elapsed}") as bar:
         for step in steps:
-            if isinstance(step, kind):
-                bar.total, bar.n = step.total, step.done  # type: ignore[attr-defined]
-                bar.set_description(step.part)  # type: ignore[attr-defined]
+            if isinstance(step, Progress):
+                bar.total, bar.n = step.total, step.done
+                bar.set_description(step.part)
             else:
                 yield step
 
@@ -372,78 +371,3 @@ def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
         folders.add(next(above for above in path.parents if above.exists()))
     for folder in folders:  # missing folders are created with the first file: a later mistake leaves no empty one
         prepare_folder(folder)
-
-
-# Options of other packages
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, at: int = 0) -> argparse.Namespace:
-    """Parse a command line."""
-    return parser.parse_args(argv)
-
-
-def weights_name(text: str) -> str:
-    """Check that a text is a name of weights or may be a file; for argparse, before anything slow is imported."""
-    if text != AUTO and text not in REGISTRY and not Path(text).suffix:
-        raise argparse.ArgumentTypeError(f"there are no weights {text!r}; {hint(text, (*REGISTRY, 'a weights file'))}")
-    return text
-
-
-def _device(text: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(
-            f"there is no device {text!r}; {hint(text, ('auto', 'cpu', 'cuda', 'cuda:N'))}"
-        )
-    return text
-
-
-_FLAGS: dict[str, dict[str, Any]] = {
-    "--weights": {
-        "type": weights_name,
-        "default": DEFAULT,
-        "help": f"weights file or name: {', '.join(REGISTRY)} (default: %(default)s)",
-    },
-    "--weights=auto": {
-        "type": weights_name,
-        "default": AUTO,
-        "help": f"weights file or name: {', '.join(REGISTRY)}; auto picks by face size (default: %(default)s)",
-    },
-    "--device": {
-        "type": _device,
-        "default": "auto",
-        "help": "auto (a GPU if there is one), cpu, cuda or cuda:N (default: %(default)s)",
-    },
-    "--backend": {
-        "choices": ("processes", "ray"),
-        "default": "processes",
-        "help": "where the workers run: processes on this machine, or ray for the cluster at RAY_ADDRESS (if unset, "
-        "Ray on this machine); all machines need the same files under the same paths (default: %(default)s)",
-    },
-    "--config": {"metavar": "FILE", "help": "TOML file of options, such as seed = 1; typed options take precedence"},
-    "--quiet": {"action": "store_true", "help": "print only errors"},
-    "--version": {"action": "version", "version": f"%(prog)s {VERSION}"},
-}
-
-
-def add_flags(parser: argparse._ActionsContainer, *flags: str) -> None:
-    """Add flags that commands share: --weights[=auto], --device, --backend, --config, --quiet, --version."""
-    for flag in flags:
-        short = {"--device": ["-d"], "--quiet": ["-q"]}.get(flag, [])
-        parser.add_argument(*short, flag.partition("=")[0], **_FLAGS[flag])
-
-
-def at_least(least: float, most: float = 1_000_000_000) -> Callable[[str], float]:
-    """Return an argparse type for numbers from `least` to `most`: integers if `least` is one."""
-    kind = type(least)
-
-    def number(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            what = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text} is not {what} from {least} to {most}")
-        return value
-
-    return number

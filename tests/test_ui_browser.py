@@ -19,7 +19,8 @@ from PIL import Image
 from completion import FaceCompleter
 from completion.__main__ import main
 from dcgan.weights import Weights
-from ui.service import Limits, Service
+from ui.config import Limits
+from ui.service import Service
 
 DEBIANS = "/usr/bin/chromium"
 WAIT_MS = 45_000  # on a busy machine, where the canvas is drawn without a GPU

@@ -20,7 +20,7 @@ from pictures import FACE
 from PIL import Image
 
 from ui.__main__ import build_parser, main
-from ui.service import Limits
+from ui.config import Limits
 
 WAIT_S = 300  # for a busy machine
 

@@ -28,8 +28,9 @@ from pictures import CENTER, FACE, NO_FACE, pixels, save
 from completion import FaceCompleter
 from dcgan.weights import Weights
 from ui.access import LOCAL, Access, AccessError, Recent
+from ui.config import Limits
 from ui.server import Guard, sweep
-from ui.service import Limits, Service
+from ui.service import Service
 
 LIMITS = Limits(max_pixels=512 * 512, seconds=300, photos=3)
 API = "/gradio_api"

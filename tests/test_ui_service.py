@@ -19,7 +19,8 @@ from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from completion import Completion, FaceCompleter
 from completion.__main__ import main
 from dcgan.weights import Weights
-from ui.service import PARTS, Fill, Limits, Service, ServiceError, Upload, explain
+from ui.config import Limits
+from ui.service import PARTS, Fill, Service, ServiceError, Upload, explain
 
 Command = Callable[..., None]
 

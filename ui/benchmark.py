@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.cli import Parser, add_flags, at_least, parse, run_main, run_program
+from align.cli import Parser, add_common, add_settings, run_main, run_program, settings_from
+from completion.config import LoadOptions
+from ui.config import LoadTestOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,14 +92,9 @@ def build_parser(program: str = "python -m ui.benchmark") -> Parser:
         "another tint. Prints a table of the results.",
         epilog=_EXAMPLE,
     )
-    for flag, default, words in (
-        ("--users", 16, "number of concurrent visitors"),
-        ("--seconds", 60, "duration of the test in seconds"),
-        ("--max-waiting", 16, "most requests in the queue of the page"),
-    ):
-        words = f"{words} (default: {default})"
-        parser.add_argument(flag, type=at_least(1), default=default, metavar="N", help=words)
-    add_flags(parser, "--weights=auto", "--device", "--config", "--version")
+    for settings in (LoadTestOptions, LoadOptions):
+        add_settings(parser, settings)
+    add_common(parser, quiet="")
     return parser
 
 
@@ -107,18 +104,19 @@ def main(argv: list[str] | None = None, program: str = "python -m ui.benchmark")
     Returns:
         The exit code, see --help.
     """
-    arguments = parse(build_parser(program), argv)
+    arguments = build_parser(program).parse_args(argv)
     return run_main("benchmark", lambda: _benchmark(arguments))
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     from dcgan.report import markdown
 
+    options, loading = settings_from(arguments, LoadTestOptions), settings_from(arguments, LoadOptions)
     with (
         tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder,
-        served_page(arguments.weights, arguments.device, arguments.max_waiting) as (url, process),
+        served_page(loading.weights, loading.device, options.max_waiting) as (url, process),
     ):
-        visitors, seconds, memory = _visit(url, process.pid, Path(folder), arguments.users, arguments.seconds)
+        visitors, seconds, memory = _visit(url, process.pid, Path(folder), options.users, options.seconds)
     print(markdown([("measure", "value"), *_rows(visitors, seconds, memory)]))
     errors = sorted({error for visitor in visitors for error in visitor.errors})
     for error in errors:

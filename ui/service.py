@@ -30,6 +30,7 @@ from completion import Completion, FaceCompleter
 from completion.batch import FillResult, summary, write_completions
 from completion.config import SOLVERS, FillOptions
 from dcgan import holes
+from ui.config import Limits
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
@@ -61,28 +62,6 @@ def explain(error: InputError) -> str:
         return "No face was found there. Mark a part of a face, or use a photo that shows the face larger."
     text = str(error).rstrip(".")
     return f"{text[:1].upper()}{text[1:]}."
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much one visitor may ask of the page.
-
-    Attributes:
-        max_pixels: most pixels of a photo or mask.
-        seconds: longest work on a photo; after that, the best result so far is used.
-        photos: most photos in a batch.
-        waiting: most requests in the queue.
-    """
-
-    max_pixels: int = 16_000_000
-    seconds: float = 60.0
-    photos: int = 50
-    waiting: int = 16
-
-    @property
-    def file_bytes(self) -> int:
-        """Size of the largest upload: an uncompressed photo."""
-        return 4 * self.max_pixels + 2**20
 
 
 @dataclass
