@@ -75,7 +75,7 @@ const thumbnail = async (of, step) => {
 const choose = async (next, fit = true) => {
   if (photo && photo !== next) for (const item of [photo, ...photo.steps]) item.picture = null;  // memory
   photo = next;
-  taps = [];
+  [tool, taps] = [tool === "eyes" ? "brush" : tool, []];
   if (photo) {
     await Promise.all([decode(photo), ...photo.steps.filter((step) => step.patch).map(decode)]);
     if (photo !== next) return;
