@@ -23,15 +23,8 @@ from ui.config import Limits
 from ui.service import Service
 
 DEBIANS = "/usr/bin/chromium"
-WAIT_MS = 45_000  # on a busy machine, where the canvas is drawn without a GPU
-OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
+WAIT_MS = 120_000  # on a busy machine, where the canvas is drawn without a GPU
+OPTIONS = "--no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run"
 SIZES = {"desktop": (1280, 900), "large": (1920, 1080), "phone": (390, 844)}
 GREY, RED, GREEN = (120, 120, 120), (255, 0, 0), (0, 255, 0)
 WIDTH, HEIGHT = 400, 300
@@ -75,7 +68,7 @@ def browser(served: Any) -> Iterator[Any]:
     if executable is None:
         skip("chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(OPTIONS))
+        browser = playwright.chromium.launch(executable_path=executable, args=OPTIONS.split())
         yield browser
         browser.close()
 

@@ -158,6 +158,11 @@ def test_unusable_weights_exit_with_2_and_one_line(
     assert line.startswith("ui: ")
 
 
+def test_the_page_needs_no_torch() -> None:
+    code = "import sys, ui.app, ui.explore, ui.service, completion; completion.FaceCompleter.load(); "
+    subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"], check=True, timeout=WAIT_S)
+
+
 def test_a_port_in_use_exits_with_1_and_one_line(encoder_weights_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ["--port", str(taken.getsockname()[1]), "--weights", str(encoder_weights_file)]

@@ -721,6 +721,17 @@ def test_an_error_says_what_is_wrong_with_a_file_but_not_where_it_is(
         assert names_no_path(str(caught.value))
 
 
+def test_a_solver_that_needs_torch_names_the_extra(
+    http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        raise ModuleNotFoundError(name="torch")
+
+    monkeypatch.setattr(FaceCompleter, "steps", absent)
+    accepted, text = ask(http, "complete", inputs(upload(http, photo)))
+    assert not accepted and ".[train]" in text
+
+
 # Login
 
 

@@ -203,7 +203,7 @@ def test_what_lies_outside_all_faces_is_filled_from_around_it_and_said(service: 
 
 
 def test_at_the_time_limit_the_fill_is_a_quick_one(
-    service: Service, upload: Upload, monkeypatch: pytest.MonkeyPatch
+    service: Service, upload: Upload, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.limits = Limits(seconds=0)
     release = threading.Event()
@@ -213,7 +213,10 @@ def test_at_the_time_limit_the_fill_is_a_quick_one(
         yield from ()
 
     monkeypatch.setattr(FaceCompleter, "steps", never)
+    monkeypatch.setattr("ui.service._REST_S", 0)
     filled = last(service.fill(upload.photo, CENTER, []))
+    with pytest.raises(ServiceError, match="took longer than 0 s"):
+        last(service.complete(upload, "center", folder))
     release.set()
     assert filled.quick
     around = upload.photo.pixels.reshape(-1, 3)

@@ -271,6 +271,9 @@ def _as_messages() -> Iterator[None]:
         yield
     except InputError as error:
         raise gr.Error(explain(error), print_exception=False) from error
+    except ModuleNotFoundError as error:  # torch, for the slow solvers
+        words = f'This needs {error.name}, which the server lacks: pip install -e ".[train]"'
+        raise gr.Error(words, print_exception=False) from error
 
 
 def _visitor(request: gr.Request) -> str:

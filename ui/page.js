@@ -75,7 +75,7 @@ const thumbnail = async (of, step) => {
 const choose = async (next, fit = true) => {
   if (photo && photo !== next) for (const item of [photo, ...photo.steps]) item.picture = null;  // memory
   photo = next;
-  taps = [];
+  [tool, taps] = [tool === "eyes" ? "brush" : tool, []];
   if (photo) {
     await Promise.all([decode(photo), ...photo.steps.filter((step) => step.patch).map(decode)]);
     if (photo !== next) return;
@@ -191,15 +191,15 @@ const ready = () => {
   if (!photo.faces) return say("Looking for faces ...", "opening");
   const step = photos.current(photo), count = photo.faces.length;
   if (step.from !== null) return say(step.words ?? "Done. Paint on, try again, or save.", "ready");
-  const found = count === 1 ? "1 face." : `${count} faces.`;
-  const note = photo.note ? `${photo.note} ` : "";
-  say(note + (count ? `${found} Paint over what is missing, or choose a part of a face.` : MISSING), "ready");
+  const found = `${count === 1 ? "1 face" : `${count} faces`}. Paint over what is missing, or choose a part of a face.`;
+  say(`${photo.note ?? ""} ${count ? found : MISSING}`.trim(), "ready");
   if (!count && tool !== "eyes" && !photos.painted(photo).length) use("eyes");
 };
 const use = (name) => {
   tool = tool === name && name === "eyes" ? "brush" : name;
   taps = [];
-  if (tool === "eyes" && photo?.faces?.length) say("Tap both eyes of the person, or drag the dots on the eyes of a face.", "ready");
+  const words = "Tap both eyes of the person, or drag the dots on the eyes of a face.";
+  if (tool === "eyes" && photo?.faces?.length) say(words, "ready");
   show();
 };
 
@@ -215,7 +215,7 @@ const sent = async (of, signal, id = of.now) => {
   return { photo: of.remote, steps };
 };
 // Do something again when the server is back, or when it has forgotten the photos.
-const lasting = async (ofs, work) => {
+const lasting = async (ofs, work, signal) => {
   for (let tries = 0; ;) {
     try {
       return await work();
@@ -224,7 +224,7 @@ const lasting = async (ofs, work) => {
       if (error instanceof Gone) {
         const before = $("status").textContent;
         say(error.message);
-        await back();
+        await back(signal);
         say(before);
       } else if (!forgotten || tries++ > 1) throw error;
       for (const of of ofs) for (const item of [of, ...of.steps]) item.remote = null;
@@ -232,10 +232,9 @@ const lasting = async (ofs, work) => {
   }
 };
 
-const find = async (of, eyes = null) => {
+const find = (of) => {
   of.finding ??= lasting([of], async () => {
-    const found = await call("open", [(await sent(of, undefined, 0)).photo, null]);
-    of.faces = found.faces;
+    of.faces = (await call("open", [(await sent(of, undefined, 0)).photo, null])).faces;
     photos.keep(all, of);
   }).catch((error) => {
     of.faces = [];
@@ -287,7 +286,7 @@ const work = async (of, from, strokes, signal) => {
         if (item.state === "filling") say("Filling in ...", "filling");
       });
     return [answer, await download(answer.file, signal)];
-  });
+  }, signal);
   photos.addStep(of, from, strokes, attempt, { blob, x: answer.x, y: answer.y });
   const step = photos.current(of);
   [step.words, step.remote, of.reason] = [words(answer), answer.file, ""];
@@ -356,34 +355,16 @@ const offer = (blob, as) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 };
-const save = async () => {
-  if (!photo) return;
-  const of = photo;
-  try {
-    await lasting([of], async () => {
-      const { photo: remote, steps } = await sent(of);
-      const file = await call("save", [remote, steps]);
-      offer(await download(file), file.orig_name);
-    });
-  } catch (error) {
-    say(error.message, "failed");
-  }
-};
-const saveAll = async () => {
-  try {
-    await lasting(all, async () => {
-      const items = [];
-      for (const of of all) {
-        const done = of.steps.length > 1 ? await sent(of) : {};
-        items.push({ name: of.name, reason: of.reason, ...done });
-      }
-      const file = await call("save_all", [items]);
-      offer(await download(file), file.orig_name);
-    });
-  } catch (error) {
-    say(error.message, "failed");
-  }
-};
+const fetchFile = (ofs, name, data) => lasting(ofs, async () => {
+  const file = await call(name, await data());
+  offer(await download(file), file.orig_name);
+}).catch((error) => say(error.message, "failed"));
+const save = () => photo && fetchFile([photo], "save", async () => Object.values(await sent(photo)));
+const saveAll = () => fetchFile(all, "save_all", async () => {
+  const items = [];
+  for (const of of all) items.push({ name: of.name, reason: of.reason, ...(of.steps.length > 1 && await sent(of)) });
+  return [items];
+});
 const copy = async () => {
   const canvas = new OffscreenCanvas(photo.width, photo.height), context = canvas.getContext("2d");
   for (const { picture, x, y } of layers(photo)) context.drawImage(picture, x, y);

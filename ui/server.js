@@ -17,9 +17,10 @@ const ask = async (path, options) => {
 };
 
 // Wait until the server is there again.
-export const back = async () => {
+export const back = async (signal) => {
   while (true) {
     await new Promise((done) => setTimeout(done, 1500));
+    signal?.throwIfAborted();
     try {
       if ((await fetch("healthz")).ok) return;
     } catch { /* still gone */ }

@@ -43,6 +43,7 @@ _LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a face: in pixels, and relative to the photo
 _MOST_CANDIDATES = 8
 _QUICK_PX = 512  # longest side at which a quick fill is made
+_REST_S = 10  # after the search is stopped, its best result is blended
 _STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
 _MOST_PATCHES, _MOST_FACES = 200, 200
 _MOST_PX = 1_000_000  # of a coordinate
@@ -347,12 +348,17 @@ class Service:
                 options["faces"] = self.faces(upload)
         else:
             where = read_photo(mask, self.limits.max_pixels)
-        for item in self.completer.steps(upload.photo, where, seconds=self.limits.seconds, **options):
-            if isinstance(item, Completion):
-                output = folder / f"{name}-completed{'.png' if as_png else upload.suffix}"
-                yield write_completions(output, item), item
-            else:
-                yield None
+        seconds = self.limits.seconds
+        steps = self.completer.steps(upload.photo, where, seconds=seconds, **options)
+        try:
+            for item in self._in_time(steps, seconds + _REST_S):
+                if isinstance(item, Completion):
+                    output = folder / f"{name}-completed{'.png' if as_png else upload.suffix}"
+                    yield write_completions(output, item), item
+                else:
+                    yield None
+        except TimeoutError:
+            raise ServiceError(f"the work took longer than {seconds:g} s; reduce the photo, or mark less") from None
 
     def batch(
         self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], folder: Path, **options: Any
