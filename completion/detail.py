@@ -26,9 +26,9 @@ _FOREHEAD, _FACE, HEAD, _INNER = 0.45, 0.08, 0.12, 0.15  # height above the brow
 _HAIR = 0.8  # how far beyond the face hair and ears are mirrored
 _FADE, _HAIR_FADE = 0.12, 0.3
 _LEAST_SHARE = 0.1  # of the hole in the face must be covered
-# Gaussians that keep what is coarse, of luminance and of colour. 0.08 for luminance costs 0.2 dB; 0.05 for colour
-# leaves brown lids and grey irises.
-_COARSE, _COARSE_COLOUR = 0.05, 0.15
+# Gaussians that keep what is coarse, of luminance and of colour. 0.08 for luminance costs 0.2 dB. Colour is coarser, as
+# what the network generates has brown lids and grey irises.
+_COARSE, _COARSE_COLOUR = 0.05, 0.3
 _GAINS = 0.6, 1.5
 _SHARPER, _BLURRED_TO = 1.1, 1.05  # a source this much sharper than the photo is blurred
 _STIFF, _ANCHORS, _CIRCLE, _GRID = 0.02, 8, 2.6, 16  # of the spline; it is evaluated at so many points per span
@@ -227,7 +227,7 @@ def transfer(
     turned = abs(yaw(landmarks)) if portrait.mirrored else 0.0
     if warp.misfit > limit or turned > _MOST_TURNED:
         return None
-    box = box_around(part, round(max(0.3, 3 * _COARSE_COLOUR) * size))
+    box = box_around(part, round(2 * _COARSE_COLOUR * size))
     y, x = np.mgrid[box]
     where = warp(box)
     if portrait.mirrored:
