@@ -31,7 +31,7 @@ from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.poisson import blend
-from completion.references import References, choose
+from completion.references import Reference, References, choose
 from completion.regions import Regions, divide
 from completion.step import Step
 from completion.tone import Stretch, Tone, grey
@@ -461,15 +461,9 @@ class FaceCompleter:
                 images = [match_means(image, face.warp(pixels), LOWRES_SCALE) for image in images]
             detailed, plain_part = list[Variant](), part
             if options.detail == "auto" and not lowres and face.scale < 1 and self.template.name == "face":
-                crop = blend(step.crops[0], images[0], step.holes[0])
-                generated = face.paste(visible, crop, beyond_px=2)
-                coarse = np.where(part[..., None], generated, visible)
-                landmarks = predict_aligned(coarse, face)
-                inner |= inner_face(landmarks, hole.shape)
-                plain_part = head_of(part, landmarks)
-                portraits, remark = choose(references, coarse, face, landmarks, part)
-                detailed = add_detail(visible, generated, hole, part, landmarks, portraits, len(fills))
-                remarks += [f"face {number + 1}: {remark}"] * bool(remark)
+                found = _detailed(step, images[0], visible, hole, part, references, len(fills))
+                detailed, plain_part, features, remark = found
+                inner, remarks = inner | features, [*remarks, *remark]
             # Blending reads one pixel around the hole.
             plain = (Variant(face.paste(visible, image, beyond_px=2), plain_part) for image in images)
             for index, variant in zip(range(len(fills)), chain(detailed, plain), strict=False):
@@ -592,6 +586,39 @@ class FaceCompleter:
     @property
     def _advice(self) -> str:
         return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
+
+
+def _detailed(
+    step: Step,
+    image: NDArray[np.uint8],
+    visible: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    part: NDArray[np.bool_],
+    references: Sequence[Reference],
+    count: int,
+) -> tuple[list[Variant], NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+    """Give a generated face detail.
+
+    Args:
+        step: last step of the search for the face.
+        image: uint8 (S, S, 3), the generated face.
+        visible: uint8 (H, W, 3), the photo with its hole filled classically.
+        hole: bool (H, W), the whole hole.
+        part: bool (H, W), the part of the hole that belongs to the face.
+        references: faces in reference photos.
+        count: number of variants needed.
+    Returns:
+        At most so many variants; the part that a face without detail should fill; the features of the face, bool
+        (H, W); and remarks.
+    """
+    face = step.alignment
+    generated = face.paste(visible, blend(step.crops[0], image, step.holes[0]), beyond_px=2)
+    coarse = np.where(part[..., None], generated, visible)
+    landmarks = predict_aligned(coarse, face)
+    portraits, remark = choose(references, coarse, face, landmarks, part)
+    variants = add_detail(visible, generated, hole, part, landmarks, portraits, count)
+    remarks = [f"face {step.face + 1}: {remark}"] if remark else []
+    return variants, head_of(part, landmarks), inner_face(landmarks, hole.shape), remarks
 
 
 def _visibly_different(
