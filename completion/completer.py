@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.poisson import blend
-from completion.references import References, choose
+from completion.references import Reference, References, choose
 from completion.regions import Regions, divide
 from completion.step import Step
-from completion.tone import Stretch, Tone, grey, is_one_tone
+from completion.tone import Stretch, Tone, grey
 from dcgan.holes import LOWRES_SCALE
 from dcgan.weights import Weights, WeightsError
 from weights import AUTO
@@ -424,20 +425,15 @@ class FaceCompleter:
         ends = math.inf if options.seconds is None else began + options.seconds
 
         # Find the faces, and divide the hole among them.
-        visible, hidden = inpaint(pixels, hole), 0
-        if faces is None:
-            faces = self._aligned(photo)
-        if faces is None:
-            faces, hidden = faces_under(pixels, visible, hole, self.template, self.size)
-        regions = divide(hole, [self._fitted(face) for face in faces])
-        if not regions.faces and (options.no_face != "fill" or hole.all()):
-            raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
+        visible = inpaint(pixels, hole)
+        regions, hidden = self._regions(photo, visible, hole, faces, options)
 
         # Complete a photo of one tone in luminance.
-        tone = None
-        if is_one_tone(visible, hole, regions.faces[0] if regions.faces else None):
-            tone = Tone.of(pixels, hole, regions.faces)
+        tone = Tone.of(pixels, visible, hole, regions.faces)
+        references, remarks = self._references.find(options.reference, photo.sha256)
+        if tone:
             pixels, visible = grey(pixels), grey(visible)
+            references = [each.in_grey() for each in references]
 
         # Fill scratches first: they belong to what the networks see.
         if regions.scratches.any():
@@ -447,9 +443,6 @@ class FaceCompleter:
         unfilled = [hole & ~regions.scratches] * options.candidates
         inner = np.zeros_like(hole)  # eyes, noses and mouths, which must not be copied
         best: dict[str, Variant] = {}
-        references, remarks = self._references.find(options.reference, photo.sha256)
-        if tone:
-            references = [each.in_grey() for each in references]
 
         # Generate each face, and blend it into its part.
         for number, (face, part) in enumerate(zip(regions.faces, regions.parts, strict=True)):
@@ -466,24 +459,14 @@ class FaceCompleter:
             images = _different(step, len(fills))
             if lowres:
                 images = [match_means(image, face.warp(pixels), LOWRES_SCALE) for image in images]
-            detailed: list[Variant] = []
-            plain_part = part
+            detailed, plain_part = list[Variant](), part
             if options.detail == "auto" and not lowres and face.scale < 1 and self.template.name == "face":
-                crop = blend(step.crops[0], images[0], step.holes[0])
-                coarse = np.where(part[..., None], face.paste(visible, crop, beyond_px=2), visible)
-                landmarks = predict_aligned(coarse, face)
-                inner |= inner_face(landmarks, hole.shape)
-                plain_part = head_of(part, landmarks)
-                portraits, remark = choose(references, coarse, face, landmarks, part)
-                detailed = add_detail(coarse, hole, part, landmarks, portraits, len(fills))
-                remarks += [f"face {number + 1}: {remark}"] * bool(remark)
-            for index in range(len(fills)):
-                if index < len(detailed):
-                    variant = detailed[index]
-                else:
-                    image = images[min(index - len(detailed), len(images) - 1)]
-                    # Blending reads one pixel around the hole.
-                    variant = Variant(face.paste(visible, image, beyond_px=2), plain_part)
+                found = _detailed(step, images[0], visible, hole, part, references, len(fills))
+                detailed, plain_part, features, remark = found
+                inner, remarks = inner | features, [*remarks, *remark]
+            # Blending reads one pixel around the hole.
+            plain = (Variant(face.paste(visible, image, beyond_px=2), plain_part) for image in images)
+            for index, variant in zip(range(len(fills)), chain(detailed, plain), strict=False):
                 best.setdefault(f"face {number + 1}", variant)
                 unfilled[index] = unfilled[index] & ~variant.part
                 if not variant.part.any():
@@ -497,13 +480,10 @@ class FaceCompleter:
                     fills, stopped = fills[: index + 1], True
                     break
 
-        # Fill what lies beside the faces.
-        for index, (fill, rest) in enumerate(zip(fills, unfilled, strict=False)):
-            if is_wide(rest):
-                fills[index] = patchmatch_inpaint(fill, rest, rest, inner)
-        candidates = [photo.pixels.copy() for _ in fills]
-        for candidate, fill in zip(candidates, fills, strict=True):
-            candidate[hole] = tone.colour(fill[hole]) if tone else fill[hole]
+        # Fill what lies beside the faces, and bring the fills to the photo's tone.
+        pairs = zip(fills, unfilled, strict=False)
+        fills = [patchmatch_inpaint(fill, rest, rest, inner) if is_wide(rest) else fill for fill, rest in pairs]
+        candidates = [np.where(hole[..., None], tone.colour(fill) if tone else fill, photo.pixels) for fill in fills]
         sources = {name: variant.part for name, variant in best.items()}
         sources["surroundings"] = regions.scratches | unfilled[0]
         yield Completion(
@@ -520,6 +500,25 @@ class FaceCompleter:
             {name: Detail(variant.source, variant.misfit) for name, variant in best.items() if variant.source},
             tuple(remarks),
         )
+
+    def _regions(
+        self,
+        photo: Photo,
+        visible: NDArray[np.uint8],
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment] | None,
+        options: FillOptions,
+    ) -> tuple[Regions, int]:
+        """Find the faces unless they are given, and divide the hole; also count faces that only the original shows."""
+        hidden = 0
+        if faces is None:
+            faces = self._aligned(photo)
+        if faces is None:
+            faces, hidden = faces_under(photo.pixels, visible, hole, self.template, self.size)
+        regions = divide(hole, [self._fitted(face) for face in faces])
+        if not regions.faces and (options.no_face != "fill" or hole.all()):
+            raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
+        return regions, hidden
 
     def _search(
         self,
@@ -587,6 +586,39 @@ class FaceCompleter:
     @property
     def _advice(self) -> str:
         return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
+
+
+def _detailed(
+    step: Step,
+    image: NDArray[np.uint8],
+    visible: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    part: NDArray[np.bool_],
+    references: Sequence[Reference],
+    count: int,
+) -> tuple[list[Variant], NDArray[np.bool_], NDArray[np.bool_], list[str]]:
+    """Give a generated face detail.
+
+    Args:
+        step: last step of the search for the face.
+        image: uint8 (S, S, 3), the generated face.
+        visible: uint8 (H, W, 3), the photo with its hole filled classically.
+        hole: bool (H, W), the whole hole.
+        part: bool (H, W), the part of the hole that belongs to the face.
+        references: faces in reference photos.
+        count: number of variants needed.
+    Returns:
+        At most so many variants; the part that a face without detail should fill; the features of the face, bool
+        (H, W); and remarks.
+    """
+    face = step.alignment
+    generated = face.paste(visible, blend(step.crops[0], image, step.holes[0]), beyond_px=2)
+    coarse = np.where(part[..., None], generated, visible)
+    landmarks = predict_aligned(coarse, face)
+    portraits, remark = choose(references, coarse, face, landmarks, part)
+    variants = add_detail(visible, generated, hole, part, landmarks, portraits, count)
+    remarks = [f"face {step.face + 1}: {remark}"] if remark else []
+    return variants, head_of(part, landmarks), inner_face(landmarks, hole.shape), remarks
 
 
 def _visibly_different(

@@ -28,7 +28,7 @@ _FADE, _HAIR_FADE = 0.12, 0.3
 _LEAST_SHARE = 0.1  # of the hole in the face must be covered
 # Gaussians that keep what is coarse, of luminance and of colour. 0.08 for luminance costs 0.2 dB. Colour is coarser, as
 # what the network generates has brown lids and grey irises.
-_COARSE, _COARSE_COLOUR = 0.05, 0.3
+_COARSE, _COARSE_COLOUR = 0.05, 0.2
 _GAINS = 0.6, 1.5
 _SHARPER, _BLURRED_TO = 1.1, 1.05  # a source this much sharper than the photo is blurred
 _STIFF, _ANCHORS, _CIRCLE, _GRID = 0.02, 8, 2.6, 16  # of the spline; it is evaluated at so many points per span
@@ -108,6 +108,7 @@ def head_of(part: NDArray[np.bool_], landmarks: NDArray[np.float64]) -> NDArray[
 
 def add_detail(
     photo: NDArray[np.uint8],
+    generated: NDArray[np.uint8],
     hole: NDArray[np.bool_],
     part: NDArray[np.bool_],
     landmarks: NDArray[np.float64],
@@ -117,21 +118,25 @@ def add_detail(
     """Give a generated face detail from other portraits and its own mirror image, as far as they fit.
 
     Args:
-        photo: uint8 (H, W, 3), the photo with the generated face, blended.
+        photo: uint8 (H, W, 3); not read inside the hole.
+        generated: uint8 (H, W, 3), the generated face in the photo, at least one pixel wider than the part.
         hole: bool (H, W), the whole hole.
         part: bool (H, W), the part of the hole that belongs to the face, not empty.
-        landmarks: float64 (68, 2), those of the face in `photo`.
+        landmarks: float64 (68, 2), those of the generated face.
         portraits: other pictures of the person, the best first.
         count: number of variants needed.
     Returns:
         At most `count` variants, the best first.
     """
-    mirrored = transfer(photo, hole, part, landmarks, mirror(photo, hole, landmarks), MIRROR_LIMIT)
+    reflection = mirror(np.where(part[..., None], generated, photo), hole, landmarks)
+    mirrored = transfer(photo, generated, hole, part, landmarks, reflection, MIRROR_LIMIT)
     # The mirror image has the hair, which a reference shows in another way.
-    under, covered = (mirrored.pixels, mirrored.part) if mirrored else (photo, np.zeros_like(part))
+    under, covered = (mirrored.pixels, mirrored.part) if mirrored else (generated, np.zeros_like(part))
     variants: list[Variant] = []
     for portrait in portraits:
-        if len(variants) < count and (found := transfer(under, hole, part, landmarks, portrait, REFERENCE_LIMIT)):
+        if len(variants) < count and (
+            found := transfer(photo, under, hole, part, landmarks, portrait, REFERENCE_LIMIT)
+        ):
             variants.append(replace(found, part=found.part | covered))
     return [*variants, *([mirrored] if mirrored else [])][:count]
 
@@ -142,7 +147,7 @@ def _without_gaps(covered: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArra
 
 
 def mirror(photo: NDArray[np.uint8], hole: NDArray[np.bool_], landmarks: NDArray[np.float64]) -> Portrait:
-    """The mirror image of a completed photo, of which only what is visible is usable."""
+    """The mirror image of a photo, of which only what is visible is usable."""
     grown = cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0
     flipped = landmarks[_FLIPPED] * [-1, 1] + [photo.shape[1] - 1, 0]
     return Portrait(MIRROR, np.ascontiguousarray(photo[:, ::-1]), flipped, ~grown[:, ::-1], mirrored=True)
@@ -205,6 +210,7 @@ class Warp:
 
 def transfer(
     photo: NDArray[np.uint8],
+    generated: NDArray[np.uint8],
     hole: NDArray[np.bool_],
     part: NDArray[np.bool_],
     landmarks: NDArray[np.float64],
@@ -214,10 +220,11 @@ def transfer(
     """Give a completed face the detail of a portrait.
 
     Args:
-        photo: uint8 (H, W, 3), the photo with the generated face; not modified.
+        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
+        generated: uint8 (H, W, 3), the generated face in the photo, at least one pixel wider than the part.
         hole: bool (H, W), the whole hole.
         part: bool (H, W), the part of the hole that belongs to the face, not empty.
-        landmarks: float64 (68, 2), those of the face in `photo`.
+        landmarks: float64 (68, 2), those of the generated face.
         portrait: where the detail comes from.
         limit: largest misfit.
     Returns:
@@ -227,7 +234,7 @@ def transfer(
     turned = abs(yaw(landmarks)) if portrait.mirrored else 0.0
     if warp.misfit > limit or turned > _MOST_TURNED:
         return None
-    box = box_around(part, round(2 * _COARSE_COLOUR * size))
+    box = box_around(part, round(3 * _COARSE_COLOUR * size))
     y, x = np.mgrid[box]
     where = warp(box)
     if portrait.mirrored:
@@ -241,7 +248,7 @@ def transfer(
     within = part[box] & inside
     if not within.any() or share[within].mean() < _LEAST_SHARE:
         return None
-    base = photo[box].astype(np.float32)
+    base = np.where(part[box][..., None], generated[box], photo[box]).astype(np.float32)
     seen = usable & inside & ~hole[box]
     if not portrait.mirrored:
         moved = _as_sharp(moved, base, seen, size)
@@ -250,7 +257,11 @@ def transfer(
     if seen.sum() >= _LEAST_PX:
         gain = float(np.clip(bands[0][seen].std() / max(float(bands[1][seen].std()), 1e-3), *_GAINS))
     light = base @ _LUMA - bands[0] + gain * bands[1]
-    colour = _blurred(base, _COARSE_COLOUR * size) + moved - _blurred(moved, _COARSE_COLOUR * size)
+    # Only the face counts for its colour: beside it, a bright background would shine in.
+    weight = inside.astype(np.float32)
+    weights = np.maximum(_blurred(weight, _COARSE_COLOUR * size), 0.01)[..., None]
+    shift = _blurred((base - moved) * weight[..., None], _COARSE_COLOUR * size) / weights
+    colour = moved + shift
     made = colour + (light - colour @ _LUMA)[..., None]
     mixed = base + share[..., None] * (made - base)
 
@@ -262,7 +273,7 @@ def transfer(
         copied = np.minimum(np.clip(away, 0, 1), _faded(beside, _FADE * size))
         mixed += copied[..., None] * (moved - mixed)
         filled |= part[box] & beside
-    result, covered = photo.copy(), np.zeros_like(part)
+    result, covered = generated.copy(), np.zeros_like(part)
     covered[box] = filled
     rim = cv2.dilate(filled.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0  # blending reads it, too
     result[box][rim] = np.clip(np.round(mixed[rim]), 0, 255).astype(np.uint8)

@@ -121,8 +121,25 @@ class Tone:
     offsets: NDArray[np.float64]
 
     @classmethod
-    def of(cls, photo: NDArray[np.uint8], hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> "Tone":
-        """Read the tone of a photo uint8 (H, W, 3) from the visible pixels of its faces, or else from all of them."""
+    def of(
+        cls,
+        photo: NDArray[np.uint8],
+        filled: NDArray[np.uint8],
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment],
+    ) -> "Tone | None":
+        """Read the tone of a photo from the visible pixels of its faces, or else from all of them.
+
+        Args:
+            photo: uint8 (H, W, 3).
+            filled: uint8 (H, W, 3), the photo with its hole filled classically.
+            hole: bool (H, W).
+            faces: the largest comes first.
+        Returns:
+            The tone; None for a colour photo.
+        """
+        if not is_one_tone(filled, hole, faces[0] if faces else None):
+            return None
         visible = ~hole
         around = np.logical_or.reduce([face.footprint(hole.shape) for face in faces] or [visible]) & visible
         pixels = photo[around if around.sum() >= _LEAST_PX else visible]
