@@ -25,7 +25,9 @@ CHOSEN = (26, 44, 43, 12, 53)  # faces of the generator
 def sepia(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Print a photo in sepia, with grain."""
     light = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY) + np.random.default_rng(0).normal(0, 3, photo.shape[:2])
-    return np.stack([np.interp(light, (0, 128, 255), ends) for ends in zip(BLACK, GREY, WHITE)], -1).astype(np.uint8)
+    return np.stack(
+        [np.interp(light, (0, 128, 255), ends) for ends in zip(BLACK, GREY, WHITE, strict=True)], -1
+    ).astype(np.uint8)
 
 
 def grey(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
