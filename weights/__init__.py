@@ -35,4 +35,4 @@ SHA256 = {
     "faces-128.onnx": "693880f998855340e5112f9ec67d446494d5105349631681ec28b954b01212bc",
     LOCATOR: "6dcca5cc1298631caa1c00088bd8722ac6347037edad91f0117754b4064f81f5",
 }
-VERSION = __version__ = "0.2.0"
+VERSION = __version__ = "0.4.0"
