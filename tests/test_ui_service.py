@@ -304,7 +304,7 @@ def test_a_zip_file_holds_every_filled_photo_and_a_report(service: Service, uplo
 def test_completions_are_those_of_the_command_line_byte_for_byte(
     service: Service, command: Command, upload: Upload, tmp_path: Path, folder: Path, options: dict[str, Any]
 ) -> None:
-    files, done, _ = last(service.complete(upload, "center", folder, "a", **options))
+    files, done = last(service.complete(upload, "center", folder, "a", **options))
     assert isinstance(done, Completion)
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     command("--mask", "center", *words, "--output", tmp_path / "a-completed.png", tmp_path / "a.png")
@@ -316,7 +316,7 @@ def test_completions_are_those_of_the_command_line_byte_for_byte(
 def test_a_face_in_a_photo_is_completed_as_on_the_command_line(
     service: Service, command: Command, portrait: Upload, tmp_path: Path, folder: Path
 ) -> None:
-    [file], _, _ = last(service.complete(portrait, "mouth", folder))
+    [file], _ = last(service.complete(portrait, "mouth", folder))
     command("--mask", "mouth", "--output", tmp_path / "out.png", tmp_path / "portrait.png")
     assert not differences(file, tmp_path / "out.png")
 
