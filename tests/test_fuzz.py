@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import HEIC
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -87,15 +88,20 @@ def check_all(work: Callable[[bytes], object], seed: bytes, *expected: type[Base
 
 def encoded(kind: str) -> bytes:
     """A small picture with metadata."""
+    if kind == "HEIC":
+        return HEIC
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image, file = Image.fromarray(pixels), io.BytesIO()
     exif = image.getexif()
     exif[0x0112], exif[0x0132] = 6, "2026:01:01 00:00:00"
-    image.save(file, kind, **({} if kind == "BMP" else {"exif": exif}))
+    settings = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
+    if kind == "DEFLATED":
+        kind, settings = "TIFF", settings | {"compression": "tiff_adobe_deflate"}
+    image.save(file, kind, **settings)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DEFLATED", "GIF", "PPM", "AVIF", "HEIC"])
 def test_damaged_photos(tmp_path: Path, kind: str) -> None:
     def read(content: bytes) -> None:
         (tmp_path / "photo").write_bytes(content)
