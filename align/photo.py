@@ -27,11 +27,12 @@ from PIL import (
     UnidentifiedImageError,
 )
 
+from align.deep import decode_colours, encode_png, to_8_bits, write_tiff
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
 from align.warp import Alignment
 
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 150_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
 _READ = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM")
 _EXPECTED = "expected JPEG, PNG, TIFF, WebP, HEIC, AVIF, BMP, PPM or a GIF of one frame"
@@ -74,8 +75,8 @@ WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
     ".bmp": ("BMP", {}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
 }
 # The only metadata that is kept, apart from the colour profile: camera, exposure, capture time, resolution, copyright.
 # Anything else may hold a place, a name, or a preview of the face before the hole.
@@ -106,6 +107,7 @@ _EXIF_TAGS = {
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_BAND = 512  # rows that are copied at a time
 _MAX_DPI = 65_535  # JPEG stores 16 bits
 # EXIF orientation -> how to turn the stored pixels upright.
 _TURNS = dict(enumerate([Image.Transpose(turn) for turn in (0, 3, 1, 5, 4, 6, 2)], start=2))
@@ -119,8 +121,9 @@ class Photo:
 
     Attributes:
         pixels: uint8 (H, W, 3) RGB; transparent pixels are composited on white.
-        image: the same photo in L, LA, RGB or RGBA, whichever is closest to the mode of the file.
-        icc_profile: the colour profile, if it is valid for the mode of `image`.
+        stored: the same photo as L (H, W), LA (H, W, 2), RGB or RGBA, whichever is closest to the mode of the file;
+            uint8, or uint16 if the file has 16 bits. It may be the same array as `pixels`.
+        icc_profile: the colour profile, if it is valid for the mode of `stored`.
         exif: an EXIF block with camera, exposure, capture time, resolution and copyright, if the file has them.
         dpi: horizontal and vertical resolution in pixels per inch, if the file states it.
         sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
@@ -130,7 +133,7 @@ class Photo:
     """
 
     pixels: NDArray[np.uint8]
-    image: Image.Image
+    stored: NDArray[Any]
     icc_profile: bytes | None
     exif: bytes | None
     dpi: tuple[float, float] | None
@@ -138,6 +141,16 @@ class Photo:
     turned: Image.Transpose | None = None
     notes: tuple[str, ...] = ()
     faces: dict[Any, list[Alignment]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def mode(self) -> str:
+        """L, LA, RGB or RGBA."""
+        return "L" if self.stored.ndim == 2 else {2: "LA", 3: "RGB", 4: "RGBA"}[self.stored.shape[2]]
+
+    @property
+    def image(self) -> Image.Image:
+        """A copy of the photo as an 8-bit image in L, LA, RGB or RGBA."""
+        return Image.fromarray(to_8_bits(self.stored))
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -183,6 +196,16 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
         # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
         inverted = image.mode == "CMYK" and "adobe" not in image.info
         photo = _to_photo(ImageChops.invert(image) if inverted else image, digest)
+    if file.format == "PNG" and data[24] == 16 or tags and tags.get(ExifTags.Base.BitsPerSample, (8,))[0] == 16:
+        if photo.mode == "L":
+            deep = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else None
+        else:
+            deep = decode_colours(data, photo.stored, photo.turned)
+        if deep is None:
+            notes += ("the file has 16 bits per channel; 8 of them were kept",)
+        else:
+            photo = replace(photo, stored=deep)
+            photo = replace(photo, pixels=_on_white(photo.image))
     return replace(photo, notes=notes)
 
 
@@ -221,7 +244,8 @@ def _to_photo(upright: Image.Image, sha256: str) -> Photo:
         plain = _reduce_mode(upright, icc_profile)
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
-        return Photo(_on_white(plain), plain, kept, exif, dpi, sha256, turned)
+        stored = _array(plain)
+        return Photo(stored if plain.mode == "RGB" else _on_white(plain), stored, kept, exif, dpi, sha256, turned)
 
 
 PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str] | bytes | IO[bytes]
@@ -252,7 +276,7 @@ def as_photo(photo: PhotoLike) -> Photo:
         return decode_photo(photo.read())
     pixels = _as_bytes(photo)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return Photo(pixels, Image.fromarray(pixels), None, None, None, "")
+        return Photo(pixels, pixels, None, None, None, "")
     return to_photo(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
 
 
@@ -285,14 +309,23 @@ def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | Non
         photo: photo of the same size.
         hole: bool (H, W), True = take `pixels`, opaque. None: True everywhere.
     """
-    mode = photo.image.mode
-    converted = pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert(mode))
-    if hole is None:
-        return Image.fromarray(converted)
-    merged = np.array(photo.image)  # (H, W) or (H, W, 2 to 4)
-    # Indexing with a large hole would take 16 bytes per pixel.
-    np.copyto(merged, converted, where=hole if merged.ndim == 2 else hole[..., None])
-    return Image.fromarray(merged)
+    height, width = photo.stored.shape[:2]
+    image = Image.new(photo.mode, (width, height))
+    for top in range(0, height, _BAND):  # a copy of a large photo takes much memory
+        band = slice(top, top + _BAND)
+        part = _fill(pixels[band], photo.mode, to_8_bits(photo.stored[band]), None if hole is None else hole[band])
+        image.paste(Image.fromarray(part), (0, top))
+    return image
+
+
+def _fill(
+    pixels: NDArray[np.uint8], mode: str, stored: NDArray[Any], hole: NDArray[np.bool_] | None = None
+) -> NDArray[Any]:
+    """Convert RGB pixels to a mode and the type of `stored`, and take what is outside the hole from there."""
+    filled: NDArray[Any] = pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert(mode))
+    if stored.dtype == np.uint16:
+        filled = filled.astype(np.uint16) * 257
+    return filled if hole is None else np.where(hole if filled.ndim == 2 else hole[..., None], filled, stored)
 
 
 def write_photo(
@@ -312,6 +345,8 @@ def write_photo(
         raise PhotoError(f"the suffix {path.suffix!r} is not supported; use one of {', '.join(WRITABLE)}")
     kind, settings = WRITABLE[path.suffix.lower()]
     image = Image.fromarray(pixels) if like is None else merge(pixels, like, hole)
+    deep = like is not None and like.stored.dtype == np.uint16 and kind in ("PNG", "TIFF")
+    array = _fill(pixels, like.mode, like.stored, hole) if like is not None and deep else None
     metadata: dict[str, Any] = {}
     if kind in ("JPEG", "BMP") and "A" in image.mode:
         image = Image.fromarray(_on_white(image)).convert(image.mode.rstrip("A"))
@@ -321,15 +356,15 @@ def write_photo(
         found = {"icc_profile": _fitting(like.icc_profile, image.mode), "exif": like.exif, "dpi": like.dpi}
         found = {"dpi": like.dpi} if kind == "BMP" else found
         metadata = {key: value for key, value in found.items() if value}
-    if kind == "TIFF":
-        tags = Image.Exif()
-        tags.load(metadata.get("exif", b""))
-        tags[ExifTags.Base.Predictor] = 2  # differences of neighbours deflate better
-        metadata["exif"] = tags
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            image.save(file, kind, **settings, **metadata)
+            if array is not None and kind == "PNG":
+                file.write(encode_png(array, metadata))
+            elif kind == "TIFF":
+                write_tiff(file, np.asarray(image) if array is None else array, metadata)
+            else:
+                image.save(file, kind, **settings, **metadata)
     except (OSError, ValueError) as error:
         raise PhotoError(f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
@@ -498,7 +533,16 @@ def _on_white(image: Image.Image) -> NDArray[np.uint8]:
     if "A" in image.mode:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _array(image: Image.Image) -> NDArray[np.uint8]:
+    """Copy an image to an array; Pillow's own conversion has three copies at a time."""
+    pixels = np.empty((image.height, image.width, *([len(image.mode)] if len(image.mode) > 1 else [])), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _fitting(icc_profile: bytes | None, mode: str) -> bytes | None:

@@ -59,7 +59,7 @@ class Completion:
         unseen: whether a face has no visible pixels, so that it was generated at random.
         stopped_s: the time limit in seconds, if it ended the search; else None.
         search_s: duration of the search in seconds.
-        mask_notes: how the mask was read, where that is not obvious.
+        mask_notes: how photo and mask were read, where that is not obvious.
     """
 
     candidates: tuple[NDArray[np.uint8], ...]
@@ -322,7 +322,7 @@ class FaceCompleter:
             raise MaskError("the hole is empty; mark at least one pixel to fill")
         complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
         for item in complete(photo, hole, faces, lowres, chosen, began):
-            yield replace(item, mask_notes=notes) if isinstance(item, Completion) else item
+            yield replace(item, mask_notes=photo.notes + notes) if isinstance(item, Completion) else item
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
         """Fill holes in a batch of aligned faces.

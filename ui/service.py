@@ -212,7 +212,7 @@ class Service:
         """
         photo = read_photo(path, self.limits.max_pixels)
         with Image.open(path) as image:  # reads the header only
-            return Upload(**vars(photo), name=name, suffix=_SUFFIXES[image.format or "PNG"])
+            return Upload(**vars(photo), name=name, suffix=_SUFFIXES.get(image.format or "", ".png"))
 
     def faces(self, photo: Photo, eyes: Sequence[Sequence[float]] = ()) -> list[Alignment]:
         """The faces of a photo: those that a visitor marked, then those that are found and not among them.
