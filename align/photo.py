@@ -27,6 +27,7 @@ from PIL import (
     UnidentifiedImageError,
 )
 
+from align import colour
 from align.deep import decode_colours, encode_png, to_8_bits, write_tiff
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
@@ -186,6 +187,8 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
             notes += (
                 f"the file ends too early: {f'of its last {rows} rows, a part' if rows else 'its end mark'} is missing",
             )
+        if profile := _described_profile(file, data, image.mode in ("1", "L", "LA") or image.mode.startswith("I")):
+            image.info["icc_profile"] = profile
     digest = hashlib.sha256(data).hexdigest()
     if tags is not None:
         # Pillow takes any fourth channel for alpha, and has turned the image when it was loaded.
@@ -478,6 +481,24 @@ def _unreadable(data: bytes) -> str:
             json.loads(data)
             name = "a JSON file"
     return f"{name}; {_EXPECTED}; give the image itself"
+
+
+def _described_profile(file: ImageFile.ImageFile, data: bytes, grey: bool) -> bytes | None:
+    """The colour profile of a file that describes its colours in another way, if they are not those of sRGB."""
+    at = data.find(b"\0\0\0\x04cICP", 0, data.find(b"IDAT")) if file.format == "PNG" else -1
+    if at >= 0 and data[at + 8] in colour.PRIMARIES and data[at + 9] in colour.GAMMAS:
+        return colour.profile(colour.PRIMARIES[data[at + 8]], colour.GAMMAS[data[at + 9]], grey)
+    if "icc_profile" in file.info or "srgb" in file.info:
+        return None
+    if file.format == "PNG":
+        gamma = 1 / file.info["gamma"] if file.info.get("gamma") else None
+        return colour.profile(file.info.get("chromaticity", colour.SRGB), gamma, grey)
+    with suppress(Exception):  # corrupt EXIF raises almost anything in Pillow; the pixels are still good
+        exif = file.getexif()
+        adobe = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 2
+        if not grey and (adobe or exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"):
+            return colour.profile(colour.ADOBE_RGB, colour.ADOBE_GAMMA)
+    return None
 
 
 def _allowed(exif: Image.Exif) -> bytes | None:

@@ -606,6 +606,75 @@ def test_a_valid_profile_is_kept_and_a_broken_one_dropped(file):
         assert reread(file, Image.fromarray(gradient()), "PNG", icc_profile=profile).icc_profile == kept
 
 
+def encoded_light(light):
+    """The curve of sRGB, IEC 61966-2-1."""
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+
+
+# RGB to XYZ under D65, of the published standards.
+TO_XYZ = {
+    "sRGB": [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]],
+    "P3": [[0.4866, 0.2657, 0.1982], [0.2290, 0.6917, 0.0793], [0.0, 0.0451, 1.0439]],
+    "Adobe": [[0.5767, 0.1856, 0.1882], [0.2974, 0.6273, 0.0753], [0.0270, 0.0707, 0.9911]],
+}
+ADOBE_CHRM = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "primaries", "gamma"),
+    [
+        ([chunk(b"gAMA", struct.pack(">I", 100_000))], "sRGB", 1),
+        ([chunk(b"gAMA", struct.pack(">I", 45_471)), chunk(b"cHRM", ADOBE_CHRM)], "Adobe", 563 / 256),
+        ([chunk(b"cICP", bytes([12, 13, 0, 1]))], "P3", None),
+        ([chunk(b"cICP", bytes([12, 8, 0, 1]))], "P3", 1),
+        ("EXIF", "Adobe", 563 / 256),
+    ],
+)
+def test_described_colours_get_a_profile_of_the_same_look(file, chunks, primaries, gamma):
+    colours = np.array([[[120, 110, 100], [90, 120, 110], [128, 128, 128], [200, 190, 180]]], np.uint8).repeat(8, 0)
+    if chunks == "EXIF":
+        exif = Image.Exif()
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 2
+        photo = reread(file, Image.fromarray(colours), "JPEG", quality=100, exif=exif)
+    else:
+        data = encode(Image.fromarray(colours), "PNG")
+        file.write_bytes(data[:33] + b"".join(chunks) + data[33:])
+        photo = read_photo(file)
+        assert np.array_equal(photo.pixels, colours)
+    write_photo(file.with_suffix(".tif"), photo.pixels, photo)
+    written = read_photo(file.with_suffix(".tif"))
+    shown = ImageCms.profileToProfile(
+        Image.fromarray(written.pixels), io.BytesIO(written.icc_profile), ImageCms.createProfile("sRGB"), 1
+    )
+    values = written.pixels / 255
+    light = values**gamma if gamma else np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    expected = encoded_light(light @ (np.linalg.inv(TO_XYZ["sRGB"]) @ TO_XYZ[primaries]).T)
+    assert np.abs(np.asarray(shown) - expected).max() <= 1.5
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(b"gAMA", struct.pack(">I", 45_455))],
+        [chunk(b"sRGB", b"\0"), chunk(b"gAMA", struct.pack(">I", 100_000))],
+        [chunk(b"cICP", bytes([1, 13, 0, 1]))],
+        [chunk(b"gAMA", bytes(4)), chunk(b"cHRM", bytes(32))],
+    ],
+)
+def test_colours_of_srgb_and_impossible_ones_get_no_profile(file, chunks):
+    data = encode(Image.fromarray(gradient()), "PNG")
+    file.write_bytes(data[:33] + b"".join(chunks) + data[33:])
+    assert read_photo(file).icc_profile is None
+
+
+def test_a_grey_photo_with_a_gamma_gets_a_grey_profile(file):
+    data = encode(Image.fromarray(gradient()[..., 0]), "PNG")
+    file.write_bytes(data[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + data[33:])
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(read_photo(file).icc_profile))
+    shown = ImageCms.profileToProfile(Image.new("L", (1, 1), 128), profile, ImageCms.createProfile("sRGB"), 1, "RGB")
+    assert np.abs(np.array(shown.getpixel((0, 0))) - encoded_light(128 / 255)).max() <= 1.5
+
+
 def test_a_colour_profile_of_a_grey_photo_is_dropped(file):
     assert reread(file, Image.fromarray(gradient()[..., 0]), "PNG", icc_profile=SRGB).icc_profile is None
 
