@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from align.cli import Parser, add_common
+from align.deep import encode_png, write_tiff
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from align.folder import MANIFEST, read_manifest
 from align.locate import align_by_landmarks
@@ -97,11 +98,18 @@ def encoded(kind: str) -> bytes:
     settings = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
     if kind == "DEFLATED":
         kind, settings = "TIFF", settings | {"compression": "tiff_adobe_deflate"}
+    if kind == "16-bit":
+        return encode_png(pixels.astype(np.uint16) * 257, settings)
+    if kind == "16-bit TIFF":
+        write_tiff(file, pixels.astype(np.uint16) * 257, {})
+        return file.getvalue()
     image.save(file, kind, **settings)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DEFLATED", "GIF", "PPM", "AVIF", "HEIC"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DEFLATED", "GIF", "PPM", "AVIF", "HEIC", "16-bit", "16-bit TIFF"]
+)
 def test_damaged_photos(tmp_path: Path, kind: str) -> None:
     def read(content: bytes) -> None:
         (tmp_path / "photo").write_bytes(content)
