@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 from align.errors import PhotoError
 
 # Includes formats that read_photo refuses: the user gets an error for them, not silence.
-_LISTED = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-_UNREADABLE = {".eps", ".pdf", ".psd", ".svg"}
-_LISTED |= {".jfif", ".gif", ".tif", ".tiff", ".heic", ".avif", *_UNREADABLE}
+_UNREADABLE = {".eps", ".jp2", ".jxl", ".pdf", ".psd", ".svg", ".tga"}
+_LISTED = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".gif"}
+_LISTED |= {".pgm", ".pnm", ".ppm", *_UNREADABLE}
 # Folders of network drives and archives, which hold thumbnails and deleted photos.
 _SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "__macosx"}
 MAX_TEXT_BYTES = 2**30

@@ -2,27 +2,72 @@
 
 import hashlib
 import io
+import json
 import os
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
+from align import colour
+from align.deep import decode_colours, encode_png, to_8_bits, write_tiff
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
 from align.warp import Alignment
 
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 150_000_000
 MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
-_READ = ("JPEG", "PNG", "WEBP", "BMP")
+_READ = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM")
+_EXPECTED = "expected JPEG, PNG, TIFF, WebP, HEIC, AVIF, BMP, PPM or a GIF of one frame"
+_CONVERT = "convert it to PNG, for example with GIMP"
+# First bytes -> what a file is that cannot be read.
+_PICTURES = {
+    b"8BPS": "a Photoshop file",
+    b"gimp xcf": "a GIMP file",
+    b"%PDF": "a PDF",
+    b"%!PS": "a PostScript file",
+    b"\xc5\xd0\xd3\xc6": "a PostScript file",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 file",
+    b"\0\0\0\x0cJXL ": "a JPEG XL file",
+    b"\xff\x0a": "a JPEG XL file",
+    b"\0\0\1\0": "an icon",
+    b"FUJIFILMCCD": "a raw file of a camera",
+    b"II*\0\x10\0\0\0CR": "a raw file of a camera",
+    b"II*\0": "an unusual TIFF",
+    b"MM\0*": "an unusual TIFF",
+    b"II+\0": "an unusual TIFF",
+    b"MM\0+": "an unusual TIFF",
+    b"\xff\xd8\xff": "a damaged JPEG",
+    b"\x89PNG\r\n\x1a\n": "a damaged PNG",
+    b"GIF8": "a damaged GIF",
+    b"BM": "an unusual BMP",
+}
+_OTHERS = {
+    b"PK\3\4": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"Rar!": "an archive",
+    b"\x1aE\xdf\xa3": "a video",
+}
+_HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 # Format and settings for each suffix. WebP is lossless, so that pixels outside a hole keep their values. On photos,
 # PNG's level 3 takes a third of the time of the usual 6 and 2 to 9 % more space; level 1 a quarter and 5 to 20 %.
 WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,6 +76,8 @@ WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".webp": ("WEBP", {"lossless": True, "exact": True}),
     ".bmp": ("BMP", {}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
 }
 # The only metadata that is kept, apart from the colour profile: camera, exposure, capture time, resolution, copyright.
 # Anything else may hold a place, a name, or a preview of the face before the hole.
@@ -60,6 +107,8 @@ _EXIF_TAGS = {
     ExifTags.Base.SubsecTimeDigitized,
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_BAND = 512  # rows that are copied at a time
 _MAX_DPI = 65_535  # JPEG stores 16 bits
 # EXIF orientation -> how to turn the stored pixels upright.
 _TURNS = dict(enumerate([Image.Transpose(turn) for turn in (0, 3, 1, 5, 4, 6, 2)], start=2))
@@ -73,27 +122,42 @@ class Photo:
 
     Attributes:
         pixels: uint8 (H, W, 3) RGB; transparent pixels are composited on white.
-        image: the same photo in L, LA, RGB or RGBA, whichever is closest to the mode of the file.
-        icc_profile: the colour profile, if it is valid for the mode of `image`.
+        stored: the same photo as L (H, W), LA (H, W, 2), RGB or RGBA, whichever is closest to the mode of the file;
+            uint8, or uint16 if the file has 16 bits. It may be the same array as `pixels`.
+        icc_profile: the colour profile, if it is valid for the mode of `stored`.
         exif: an EXIF block with camera, exposure, capture time, resolution and copyright, if the file has them.
         dpi: horizontal and vertical resolution in pixels per inch, if the file states it.
         sha256: SHA-256 of the file, in hex; empty if the photo does not come from a file.
         turned: how the stored pixels were turned upright, as the EXIF orientation says.
+        notes: what was found amiss in the file, as sentences without a full stop.
         faces: the faces found in the photo, by what was searched for; filled by who searches.
     """
 
     pixels: NDArray[np.uint8]
-    image: Image.Image
+    stored: NDArray[Any]
     icc_profile: bytes | None
     exif: bytes | None
     dpi: tuple[float, float] | None
     sha256: str
     turned: Image.Transpose | None = None
+    notes: tuple[str, ...] = ()
     faces: dict[Any, list[Alignment]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def mode(self) -> str:
+        """L, LA, RGB or RGBA."""
+        return "L" if self.stored.ndim == 2 else {2: "LA", 3: "RGB", 4: "RGBA"}[self.stored.shape[2]]
+
+    @property
+    def image(self) -> Image.Image:
+        """A copy of the photo as an 8-bit image in L, LA, RGB or RGBA."""
+        return Image.fromarray(to_8_bits(self.stored))
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
-    """Read a JPEG, PNG, WebP or BMP file, whatever its suffix.
+    """Read a JPEG, PNG, TIFF, WebP, HEIC, AVIF, BMP, PPM or GIF file, whatever its suffix.
+
+    Of the pages of a TIFF, the first is read that is no thumbnail.
 
     Args:
         path: the file.
@@ -108,13 +172,44 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode the content of a file, see `read_photo`."""
     # The header has the size; verify checks the checksums of a PNG, which decoding ignores.
     with _quiet(), _damage_named():
-        _open(io.BytesIO(data), max_pixels).verify()
+        _open(data, max_pixels)[0].verify()
     with _quiet(), _damage_named():
-        image = _open(io.BytesIO(data), max_pixels)
-        image.load()
-    # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
-    inverted = image.mode == "CMYK" and "adobe" not in image.info
-    return _to_photo(ImageChops.invert(image) if inverted else image, hashlib.sha256(data).hexdigest())
+        file, notes = _open(data, max_pixels)
+        tags = file.tag_v2 if isinstance(file, TiffImagePlugin.TiffImageFile) else None
+        turned = _TURNS.get(tags.get(ExifTags.Base.Orientation, 1)) if tags else None
+        image: Image.Image = file
+        try:
+            file.load()
+        except OSError as error:
+            if not isinstance(file, JpegImagePlugin.JpegImageFile) or "progressive" in file.info:
+                raise
+            image, rows = _mended(data, max_pixels, error)
+            notes += (
+                f"the file ends too early: {f'of its last {rows} rows, a part' if rows else 'its end mark'} is missing",
+            )
+        if profile := _described_profile(file, data, image.mode in ("1", "L", "LA") or image.mode.startswith("I")):
+            image.info["icc_profile"] = profile
+    digest = hashlib.sha256(data).hexdigest()
+    if tags is not None:
+        # Pillow takes any fourth channel for alpha, and has turned the image when it was loaded.
+        if "A" in image.mode and ExifTags.Base.ExtraSamples not in tags:
+            image = image.convert(image.mode.rstrip("A"))
+        photo = replace(_to_photo(image, digest), turned=turned)
+    else:
+        # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
+        inverted = image.mode == "CMYK" and "adobe" not in image.info
+        photo = _to_photo(ImageChops.invert(image) if inverted else image, digest)
+    if file.format == "PNG" and data[24] == 16 or tags and tags.get(ExifTags.Base.BitsPerSample, (8,))[0] == 16:
+        if photo.mode == "L":
+            deep = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else None
+        else:
+            deep = decode_colours(data, photo.stored, photo.turned)
+        if deep is None:
+            notes += ("the file has 16 bits per channel; 8 of them were kept",)
+        else:
+            photo = replace(photo, stored=deep)
+            photo = replace(photo, pixels=_on_white(photo.image))
+    return replace(photo, notes=notes)
 
 
 def digest(path: Path) -> str:
@@ -152,7 +247,8 @@ def _to_photo(upright: Image.Image, sha256: str) -> Photo:
         plain = _reduce_mode(upright, icc_profile)
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
-        return Photo(_on_white(plain), plain, kept, exif, dpi, sha256, turned)
+        stored = _array(plain)
+        return Photo(stored if plain.mode == "RGB" else _on_white(plain), stored, kept, exif, dpi, sha256, turned)
 
 
 PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str] | bytes | IO[bytes]
@@ -183,7 +279,7 @@ def as_photo(photo: PhotoLike) -> Photo:
         return decode_photo(photo.read())
     pixels = _as_bytes(photo)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return Photo(pixels, Image.fromarray(pixels), None, None, None, "")
+        return Photo(pixels, pixels, None, None, None, "")
     return to_photo(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels))
 
 
@@ -216,14 +312,23 @@ def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | Non
         photo: photo of the same size.
         hole: bool (H, W), True = take `pixels`, opaque. None: True everywhere.
     """
-    mode = photo.image.mode
-    converted = pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert(mode))
-    if hole is None:
-        return Image.fromarray(converted)
-    merged = np.array(photo.image)  # (H, W) or (H, W, 2 to 4)
-    # Indexing with a large hole would take 16 bytes per pixel.
-    np.copyto(merged, converted, where=hole if merged.ndim == 2 else hole[..., None])
-    return Image.fromarray(merged)
+    height, width = photo.stored.shape[:2]
+    image = Image.new(photo.mode, (width, height))
+    for top in range(0, height, _BAND):  # a copy of a large photo takes much memory
+        band = slice(top, top + _BAND)
+        part = _fill(pixels[band], photo.mode, to_8_bits(photo.stored[band]), None if hole is None else hole[band])
+        image.paste(Image.fromarray(part), (0, top))
+    return image
+
+
+def _fill(
+    pixels: NDArray[np.uint8], mode: str, stored: NDArray[Any], hole: NDArray[np.bool_] | None = None
+) -> NDArray[Any]:
+    """Convert RGB pixels to a mode and the type of `stored`, and take what is outside the hole from there."""
+    filled: NDArray[Any] = pixels if mode == "RGB" else np.asarray(Image.fromarray(pixels).convert(mode))
+    if stored.dtype == np.uint16:
+        filled = filled.astype(np.uint16) * 257
+    return filled if hole is None else np.where(hole if filled.ndim == 2 else hole[..., None], filled, stored)
 
 
 def write_photo(
@@ -232,7 +337,7 @@ def write_photo(
     """Write a photo atomically; missing folders are created.
 
     Args:
-        path: .png, .jpg, .jpeg, .webp or .bmp. JPEG is lossy; JPEG and BMP drop transparency.
+        path: .png, .jpg, .jpeg, .tif, .tiff, .webp or .bmp. JPEG is lossy; JPEG and BMP drop transparency.
         pixels: uint8 (H, W, 3) RGB.
         like: photo of the same size from which to take the mode, colour profile, EXIF and resolution.
         hole: bool (H, W), True = write `pixels`, opaque; elsewhere write the pixels of `like`. None: True everywhere.
@@ -243,7 +348,9 @@ def write_photo(
         raise PhotoError(f"the suffix {path.suffix!r} is not supported; use one of {', '.join(WRITABLE)}")
     kind, settings = WRITABLE[path.suffix.lower()]
     image = Image.fromarray(pixels) if like is None else merge(pixels, like, hole)
-    metadata = {}
+    deep = like is not None and like.stored.dtype == np.uint16 and kind in ("PNG", "TIFF")
+    array = _fill(pixels, like.mode, like.stored, hole) if like is not None and deep else None
+    metadata: dict[str, Any] = {}
     if kind in ("JPEG", "BMP") and "A" in image.mode:
         image = Image.fromarray(_on_white(image)).convert(image.mode.rstrip("A"))
     if kind == "WEBP" and image.mode.startswith("L"):
@@ -255,7 +362,12 @@ def write_photo(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            image.save(file, kind, **settings, **metadata)
+            if array is not None and kind == "PNG":
+                file.write(encode_png(array, metadata))
+            elif kind == "TIFF":
+                write_tiff(file, np.asarray(image) if array is None else array, metadata)
+            else:
+                image.save(file, kind, **settings, **metadata)
     except (OSError, ValueError) as error:
         raise PhotoError(f"cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
@@ -276,23 +388,117 @@ def _damage_named() -> Iterator[None]:
     except (PhotoError, MemoryError):
         raise
     except Exception as error:  # damaged files raise almost anything
-        raise PhotoError(f"truncated or damaged ({error}); use an intact copy") from error
+        raise PhotoError(f"truncated or damaged ({' '.join(str(error).split())}); use an intact copy") from error
 
 
-def _open(file: IO[bytes], max_pixels: int) -> ImageFile.ImageFile:
-    """Read a file's header, without decoding pixels."""
+def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, tuple[str, ...]]:
+    """Read a file's header, without decoding pixels; return the image and notes."""
+    heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC
+    if heic:
+        import pi_heif
+
+        pi_heif.register_heif_opener()
     try:
-        image = Image.open(file, formats=_READ)
+        image = Image.open(io.BytesIO(data), formats=("HEIF", "AVIF") if heic else _READ)
     except UnidentifiedImageError as error:
-        raise PhotoError("not an image in a supported format; expected JPEG, PNG, WebP or BMP") from error
+        raise PhotoError(_unreadable(data)) from error
     except Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}; the limit is {max_pixels:,} pixels; reduce the photo") from error
+    notes = _choose_page(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else ()
     width, height = image.size
     if width * height > max_pixels:
         raise PhotoError(f"too large: {width}x{height}, the limit is {max_pixels:,} pixels; reduce the photo")
-    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO file is a JPEG followed by a preview
+    # The further images of MPO and HEIC files are previews and bursts.
+    if image.format in ("PNG", "WEBP", "GIF", "AVIF") and getattr(image, "is_animated", False):
         raise PhotoError("an animation; expected a still image: save one of its frames")
-    return image
+    return image, notes
+
+
+def _choose_page(image: TiffImagePlugin.TiffImageFile) -> tuple[str, ...]:
+    """Go to the first page of a TIFF that is no thumbnail, and return a note about the others."""
+    sizes = []
+    for page in range(image.n_frames):
+        image.seek(page)
+        kind = image.tag_v2.get(ExifTags.Base.NewSubfileType, 0)
+        sizes.append(0 if kind & 5 else image.width * image.height)  # reduced, or a mask of another page
+    if ExifTags.Base.DNGVersion in image.tag_v2 or not any(sizes) and ExifTags.Base.SubIFDs in image.tag_v2:
+        raise PhotoError(f"a raw file of a camera; {_EXPECTED}; {_CONVERT}")
+    chosen = next((page for page, size in enumerate(sizes) if 4 * size >= max(sizes)), 0)
+    image.seek(chosen)
+    # The memory for a tile is allocated before it is read.
+    if image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_LENGTH, 0) > 2**24 + 4 * image.width * image.height:
+        raise PhotoError("damaged: its tiles are larger than the photo; use an intact copy")
+    if len(sizes) == 1:
+        return ()
+    return (f"the file is a TIFF with {len(sizes)} pages; page {chosen + 1} was read",)
+
+
+def _mended(data: bytes, max_pixels: int, error: OSError) -> tuple[Image.Image, int]:
+    """Decode a JPEG that lacks its end, and count the damaged rows.
+
+    What differs after two different ends is not in the file.
+
+    Raises:
+        OSError: a hundredth of the rows or more is damaged; the given error.
+    """
+    images: list[Image.Image] = []
+    image: Any
+    for end in (b"", bytes(range(254, 190, -1))):
+        image = _open(data.rstrip(b"\xff") + end + b"\xff\xd9", max_pixels)[0]
+        image.load()
+        images.append(image.convert("RGB"))
+    differs, (width, height) = ImageChops.difference(*images), image.size
+    if not (box := differs.getbbox()):
+        return image, 0
+    # The first block that differs; interpolated colours differ one row earlier.
+    block = 8 * max(layer[2] for layer in image.layer)
+    top = (box[1] + 1) // block * block
+    left = (differs.crop((0, top, width, min(top + block, height))).getbbox() or (0,))[0]
+    if 100 * (height - top - min(block, height - top) * left / width) >= height:
+        raise error
+    return image, height - top
+
+
+def _unreadable(data: bytes) -> str:
+    """Name the kind of a file that Pillow does not read, with what was expected and what to do."""
+    for start, name in _PICTURES.items():
+        if data.startswith(start):
+            return f"{name}; {_EXPECTED}; {_CONVERT}"
+    if data[-18:-2] == b"TRUEVISION-XFILE":
+        return f"a TGA file; {_EXPECTED}; {_CONVERT}"
+    text = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if b"<svg" in text:
+        return f"an SVG drawing; {_EXPECTED}; {_CONVERT}"
+    name = next((name for start, name in _OTHERS.items() if data.startswith(start)), "not an image")
+    if not data:
+        name = "an empty file"
+    elif data[4:8] == b"ftyp":
+        name = "a video"
+    elif text.startswith((b"<!doctype html", b"<html")):
+        name = "a web page"
+    elif text.startswith((b"{", b"[")):
+        with suppress(ValueError, RecursionError):
+            json.loads(data)
+            name = "a JSON file"
+    return f"{name}; {_EXPECTED}; give the image itself"
+
+
+def _described_profile(file: ImageFile.ImageFile, data: bytes, grey: bool) -> bytes | None:
+    """The colour profile of a file that describes its colours in another way, if they are not those of sRGB."""
+    at = data.find(b"\0\0\0\x04cICP", 0, data.find(b"IDAT")) if file.format == "PNG" else -1
+    if at >= 0 and data[at + 8] in colour.PRIMARIES and data[at + 9] in colour.GAMMAS:
+        return colour.profile(colour.PRIMARIES[data[at + 8]], colour.GAMMAS[data[at + 9]], grey)
+    if "icc_profile" in file.info or "srgb" in file.info:
+        return None
+    if file.format == "PNG":
+        gamma = 1 / file.info["gamma"] if file.info.get("gamma") else None
+        return colour.profile(file.info.get("chromaticity", colour.SRGB), gamma, grey)
+    with suppress(Exception):  # corrupt EXIF raises almost anything in Pillow; the pixels are still good
+        exif = file.getexif()
+        adobe = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 2
+        if not grey and (adobe or exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"):
+            return colour.profile(colour.ADOBE_RGB, colour.ADOBE_GAMMA)
+    return None
 
 
 def _allowed(exif: Image.Exif) -> bytes | None:
@@ -320,7 +526,8 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
         across, down = map(float, image.info["dpi"])
     except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
-    return (across, down) if 1 <= across <= _MAX_DPI and 1 <= down <= _MAX_DPI else None
+    # Pillow says 1 where a TIFF says nothing.
+    return (across, down) if 1 < across <= _MAX_DPI and 1 < down <= _MAX_DPI else None
 
 
 def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
@@ -347,7 +554,16 @@ def _on_white(image: Image.Image) -> NDArray[np.uint8]:
     if "A" in image.mode:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _array(image: Image.Image) -> NDArray[np.uint8]:
+    """Copy an image to an array; Pillow's own conversion has three copies at a time."""
+    pixels = np.empty((image.height, image.width, *([len(image.mode)] if len(image.mode) > 1 else [])), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _fitting(icc_profile: bytes | None, mode: str) -> bytes | None:

@@ -79,7 +79,7 @@ class Completion:
         stopped_s: the time limit in seconds, if it ended the search; else None.
         search_s: duration of the search in seconds.
         details: for each detailed face in `sources`, where its fine structure comes from.
-        remarks: what was found in the mask and in reference photos, where that is not obvious.
+        remarks: what was found in the photo, the mask and reference photos, where that is not obvious.
     """
 
     candidates: tuple[NDArray[np.uint8], ...]
@@ -347,7 +347,7 @@ class FaceCompleter:
             raise MaskError("the hole is empty; mark at least one pixel to fill")
         complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
         for item in complete(photo, hole, faces, lowres, chosen, began):
-            yield replace(item, remarks=notes + item.remarks) if isinstance(item, Completion) else item
+            yield replace(item, remarks=photo.notes + notes + item.remarks) if isinstance(item, Completion) else item
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
         """Fill holes in a batch of aligned faces.

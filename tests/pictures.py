@@ -1,5 +1,7 @@
 """Pictures that several tests use, and ways to write and read them."""
 
+import base64
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +16,17 @@ FACE = np.random.default_rng(0).integers(80, 160, (32, 32, 3), dtype=np.uint8)  
 CENTER = np.zeros((32, 32), dtype=bool)
 CENTER[8:24, 8:24] = True
 NO_FACE = np.full((100, 100, 3), 128, dtype=np.uint8)
+# 16x16 pixels, the left half (200, 40, 90), the right half (20, 120, 220); compressed, for libheif only reads here.
+HEIC = zlib.decompress(
+    base64.b64decode(
+        "eNpjYGCQSSupLMhIzaxgAILczDRDEDs3MzGNgYGxLje1JJEBAhQzUnKKoGyGgszkEgY0oJSZk58MYrg4MDACIRAwLoLQQAAyXjkzMy8N"
+        "zAOJigI5qUxQXkZZsiGIyVeQWZILV/Ivs6CoAEjfyyxIzgfS5UBlzowsHEDmPAuQIrkPDH/+//jBwMDPnADUIe7AyMP4/z9IATNYBTNQ"
+        "yS4mh0SgnJYTIyOqxAQWAYVNd0Mvx9xhMZEQAIoxTgBJCDQkAZVzuDAeLJYwkAAKMQgn5+cU5SXnVADFeRnYGoBCIpnFBalQrzlAsUZy"
+        "TiLItQJQ14Pp////XwDSTDAaJF6QWZEJ0sjMwQHyikRmQS4slIEBx9rIxMzaAmQ35KYkgkK5RINxPZuRlHpIQ6xj0bfPHv+fVMnd6/6V"
+        "u+33e9XF/x+GTY/L/6XJzqG3KKqZ80v2ohlbFUNihTo4lm4L0fFZcT/X4vubH3FNejWur+uflvxL2JHfvrZ+jqU/i6CVS9KUam7lC7PS"
+        "V1W8cK8vTvJnytP2kZfNEw0oiQAA2OiBRQ=="
+    )
+)
 
 
 def box(shape: Sequence[int], top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:

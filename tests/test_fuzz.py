@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import HEIC
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from align.cli import Parser, add_common
+from align.deep import encode_png, write_tiff
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from align.folder import MANIFEST, read_manifest
 from align.locate import align_by_landmarks
@@ -87,15 +89,27 @@ def check_all(work: Callable[[bytes], object], seed: bytes, *expected: type[Base
 
 def encoded(kind: str) -> bytes:
     """A small picture with metadata."""
+    if kind == "HEIC":
+        return HEIC
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image, file = Image.fromarray(pixels), io.BytesIO()
     exif = image.getexif()
     exif[0x0112], exif[0x0132] = 6, "2026:01:01 00:00:00"
-    image.save(file, kind, **({} if kind == "BMP" else {"exif": exif}))
+    settings = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
+    if kind == "DEFLATED":
+        kind, settings = "TIFF", settings | {"compression": "tiff_adobe_deflate"}
+    if kind == "16-bit":
+        return encode_png(pixels.astype(np.uint16) * 257, settings)
+    if kind == "16-bit TIFF":
+        write_tiff(file, pixels.astype(np.uint16) * 257, {})
+        return file.getvalue()
+    image.save(file, kind, **settings)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DEFLATED", "GIF", "PPM", "AVIF", "HEIC", "16-bit", "16-bit TIFF"]
+)
 def test_damaged_photos(tmp_path: Path, kind: str) -> None:
     def read(content: bytes) -> None:
         (tmp_path / "photo").write_bytes(content)

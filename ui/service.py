@@ -142,7 +142,7 @@ class Service:
                 return upload
         photo = read_photo(path, self.limits.max_pixels)
         with Image.open(path) as image:  # reads the header only
-            upload = Upload(photo, _SUFFIXES[image.format or "PNG"])
+            upload = Upload(photo, _SUFFIXES.get(image.format or "", ".png"))
         with self._lock:
             self._uploads[path] = upload
             while sum(math.prod(kept.size) for kept in self._uploads.values()) > 4 * self.limits.max_pixels:
