@@ -211,7 +211,7 @@ def encoded(kind: str, pixels: NDArray[np.uint8] = FACE, **settings: Any) -> byt
 
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
 BROKEN = {
-    "text.png": (b"<html>no photo</html>", "not an image"),
+    "text.png": (b"<html>no photo</html>", "a web page"),
     "cut.jpg": (JPEG[: len(JPEG) // 2], "truncated"),
     "crc.png": (PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], "damaged"),
     "animated.webp": (encoded("WEBP", save_all=True, append_images=[Image.fromarray(255 - FACE)]), "animation"),

@@ -137,7 +137,7 @@ def test_a_mask_of_a_path_is_read_and_what_was_taken_is_said(tmp_path: Path) -> 
         (np.full((240, 200), 70_000), "expected 0 and 1, or 0 and 255"),
         (np.full((240, 200), np.nan), "expected 0 and 1, or 0 and 255"),
         ({"layers": []}, "0 painted layers"),
-        (b'{"shapes": []}', "not an image"),
+        (b'{"shapes": []}', "a JSON file"),
         (object(), "expected a name, a path, a Pillow image or a numpy array"),
     ],
 )

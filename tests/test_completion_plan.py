@@ -31,8 +31,8 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     assert planned.source(one) == Path("a.png") and planned.mask_of(one) == MaskSpec("center")
     single = plan(one, output=tmp_path / "one.webp")
     assert single.folder is None and single.outputs == {one: tmp_path / "one.webp"}
-    with pytest.raises(PhotoError, match=r"one.tiff has an unsupported suffix; use one of .png, .jpg"):
-        plan(one, output=tmp_path / "one.tiff")
+    with pytest.raises(PhotoError, match=r"one.heic has an unsupported suffix; use one of .png, .jpg"):
+        plan(one, output=tmp_path / "one.heic")
 
 
 def test_a_mask_without_a_face_fails_for_one_photo_and_is_filled_for_several(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_command_does_the_same(tmp_path: Path, small_weights_file: Path, capsy
     assert command.main(["complete", *words, str(tmp_path / "b.png")]) == 0
     assert complete([*words, str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
-    assert command.main(["complete", *words, str(tmp_path / "b.tiff")]) == 2
+    assert command.main(["complete", *words, str(tmp_path / "b.heic")]) == 2
     assert "unsupported suffix" in capsys.readouterr().err
 
 
