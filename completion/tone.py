@@ -16,7 +16,7 @@ from completion.masks import hole_in_crop
 from completion.step import Step
 
 _CELLS = 48  # side of the crop that decides whether a photo has one tone
-_LEAST_VALID = 0.15  # share of its cells that must be visible
+_LEAST_VALID, _LEAST_OF_PHOTO = 0.15, 0.02  # share of its cells, or else of the photo's, that must be visible
 _KNOTS, _WINDOW, _END_KNOTS, _END_L = 64, 0.06, 6, 6.0  # of the curve through the cells' colours
 # Largest chroma, in Lab units, that such a curve may leave. Of 85 prints, noisy scans among them, 99 % were below, of
 # colour photos none (the least had 0.72); for faded ones completion in luminance is better, too.
@@ -66,7 +66,7 @@ def is_one_tone(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignme
             return _stray(small, valid) < _ONE_TONE
     small = cv2.resize(photo, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     valid = cv2.resize(hole.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) == 0
-    return _stray(small, valid if valid.mean() >= _LEAST_VALID else np.ones_like(valid)) < _ONE_TONE
+    return bool(valid.mean() >= _LEAST_OF_PHOTO) and _stray(small, valid) < _ONE_TONE
 
 
 def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
