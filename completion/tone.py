@@ -16,11 +16,12 @@ from completion.masks import hole_in_crop
 from completion.step import Step
 
 _CELLS = 48  # side of the crop that decides whether a photo has one tone
-_LEAST_VALID = 0.15  # share of its cells that must be visible
+_LEAST_VALID, _LEAST_OF_PHOTO = 0.15, 0.02  # share of its cells, or else of the photo's, that must be visible
 _KNOTS, _WINDOW, _END_KNOTS, _END_L = 64, 0.06, 6, 6.0  # of the curve through the cells' colours
 # Largest chroma, in Lab units, that such a curve may leave. Of 85 prints, noisy scans among them, 99 % were below, of
 # colour photos none (the least had 0.72); for faded ones completion in luminance is better, too.
 _ONE_TONE = 0.6
+_NOISIEST = 8.0  # Lab units; no scan has so much noise in an area of a cell
 # Mean offsets of red, green and blue from luminance in the training faces.
 _SKIN_Y = (0, 16, 32, 64, 96, 128, 160, 192, 224, 240, 255)
 _SKIN = (
@@ -65,11 +66,13 @@ def is_one_tone(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignme
             return _stray(small, valid) < _ONE_TONE
     small = cv2.resize(photo, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     valid = cv2.resize(hole.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) == 0
-    return _stray(small, valid if valid.mean() >= _LEAST_VALID else np.ones_like(valid)) < _ONE_TONE
+    return bool(valid.mean() >= _LEAST_OF_PHOTO) and _stray(small, valid) < _ONE_TONE
 
 
 def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
     """Measure the chroma that neither luminance nor a plane (uneven yellowing) explains, without noise, in Lab units.
+
+    Infinite for confetti, whose noise could be anything.
 
     Args:
         small: uint8 (S, S, 3).
@@ -100,6 +103,8 @@ def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
         rest = offset - plane @ np.linalg.lstsq(plane[kept], offset[kept], rcond=None)[0]
     length = np.linalg.norm(rest, axis=1)
     kept = length <= np.quantile(length, 0.9)  # without stamps and ink
+    if np.sqrt(np.square(length[kept]).mean()) > _NOISIEST:
+        return float("inf")
     field = np.full((*valid.shape, 2), np.nan)
     field[ys[kept], xs[kept]] = rest[kept]
     # Noise is not correlated over two cells.

@@ -70,6 +70,10 @@ def test_a_tone_colours_the_luminance_as_it_was(photo: NDArray[np.uint8]) -> Non
         assert (restored == photo).all()
 
 
+def test_a_photo_that_is_all_hole_does_not_have_one_tone() -> None:
+    assert not is_one_tone(np.full_like(PORTRAIT, 127), ~NO_HOLE, FACE)
+
+
 def test_what_lies_under_the_hole_has_no_effect_on_the_tone() -> None:
     hidden = SEPIA.copy()
     hidden[EYE] = (0, 255, 0)
