@@ -19,8 +19,9 @@ import pytest
 from pictures import FACE
 from PIL import Image
 
+from align.cli import settings_from
 from ui.__main__ import build_parser, main
-from ui.config import Limits
+from ui.config import ServeOptions
 
 WAIT_S = 300  # for a busy machine
 
@@ -104,12 +105,6 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "7860" in text and "143 stopped by SIGTERM" in text
 
 
-def test_default_limits_are_those_of_the_service() -> None:
-    arguments = build_parser().parse_args([])
-    given = (arguments.max_pixels, arguments.max_seconds, arguments.max_photos, arguments.max_waiting)
-    assert Limits(*given) == Limits()
-
-
 WRONG = """--port http, --port 65536, --auth anna, --auth :secret, --auth anna:, --max-pixels 0, --max-seconds 0,
 --max-photos -1, --max-waiting 0, --config absent.toml, photo.png"""
 
@@ -128,9 +123,9 @@ def test_a_password_may_contain_colons() -> None:
 
 def test_names_and_proxies_are_lists() -> None:
     words = ["--allow-host", "Faces.example, www.faces.example", "--trusted-proxy", "127.0.0.1,10.0.0.0/8"]
-    arguments = build_parser().parse_args(words)
-    assert arguments.allow_host == ("faces.example", "www.faces.example")
-    assert arguments.trusted_proxy == ("127.0.0.1", "10.0.0.0/8")
+    options = settings_from(build_parser().parse_args(words), ServeOptions)
+    assert options.allow_host == ("faces.example", "www.faces.example")
+    assert options.trusted_proxy == ("127.0.0.1", "10.0.0.0/8")
 
 
 def test_an_unusable_proxy_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
