@@ -26,8 +26,8 @@ _FOREHEAD, _FACE, HEAD, _INNER = 0.45, 0.08, 0.12, 0.15  # height above the brow
 _HAIR = 0.8  # how far beyond the face hair and ears are mirrored
 _FADE, _HAIR_FADE = 0.12, 0.3
 _LEAST_SHARE = 0.1  # of the hole in the face must be covered
-# Gaussians that keep what is coarse, of luminance and of colour. 0.08 for luminance costs 0.2 dB. Colour is coarser, as
-# what the network generates has brown lids and grey irises.
+# Gaussians that keep what is coarse, of luminance and of colour. 0.08 for luminance costs 0.2 dB. Colour is coarser for
+# mirror images, as what the network generates has brown lids and grey irises; a reference may have other lipstick.
 _COARSE, _COARSE_COLOUR = 0.05, 0.2
 _GAINS = 0.6, 1.5
 _SHARPER, _BLURRED_TO = 1.1, 1.05  # a source this much sharper than the photo is blurred
@@ -258,10 +258,10 @@ def transfer(
         gain = float(np.clip(bands[0][seen].std() / max(float(bands[1][seen].std()), 1e-3), *_GAINS))
     light = base @ _LUMA - bands[0] + gain * bands[1]
     # Only the face counts for its colour: beside it, a bright background would shine in.
+    colour_px = size * (_COARSE_COLOUR if portrait.mirrored else _COARSE)
     weight = inside.astype(np.float32)
-    weights = np.maximum(_blurred(weight, _COARSE_COLOUR * size), 0.01)[..., None]
-    shift = _blurred((base - moved) * weight[..., None], _COARSE_COLOUR * size) / weights
-    colour = moved + shift
+    shift = _blurred((base - moved) * weight[..., None], colour_px)
+    colour = moved + shift / np.maximum(_blurred(weight, colour_px), 0.01)[..., None]
     made = colour + (light - colour @ _LUMA)[..., None]
     mixed = base + share[..., None] * (made - base)
 
