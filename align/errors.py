@@ -18,7 +18,7 @@ InputError
 │   ├── TrainingError     a training run cannot start or go on
 │   └── WeightsError      a weights file cannot be used
 ├── completion
-│   └── CompareError, WholeBenchmarkError   methods cannot be compared
+│   └── BenchmarkError    methods cannot be compared
 └── ui
     ├── AccessError       a host name or a proxy is invalid
     └── ServiceError      a visitor's request cannot be served

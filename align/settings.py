@@ -101,7 +101,8 @@ def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
             raise ConfigError(f"there is no {text!r}; {hint(text, names)}")
         return names[text]
     if get_origin(kind) is tuple:
-        words = [text] if parts[0] is Path else text.replace(",", " ").split()
+        numbers = unwrap(parts[0])[0] in (int, float)
+        words = [text] if parts[0] is Path else text.replace(",", " ").split() if numbers else text.split(",")
         parts = parts[:1] * len(words) if parts[-1] is Ellipsis else parts
         if len(words) != len(parts):
             raise ConfigError(f"{text} has {len(words)} numbers, expected {len(parts)} separated by commas")

@@ -46,6 +46,6 @@ def draw_tones(count: int, grey: float, contrast: float, generator: torch.Genera
 def change_tones(images: Tensor, tones: Tensor) -> Tensor:
     """Change the tones of images (N, 3, S, S) in [-1, 1] as drawn by `draw_tones`; an image without a change stays."""
     grey, gain, offset = tones.T[:, :, None, None, None]
-    luma = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
-    images = torch.where(grey > 0, (luma * images).sum(dim=1, keepdim=True), images)
+    red, green, blue = images.split(1, dim=1)
+    images = torch.where(grey > 0, 0.299 * red + 0.587 * green + 0.114 * blue, images)  # ITU-R BT.601
     return (gain * images + offset).clamp(-1, 1)
