@@ -33,8 +33,9 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     Raises:
         PhotoError: the file is not a regular file, is too large, or cannot be read.
     """
+    text = os.fspath(path)  # a number would be an open file
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        with open(text, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise PhotoError("not a regular file; expected a file")

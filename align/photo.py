@@ -108,6 +108,7 @@ _EXIF_TAGS = {
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_MOST_PAGES = 100  # of a TIFF: 16,000 take half a minute
 _BAND = 512  # rows that are copied at a time
 _MAX_DPI = 65_535  # JPEG stores 16 bits
 # EXIF orientation -> how to turn the stored pixels upright.
@@ -417,8 +418,15 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, tuple[str,
 def _choose_page(image: TiffImagePlugin.TiffImageFile) -> tuple[str, ...]:
     """Go to the first page of a TIFF that is no thumbnail, and return a note about the others."""
     sizes = []
-    for page in range(image.n_frames):
-        image.seek(page)
+    for page in range(_MOST_PAGES + 1):
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+        if page == _MOST_PAGES:
+            raise PhotoError(
+                f"a TIFF of more than {_MOST_PAGES} pages; {_EXPECTED}; save the page as a file of its own"
+            )
         kind = image.tag_v2.get(ExifTags.Base.NewSubfileType, 0)
         sizes.append(0 if kind & 5 else image.width * image.height)  # reduced, or a mask of another page
     if ExifTags.Base.DNGVersion in image.tag_v2 or not any(sizes) and ExifTags.Base.SubIFDs in image.tag_v2:

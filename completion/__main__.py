@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None, program: str = "python -m completion") -
 
 def _joined(words: Sequence[str]) -> list[str]:
     """Join what people write apart: the coordinates of --eyes and --box, and several masks."""
+    end = words.index("--") if "--" in words else len(words)
+    words = [*(part for word in words[:end] for part in _apart(word)), *words[end:]]
     joined: list[str] = []
     masks = [at for at, word in enumerate(words[:-1]) if word in ("-m", "--mask")]
     for at, word in enumerate(words):
@@ -86,6 +88,14 @@ def _joined(words: Sequence[str]) -> list[str]:
         elif not (masks[1:] and {at, at - 1} & set(masks[1:])):
             joined.append(word)
     return joined
+
+
+def _apart(word: str) -> list[str]:
+    """The flag and the value of --mask=VALUE and -mVALUE; any other word as it is."""
+    for flag, attached in (("--mask", "--mask="), ("-m", "-m")):
+        if word.startswith(attached) and word != flag:
+            return [flag, word.removeprefix(attached).removeprefix("=")]
+    return [word]
 
 
 def _is_number(word: str) -> bool:
@@ -100,6 +110,8 @@ def _run(arguments: argparse.Namespace) -> int:
     files, photos = settings_from(arguments, FileOptions), arguments.photos
     if not files.mask and 2 <= len(photos) <= 3:  # photo, mask, output
         photos, mask, *output = photos
+        if output and files.output:
+            raise InputError(f"the outputs {output[0]} and {files.output} are given; give one, or --mask")
         files = replace(files, mask=str(mask), output=next(iter(output), files.output))
         photos = [photos]
     if not files.mask:

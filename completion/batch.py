@@ -162,9 +162,13 @@ def complete_photo(completer: FaceCompleter, plan: Plan, photo: Path) -> Iterato
 def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step | FillResult]:
     began = time.monotonic()
     options, files, output, outputs = plan.options, plan.files, plan.outputs[path], plan.outputs_of(path)
+    manifest = None if files.overwrite or plan.folder is None else Manifest(plan.folder)
+    made = manifest.fingerprint(output) if manifest and output.exists() else None
+    if made is not None and made["photo"] != digest(path):
+        raise PhotoError(f"{output} was made from another photo; overwrite it or choose another output")
     for file in outputs:
         check_target(file)
-        if file.exists() and not files.overwrite and not (plan.folder and Manifest(plan.folder).made_by_us(file)):
+        if file.exists() and not files.overwrite and not (manifest and manifest.made_by_us(file)):
             raise PhotoError(f"the output {file} exists; overwrite it or choose another output")
 
     # Read the photo, and find or draw the hole.

@@ -342,7 +342,8 @@ class FaceCompleter:
                 f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
             )
         hole, faces, notes = self.mark(photo, mask, as_faces(faces), **options)
-        lowres |= mask in ("lowres", MaskSpec("lowres")) if isinstance(mask, str | MaskSpec) else False
+        spec = parse_mask(mask) if isinstance(mask, str) else mask
+        lowres |= isinstance(spec, MaskSpec) and spec.names == "lowres"
         if not hole.any():
             raise MaskError("the hole is empty; mark at least one pixel to fill")
         complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced

@@ -201,6 +201,8 @@ class FillOptions:
     def __post_init__(self) -> None:
         if isinstance(self.reference, str | os.PathLike):
             object.__setattr__(self, "reference", (Path(self.reference),))
+        elif isinstance(self.reference, list | tuple) and all(isinstance(p, str | os.PathLike) for p in self.reference):
+            object.__setattr__(self, "reference", tuple(map(Path, self.reference)))
         check(self)
         if isinstance(self.solver, str):
             _solver_name(self.solver)
@@ -248,8 +250,8 @@ class FileOptions:
     ] = None
     overwrite: Annotated[
         bool,
-        "replace any file (default: skip photos with a result of the same settings, and redo others that were made "
-        "here; with a single photo, stop)",
+        "replace any file (default: of several photos, skip those with a result of the same settings; redo others that "
+        "were made here from the same photo)",
     ] = False
     jobs: Annotated[int, Range(1, 10_000), "number of parallel workers", Option(metavar="N")] = 1
     backend: Backend = "processes"

@@ -11,7 +11,7 @@ from align.embedding import embed
 from align.errors import PhotoError
 from align.files import list_photos
 from align.landmarks import find_faces, predict_aligned
-from align.photo import read_photo
+from align.photo import digest, read_photo
 from align.resize import reduced, reduction, scale_to
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, invert, transform
@@ -67,18 +67,22 @@ class References:
         for path in paths:
             named = not path.is_dir()
             try:
-                for file in [path] if named else list_photos(path):
-                    photo = read_photo(file)
-                    if photo.sha256 == photo_sha256:
-                        continue
-                    if photo.sha256 not in self._found:
-                        self._found[photo.sha256] = _faces(file.name, photo.pixels)
-                    found = self._found[photo.sha256]
-                    references += [replace(each, named=named) for each in found]
-                    if named and not found:
-                        remarks.append(f"no face was found in the reference {file}")
+                files = [path] if named else list_photos(path)
             except PhotoError as error:
                 remarks.append(f"the reference {path} cannot be used: {error}")
+                continue
+            for file in files:
+                try:
+                    sha256 = digest(file)
+                    if sha256 not in self._found and sha256 != photo_sha256:
+                        self._found[sha256] = _faces(file.name, read_photo(file).pixels)
+                except PhotoError as error:
+                    remarks.append(f"the reference {file} cannot be used: {error}")
+                    continue
+                found = [] if sha256 == photo_sha256 else self._found[sha256]
+                references += [replace(each, named=named) for each in found]
+                if named and not found and sha256 != photo_sha256:
+                    remarks.append(f"no face was found in the reference {file}")
         return references, remarks
 
 

@@ -135,6 +135,9 @@ def test_the_first_page_that_is_no_thumbnail_is_read_with_a_note(file):
         photo = reread(file, pages[0], "TIFF", save_all=True, append_images=pages[1:])
         assert np.array_equal(photo.pixels, gradient())
         assert photo.notes == (f"the file is a TIFF with {len(pages)} pages; page {number} was read",)
+    Image.new("L", (8, 8)).save(file, "TIFF", save_all=True, append_images=[Image.new("L", (8, 8))] * 100)
+    with pytest.raises(PhotoError, match="more than 100 pages"):
+        read_photo(file)
 
 
 def test_an_oriented_tiff_is_turned_once(file):

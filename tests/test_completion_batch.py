@@ -353,7 +353,9 @@ def test_a_second_run_completes_only_missing_outputs(fill: Fill, raw: Path, done
     assert statuses(results) == skipped | {"b.png": ""}
     assert results[-1].outputs == (done / "b.png", done / "b.strip.png")
     assert contents(done) == {name: data for name, data in first.items() if name != "c.strip.png"}
-    # The result of a single photo is made again, unless it was edited.
+    # The result of a single photo is made again, unless it was edited or is that of another photo.
+    other = save(raw.parent / "other" / "b.png", 255 - FACE)
+    assert "was made from another photo" in statuses(fill(other))["b.png"]
     assert statuses(fill(raw / "b.png", strip=True)) == {"b.png": ""}
     (done / "b.png").write_bytes((done / "a.png").read_bytes())
     assert statuses(fill(raw / "b.png"))["b.png"].endswith("exists; overwrite it or choose another output")

@@ -90,6 +90,11 @@ def test_an_aligned_face_is_used_unchanged(completer: FaceCompleter) -> None:
     assert np.array_equal(unblended.pixels, steps[-1].previews[0])
 
 
+def test_names_are_read_in_any_case_also_to_match_block_means(completer: FaceCompleter) -> None:
+    one, other = (completer(FACE, name).pixels for name in ("lowres", " LowRes "))
+    assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize("lowres", [False, True])
 def test_a_full_hole_gives_a_random_face(completer: FaceCompleter, lowres: bool) -> None:
     steps, completed = run(completer, FACE, np.ones((32, 32), dtype=bool), lowres=lowres)

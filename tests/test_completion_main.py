@@ -441,6 +441,7 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     ("words", "advice"),
     [
         ("a.png", "give --mask, or a photo and a mask file"),
+        ("a.png b.png c.png -o done", "the outputs c.png and done are given"),
         ("--mask eyes a.png mouth", "--mask eyes,mouth"),
         ("--mask eyes a.png out.png", "give --output out.png"),
         ("--mask eyes https://example.org/a.jpg", "download it first"),
@@ -463,7 +464,7 @@ def test_a_photo_and_a_mask_file_need_no_flag_and_parts_are_joined(
     loading = ["--weights", str(small_weights_file), "--device", "cpu"]
     mask = save(tmp_path / "hole.png", np.where(CENTER, 255, 0))
     assert main([*loading, str(photo), str(mask), str(tmp_path / "one.png")]) == 0
-    apart = ["--mask", str(mask), "--mask", "center:0.3", "--eyes", "11", "13", "20", "13"]
+    apart = ["--mask", str(mask), "--mask=center:0.3", "--eyes", "11", "13", "20", "13"]
     joined = ["--mask", f"{mask},center:0.3", "--eyes", "20,13,11,13"]
     for words, name in ((apart, "two.png"), (joined, "three.png")):
         assert main([*loading, *words, str(photo), "-o", str(tmp_path / name)]) == 0

@@ -76,6 +76,14 @@ def test_a_reference_that_cannot_be_read_is_a_note(completer: FaceCompleter, tmp
     assert np.array_equal(done.pixels, completer(PORTRAIT, hole, faces=[FACE]).pixels)
 
 
+def test_one_bad_file_does_not_end_the_search_of_a_folder(completer: FaceCompleter, same: Path) -> None:
+    same.with_name("0.pdf").write_bytes(b"%PDF-1.4")
+    references, remarks = References().find((same.parent,), "")
+    assert len(references) == 1 and len(remarks) == 1 and "0.pdf cannot be used" in remarks[0]
+    for form in ([str(same)], (same,), str(same)):
+        assert completer._chosen({"reference": form}).reference == (same,)
+
+
 def test_the_photo_itself_is_no_reference(same: Path) -> None:
     references = References()
     [found], _ = references.find((same,), "")

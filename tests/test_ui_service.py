@@ -321,8 +321,8 @@ def test_a_face_in_a_photo_is_completed_as_on_the_command_line(
     assert not differences(file, tmp_path / "out.png")
 
 
-@pytest.mark.parametrize("mask", ["/etc/passwd", "a.png", "alpha", "", "center,../a"])
-def test_a_name_is_never_a_file_on_the_server(service: Service, upload: Upload, folder: Path, mask: str) -> None:
+@pytest.mark.parametrize("mask", ["/etc/passwd", "a.png", "alpha", "", "center,../a", 13, ["mouth"], None])
+def test_a_name_is_never_a_file_on_the_server(service: Service, upload: Upload, folder: Path, mask: Any) -> None:
     with pytest.raises(ServiceError, match="there is no hole named"):
         last(service.complete(upload, mask, folder))
     with pytest.raises(ServiceError, match="there is no hole named"):

@@ -341,7 +341,7 @@ class Service:
         if self.options(**options).candidates > most:
             raise ServiceError(f"candidates is {options['candidates']}; a photo of this size gets at most {most}")
         where: str | Photo
-        if isinstance(mask, str):
+        if not isinstance(mask, Path):  # whatever a program has sent
             _check_name(mask)
             where = mask
             if self.faces(upload):  # found once for every mask
@@ -503,7 +503,7 @@ def _is_number(value: Any) -> bool:
 
 def _check_name(mask: str) -> None:
     """Refuse anything but names of holes, above all paths on the server."""
-    if holes.split_names(mask) is None:
+    if not isinstance(mask, str) or holes.split_names(mask) is None:
         raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or send a mask")
 
 
