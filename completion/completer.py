@@ -41,6 +41,9 @@ from weights import AUTO
 
 _POOL = 16  # candidates searched for each one returned
 _AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of the best one's
+_ONE_SIDED = 0.12  # smaller shares of a hole whose mirror image is visible bring no detail
+# An area that every head covers in the template "face", as (x, y) shares of the crop.
+_FACE = np.array([(0.21, 0.2), (0.79, 0.2), (0.79, 0.76), (0.67, 0.88), (0.33, 0.88), (0.21, 0.76)])
 _GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
 _ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
 _LEAST_DIFFERENCE = 1.5  # mean absolute difference between candidates in the hole, in levels
@@ -612,8 +615,12 @@ def _detailed(
         At most so many variants; the part that a face without detail should fill; the features of the face, bool
         (H, W); and remarks.
     """
-    face = step.alignment
-    generated = face.paste(visible, blend(step.crops[0], image, step.holes[0]), beyond_px=2)
+    face, covered = step.alignment, step.holes[0]
+    # The landmarks take half a second to load, and bring nothing where the mirror image is hidden as well.
+    within = cv2.fillConvexPoly(np.zeros_like(covered, np.uint8), np.round(_FACE * face.size).astype(np.int32), 1) > 0
+    if not references and (covered & ~covered[:, ::-1]).sum() < _ONE_SIDED * covered.sum() and within[covered].all():
+        return [], part, np.zeros_like(hole), []
+    generated = face.paste(visible, blend(step.crops[0], image, covered), beyond_px=2)
     coarse = np.where(part[..., None], generated, visible)
     landmarks = predict_aligned(coarse, face)
     portraits, remark = choose(references, coarse, face, landmarks, part)

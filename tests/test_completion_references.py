@@ -10,6 +10,7 @@ from test_completion_detail import FACE, LANDMARKS, hole_of, likeness
 
 from align.photo import digest
 from completion import FaceCompleter
+from completion import completer as completer_module
 from completion.references import DISTANCE, References, choose
 from dcgan.sampling import generate, sample_z
 from dcgan.weights import Weights
@@ -74,6 +75,21 @@ def test_a_reference_that_cannot_be_read_is_a_note(completer: FaceCompleter, tmp
     done = completer(PORTRAIT, hole, faces=[FACE], reference=(broken, tmp_path / "missing.png"))
     assert sum("cannot be used" in note for note in done.notes) == 2
     assert np.array_equal(done.pixels, completer(PORTRAIT, hole, faces=[FACE]).pixels)
+
+
+def test_landmarks_are_not_loaded_where_they_bring_nothing(
+    completer: FaceCompleter, same: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    predict = completer_module.predict_aligned
+    monkeypatch.setattr(completer_module, "predict_aligned", lambda *args: found.append(1) or predict(*args))
+    plain = completer(PORTRAIT, HOLES["middle"], faces=[FACE])
+    assert not found  # the mirror image of the middle is hidden as well
+    without = completer(PORTRAIT, HOLES["middle"], faces=[FACE], detail="network")
+    assert np.array_equal(plain.pixels, without.pixels)
+    completer(PORTRAIT, HOLES["middle"], faces=[FACE], reference=same)
+    completer(PORTRAIT, HOLES["eye"], faces=[FACE])
+    assert len(found) == 2
 
 
 def test_one_bad_file_does_not_end_the_search_of_a_folder(completer: FaceCompleter, same: Path) -> None:
