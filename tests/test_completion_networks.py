@@ -154,16 +154,17 @@ def test_completion_runs_without_torch_and_a_search_says_what_to_install(tmp_pat
     ways: dict[str, dict[str, Any]] = {}
     ways |= {"fast": {}, "thorough": {"solver": "thorough"}, "two": {"candidates": 2, "seed": 3}}
     commands = [
-        [*(f"--{name}={value}" for name, value in way.items()), "--output", tmp_path / folder, crops]
+        ["-m=center", *(f"--{name}={value}" for name, value in way.items()), "--output", tmp_path / folder, crops]
         for folder, way in ways.items()
     ]
-    commands += [["--output", tmp_path / "photo", photo, "--strip"]]
-    commands += [["--output", tmp_path / "none.png", photo, *words] for words in (["--solver=search"], ["-m=lowres"])]
+    commands += [["-m=center", "--output", tmp_path / "photo", photo, "--strip"]]
+    torch_needed = (["-m=center", "--solver=search"], ["-m=lowres"])
+    commands += [["--output", tmp_path / "none.png", photo, *words] for words in torch_needed]
     code = f"""
 import json, sys
 sys.modules.update(dict.fromkeys({ABSENT.split()!r}))  # importing them raises ModuleNotFoundError
 from completion.__main__ import main
-print([main(["--mask", "center", "--quiet", *words]) for words in json.loads(sys.argv[1])])"""
+print([main(["--quiet", *words]) for words in json.loads(sys.argv[1])])"""
     words = [sys.executable, "-c", code, json.dumps(commands, default=str)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[1])
     assert done.stdout == "[0, 0, 0, 0, 2, 2]\n", done.stderr

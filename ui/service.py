@@ -425,7 +425,8 @@ class Service:
         Raises:
             TimeoutError: the time is over; the worker ends at its next item.
         """
-        made: queue.SimpleQueue[T | BaseException | None] = queue.SimpleQueue()
+        made: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        end = object()
         left, ends = threading.Event(), time.monotonic() + seconds
 
         def work() -> None:
@@ -434,7 +435,7 @@ class Service:
                     if left.is_set():
                         return
                     made.put(item)
-                made.put(None)
+                made.put(end)
             except BaseException as error:
                 made.put(error)
 
@@ -445,7 +446,7 @@ class Service:
                     item = made.get(timeout=max(0.0, ends - time.monotonic()))
                 except queue.Empty:
                     raise TimeoutError from None
-                if item is None:
+                if item is end:
                     return
                 if isinstance(item, BaseException):
                     raise item
