@@ -47,6 +47,9 @@ class Option:
     parse: Callable[[str], Any] | None = None
 
 
+POSITIONAL = Option(positional=True)
+
+
 def check(settings: Any) -> None:
     """Check every field of a settings dataclass against its type.
 

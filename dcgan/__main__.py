@@ -3,8 +3,8 @@
 import argparse
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +24,7 @@ from align.cli import (
     show_progress,
     silence,
 )
-from align.settings import SEEDS, Option, Range
+from align.settings import POSITIONAL, SEEDS, Option, Range
 from align.template import TemplateName
 from dcgan.config import (
     PRESETS,
@@ -33,12 +33,13 @@ from dcgan.config import (
     EvaluateOptions,
     LocatorConfig,
     NetworkConfig,
+    Overwrite,
     Precision,
     Seed,
     TrainConfig,
 )
 from dcgan.device import Device, machine, pick_device
-from dcgan.explore.registry import EXPERIMENTS, Experiment, ExploreOptions, ExploreWeights
+from dcgan.explore.registry import EXPERIMENTS, ExploreOptions, ExploreWeights
 from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, WeightsName, weights_name
 from weights import DEFAULT, REGISTRY, VERSION
 
@@ -52,26 +53,55 @@ _EXAMPLE = """example:
   %(prog)s export runs/faces faces.safetensors
   %(prog)s sample --weights faces.safetensors --output samples/"""
 
-_POSITIONAL = Option(positional=True)
-_Preset = Annotated[Literal["default", "paper"], "settings to start from"]
+
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does, an example, what runs it with the parsed arguments and its settings; or sub-commands."""
+
+    text: str
+    example: str
+    run: Callable[..., int] | None = None
+    settings: tuple[type, ...] = ()
+    verbose: bool = False
+    commands: Mapping[str, "Command"] = field(default_factory=dict)
+
+    @property
+    def help(self) -> str:
+        """The first sentence, as part of a list."""
+        first = self.text.split(". ")[0].rstrip(".")
+        return first[0].lower() + first[1:]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(example: str, verbose: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a command of a function: its name, its docstring as the help, and an option for each field of its settings.
+
+    The function takes the parsed arguments, then an object of each settings class, and returns the exit code.
+
+    Args:
+        example: arguments of an example.
+        verbose: whether there is --verbose.
+    """
+
+    def register(run: Callable[..., int]) -> Callable[..., int]:
+        text = " ".join((run.__doc__ or "").split())
+        settings = tuple(each for each in run.__annotations__.values() if is_dataclass(each) and isinstance(each, type))
+        COMMANDS[run.__name__.strip("_").replace("_", "-")] = Command(text, example, run, settings, verbose)
+        return run
+
+    return register
+
+
+# Options that several commands have
+
 _RunFolder = Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option(short="-o")]
+_Preset = Annotated[Literal["default", "paper"], "settings to start from"]
 _Template = Annotated[TemplateName, "alignment template of the training faces"]
 _Dedupe = Annotated[
     Path | None, "list of files to leave out, such as duplicates.txt of explore duplicates", Option(metavar="LIST")
 ]
-_Overwrite = Annotated[bool, "replace existing files"]
-
-
-# The options of the commands, beside the settings of dcgan.config
-
-
-@dataclass(frozen=True)
-class _Pack:
-    faces: Annotated[Path, "folder of crops written by python -m align", _POSITIONAL]
-    file: Annotated[Path, "file to write, .npy", _POSITIONAL]
-    size: Annotated[int, Range(1, 4096), "side of the crops in pixels", Option(metavar="PX")] = NetworkConfig.size
-    dedupe: _Dedupe = None
-    overwrite: _Overwrite = False
 
 
 @dataclass(frozen=True)
@@ -81,75 +111,30 @@ class _Of:
 
 @dataclass(frozen=True)
 class _Run:
-    faces: Annotated[Path, "folder of crops written by python -m align, or a file of pack", _POSITIONAL]
+    faces: Annotated[Path, "folder of crops written by python -m align, or a file of pack", POSITIONAL]
     output: _RunFolder
     val: Annotated[Path | None, "folder of validation faces, to measure overfitting and the PSNR inside holes"] = None
     device: Device = "auto"
 
 
+# Training
+
+
 @dataclass(frozen=True)
-class _TrainRun(_Run):
+class _Pack:
+    faces: Annotated[Path, "folder of crops written by python -m align", POSITIONAL]
+    file: Annotated[Path, "file to write, .npy", POSITIONAL]
+    size: Annotated[int, Range(1, 4096), "side of the crops in pixels", Option(metavar="PX")] = NetworkConfig.size
     dedupe: _Dedupe = None
-    preset: _Preset = "default"
+    overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class _LocatorRun:
-    photos: Annotated[Path, "folder of photos with faces", _POSITIONAL]
-    landmarks: Annotated[Path, "faces.jsonl, written by python -m align for these photos", _POSITIONAL]
-    output: _RunFolder
-    device: Device = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _AllRuns(_Run):
-    hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
-    size: Annotated[Literal[64, 128, 256], "side of the faces in pixels"] = 128
-    template: _Template = "face"
-    batch: Batch = TrainConfig.batch
-    precision: Precision = TrainConfig.precision
-    seed: Seed = TrainConfig.seed
-
-
-@dataclass(frozen=True)
-class _Sample:
-    output: Annotated[Path, "folder for grid.png, 0000.png, 0001.png ...", Option(short="-o")]
-    weights: WeightsName = DEFAULT
-    count: Annotated[int, Range(1, 1_000_000), "number of faces"] = 64
-    seed: Annotated[int, SEEDS, "seed of z"] = 0
-    overwrite: _Overwrite = False
-    device: Device = "auto"
-
-
-@dataclass(frozen=True)
-class _Export:
-    run: Annotated[Path, "run folder of python -m dcgan train, encode or locator, or weights", _POSITIONAL]
-    file: Annotated[Path, "file to write: .safetensors for a run, .onnx for weights and the locator", _POSITIONAL]
-    template: _Template = "face"
-    overwrite: _Overwrite = False
-
-
-@dataclass(frozen=True)
-class _Evaluate(_Of):
-    faces: Annotated[Path, "folder of aligned validation faces", _POSITIONAL]
-    train: Annotated[Path | None, "folder of the training faces, to measure memorisation"] = None
-    output: Annotated[Path, "folder for the report", Option(short="-o")] = Path("evaluation")
-    overwrite: _Overwrite = False
-    device: Device = "auto"
-
-
-@dataclass(frozen=True)
-class _Benchmark:
-    seconds: Annotated[float, Range(0, 100_000), "seconds per row of the table"] = 20
-    report: Annotated[Path | None, "JSON file for the table", Option(metavar="FILE.json")] = None
-    preset: _Preset = "default"
-    device: Device = "auto"
-
-
-# The commands
-
-
+@command("aligned/ faces.npy")
 def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
+    """Write a folder of aligned faces to one file.
+
+    Training, evaluate and the benchmark of completion take the file in place of the folder, and read it in a moment.
+    """
     from dcgan.dataset import DatasetError, load_faces, pack_faces, read_list
 
     if options.file.suffix != ".npy":
@@ -162,28 +147,32 @@ def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
     return 0
 
 
-def _train(arguments: argparse.Namespace, options: _TrainRun, *_: Any) -> int:
+@dataclass(frozen=True)
+class _TrainRun(_Run):
+    dedupe: _Dedupe = None
+    preset: _Preset = "default"
+
+
+@command(
+    "aligned/ --output runs/faces\n"
+    "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces",
+    verbose=True,
+)
+def _train(arguments: argparse.Namespace, options: _TrainRun, network: NetworkConfig, config: TrainConfig) -> int:
+    """Train G and D on a folder of aligned faces. Run the same command again to resume."""
     config = _train_config(arguments, options.preset)  # wrong settings are reported before torch is imported
 
     from dcgan import parallel
     from dcgan.train import train
 
     group, device_name = parallel.join(options.device)
-    report = say if group.rank == 0 else _ignore
+    report = _ignore if group.rank else say
     device = pick_device(device_name)
     faces, val = _load(options, config.network.size, report, options.dedupe)
     processes = f", {group.size} processes" if group.size > 1 else ""
     report(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {options.output}")
     run = train(config, faces, options.output, device, val, group)
-    return _follow(run, config.kimg, options.output, arguments.verbose, group)
-
-
-def _load(options: _Run, size: int, report: Callable[[str], None] = say, dedupe: Path | None = None) -> Any:
-    """Read the training faces and, if there are any, the validation faces: uint8 (N, S, S, 3)."""
-    from dcgan.dataset import load_faces, read_list
-
-    faces = load_faces(options.faces, size, report, read_list(dedupe) if dedupe else ())
-    return faces, load_faces(options.val, size, report) if options.val else None
+    return _follow(run, arguments.verbose, [options.output], config.kimg, group=group)
 
 
 def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
@@ -199,7 +188,12 @@ def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
     return replace(config, network=replace(network, **ours), **given(arguments, TrainConfig))
 
 
+@command("faces-64 aligned/ --output runs/encoder", verbose=True)
 def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: EncoderConfig) -> int:
+    """Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights.
+
+    Run the same command again to resume; python -m dcgan export then writes the weights with the encoder.
+    """
     from dcgan.encoder import train_encoder
     from dcgan.grow import grow
 
@@ -217,40 +211,111 @@ def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: Encod
     faces, val = _load(options, trained.size)
     say(f"{len(faces)} faces; training E to {config.kimg:g} kimg on {device}, run folder {options.output}")
     run = train_encoder(config, trained, faces, options.output, device, val)
-    return _follow(run, config.kimg, options.output, arguments.verbose)
+    return _follow(run, arguments.verbose, [options.output], config.kimg)
 
 
+@dataclass(frozen=True)
+class _LocatorRun:
+    photos: Annotated[Path, "folder of photos with faces", POSITIONAL]
+    landmarks: Annotated[Path, "faces.jsonl, written by python -m align for these photos", POSITIONAL]
+    output: _RunFolder
+    device: Device = "auto"
+
+
+@command("photos/ aligned/faces.jsonl --output runs/locator", verbose=True)
 def _locator(arguments: argparse.Namespace, options: _LocatorRun, config: LocatorConfig) -> int:
+    """Train the locator, which finds the eyes of partly hidden faces.
+
+    Run the same command again to resume; python -m dcgan export then writes it as an .onnx file.
+    """
     from dcgan.locator import load_wide_faces, train_locator
 
     device = pick_device(options.device)
     faces = load_wide_faces(options.photos, options.landmarks, say)
     say(f"{len(faces)} faces; training the locator to {config.kimg:g} kimg on {device}, run folder {options.output}")
     run = train_locator(config, faces, options.output, device)
-    return _follow(run, config.kimg, options.output, arguments.verbose)
+    return _follow(run, arguments.verbose, [options.output], config.kimg)
 
 
-def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: bool, group: "Group | None" = None) -> int:
-    """Show the progress of a training run; a signal saves and stops it. Returns the exit code."""
+@dataclass(frozen=True, kw_only=True)
+class _AllRuns(_Run):
+    hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
+    size: Annotated[Literal[64, 128, 256], "side of the faces in pixels"] = 128
+    template: _Template = "face"
+    batch: Batch = TrainConfig.batch
+    precision: Precision = TrainConfig.precision
+    seed: Seed = TrainConfig.seed
+
+
+@command("faces.npy --hours 2 --output runs/all", verbose=True)
+def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
+    """Train everything within a given time: G and D at 64 px, grown to the size of the faces, then the encoder.
+
+    Writes the weights with the encoder as faces.safetensors and faces.onnx. Run the same command again to resume, with
+    the hours that are left.
+    """
+    from dcgan.train_all import train_all
+
+    device, output, seconds = pick_device(options.device), options.output, 3600 * options.hours
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("batch", "precision", "seed")}
+    if device.type == "cuda":  # every log line makes a GPU wait
+        shared |= {"tick_kimg": 100, "sample_kimg": 500}
+    faces, val = _load(options, options.size)
+    say(f"{len(faces)} faces; training for {options.hours:g} hours on {device}, folder {output}")
+    end = time.monotonic() + seconds
+    configs = TrainConfig(**shared), EncoderConfig(**shared)
+    run = train_all(*configs, faces, output, seconds, device, options.template, val)
+    return _follow(run, arguments.verbose, [output / "faces.safetensors", output / "faces.onnx"], end=end)
+
+
+def _load(options: _Run, size: int, report: Callable[[str], None] = say, dedupe: Path | None = None) -> Any:
+    """Read the training faces and, if there are any, the validation faces: uint8 (N, S, S, 3)."""
+    from dcgan.dataset import load_faces, read_list
+
+    faces = load_faces(options.faces, size, report, read_list(dedupe) if dedupe else ())
+    return faces, load_faces(options.val, size, report) if options.val else None
+
+
+def _ignore(text: str) -> None:
+    """Report of the processes other than the first."""
+
+
+def _follow(
+    run: "Generator[TrainingStep]",
+    verbose: bool,
+    outputs: Sequence[Path],
+    kimg: float | None = None,
+    end: float = 0,
+    group: "Group | None" = None,
+) -> int:
+    """Show the progress of training to its length or, without one, to a time; a signal saves and stops it.
+
+    Returns:
+        The exit code.
+    """
     from tqdm import tqdm
 
     several, report = group is not None and group.size > 1, _ignore if group and group.rank else say
-    stop, stopped = StopSignal(keep_first=True), 0.0
-    begin, total = next(run).images, round(kimg * 1000)
-    if begin >= total:
-        report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
-    elif begin:
-        report(f"resuming at {begin / 1000:g} kimg")
+    stop, stopped, begin, total = StopSignal(keep_first=True), 0.0, 0, None
+    if kimg is not None:
+        begin, total = next(run).images, round(kimg * 1000)
+        if begin >= total:
+            report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
+        elif begin:
+            report(f"resuming at {begin / 1000:g} kimg")
     began = time.monotonic()
     with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=report is _ignore or None) as bar:
         for step in run:
             bar.update(step.images - bar.n)
             if step.stats:
                 bar.clear()
-                minutes = (time.monotonic() - began) / 60
-                left = (total - step.images) * minutes / (step.images - begin)
-                done = f"kimg {step.images / 1000:g} of {total / 1000:g}"
-                _report(report, f"{done}, {minutes:.1f} min; about {left:.0f} min left", step, verbose)
+                now = time.monotonic()
+                left = (total - step.images) * (now - began) / (step.images - begin) if total else end - now
+                done = f"{step.run}: " if step.run else ""
+                done += f"kimg {step.images / 1000:g}" + (f" of {total / 1000:g}" if total else "")
+                report(f"{done}, {(now - began) / 60:.1f} min; about {max(0, left) / 60:.0f} min left")
+                if verbose:
+                    report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
             if not several:
@@ -266,44 +331,26 @@ def _follow(run: "Generator[TrainingStep]", kimg: float, out: Path, verbose: boo
     if stopped:
         return 128 + (stop.number or signal.SIGTERM)
     if report is say:
-        print(out)
+        print(*outputs, sep="\n")
     return 0
 
 
-def _report(report: Callable[[str], None], text: str, step: "TrainingStep", verbose: bool) -> None:
-    report(text)
-    if verbose and step.stats:
-        report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
+# What is done with trained networks
 
 
-def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
-    from dcgan.train_all import train_all
-
-    device, output, seconds = pick_device(options.device), options.output, 3600 * options.hours
-    shared: dict[str, Any] = {name: getattr(options, name) for name in ("batch", "precision", "seed")}
-    if device.type == "cuda":  # every log line makes a GPU wait
-        shared |= {"tick_kimg": 100, "sample_kimg": 500}
-    faces, val = _load(options, options.size)
-    say(f"{len(faces)} faces; training for {options.hours:g} hours on {device}, folder {output}")
-    configs = TrainConfig(**shared), EncoderConfig(**shared)
-    run = train_all(*configs, faces, output, seconds, device, options.template, val)
-    stop, end = StopSignal(keep_first=True), time.monotonic() + seconds
-    for name, step in run:
-        if step.stats:
-            minutes = max(0, end - time.monotonic()) / 60
-            text = f"{name}: {step.images / 1000:g} kimg, {minutes:.0f} minutes left for all"
-            _report(say, text, step, arguments.verbose)
-        if stop.number:
-            run.close()
-            say(f"stopped and saved {name} at {step.images / 1000:.1f} kimg; run the same command again to resume")
-            return 128 + stop.number
-    print(output / "faces.safetensors", output / "faces.onnx", sep="\n")
-    return 0
+@dataclass(frozen=True)
+class _Sample:
+    output: Annotated[Path, "folder for grid.png, 0000.png, 0001.png ...", Option(short="-o")]
+    weights: WeightsName = DEFAULT
+    count: Annotated[int, Range(1, 1_000_000), "number of faces"] = 64
+    seed: Annotated[int, SEEDS, "seed of z"] = 0
+    overwrite: Overwrite = False
+    device: Device = "auto"
 
 
+@command("--count 64 --output samples/")
 def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
-    import torch
-
+    """Generate faces. Writes a grid and one file per face."""
     from align.photo import write_photo
     from align.picture import grid
     from dcgan.sampling import generate, sample_z
@@ -311,45 +358,73 @@ def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
     G = Weights.open(options.weights, options.device).generator
     paths = [options.output / name for name in ("grid.png", *(f"{index:04d}.png" for index in range(options.count)))]
     refuse_existing(paths, options.overwrite)
-    faces = generate(G, sample_z(options.count, G.config, torch.Generator().manual_seed(options.seed)))
+    faces = generate(G, sample_z(options.count, G.config, options.seed))
     for path, picture in zip(paths, [grid(faces), *faces], strict=True):
         write_photo(path, picture)
     print(paths[0])
     return 0
 
 
+@dataclass(frozen=True)
+class _Export:
+    run: Annotated[Path, "run folder of python -m dcgan train, encode or locator, or weights", POSITIONAL]
+    file: Annotated[Path, "file to write: .safetensors for a run, .onnx for weights and the locator", POSITIONAL]
+    template: _Template = "face"
+    overwrite: Overwrite = False
+
+
+@command("runs/faces faces.safetensors")
 def _export(arguments: argparse.Namespace, options: _Export) -> int:
+    """Write the weights of a run's newest checkpoint to one file.
+
+    For a run of train these are D and the moving average of G; for a run of encode, the weights that the encoder was
+    trained for, with the encoder, and beside them an .onnx file of the same name, with which completion needs no torch.
+    The locator is written as an .onnx file only. Also plots the training curves to losses.png in the run folder. Given
+    weights instead of a run, writes only their .onnx file.
+    """
     from dcgan.encoder import export_encoder
     from dcgan.export import export_onnx, export_run, plot_losses
     from dcgan.locator import export_locator
     from dcgan.run import command_of
 
     run, file, graph = options.run, options.file, options.file.with_suffix(".onnx")
-    command = "" if run.is_file() or str(run) in REGISTRY else command_of(run)
+    name = "" if run.is_file() or str(run) in REGISTRY else command_of(run)
     expected = {"": ".onnx for weights, or give a run folder", "locator": ".onnx for a run of locator"}.get(
-        command, ".safetensors for a run, or give weights"
+        name, ".safetensors for a run, or give weights"
     )
     if file.suffix != expected.split()[0]:
         raise WeightsError(f"the file to write is {file}; expected {expected}")
     refuse_existing([file, graph], options.overwrite)
-    if not command:
+    if not name:
         export_onnx(Weights.open(str(run), "cpu"), graph)
         print(graph)
         return 0
-    if command == "locator":
-        metadata = export_locator(run, file)
-    elif command == "encode":
-        metadata = export_encoder(run, file)
+    exports = {"encode": export_encoder, "locator": export_locator}
+    metadata = exports.get(name, partial(export_run, template=options.template))(run, file)
+    if name == "encode":
         export_onnx(Weights.open(file, "cpu"), graph)
-    else:
-        metadata = export_run(run, file, options.template)
     plot_losses(run, run / "losses.png")
     say(f"{metadata['images'] / 1000:.1f} kimg in {metadata['seconds'] / 60:.0f} minutes on {metadata['machine']}")
-    print(*([file, graph] if command == "encode" else [file]), run / "losses.png", sep="\n")
+    print(*([file, graph] if name == "encode" else [file]), run / "losses.png", sep="\n")
     return 0
 
 
+@dataclass(frozen=True)
+class _Evaluate(_Of):
+    faces: Annotated[Path, "folder of aligned validation faces", POSITIONAL]
+    train: Annotated[Path | None, "folder of the training faces, to measure memorisation"] = None
+    output: Annotated[Path, "folder for the report", Option(short="-o")] = Path("evaluation")
+    overwrite: Overwrite = False
+    device: Device = "auto"
+
+
+@command("faces-64 aligned_val/ --train aligned_train/ --output evaluation/")
 def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateOptions) -> int:
+    """Measure a generator on faces that it was not trained on.
+
+    Reports the distances of face embeddings and of patches, precision and recall, variety, reconstruction and
+    memorisation, each with its real-vs-real baseline. Writes evaluation.json, evaluation.md and pictures.
+    """
     from dcgan.dataset import load_faces
     from dcgan.evaluate import evaluate
     from dcgan.report import FILES, table, write_report
@@ -366,7 +441,23 @@ def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateO
     return 0
 
 
-def _benchmark_train(arguments: argparse.Namespace, options: _Benchmark, *_: Any) -> int:
+@dataclass(frozen=True)
+class _Benchmark:
+    seconds: Annotated[float, Range(0, 100_000), "seconds per row of the table"] = 20
+    report: Annotated[Path | None, "JSON file for the table", Option(metavar="FILE.json")] = None
+    preset: _Preset = "default"
+    device: Device = "auto"
+
+
+@command("--seconds 30 --report benchmark.json")
+def _benchmark_train(
+    arguments: argparse.Namespace, options: _Benchmark, network: NetworkConfig, config: TrainConfig
+) -> int:
+    """Time the training step against a plain fp32 loop and the machine's matrix product.
+
+    The loop trains the same networks with the same batch. On a GPU the step runs with and without CUDA graphs, at 64 px
+    and, grown, at 128 px, unless --size chooses one size.
+    """
     from align.files import prepare_report, write_json
     from dcgan.benchmark import HEADER, benchmark_train
     from dcgan.grow import grown_config
@@ -400,17 +491,18 @@ def _explore(
     """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
     from dcgan.explore.files import write_files
 
-    experiment = EXPERIMENTS[name]
-    paths = [options.output / file for file in experiment.files]
+    files = EXPERIMENTS[name].files
+    paths = [options.output / file for file in files]
     refuse_existing(paths, options.overwrite)
     used = vars(settings) | {"seed": options.seed}
-    record: dict[str, Any] = {"settings": _plain({"experiment": name} | used | (vars(of) if of else {}))}
+    recorded = {"experiment": name} | used | (vars(of) if of else {})
+    record = {"settings": {key: str(value) if isinstance(value, Path) else value for key, value in recorded.items()}}
     if of:
         used["weights"] = Weights.open(of.weights, of.device)
         record["weights_sha256"] = used["weights"].sha256
     run = import_module(f"dcgan.explore.{name.replace('-', '_')}").run
     *_, outputs = show_progress(run(**used))
-    for file in experiment.files:
+    for file in files:
         if file.endswith(".json"):
             outputs[file] = record | outputs[file]
     write_files(options.output, outputs)
@@ -418,118 +510,22 @@ def _explore(
     return 0
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+COMMANDS["explore"] = Command(
+    "Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",
+    "walk --output walk/",
+    commands={
+        name: Command(
+            f"{each.text[0].upper()}{each.text[1:]}. Writes {', '.join(each.files)}.",
+            each.example,
+            partial(_explore, name),
+            (ExploreOptions, each.settings, *([ExploreWeights] if each.weights else [])),
+        )
+        for name, each in EXPERIMENTS.items()
+    },
+)
 
 
-def _ignore(text: str) -> None:
-    """Report of the processes other than the first."""
-
-
-# The table of commands, the parser and the program
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command: what it does, an example, what runs it with the parsed arguments and its settings; or sub-commands."""
-
-    text: str
-    example: str
-    run: Callable[..., int] | None = None
-    settings: tuple[type, ...] = ()
-    verbose: bool = False
-    commands: Mapping[str, "Command"] = field(default_factory=dict)
-
-    @property
-    def help(self) -> str:
-        """The first sentence, as part of a list."""
-        first = self.text.split(". ")[0].rstrip(".")
-        return first[0].lower() + first[1:]
-
-
-def _experiment(name: str, experiment: Experiment) -> Command:
-    text = f"{experiment.text[0].upper()}{experiment.text[1:]}. Writes {', '.join(experiment.files)}."
-    settings = (ExploreOptions, experiment.settings, *([ExploreWeights] if experiment.weights else []))
-    return Command(text, experiment.example, partial(_explore, name), settings)
-
-
-COMMANDS = {
-    "pack": Command(
-        "Write a folder of aligned faces to one file. Training, evaluate and the benchmark of completion take the file "
-        "in place of the folder, and read it in a moment.",
-        "aligned/ faces.npy",
-        _pack,
-        (_Pack,),
-    ),
-    "train": Command(
-        "Train G and D on a folder of aligned faces. Run the same command again to resume.",
-        "aligned/ --output runs/faces\n"
-        "two GPUs: torchrun --nproc-per-node=2 -m -- dcgan train aligned/ --output runs/faces",
-        _train,
-        (_TrainRun, NetworkConfig, TrainConfig),
-        verbose=True,
-    ),
-    "encode": Command(
-        "Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights. Run the same "
-        "command again to resume; python -m dcgan export then writes the weights with the encoder.",
-        "faces-64 aligned/ --output runs/encoder",
-        _encode,
-        (_Of, _Run, EncoderConfig),
-        verbose=True,
-    ),
-    "locator": Command(
-        "Train the locator, which finds the eyes of partly hidden faces. Run the same command again to resume; python "
-        "-m dcgan export then writes it as an .onnx file.",
-        "photos/ aligned/faces.jsonl --output runs/locator",
-        _locator,
-        (_LocatorRun, LocatorConfig),
-        verbose=True,
-    ),
-    "train-all": Command(
-        "Train everything within a given time: G and D at 64 px, grown to the size of the faces, then the encoder. "
-        "Writes the weights with the encoder as faces.safetensors and faces.onnx. Run the same command again to "
-        "resume, with the hours that are left.",
-        "faces.npy --hours 2 --output runs/all",
-        _train_all,
-        (_AllRuns,),
-        verbose=True,
-    ),
-    "sample": Command(
-        "Generate faces. Writes a grid and one file per face.", "--count 64 --output samples/", _sample, (_Sample,)
-    ),
-    "export": Command(
-        "Write the weights of a run's newest checkpoint to one file. For a run of train these are D and the moving "
-        "average of G; for a run of encode, the weights that the encoder was trained for, with the encoder, and beside "
-        "them an .onnx file of the same name, with which completion needs no torch. The locator is written as an .onnx "
-        "file only. Also plots the training curves to losses.png in the run folder. Given weights instead of a run, "
-        "writes only their .onnx file.",
-        "runs/faces faces.safetensors",
-        _export,
-        (_Export,),
-    ),
-    "evaluate": Command(
-        "Measure a generator on faces that it was not trained on. Reports the distances of face embeddings and of "
-        "patches, precision and recall, variety, reconstruction and memorisation, each with its real-vs-real baseline. "
-        "Writes evaluation.json, evaluation.md and pictures.",
-        "faces-64 aligned_val/ --train aligned_train/ --output evaluation/",
-        _evaluate,
-        (_Evaluate, EvaluateOptions),
-    ),
-    "explore": Command(
-        "Run an experiment with a trained DCGAN. Each writes pictures and a JSON file of its results.",
-        "walk --output walk/",
-        commands={name: _experiment(name, experiment) for name, experiment in EXPERIMENTS.items()},
-    ),
-    "benchmark-train": Command(
-        "Time the training step against a plain fp32 loop and the machine's matrix product. The loop trains the same "
-        "networks with the same batch. On a GPU the step runs with and without CUDA graphs, at 64 px and, grown, at "
-        "128 px, unless --size chooses one size.",
-        "--seconds 30 --report benchmark.json",
-        _benchmark_train,
-        (_Benchmark, NetworkConfig, TrainConfig),
-    ),
-}
+# The parser and the program
 
 
 def build_parser(program: str = "python -m dcgan") -> Parser:
@@ -544,16 +540,16 @@ def build_parser(program: str = "python -m dcgan") -> Parser:
 
 def _add_commands(parser: Parser, commands: Mapping[str, Command], metavar: str) -> None:
     group = parser.add_subparsers(required=True, metavar=metavar)
-    for name, command in commands.items():
-        epilog = f"example: %(prog)s {command.example}"
-        each: Parser = group.add_parser(name, help=command.help, description=command.text, epilog=epilog)
-        if command.commands:
-            _add_commands(each, command.commands, "NAME")
+    for name, each in commands.items():
+        epilog = f"example: %(prog)s {each.example}"
+        added: Parser = group.add_parser(name, help=each.help, description=each.text, epilog=epilog)
+        if each.commands:
+            _add_commands(added, each.commands, "NAME")
             continue
-        for settings in command.settings:
-            add_settings(each, settings)
-        add_common(each, verbose="also print losses and other figures" if command.verbose else "", version=False)
-        each.set_defaults(command=command)
+        for settings in each.settings:
+            add_settings(added, settings)
+        add_common(added, verbose="also print losses and other figures" if each.verbose else "", version=False)
+        added.set_defaults(command=each)
 
 
 def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int:

@@ -22,6 +22,7 @@ AverageKimg = Annotated[
     float, Range(0, 1_000_000), "half-life of moving averages in thousands of images; 0 for no average"
 ]
 Flip = Annotated[bool, "flip half of the images horizontally"]
+Overwrite = Annotated[bool, "replace existing files"]
 _Weight = Range(0, 1_000_000)
 _Width = Range(1, 1024)
 

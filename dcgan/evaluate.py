@@ -314,7 +314,7 @@ def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: Evalua
     """
     device = device_of(G)
     real = to_tensor(faces).to(device)
-    drawn = sample_z(options.mre_draws, G.config, torch.Generator().manual_seed(options.seed + 1)).to(device)
+    drawn = sample_z(options.mre_draws, G.config, options.seed + 1).to(device)
     with torch.no_grad():
         images = torch.cat([G(part) for part in drawn.split(_BATCH)])
         far = torch.cdist(real.flatten(1), images.flatten(1), p=1)  # (N, draws)

@@ -35,10 +35,12 @@ class TrainingStep:
     Attributes:
         images: real images shown so far.
         stats: means since the last tick and new measurements; None on steps without either.
+        run: name of the run, where several follow each other.
     """
 
     images: int
     stats: dict[str, float] | None = None
+    run: str = ""
 
 
 @dataclass(frozen=True)

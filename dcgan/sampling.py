@@ -18,8 +18,9 @@ _BATCH = 64
 _PARALLEL = 1e-6  # sine of the angle below which the arc between two z is undefined
 
 
-def sample_z(count: int, config: NetworkConfig, generator: torch.Generator) -> Tensor:
-    """Draw z from the prior of G: float32 (count, nz)."""
+def sample_z(count: int, config: NetworkConfig, source: torch.Generator | int) -> Tensor:
+    """Draw z from the prior of G, by a generator or its seed: float32 (count, nz)."""
+    generator = source if isinstance(source, torch.Generator) else torch.Generator().manual_seed(source)
     z = torch.empty(count, config.nz)
     if config.z_prior == "uniform":
         return z.uniform_(-1, 1, generator=generator)

@@ -38,7 +38,7 @@ def train_all(
     device: torch.device,
     template: str = "face",
     val: NDArray[np.uint8] | None = None,
-) -> Steps[tuple[str, TrainingStep]]:
+) -> Steps[TrainingStep]:
     """Train G and D at the size of `config`, grow and train them up to the size of the faces, then train E.
 
     Weights that are in the folder already are not trained again, so an interrupted call can be repeated. Closing the
@@ -55,7 +55,7 @@ def train_all(
         template: alignment template of the faces.
         val: validation faces of the same size.
     Yields:
-        The name of the run folder, and what the run yields.
+        What the runs yield.
     Raises:
         ConfigError: the networks cannot grow to the size of the faces.
         TrainingError: a run diverged or collapsed.
@@ -77,7 +77,7 @@ def train_all(
             small_val = None if val is None else _resized(val, size)
             start = partial(train, faces=_resized(faces, size), folder=run, device=device, val=small_val)
             for step in within(start, here, allowed(index)):
-                yield run.name, step
+                yield replace(step, run=run.name)
             export_run(run, file, template)
         config = replace(here, start=str(file))
     run, result = folder / "encoder", folder / "faces.safetensors"
@@ -85,7 +85,7 @@ def train_all(
         trained = Weights.open(file, "cpu")
         start_encoder = partial(train_encoder, weights=trained, faces=faces, folder=run, device=device, val=val)
         for step in within(start_encoder, encoder, allowed(len(sizes))):
-            yield run.name, step
+            yield replace(step, run=run.name)
         export_encoder(run, result)
     export_onnx(Weights.open(result, "cpu"), result.with_suffix(".onnx"))
 

@@ -251,9 +251,9 @@ def test_train_all_passes_its_settings_on(
     folder = write_faces(tmp_path / "faces", np.zeros((8, 64, 64, 3), dtype=np.uint8))
     called: list[Any] = []
 
-    def recorded(*arguments: Any) -> Iterator[tuple[str, TrainingStep]]:
+    def recorded(*arguments: Any) -> Iterator[TrainingStep]:
         called.extend(arguments)
-        yield "64", TrainingStep(8, {"loss_d": 1.25})
+        yield TrainingStep(8, {"loss_d": 1.25}, "64")
 
     monkeypatch.setattr(train_all, "train_all", recorded)
     words = ["train-all", str(folder), "--size", "64", "--hours", "0.5", "--batch", "8", "--seed", "3", "-v"]
@@ -263,7 +263,7 @@ def test_train_all_passes_its_settings_on(
     assert faces.shape == (8, 64, 64, 3) and output == tmp_path / "all" and seconds == 1800
     assert (device.type, template, val) == ("cpu", "face", None)
     captured = capsys.readouterr()
-    assert "64: 0.008 kimg, 30 minutes left" in captured.err and "loss_d 1.25" in captured.err
+    assert "64: kimg 0.008, 0.0 min; about 30 min left" in captured.err and "loss_d 1.25" in captured.err
     assert captured.out.split() == [str(output / "faces.safetensors"), str(output / "faces.onnx")]
 
 

@@ -69,16 +69,16 @@ def faces() -> NDArray[np.uint8]:
 def test_g_and_d_are_trained_and_grown_then_e(tmp_path: Path, faces: NDArray[np.uint8], clock: Clock) -> None:
     """Interrupted during the second of three runs, and repeated."""
     run = train_all.train_all(CONFIG, ENCODER, faces, tmp_path, 40, CPU)
-    for name, _ in run:
+    for step in run:
         clock.now += 1
-        if name == "32":
+        if step.run == "32":
             break
     run.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["16", "16.safetensors", "32"]
     names = []
-    for name, _ in train_all.train_all(CONFIG, ENCODER, faces, tmp_path, 20, CPU):
+    for step in train_all.train_all(CONFIG, ENCODER, faces, tmp_path, 20, CPU):
         clock.now += 1
-        names.append(name)
+        names.append(step.run)
     assert list(dict.fromkeys(names)) == ["32", "encoder"]
     weights = Weights.open(tmp_path / "faces.safetensors", "cpu")
     assert weights.generator.config.size == 32 and weights.encoder is not None

@@ -118,7 +118,7 @@ def run(
         apart = drawn.z[list(sides["with"])].mean(dim=0) - drawn.z[list(sides["without"])].mean(dim=0)
         ways[name] = apart / apart.norm()
     yield Progress("sweeps", 0, 1)
-    fresh = sample_z(_FRESH, weights.generator.config, torch.Generator().manual_seed(seed + 1))
+    fresh = sample_z(_FRESH, weights.generator.config, seed + 1)
     swept = {name: ways[name] for name in [*label, *lists]}
     numbers["change_per_unit_in_stds"] = label_changes(weights, drawn, swept, fresh)
     amounts = torch.tensor(_SWEEP)[:, None]
@@ -156,7 +156,7 @@ class Trial(NamedTuple):
 
 
 def draw_samples(weights: Weights, count: int, seed: int) -> Samples:
-    z = sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
+    z = sample_z(count, weights.generator.config, seed)
     faces = generate(weights.generator, z)
     values = measure(faces)
     found = np.isfinite(values[LABELS[0]])

@@ -47,7 +47,7 @@ def run(
     rng = np.random.default_rng(seed)
     chosen = [images.draw(labels, rng) for _ in range(runs)]
     yield Progress("samples", 0, 1)
-    z = sample_z(samples, weights.generator.config, torch.Generator().manual_seed(seed))
+    z = sample_z(samples, weights.generator.config, seed)
     fake = reduced(generate(weights.generator, z))
     device = device_of(weights.generator)
     fake = fake.to(device)

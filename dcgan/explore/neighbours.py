@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from align.cli import Progress, say
@@ -34,9 +33,7 @@ def run(weights: Weights, faces: Path, count: int, described: int, seed: int) ->
     if len(training) < _SHOWN:
         raise DatasetError(f"found {len(training)} training faces; expected at least {_SHOWN}")
     device = device_of(weights.generator)
-    samples = generate(
-        weights.generator, sample_z(count, weights.generator.config, torch.Generator().manual_seed(seed))
-    )
+    samples = generate(weights.generator, sample_z(count, weights.generator.config, seed))
     searched = training[np.random.default_rng(seed).permutation(len(training))[:described]]
 
     def features(faces: NDArray[np.uint8]) -> NDArray[np.float64]:

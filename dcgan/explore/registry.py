@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from align.settings import Option, Range
-from dcgan.config import Seed
+from align.settings import POSITIONAL, Option, Range
+from dcgan.config import Overwrite, Seed
 from dcgan.device import Device
 from dcgan.weights import WeightsName
 from weights import DEFAULT
 
 Label = Literal["mouth open", "smile width", "turn right", "eyes open", "bright hair"]
 LABELS: tuple[str, ...] = get_args(Label)
-_POSITIONAL = Option(positional=True)
 _FROM_1, _FROM_2 = Range(1, 1_000_000_000), Range(2, 1_000_000_000)
 _Share = Annotated[float, Range(0, 1)]
 _Data = Annotated[str, "digits of scikit-learn, or a folder with one sub-folder per class"]
@@ -25,7 +24,7 @@ class ExploreOptions:
 
     output: Annotated[Path, "folder for the output files", Option(short="-o")]
     seed: Seed = 0
-    overwrite: Annotated[bool, "replace existing files"] = False
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class _Gan1d:
 
 @dataclass(frozen=True)
 class _Saliency:
-    faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", _POSITIONAL] = None
+    faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", POSITIONAL] = None
     count: Annotated[int, _FROM_2, "number of generated faces"] = 500
     layer: Annotated[int, "block of D, 0 for the first, -1 for the last"] = -1
     filters: Annotated[int, _FROM_1, "number of filters to show"] = 6
@@ -70,7 +69,7 @@ class _Saliency:
 
 @dataclass(frozen=True)
 class _Neighbours:
-    faces: Annotated[Path, "folder of the faces that G was trained on", _POSITIONAL]
+    faces: Annotated[Path, "folder of the faces that G was trained on", POSITIONAL]
     count: Annotated[int, _FROM_1, "number of samples"] = 10
     described: Annotated[
         int, Range(5, 1_000_000_000), "largest number of training faces to compare by face embedding"
@@ -79,7 +78,7 @@ class _Neighbours:
 
 @dataclass(frozen=True)
 class _Duplicates:
-    faces: Annotated[Path, "folder of crops written by python -m align", _POSITIONAL]
+    faces: Annotated[Path, "folder of crops written by python -m align", POSITIONAL]
     size: Annotated[int, Range(16, 4096), "side of the crops in pixels"] = 64
     epochs: Annotated[int, _FROM_1, "training epochs of the autoencoder"] = 5
     planted: Annotated[int, Range(0, 1_000_000_000), "number of altered copies of each kind, to measure the recall"] = 0

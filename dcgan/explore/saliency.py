@@ -87,7 +87,7 @@ def run(
     if faces:
         images = load_faces(faces, weights.size, say)
     else:
-        images = generate(weights.generator, sample_z(count, D.config, torch.Generator().manual_seed(seed)))
+        images = generate(weights.generator, sample_z(count, D.config, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = Discriminator(D.config)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from align.cli import Progress
@@ -30,7 +29,7 @@ def run(weights: Weights, pairs: int, steps: int, seed: int) -> Iterator[Progres
     Face embeddings are measured if the template of the weights is "face". walk.gif shows the spherical walks.
     """
     device = device_of(weights.generator)
-    z = sample_z(2 * pairs, weights.generator.config, torch.Generator().manual_seed(seed))
+    z = sample_z(2 * pairs, weights.generator.config, seed)
     rows: list[tuple[str, NDArray[np.uint8]]] = []
     figures: list[dict[str, float | str]] = []
     for pair, (start, end) in enumerate(zip(z[::2], z[1::2], strict=True)):
