@@ -30,6 +30,7 @@ from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
+from completion.octave import is_soft, sharpen
 from completion.poisson import blend
 from completion.references import Reference, References, choose
 from completion.regions import Regions, divide
@@ -463,14 +464,12 @@ class FaceCompleter:
             images = _different(step, len(fills))
             if lowres:
                 images = [match_means(image, face.warp(pixels), LOWRES_SCALE) for image in images]
-            detailed, plain_part = list[Variant](), part
+            variants = _pasted(face, images, visible, part)
             if options.detail == "auto" and not lowres and face.scale < 1 and self.template.name == "face":
-                found = _detailed(step, images[0], visible, hole, part, references, len(fills))
-                detailed, plain_part, features, remark = found
+                made = _detailed(step, images, visible, hole, part, references, tone is not None, options)
+                variants, features, remark = made
                 inner, remarks = inner | features, [*remarks, *remark]
-            # Blending reads one pixel around the hole.
-            plain = (Variant(face.paste(visible, image, beyond_px=2), plain_part) for image in images)
-            for index, variant in zip(range(len(fills)), chain(detailed, plain), strict=False):
+            for index, variant in zip(range(len(fills)), variants, strict=False):
                 best.setdefault(f"face {number + 1}", variant)
                 unfilled[index] = unfilled[index] & ~variant.part
                 if not variant.part.any():
@@ -592,41 +591,58 @@ class FaceCompleter:
         return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
 
 
+def _pasted(
+    face: Alignment, images: Sequence[NDArray[np.uint8]], visible: NDArray[np.uint8], part: NDArray[np.bool_]
+) -> Iterator[Variant]:
+    """Put generated faces into a photo; blending reads one pixel around the hole."""
+    return (Variant(face.paste(visible, image, beyond_px=2), part) for image in images)
+
+
 def _detailed(
     step: Step,
-    image: NDArray[np.uint8],
+    images: Sequence[NDArray[np.uint8]],
     visible: NDArray[np.uint8],
     hole: NDArray[np.bool_],
     part: NDArray[np.bool_],
     references: Sequence[Reference],
-    count: int,
-) -> tuple[list[Variant], NDArray[np.bool_], NDArray[np.bool_], list[str]]:
-    """Give a generated face detail.
+    one_tone: bool,
+    options: FillOptions,
+) -> tuple[Iterator[Variant], NDArray[np.bool_], list[str]]:
+    """Sharpen generated faces that are enlarged, and give the best one detail.
 
     Args:
         step: last step of the search for the face.
-        image: uint8 (S, S, 3), the generated face.
+        images: uint8 (S, S, 3) each, generated faces, the best first.
         visible: uint8 (H, W, 3), the photo with its hole filled classically.
         hole: bool (H, W), the whole hole.
         part: bool (H, W), the part of the hole that belongs to the face.
         references: faces in reference photos.
-        count: number of variants needed.
+        one_tone: whether the photo has three equal channels.
+        options: number of variants, and how to blend.
     Returns:
-        At most so many variants; the part that a face without detail should fill; the features of the face, bool
-        (H, W); and remarks.
+        The variants, the best first; the features of the face, bool (H, W); and remarks.
     """
     face, covered = step.alignment, step.holes[0]
+    if is_soft(face):
+        blended = (blend(step.crops[0], image, covered, options.blend) for image in images)
+        images = [sharpen(visible, hole, face, crop, one_tone) for crop in blended]
+        face, completed = face.resized(2 * face.size), images[0]
+    else:
+        completed = blend(step.crops[0], images[0], covered)
     # The landmarks take half a second to load, and bring nothing where the mirror image is hidden as well.
-    within = cv2.fillConvexPoly(np.zeros_like(covered, np.uint8), np.round(_FACE * face.size).astype(np.int32), 1) > 0
+    within = (
+        cv2.fillConvexPoly(np.zeros_like(covered, np.uint8), np.round(_FACE * len(covered)).astype(np.int32), 1) > 0
+    )
     if not references and (covered & ~covered[:, ::-1]).sum() < _ONE_SIDED * covered.sum() and within[covered].all():
-        return [], part, np.zeros_like(hole), []
-    generated = face.paste(visible, blend(step.crops[0], image, covered), beyond_px=2)
+        return _pasted(face, images, visible, part), np.zeros_like(hole), []
+    generated = face.paste(visible, completed, beyond_px=2)
     coarse = np.where(part[..., None], generated, visible)
     landmarks = predict_aligned(coarse, face)
     portraits, remark = choose(references, coarse, face, landmarks, part)
-    variants = add_detail(visible, generated, hole, part, landmarks, portraits, count)
+    detailed = add_detail(visible, generated, hole, part, landmarks, portraits, options.candidates)
+    plain = _pasted(face, images, visible, head_of(part, landmarks))
     remarks = [f"face {step.face + 1}: {remark}"] if remark else []
-    return variants, head_of(part, landmarks), inner_face(landmarks, hole.shape), remarks
+    return chain(detailed, plain), inner_face(landmarks, hole.shape), remarks
 
 
 def _visibly_different(

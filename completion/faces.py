@@ -1,8 +1,7 @@
 """Find the faces that a hole covers, also from the few pixels around it that are visible."""
 
-from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,11 +17,7 @@ from completion.config import FillOptions
 from completion.inpaint import blurred_fill
 from completion.masks import hole_in_crop
 from completion.regions import owners, touches
-from dcgan.weights import bundled_file
 from weights import LOCATOR
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 _STRAY = 0.05  # share of a hole that may lie outside the faces before more faces are searched for
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
@@ -153,10 +148,12 @@ def locate_hidden(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Align
     found = face.rescaled(scale)
     if not (hole_in_crop(hole, view_of(found)) & _near_eyes()).any():
         return face
+    from completion.runtime import bundled_session  # late, as not every photo needs it
+
     for _ in range(_PASSES):
         view = view_of(found)
         feed = {"crops": view.warp(photo)[None], "holes": hole_in_crop(hole, view)[None]}
-        shifts = _session().run(None, feed)[0][0]
+        shifts = bundled_session(LOCATOR).run(None, feed)[0][0]
         found = moved(found, eyes_in_view() + eye_distance() * shifts)
     return found.rescaled(1 / scale)
 
@@ -167,10 +164,3 @@ def _near_eyes() -> NDArray[np.bool_]:
     for x, y in np.round(eyes_in_view()).astype(int):
         cv2.circle(near, (int(x), int(y)), round(_NEAR * VIEW_PX), 1, -1)
     return near > 0
-
-
-@cache
-def _session() -> "InferenceSession":
-    from completion.runtime import open_session  # late, as not every photo needs it
-
-    return open_session(bundled_file(LOCATOR))

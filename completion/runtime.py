@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from align.errors import DeviceError
-from dcgan.weights import WeightsError
+from dcgan.weights import WeightsError, bundled_file
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Provider = str | tuple[str, dict[str, Any]]
@@ -46,6 +46,16 @@ def open_session(path: Path, providers: Sequence[Provider] = (CPU,)) -> onnxrunt
     except Exception as error:  # ONNX Runtime has a dozen types, without a common base
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path} cannot be used ({reason}); export it again (python -m dcgan export)") from error
+
+
+@cache
+def bundled_session(name: str) -> onnxruntime.InferenceSession:
+    """Open a bundled .onnx file; it stays open.
+
+    Raises:
+        WeightsError: the file is absent or damaged.
+    """
+    return open_session(bundled_file(name))
 
 
 class OnnxGenerate:

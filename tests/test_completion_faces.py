@@ -13,10 +13,10 @@ from align.errors import NoFaceError
 from align.locate import VIEW_PX, eyes_in_view, locate, view_of
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
-from completion import faces
 from completion.config import FillOptions
 from completion.faces import faces_under, given_face, locate_hidden, moved
 from completion.inpaint import inpaint
+from completion.runtime import bundled_session
 from dcgan.weights import WeightsError
 
 FACE = TEMPLATES["face"]
@@ -137,7 +137,7 @@ def test_the_position_of_a_detected_face_is_corrected_unless_it_strays_to_anothe
 ) -> None:
     assert error(under(covered(true, 0.5, 0, 1, 1)), true) < 0.15
     assert error(under(covered(true, 0.3, 0.65, 0.7, 0.85)), true) < 0.05
-    monkeypatch.setattr(faces, "locate_hidden", lambda photo, hole, face: placed((10, 20), (20, 20)))
+    monkeypatch.setattr("completion.faces.locate_hidden", lambda photo, hole, face: placed((10, 20), (20, 20)))
     assert error(under(covered(true, 0.5, 0.3, 0.8, 0.5)), true) < 0.2
 
 
@@ -157,7 +157,7 @@ def test_a_face_that_one_fill_hides_is_found_with_the_other(monkeypatch: pytest.
 
 
 def test_a_damaged_locator_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, true: Alignment) -> None:
-    faces._session.cache_clear()
+    bundled_session.cache_clear()
     (tmp_path / weights.LOCATOR).write_bytes((weights.FOLDER / weights.LOCATOR).read_bytes()[:-1])
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     for words in (r"locator.onnx has sha256 \w+, expected \w+; reinstall", "locator.onnx cannot be read.*; reinstall"):
