@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ def _align(arguments: argparse.Namespace) -> int:
             results.append(result)
             if arguments.verbose or not (arguments.quiet or result.status in ("aligned", "skipped")):
                 words = [printable(result.photo), result.status, result.reason]
-                tqdm.write(": ".join(filter(None, words)), file=sys.stderr)
+                say(": ".join(filter(None, words)).replace("\n", "\\n"))
     finally:
         if arguments.report and results:
             write_json(arguments.report, [_record(result) for result in results])

@@ -320,12 +320,14 @@ def silence(quiet: bool) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a message for people to stderr; stdout is for results.
+    """Print a message for people to stderr, above a progress bar if there is one; stdout is for results.
 
-    Characters that would control the terminal, which names in files can contain, are escaped.
+    Characters that would control the terminal, which names of files and their content can have, are escaped.
     """
+    from tqdm import tqdm
+
     printed = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
-    print("".join(printed), file=sys.stderr)
+    tqdm.write("".join(printed), file=sys.stderr)
 
 
 def printable(path: Path) -> str:

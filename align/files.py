@@ -1,10 +1,12 @@
 """Files and folders: what may be read and written, atomic writes, locks, lists of photos, output names."""
 
 import json
+import logging
 import math
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
 import tomllib
@@ -25,6 +27,8 @@ _SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "__macosx"}
 MAX_TEXT_BYTES = 2**30
 _MAX_TOML_BYTES = 2**20
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
+LOCK_S = 60.0  # longest wait for a folder that another run writes to
+_log = logging.getLogger(__name__)
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
@@ -128,19 +132,30 @@ def _check_folder(folder: Path, inputs: Mapping[Path, Path], top: Path | None = 
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, wait_s: float | None = None) -> Iterator[None]:
     """Hold the lock of a folder while it is written to; the system releases it if the process dies.
 
+    Args:
+        folder: the folder.
+        wait_s: how long to wait for another run, which is logged; LOCK_S if None.
     Raises:
-        PhotoError: another run holds the lock, or the file system has no locks.
+        PhotoError: another run still holds the lock, or the file system has no locks.
     """
     from filelock import FileLock, Timeout  # slow to import
 
+    wait_s = LOCK_S if wait_s is None else wait_s
     lock = FileLock(folder / ".lock", timeout=0, thread_local=False)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if wait_s:
+                _log.warning("another run is writing to %s; waiting for up to %g s", folder, wait_s)
+            lock.acquire(timeout=wait_s)
     except Timeout as error:
-        raise PhotoError(f"another run is writing to {folder}; wait until it ends, or choose another folder") from error
+        raise PhotoError(
+            f"another run is writing to {folder}, after {wait_s:g} s too; wait until it ends, or choose another folder"
+        ) from error
     except (OSError, NotImplementedError) as error:
         raise PhotoError(f"{folder} cannot be locked: {error}; choose another folder") from error
     try:
@@ -153,29 +168,72 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
     """Delete the temporary files of killed runs in folders that are locked; sub-folders are not searched."""
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
-            if _PART.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+            if _PART.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif _PART.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` if the block succeeds and is deleted otherwise; folders are created.
+def staging(folder: Path) -> Iterator[Path]:
+    """Make a hidden folder inside a folder, for files that `publish` moves out; it is deleted at the end."""
+    stage = folder / _part()
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def atomic_write(path: Path, overwrite: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file that becomes `path` if the block succeeds and is deleted otherwise; folders are created.
 
     Raises:
-        PhotoError: `path` is a link, a folder, a device or a pipe.
+        PhotoError: see `publish`.
     """
     check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    part = path.with_name(_part())
     try:
         with part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
+        publish(part, path, overwrite)
+    finally:
         part.unlink(missing_ok=True)
-        raise
+
+
+def publish(part: Path, path: Path, overwrite: bool) -> None:
+    """Give a complete file its name.
+
+    Args:
+        part: the file, on the same file system.
+        path: its name.
+        overwrite: replace a file of this name, whose permissions are kept. Else no file is ever replaced, even if it
+            appears at the same moment.
+    Raises:
+        PhotoError: `path` is a link, a folder, a device or a pipe, or exists and must not be replaced.
+    """
+    check_target(path)
+    if overwrite:
+        with suppress(FileNotFoundError):
+            part.chmod(stat.S_IMODE(path.lstat().st_mode))
+        os.replace(part, path)
+        return
+    try:
+        os.link(part, path)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise PhotoError(f"the output {path} exists; overwrite it or choose another output") from error
+        os.replace(part, path)  # a file system without hard links
+    else:
+        part.unlink()
+
+
+def _part() -> str:
+    return f".{secrets.token_hex(8)}.part"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -294,16 +352,30 @@ def prepare_folder(folder: Path, *inputs: Path) -> None:
         raise PhotoError(f"{folder} cannot be written to: {error.strerror}; choose another folder") from error
 
 
-def prepare_report(path: Path) -> None:
+def prepare_report(path: Path, overwrite: bool = False) -> None:
     """Create the folder of a JSON report and check that the report can be written; an earlier one is replaced.
 
     Raises:
-        PhotoError: the report has another suffix than .json, or cannot be written.
+        PhotoError: the report has another suffix than .json, cannot be written, or would replace something else.
     """
     if path.suffix.lower() != ".json":  # a mistyped name must not cost a photo
         raise PhotoError(f"the report is {path}; expected .json")
     prepare_folder(path.parent)
     check_target(path)
+    if path.exists() and not overwrite and not _is_report(path):
+        raise PhotoError(f"{path} exists and is no report of this program; overwrite it or choose another output")
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file has the records of photos, or tables."""
+    try:
+        found = parse_json(read_file(path, MAX_TEXT_BYTES))
+    except (PhotoError, ValueError):
+        return False
+    records = found.get("photos") if isinstance(found, dict) else found
+    return isinstance(records, list) and all(
+        isinstance(each, dict) and {"status", "rows"} & each.keys() for each in records
+    )
 
 
 def _claim(base: Path, bases: set[Path], numbered: bool) -> Path:

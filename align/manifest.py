@@ -1,34 +1,45 @@
-"""Manifests: JSON Lines files that say from what the files of an output folder were made; one process writes them."""
+"""Records: JSON Lines files that say what this program wrote to a folder."""
 
 import json
 import os
-from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from align.errors import PhotoError
+from align.errors import ConfigError, PhotoError
 from align.files import MAX_TEXT_BYTES, check_target, parse_json, read_file
 
+Record = TypeVar("Record")
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects in a file that may be absent; other lines, such as a cut last one, are ignored.
 
+def read_records(path: Path, kind: type[Record]) -> tuple[list[Record], list[bytes]]:
+    """Read the lines of a file that may be absent.
+
+    Args:
+        path: the file.
+        kind: a dataclass that checks its fields; further keys of a line are ignored.
+    Returns:
+        The records, and all other lines but a last one that was cut.
     Raises:
         PhotoError: the file cannot be read.
     """
     if not os.path.lexists(path):
-        return
+        return [], []
     try:
-        data = read_file(path, MAX_TEXT_BYTES)
+        *lines, cut = read_file(path, MAX_TEXT_BYTES).split(b"\n")
     except PhotoError as error:
         raise PhotoError(f"the record {path}: {error}") from error
-    for line in data.split(b"\n"):
+    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    records, others = [], []
+    for line in [*lines, cut]:
         try:
             found = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            yield found
+            records.append(kind(**{name: value for name, value in found.items() if name in names}))
+        except (ValueError, AttributeError, TypeError, ConfigError):
+            others.append(line)
+    if others and others[-1] is cut and (not cut or cut.startswith(b"{")):
+        others.pop()
+    return records, others
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

@@ -333,7 +333,11 @@ def _fill(
 
 
 def write_photo(
-    path: Path, pixels: NDArray[np.uint8], like: Photo | None = None, hole: NDArray[np.bool_] | None = None
+    path: Path,
+    pixels: NDArray[np.uint8],
+    like: Photo | None = None,
+    hole: NDArray[np.bool_] | None = None,
+    overwrite: bool = True,
 ) -> None:
     """Write a photo atomically; missing folders are created.
 
@@ -342,6 +346,7 @@ def write_photo(
         pixels: uint8 (H, W, 3) RGB.
         like: photo of the same size from which to take the mode, colour profile, EXIF and resolution.
         hole: bool (H, W), True = write `pixels`, opaque; elsewhere write the pixels of `like`. None: True everywhere.
+        overwrite: replace an existing file.
     Raises:
         PhotoError: the suffix is unknown, the format cannot store the photo, or the file cannot be written.
     """
@@ -362,7 +367,7 @@ def write_photo(
         metadata = {key: value for key, value in found.items() if value}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
+        with atomic_write(path, overwrite) as file:
             if array is not None and kind == "PNG":
                 file.write(encode_png(array, metadata))
             elif kind == "TIFF":

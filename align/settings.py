@@ -141,10 +141,19 @@ def _mismatch(value: Any, annotation: Any) -> str:
     for note in notes:
         if isinstance(note, Range):
             return _out_of_range(value, kind, note)
-    return "" if isinstance(value, kind) else f"a value of type {getattr(kind, '__name__', kind)}"
+    if kind is Any:
+        return ""
+    if not isinstance(value, origin if origin in (dict, list) else kind):
+        return f"a value of type {getattr(kind, '__name__', kind)}"
+    if origin is dict:
+        return next(
+            filter(None, (_mismatch(*pair) for item in value.items() for pair in zip(item, parts, strict=True))), ""
+        )
+    return ""
 
 
 def _out_of_range(value: Any, kind: type, allowed: Range) -> str:
     number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    fits = number and isfinite(value) and allowed.low <= value <= allowed.high
+    # An integer may be too large for isfinite.
+    fits = number and allowed.low <= value <= allowed.high and (isinstance(value, Integral) or isfinite(value))
     return "" if fits else f"{'an integer' if kind is int else 'a number'} {allowed}"

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.cli import Parser, add_common, add_settings, printable, run_main, run_program, settings_from
+from align.cli import Parser, add_common, add_settings, printable, run_main, run_program, say, settings_from
 from completion.config import FileOptions, FillOptions, LoadOptions
 from weights import VERSION
 
@@ -50,7 +50,7 @@ def build_parser(program: str = "python -m completion") -> Parser:
         epilog=_EXAMPLE,
     )
     help_photos = "photos or folders; - for a photo from stdin; one of the weights' size counts as an aligned face"
-    parser.add_argument("photos", type=Path, nargs="+", help=help_photos)
+    parser.add_argument("photos", type=_photo, nargs="+", help=help_photos)
     add_settings(parser, FileOptions, only=("mask", "invert_mask", "landmarks"))
     for settings in (FillOptions, LoadOptions):
         add_settings(parser, settings)
@@ -71,6 +71,12 @@ def main(argv: list[str] | None = None, program: str = "python -m completion") -
     stopped = "stopped; completed photos are kept; repeat the command to resume"
     arguments.program = program
     return run_main("completion", lambda: _run(arguments), stopped)
+
+
+def _photo(word: str) -> Path:
+    """A path; "./-" is a file, "-" is stdin."""
+    path = Path(word)
+    return Path.cwd() / path if path == _STREAM and word != "-" else path
 
 
 def _joined(words: Sequence[str]) -> list[str]:
@@ -140,6 +146,7 @@ def _complete_stream(arguments: argparse.Namespace, photos: list[Path], files: F
     import tempfile
 
     from align.errors import PhotoError
+    from align.photo import MAX_BYTES
 
     if len(photos) > 1 or photos[0].is_dir():
         raise PhotoError("- stands for one photo, but several were given; give one, or a folder with --output")
@@ -151,7 +158,10 @@ def _complete_stream(arguments: argparse.Namespace, photos: list[Path], files: F
         if photos == [_STREAM]:
             label, photos = "stdin", [Path(folder) / "in" / "stdin"]
             photos[0].parent.mkdir()
-            photos[0].write_bytes(sys.stdin.buffer.read())
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise PhotoError(f"stdin has more than {MAX_BYTES:,} bytes; give a photo")
+            photos[0].write_bytes(data)
         if not stdout:
             return _complete(arguments, photos, files, label)
         output = Path(folder) / "out" / "completed.png"
@@ -245,13 +255,13 @@ def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> 
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
         reason = reason.replace("overwrite it or choose another output", "give --overwrite or another --output")
         reason = reason.replace("invert the mask,", "give --invert-mask,")
-        tqdm.write(f"{name}: {reason}", file=sys.stderr)
+        say(f"{name}: {reason}".replace("\n", "\\n"))
     for output in () if quiet else result.outputs:
         tqdm.write(str(output), file=sys.stdout)
     for note in () if quiet else result.notes:
-        tqdm.write(f"{name}: {note}", file=sys.stderr)
+        say(f"{name}: {note}")
     if verbose and result.figures:
-        tqdm.write(f"{name}: {_listed(result.figures)}", file=sys.stderr)
+        say(f"{name}: {_listed(result.figures)}")
 
 
 def _print_summary(results: list[FillResult], seconds: float, verbose: bool) -> None:

@@ -5,8 +5,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from align import locate
 from align.config import cores
 from align.errors import InputError, LandmarkModelError, PhotoError
-from align.files import check_target, lock_folder, remove_leftovers, write_text
+from align.files import check_target, lock_folder, publish, remove_leftovers, staging, write_text
 from align.parallel import parallel_map
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
 from completion.completer import Completion, FaceCompleter
 from completion.faces import checked
-from completion.manifest import Manifest, begin, fingerprint, finish
+from completion.manifest import Manifest, fingerprint
 from completion.picture import contact_sheet, overlay_mask, strip, write_animation
 from completion.plan import Plan, candidate_files, candidates_of
 from completion.step import Step
@@ -91,61 +91,76 @@ def complete_folder(load: Callable[[], FaceCompleter], plan: Plan, gpu: bool = F
                 yield done
             else:
                 tasks.append(photo)
-        # Existing files belong to earlier settings or an interrupted run.
         jobs, backend = plan.files.jobs, plan.files.backend
-        start = partial(_worker, load, replace(plan, files=replace(plan.files, overwrite=True)), jobs)
-        yield from parallel_map(start, tasks, jobs, backend, gpu)
+        yield from parallel_map(partial(_worker, load, plan, jobs), tasks, jobs, backend, gpu)
 
 
 def _without_work(plan: Plan, photo: Path, manifest: Manifest, taken: Collection[Path]) -> FillResult | None:
     """Return the result of a photo that is completed already, or whose files cannot be written; else None."""
-    output, files = plan.outputs[photo], plan.outputs_of(photo)
     try:
-        for file in files:
-            check_target(file)
-        if meeting := [file for file in files[1:] if file in taken]:
+        if meeting := [file for file in plan.outputs_of(photo)[1:] if file in taken]:
             return FillResult(photo, "failed", reason=f"{meeting[0]} is the output of another photo; rename one")
-        if plan.files.overwrite:
-            return None
-        made = manifest.fingerprint(output) if output.exists() else None
-        if made is not None:
-            now = _fingerprint(plan, photo, digest(photo))
-            if made["photo"] != now["photo"]:
-                reason = f"{output} was made from another photo; choose another output folder, or overwrite it"
-                return FillResult(photo, "failed", reason=reason)
-            needed = {*files} - {*candidates_of(output, plan.options.candidates)}  # fewer may differ visibly
-            if made == now and manifest.has(output, needed):
-                return FillResult(photo, "skipped", reason="already completed")
-        for file in files:
-            if file.exists() and not manifest.made_by_us(file):
-                reason = f"{file} was not made by this program, or was changed since; move it, or overwrite it"
-                return FillResult(photo, "failed", reason=reason)
+        if _is_completed(plan, photo, manifest):
+            return FillResult(photo, "skipped", reason="already completed")
+        _check_files(plan, photo, manifest)
         return None
     except (InputError, OSError) as error:
         return FillResult(photo, "failed", reason=str(error))
 
 
+def _is_completed(plan: Plan, photo: Path, manifest: Manifest) -> bool:
+    """Whether a photo is completed already; raises PhotoError if its output was made from another photo."""
+    output = plan.outputs[photo]
+    made = manifest.fingerprint(output) if output.exists() and not plan.files.overwrite else None
+    if made is None:
+        return False
+    now = _fingerprint(plan, photo, digest(photo))
+    if made.get("photo") != now["photo"]:
+        raise PhotoError(f"{output} was made from another photo; overwrite it or choose another output")
+    needed = {*plan.outputs_of(photo)} - {*candidates_of(output, plan.options.candidates)}  # fewer may differ visibly
+    return made == now and manifest.has(output, needed)
+
+
+def _check_files(plan: Plan, photo: Path, manifest: Manifest) -> None:
+    """Raise PhotoError if a file of a photo cannot be written or must not be replaced."""
+    for file in plan.outputs_of(photo):
+        check_target(file)
+        if file.exists() and not plan.files.overwrite and not manifest.made_by_us(file):
+            raise PhotoError(
+                f"the output {file} exists, and was not made by this program or was changed since; "
+                "overwrite it or choose another output"
+            )
+
+
 def _worker(load: Callable[[], FaceCompleter], plan: Plan, jobs: int) -> Callable[[Path], FillResult]:
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))  # torch reads it when it is imported
-    completer = load()
+    completer, manifest = load(), Manifest(plan.folder)
 
     def complete(photo: Path) -> FillResult:
-        return next(item for item in complete_photo(completer, plan, photo) if isinstance(item, FillResult))
+        return next(item for item in _reported(completer, plan, photo, manifest) if isinstance(item, FillResult))
 
     return complete
 
 
 def complete_photo(completer: FaceCompleter, plan: Plan, photo: Path) -> Iterator[Step | FillResult]:
-    """Complete one photo of a plan: yield the Steps, then the FillResult.
+    """Complete the only photo of a plan, whose folder is locked meanwhile: yield the Steps, then the FillResult.
 
     Whatever goes wrong with the photo gives a failed FillResult.
 
     Raises:
+        PhotoError: another run is writing to the folder.
         LandmarkModelError, WeightsError, ModuleNotFoundError: no photo can be completed.
     """
+    with lock_folder(plan.folder) if plan.folder else nullcontext():
+        if plan.folder:
+            remove_leftovers([plan.outputs[photo].parent])  # of killed runs
+        yield from _reported(completer, plan, photo, Manifest(plan.folder))
+
+
+def _reported(completer: FaceCompleter, plan: Plan, photo: Path, manifest: Manifest) -> Iterator[Step | FillResult]:
     try:
-        yield from _complete(completer, plan, photo)
+        yield from _complete(completer, plan, photo, manifest)
     except (LandmarkModelError, WeightsError, ModuleNotFoundError):
         raise
     except InputError as error:
@@ -159,17 +174,11 @@ def complete_photo(completer: FaceCompleter, plan: Plan, photo: Path) -> Iterato
         yield FillResult(photo, "failed", reason=f"unexpected {type(error).__name__}: {message}; please report it")
 
 
-def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step | FillResult]:
+def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manifest) -> Iterator[Step | FillResult]:
     began = time.monotonic()
-    options, files, output, outputs = plan.options, plan.files, plan.outputs[path], plan.outputs_of(path)
-    manifest = None if files.overwrite or plan.folder is None else Manifest(plan.folder)
-    made = manifest.fingerprint(output) if manifest and output.exists() else None
-    if made is not None and made["photo"] != digest(path):
-        raise PhotoError(f"{output} was made from another photo; overwrite it or choose another output")
-    for file in outputs:
-        check_target(file)
-        if file.exists() and not files.overwrite and not (manifest and manifest.made_by_us(file)):
-            raise PhotoError(f"the output {file} exists; overwrite it or choose another output")
+    options, files, output = plan.options, plan.files, plan.outputs[path]
+    _is_completed(plan, path, manifest)  # raises
+    _check_files(plan, path, manifest)
 
     # Read the photo, and find or draw the hole.
     photo = read_photo(path)
@@ -189,26 +198,30 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path) -> Iterator[Step
             progress += [item] if files.history else []
             yield item
 
-    # Write the files; the manifest lists them before the first and after the last.
-    if plan.folder:
-        begin(plan.folder, output, outputs)
-    if files.strip:
-        write_photo(output.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
-    if files.history:
-        _write_history(output, progress, overlay_mask(photo.pixels, hole))
-    written = write_completions(output, completion)
-    unwritten = {*candidates_of(output, options.candidates)} - {*candidates_of(output, len(written))}
-    for file in unwritten:  # of an earlier run that found more different candidates
-        file.unlink(missing_ok=True)
-    outputs = [file for file in outputs if file not in unwritten]
-    if plan.folder:
-        finish(plan.folder, output, outputs, _fingerprint(plan, path, photo.sha256))
+    # Write the files, record them, and give them their names, that of the completion last.
+    with staging(output.parent) as stage:
+        staged = stage / output.name
+        if files.strip:
+            write_photo(staged.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
+        if files.history:
+            _write_history(staged, progress, overlay_mask(photo.pixels, hole))
+        write_completions(staged, completion)
+        outputs = {file: stage / file.name for file in plan.outputs_of(path)}
+        made = {file: digest(part) for file, part in outputs.items() if part.exists()}
+        manifest.record(made)
+        for file in reversed(outputs):
+            ours = file.exists() and manifest.made_by_us(file)
+            if file in made:
+                publish(outputs[file], file, files.overwrite or ours)
+            elif ours:  # of an earlier run that found more different candidates
+                file.unlink()
+        manifest.record(made, _fingerprint(plan, path, photo.sha256))
     figures = completion.figures | {"seconds": time.monotonic() - began}
     if files.report and not (mask.files or mask.alpha):  # else the true pixels are unknown
         figures |= _measure(photo.pixels, completion.pixels, hole)
     notes += completion.notes
     details = {face: asdict(detail) for face, detail in completion.details.items()}
-    yield FillResult(path, "completed", tuple(outputs), "", notes, completion.shares, figures, details)
+    yield FillResult(path, "completed", tuple(made), "", notes, completion.shares, figures, details)
 
 
 def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:

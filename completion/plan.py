@@ -112,7 +112,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
     check_outputs([*filter(None, [report]), *written], read, folder)
     prepare_folder(folder or output.parent)
     if report:
-        prepare_report(report)
+        prepare_report(report, files.overwrite)
     return Plan(
         options,
         files,

@@ -94,6 +94,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for a folder that is in use."""
+    monkeypatch.setattr("align.files.LOCK_S", 0.2)
+
+
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Folder of photos for align, not yet created."""

@@ -20,6 +20,8 @@ from align.files import (
     output_names,
     parse_json,
     prepare_folder,
+    prepare_report,
+    publish,
     read_file,
     read_json_lines,
     read_text,
@@ -181,12 +183,55 @@ def test_the_lock_of_a_folder_excludes_other_processes_and_ends_with_its_process
     )
     with other:
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(PhotoError, match="another run is writing to .*; wait until it ends"), lock_folder(tmp_path):
+        with pytest.raises(PhotoError, match="another run is writing to .* too; wait until"), lock_folder(tmp_path):
             pass
         other.kill()
     for _ in range(2):
         with lock_folder(tmp_path), pytest.raises(PhotoError, match="another run"), lock_folder(tmp_path):
             pass
+
+
+def test_a_wait_for_a_lock_is_logged_and_ends(tmp_path, caplog):
+    with lock_folder(tmp_path):
+        with pytest.raises(PhotoError, match="after 0.1 s too"), lock_folder(tmp_path, 0.1):
+            pass
+        [line] = caplog.messages
+        assert line == f"another run is writing to {tmp_path}; waiting for up to 0.1 s"
+    with lock_folder(tmp_path, 0):
+        pass
+
+
+def test_a_new_file_never_replaces_another_and_a_replaced_one_keeps_its_permissions(tmp_path, monkeypatch):
+    new, old = make(tmp_path, "new", "old")
+    old.write_bytes(b"old")
+    old.chmod(0o600)
+    for link in (os.link, lambda *_: os.stat("/nowhere")):  # the second is a file system without hard links
+        monkeypatch.setattr(os, "link", link)
+        new.write_bytes(b"new")
+        with pytest.raises(PhotoError, match="old exists; overwrite it"):
+            publish(new, old, False)
+        with pytest.raises(PhotoError, match="old exists; overwrite it"), atomic_write(old, False) as file:
+            file.write(b"new")
+        assert old.read_bytes() == b"old"
+        publish(new, tmp_path / "other", False)
+        assert (tmp_path / "other").read_bytes() == b"new" and not new.exists()
+        (tmp_path / "other").unlink()
+    with atomic_write(old) as file:
+        file.write(b"new")
+    assert old.read_bytes() == b"new" and old.stat().st_mode & 0o777 == 0o600
+    assert files(tmp_path) == ["old"]
+
+
+def test_a_report_replaces_only_a_report(tmp_path):
+    report = tmp_path / "r.json"
+    for content, ours in (('{"mine": 1}', False), ("text", False), ('[{"photo": "a", "status": "failed"}]', True)):
+        report.write_text(content)
+        if not ours:
+            with pytest.raises(PhotoError, match="is no report of this program"):
+                prepare_report(report)
+            prepare_report(report, overwrite=True)
+        else:
+            prepare_report(report)
 
 
 def test_a_folder_that_cannot_be_locked_is_reported(tmp_path):
@@ -198,11 +243,11 @@ def test_a_folder_that_cannot_be_locked_is_reported(tmp_path):
 def test_only_the_temporary_files_of_this_program_are_removed(tmp_path):
     kept = [".part", ".notes.part", ".0123456789abcdef.part.png", "0123456789abcdef.part", "sub/.0123456789abcdef.part"]
     make(tmp_path, *kept, ".0123456789abcdef.part")
-    (tmp_path / ".fedcba9876543210.part").mkdir()
+    make(tmp_path, ".fedcba9876543210.part/a.png")
     remove_leftovers([tmp_path, tmp_path / "gone"])
-    assert files(tmp_path) == sorted(kept)
+    assert files(tmp_path) == sorted(kept) and not list(tmp_path.glob(".fed*"))
     with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "file"):
-        [part] = set(tmp_path.glob(".*.part")) - {tmp_path / name for name in kept} - set(tmp_path.glob(".fed*"))
+        [part] = set(tmp_path.glob(".*.part")) - {tmp_path / name for name in kept}
         remove_leftovers([tmp_path])
         assert not part.exists()
         raise KeyboardInterrupt

@@ -16,8 +16,9 @@ from align import crop as crop_module
 from align.config import AlignOptions
 from align.errors import LandmarkModelError, PhotoError
 from align.files import list_photos
-from align.folder import MANIFEST, align_folder, read_manifest
+from align.folder import MANIFEST, Crop, align_folder
 from align.landmarks import find_faces
+from align.manifest import read_records
 from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import Alignment
@@ -90,7 +91,7 @@ def test_by_default_the_largest_face_is_cut_out_and_photos_without_one_are_repor
     assert statuses(results) == {"none.png": "no face", "one.png": "aligned", "two.png": "aligned"}
     assert "no face found" in results["none.png"].reason
     assert crops(aligned) == ["one.png", "two.png"]
-    assert np.array(read_manifest(aligned)["two.png"]["landmarks"])[:, 0].min() > 240
+    assert np.array(records(aligned)[1]["landmarks"])[:, 0].min() > 240
 
 
 def test_all_faces_are_cut_out_the_largest_first(raw, aligned):
@@ -184,7 +185,7 @@ def test_unusual_file_names_are_kept(raw, aligned):
         save(raw / name, PORTRAIT)
     assert set(statuses(run(raw, aligned)).values()) == {"aligned"}
     assert crops(aligned) == sorted(names)
-    assert sorted(read_manifest(aligned)) == sorted(names)
+    assert [record["crop"] for record in records(aligned)] == sorted(names)
     assert set(statuses(run(raw, aligned)).values()) == {"skipped"}
 
 
@@ -366,8 +367,6 @@ def test_a_record_with_an_impossible_name_is_removed(raw, aligned):
     with (aligned / MANIFEST).open("a") as file:
         for crop in ("x" * 300 + ".png", "zero\0byte.png"):
             file.write(json.dumps({**good, "crop": crop}) + "\n")
-        file.write(json.dumps({**good, "faces": []}) + "\n")
-        file.write("[" * 100_000 + "\n")
     assert statuses(run(raw, aligned)) == {"a.png": "skipped"}
     assert records(aligned) == [good]
 
@@ -403,20 +402,39 @@ def test_an_interrupt_between_two_faces_of_a_photo_loses_neither(raw, aligned, m
     check_records(aligned)
 
 
-def test_invalid_lines_of_the_records_are_removed(raw, aligned, tmp_path):
+def test_lines_that_are_no_records_are_kept_and_never_followed(raw, aligned, tmp_path):
     save(raw / "a.png", PORTRAIT)
     save(raw / "b.png", PORTRAIT)
     run(raw, aligned)
     outside = save(tmp_path / "outside.png", NO_FACE)
+    diary = aligned / "diary.txt"
+    diary.write_text("diary")
     good = records(aligned)
+    foreign = ["my notes", "[]", '{"crop": 3}', '"text"', "[" * 10_000, json.dumps({**good[0], "faces": []})]
+    foreign += [json.dumps({**good[0], "crop": name}) for name in ("../outside.png", str(outside), "diary.txt")]
     with (aligned / MANIFEST).open("a") as file:
-        file.write('\n[]\n{"crop": 3}\n"text"\n')
-        file.write(json.dumps({**good[0], "crop": "../outside.png"}) + "\n")
-        file.write(json.dumps({**good[0], "crop": str(outside)}) + "\n")
-        file.write(json.dumps(good[0]) + "\n")
-        file.write(json.dumps(good[1])[:40])  # killed while writing
+        file.write("\n".join([*foreign, json.dumps(good[0]), json.dumps(good[1])[:40]]))  # killed while writing
     assert statuses(run(raw, aligned, overwrite=True)) == {"a.png": "aligned", "b.png": "aligned"}
-    assert records(aligned) == good and outside.exists()
+    lines = (aligned / MANIFEST).read_text().splitlines()
+    assert lines[: len(foreign)] == foreign and [json.loads(line) for line in lines[len(foreign) :]] == good
+    assert outside.exists() and diary.exists()
+
+
+def test_only_crops_that_are_as_they_were_written_are_deleted(raw, aligned, tmp_path):
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        save(raw / name, TWO_FACES)
+    run(raw, aligned, faces="all")
+    (aligned / "b_1.png").write_bytes(b"mine")
+    (tmp_path / "elsewhere").mkdir()
+    (aligned / "c_1.png").rename(tmp_path / "elsewhere" / "c_1.png")
+    (aligned / "l").symlink_to(tmp_path / "elsewhere")
+    (aligned / "d_1.png").rename(tmp_path / "elsewhere" / "d_1.png")
+    (aligned / "d_1.png").symlink_to(tmp_path / "elsewhere" / "d_1.png")
+    text = (aligned / MANIFEST).read_text()
+    (aligned / MANIFEST).write_text(text.replace('"c_1.png"', '"l/c_1.png"'))
+    run(raw, aligned, overwrite=True)
+    assert not (aligned / "a_1.png").exists() and (aligned / "b_1.png").read_bytes() == b"mine"
+    assert files(tmp_path / "elsewhere") == ["c_1.png", "d_1.png"]
 
 
 # Workers
@@ -439,7 +457,7 @@ def test_a_crop_without_a_record_is_made_again(raw, aligned, tmp_path):
         save(raw / name, PORTRAIT)
     run(raw, aligned)
     complete = (aligned / MANIFEST).read_text()
-    (aligned / MANIFEST).write_text(complete.splitlines()[0] + "\n" + complete[-40:-20])  # as if killed
+    (aligned / MANIFEST).write_text(complete[: len(complete) * 3 // 4])  # as if killed
     assert statuses(run(raw, aligned)) == {"a.png": "skipped", "b.png": "aligned"}
     assert (aligned / MANIFEST).read_text() == complete
 
@@ -456,4 +474,5 @@ def test_damaged_lines_of_records_are_ignored(aligned: Path) -> None:
         '{"crop": NaN}',
     ]
     (aligned / MANIFEST).write_text("\n".join(lines), encoding="utf-8")
-    assert read_manifest(aligned) == {"a\u2028.png": record}
+    found, others = read_records(aligned / MANIFEST, Crop)
+    assert found == [Crop(**record)] and others == [line.encode() for line in lines[1:-1]]

@@ -342,17 +342,24 @@ def test_sigterm_ends_all_processes_and_leaves_no_partial_file(
 # Files, stdin and stdout
 
 
-@pytest.mark.parametrize("name", ["grüße 脸.png", "line\nbreak.png", "--mask.png", os.fsdecode(b"\xff.png")], ids=ascii)
+NAMES = ["grüße 脸.png", "line\nbreak.png", "\x1b]0;title\x07\n.png", "--mask.png", "./-", os.fsdecode(b"\xff.png")]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_any_file_name_works(
     complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.chdir(save(tmp_path / "raw" / name).parent)
-    assert complete("-q", "--", name) == 0 and files(done) == [name]
+    assert complete("-q", "--", name) == 0
+    [result] = files(done)
+    assert Path(result).stem == Path(name).stem
+    (done / result).write_text("edited")
     Path(name).write_text("text")
-    assert complete("--", name, output=tmp_path / "2") == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert "not an image" in line and line.isprintable()
+    for output, words in ((tmp_path / "2", "not an image"), (done, "made from another photo")):
+        assert complete("--", name, output=output) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert words in line and line.isprintable()
 
 
 class Stream(io.TextIOWrapper):
@@ -390,6 +397,16 @@ def test_stdin_goes_to_stdout_by_default_and_errors_name_it(
         assert main([*words, *extra]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert "several" in line
+
+
+def test_endless_input_is_refused(
+    complete: Complete, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("align.photo.MAX_BYTES", 1000)
+    with open("/dev/zero") as endless:
+        monkeypatch.setattr(sys, "stdin", endless)
+        assert complete("-") == 2
+    assert "stdin has more than 1,000 bytes" in capsys.readouterr().err
 
 
 # Usage

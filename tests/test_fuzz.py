@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from align.cli import Parser, add_common
 from align.deep import encode_png, write_tiff
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
-from align.folder import MANIFEST, read_manifest
+from align.folder import MANIFEST, Crop
 from align.locate import align_by_landmarks
+from align.manifest import read_records
 from align.photo import read_photo, to_photo
 from align.template import TEMPLATES
 from completion.masks import read_mask
@@ -149,7 +150,7 @@ def test_damaged_json_lines(tmp_path: Path) -> None:
     def read(content: bytes) -> None:
         for name in (MANIFEST, "stats.jsonl"):
             (tmp_path / name).write_bytes(content)
-        read_manifest(tmp_path), read_stats(tmp_path)
+        read_records(tmp_path / MANIFEST, Crop), read_stats(tmp_path)
         with contextlib.suppress(NoFaceError):
             align_by_landmarks(tmp_path / MANIFEST, Path("a.jpg"), TEMPLATES["face"], 64)
 
