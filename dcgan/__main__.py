@@ -403,9 +403,9 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
     metadata = exports.get(name, partial(export_run, template=options.template))(run, file)
     if name == "encode":
         export_onnx(Weights.open(file, "cpu"), graph)
-    plot_losses(run, run / "losses.png")
+    curves = plot_losses(run, options.overwrite)
     say(f"{metadata['images'] / 1000:.1f} kimg in {metadata['seconds'] / 60:.0f} minutes on {metadata['machine']}")
-    print(*([file, graph] if name == "encode" else [file]), run / "losses.png", sep="\n")
+    print(*([file, graph] if name == "encode" else [file]), curves, sep="\n")
     return 0
 
 

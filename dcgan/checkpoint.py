@@ -2,18 +2,23 @@
 
 import io
 import logging
+import os
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from align.errors import InputError
-from align.files import atomic_write, read_file
+from align.files import publish, read_file
+from align.manifest import is_owned, write_owned
 
 _MAX_CHECKPOINT_BYTES = 2**36
+_NAME = re.compile(r"checkpoint-([0-9]{10})\.pt")
 _log = logging.getLogger(__name__)
 
 
@@ -22,7 +27,7 @@ class CheckpointError(InputError):
 
 
 def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint and delete all but the two newest.
+    """Write a checkpoint, and delete older ones but the last of them, if they are as this program wrote them.
 
     Args:
         folder: the run folder.
@@ -33,18 +38,18 @@ def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
     """
     path = folder / f"checkpoint-{images:010d}.pt"
     buffer = io.BytesIO()  # torch.save turns a full disk into an error without a reason
-    torch.save(state, buffer)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
-    for old in _checkpoints(folder)[2:]:
-        old.unlink(missing_ok=True)
+    torch.save(state | {"images": images}, buffer)
+    write_owned(path, buffer.getbuffer())
+    for old in [old for old in _checkpoints(folder) if old.name < path.name][1:]:
+        if is_owned(old):
+            old.unlink()
     return path
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Load the newest intact checkpoint of a run folder; None if it has no checkpoints.
 
-    Newer ones that are damaged are renamed to NAME.broken, and logged.
+    Newer ones that are damaged are renamed to NAME.broken, and logged; copies under another number are left alone.
 
     Raises:
         CheckpointError: there are checkpoints, but all are damaged; they keep their names.
@@ -56,10 +61,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         except InputError as error:
             broken[path] = str(error)
             continue
+        number = int(path.stem.partition("-")[2])
+        if state.pop("images", number) != number:
+            continue
         for other, reason in broken.items():
-            aside = other.with_name(f"{other.name}.broken")
+            names = (other.with_name(f"{other.name}.broken{'' if time == 1 else time}") for time in count(1))
+            aside = next(name for name in names if not os.path.lexists(name))
             with suppress(FileNotFoundError):  # another process of the group was first
-                other.rename(aside)
+                publish(other, aside, overwrite=False)
             _log.warning("%s is unusable (%s); renamed to %s, using %s", other, reason, aside.name, path.name)
         return state
     if broken:
@@ -115,4 +124,5 @@ def restoring(folder: Path) -> Iterator[None]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+    found = (path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name) and not path.is_symlink())
+    return sorted(found, reverse=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from align.files import atomic_write
+from align.manifest import write_owned
 from dcgan.checkpoint import load_run, restoring
 from dcgan.config import NetworkConfig
 from dcgan.loss import LOSSES
@@ -162,8 +163,12 @@ def write_graph(
         file.write(model.SerializeToString(deterministic=True))
 
 
-def plot_losses(folder: Path, path: Path) -> None:
-    """Plot the logged losses and measurements of a run folder as a PNG."""
+def plot_losses(folder: Path, overwrite: bool = False) -> Path:
+    """Plot the logged losses and measurements of a run folder to its losses.png; return the path.
+
+    Raises:
+        PhotoError: the file is somebody else's, and `overwrite` is not set.
+    """
     from matplotlib.figure import Figure
 
     ticks = read_stats(folder)
@@ -177,4 +182,7 @@ def plot_losses(folder: Path, path: Path) -> None:
             axes.plot(*zip(*shown, strict=True), label=name) if shown else None
         axes.set(title=title, xlabel="thousand images")
         axes.legend() if axes.lines else None
-    figure.savefig(path, dpi=100)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=100, format="png")
+    write_owned(folder / "losses.png", content.getbuffer(), overwrite)
+    return folder / "losses.png"

@@ -1,7 +1,7 @@
 """A training run: its folder, position, log and checkpoints. Its loop trains G and D, E and the locator."""
 
-import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from align.errors import InputError
-from align.files import MAX_TEXT_BYTES, lock_folder, parse_json, read_file, remove_leftovers, write_json, write_text
+from align.files import MAX_TEXT_BYTES, atomic_write, lock_folder, parse_json, read_file, remove_leftovers, write_json
+from align.manifest import append_line
 from align.photo import write_photo
 from align.picture import grid
 from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
@@ -77,7 +78,7 @@ class Run:
         maintenance_s: wall-clock time of logs, grids, measurements and checkpoints.
         resumed: whether there was a checkpoint.
     Raises:
-        CheckpointError: the folder holds another run, or no usable checkpoint.
+        CheckpointError: the folder holds another run, files of others, or no usable checkpoint.
         PhotoError: another process is training in the folder.
     """
 
@@ -99,6 +100,7 @@ class Run:
             if self.group.rank == 0:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock.enter_context(lock_folder(folder))
+                _check_folder(folder)
             self.resumed = self._restore(folder)
             self._lock = lock.pop_all()
         self._folder = folder
@@ -125,10 +127,11 @@ class Run:
         """Prepare the folder: delete partial files and later log lines, write config.json, start TensorBoard."""
         from torch.utils.tensorboard import SummaryWriter
 
-        remove_leftovers([self._folder])  # of a run that was killed while it saved
-        kept = [line for line in read_stats(self._folder) if line["kimg"] * 1000 <= self.images]
-        write_text(self._folder / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        remove_leftovers([self._folder, self._folder / "samples"])  # of a run that was killed while it saved
         write_json(self._folder / "config.json", {"command": command} | asdict(self.config))
+        lines = _lines(self._folder)
+        with atomic_write(self._folder / "stats.jsonl") as file:
+            file.writelines(line + b"\n" for line in lines if _stats(line).get("kimg", 0) * 1000 <= self.images)
         return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self.images)
 
     @property
@@ -226,14 +229,13 @@ class Run:
             return TrainingStep(self.images)
         stats = {"kimg": self.images / 1000, **stats}
         if self._writer:
-            with open(self._folder / "stats.jsonl", "a") as file:
-                file.write(json.dumps(stats) + "\n")
+            append_line(self._folder / "stats.jsonl", stats)
             for name, value in stats.items():
                 self._writer.add_scalar(name, value, self.images)
         return TrainingStep(self.images, stats)
 
     def grid(self, images: Tensor, name: str | None = None, columns: int | None = None) -> None:
-        """Write images as one picture.
+        """Write images as one picture; a file that exists, such as that of a step before a crash, stays.
 
         Args:
             images: (N, 3, S, S) in [-1, 1].
@@ -242,8 +244,9 @@ class Run:
         """
         if self._writer is None:
             return
-        picture = grid(to_image(images), columns)
-        write_photo(self._folder / (name or f"samples/{self.images:010d}.png"), picture)
+        picture, path = grid(to_image(images), columns), self._folder / (name or f"samples/{self.images:010d}.png")
+        if not os.path.lexists(path):
+            write_photo(path, picture, overwrite=False)
         if name is None:
             self._writer.add_image("samples", picture, self.images, dataformats="HWC")
 
@@ -275,9 +278,13 @@ def command_of(folder: Path) -> str:
 
 def read_stats(path: Path) -> list[dict[str, float]]:
     """Read the lines of a run folder's stats.jsonl, without those that a crash has left incomplete or damaged."""
-    file = path / "stats.jsonl"
-    lines = read_file(file, MAX_TEXT_BYTES).split(b"\n")[:-1] if file.exists() else []
-    return [stats for stats in map(_stats, lines) if stats]
+    return [stats for stats in map(_stats, _lines(path)) if stats]
+
+
+def _lines(folder: Path) -> list[bytes]:
+    """The whole lines of stats.jsonl."""
+    file = folder / "stats.jsonl"
+    return read_file(file, MAX_TEXT_BYTES).split(b"\n")[:-1] if file.exists() else []
 
 
 def _stats(line: bytes) -> dict[str, float]:
@@ -288,6 +295,19 @@ def _stats(line: bytes) -> dict[str, float]:
         return {}
     numbers = isinstance(stats, dict) and all(isinstance(value, int | float) for value in stats.values())
     return stats if numbers and "kimg" in stats else {}
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse to write among the files of others: config.json marks a run folder."""
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if foreign:
+        try:
+            command_of(folder)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder} holds {foreign[0]}, and is no run folder; choose a new folder") from error
+    for name in ("samples", "tensorboard"):
+        if (folder / name).is_symlink():
+            raise CheckpointError(f"{folder / name} is a link; remove it or choose another folder")
 
 
 def _check_same_run(saved: dict[str, Any], config: dict[str, Any], inputs: RunInputs, folder: Path) -> None:

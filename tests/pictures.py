@@ -52,9 +52,9 @@ def save_all(folder: Path, faces: NDArray[np.uint8]) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """Names of all files in a folder and its sub-folders, without locks and records of completions."""
+    """Names of all files in a folder and its sub-folders, without locks and records."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted(name for name in found if not name.endswith((".lock", ".completions.jsonl")))
+    return sorted(name for name in found if not name.endswith((".lock", ".completions.jsonl", ".written.jsonl")))
 
 
 def pixels(path: str | Path | IO[bytes]) -> NDArray[np.uint8]:

@@ -350,7 +350,7 @@ def test_any_file_name_works(
     complete: Complete, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch, name: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(save(tmp_path / "raw" / name).parent)
+    monkeypatch.chdir(save(tmp_path / "raw" / "photo.png").rename(tmp_path / "raw" / name).parent)
     assert complete("-q", "--", name) == 0
     [result] = files(done)
     assert Path(result).stem == Path(name).stem

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pictures import files
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -221,7 +222,7 @@ def test_the_newest_readable_checkpoint_loads(tmp_path: Path) -> None:
     for images in (1, 2, 3):
         save_checkpoint(tmp_path, images, {"step": images, "weight": torch.full((100,), images)})
     newest = tmp_path / "checkpoint-0000000003.pt"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-0000000002.pt", newest.name]
+    assert files(tmp_path) == ["checkpoint-0000000002.pt", newest.name]
     whole = newest.read_bytes()
     for length in range(0, len(whole), 97):
         newest.write_bytes(whole[:length])
@@ -256,8 +257,29 @@ def test_a_broken_checkpoint_is_named_and_set_aside(tmp_path: Path, caplog: pyte
     assert "renamed to checkpoint-0000000002.pt.broken, using checkpoint-0000000001.pt" in line
     save_checkpoint(tmp_path, 3, {"step": 3})
     names = [f"checkpoint-000000000{name}" for name in ("1.pt", "2.pt.broken", "3.pt")]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert files(tmp_path) == names
     assert (tmp_path / names[1]).read_bytes() == b"broken"
+    (tmp_path / "checkpoint-0000000002.pt").write_bytes(b"broken again")
+    (tmp_path / names[2]).unlink()
+    assert load_checkpoint(tmp_path) == {"step": 1}
+    assert (tmp_path / names[1]).read_bytes() == b"broken" and (tmp_path / f"{names[1]}2").exists()
+
+
+def test_own_copies_and_changed_checkpoints_are_never_deleted_or_resumed_from(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"step": 1})
+    first = tmp_path / "checkpoint-0000000001.pt"
+    mine = ["checkpoint-best.pt", "checkpoint-old.pt", "checkpoint-1.pt", "checkpoint-9999999999.pt"]
+    for name in mine:
+        shutil.copy(first, tmp_path / name)
+    (tmp_path / "checkpoint-0000000005.pt").symlink_to(tmp_path / "checkpoint-best.pt")
+    for images in (2, 3, 4):
+        assert load_checkpoint(tmp_path) == {"step": images - 1}
+        save_checkpoint(tmp_path, images, {"step": images})
+    expected = ["checkpoint-0000000003.pt", "checkpoint-0000000004.pt", "checkpoint-0000000005.pt", *mine]
+    assert files(tmp_path) == sorted(expected)
+    shutil.copy(tmp_path / "checkpoint-0000000004.pt", tmp_path / "checkpoint-0000000003.pt")  # changed
+    save_checkpoint(tmp_path, 6, {"step": 6})
+    assert "checkpoint-0000000003.pt" in files(tmp_path)
 
 
 def test_checkpoints_keep_their_names_if_all_are_broken(tmp_path: Path) -> None:
@@ -270,7 +292,7 @@ def test_checkpoints_keep_their_names_if_all_are_broken(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_is_no_file_or_no_dictionary_is_set_aside(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, {"step": 1})
-    save_checkpoint(tmp_path, 2, [])  # type: ignore[arg-type]
+    torch.save([], tmp_path / "checkpoint-0000000002.pt")
     os.mkfifo(tmp_path / "checkpoint-0000000003.pt")
     (tmp_path / "checkpoint-0000000004.pt").mkdir()
     assert load_checkpoint(tmp_path) == {"step": 1}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pictures import files
 from PIL import Image
 from runs import finish, resumes_bit_equal, tensors, write_faces
 
@@ -25,6 +26,7 @@ from dcgan.benchmark import benchmark_train
 from dcgan.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from dcgan.config import ConfigError, NetworkConfig, TrainConfig
 from dcgan.dataset import Batches, DatasetError, load_faces
+from dcgan.export import plot_losses
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group
 from dcgan.run import TrainingError, command_of, read_stats
@@ -113,6 +115,45 @@ def test_a_log_damaged_by_a_crash_does_not_stop_a_run(tmp_path: Path, faces: NDA
     assert read_stats(tmp_path) == before
     finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
     assert [tick["kimg"] for tick in read_stats(tmp_path)] == [0.016, 0.032, 0.048]
+
+
+def test_a_folder_with_files_of_others_is_refused(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    for name in ("config.json", "stats.jsonl", "reals.png"):
+        (tmp_path / name).write_text('{"mine": 1}')
+        with pytest.raises(CheckpointError, match=f"holds {name}, and is no run folder"):
+            finish(train(CONFIG, faces, tmp_path, CPU), tmp_path)
+        assert (tmp_path / name).read_text() == '{"mine": 1}' and len(files(tmp_path)) == 1
+        (tmp_path / name).unlink()
+
+
+def test_links_and_files_of_others_in_a_run_folder_are_left_alone(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    finish(train(CONFIG, faces, run, CPU), run)
+    other.mkdir()
+    (run / "samples").rename(tmp_path / "samples")
+    (run / "samples").symlink_to(other)
+    longer = replace(CONFIG, kimg=0.08)
+    with pytest.raises(CheckpointError, match="samples is a link"):
+        finish(train(longer, faces, run, CPU), run)
+    (run / "samples").unlink()
+    for name in ("reals.png", "samples/0000000064.png", "losses.png"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(tmp_path / "mine.png")
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    log = (run / "stats.jsonl").read_text()
+    (run / "stats.jsonl").write_text(f"my notes\n{log}")
+    finish(train(longer, faces, run, CPU), run)
+    assert (tmp_path / "mine.png").read_bytes() == b"mine" and not list(other.iterdir())
+    assert (run / "stats.jsonl").read_text().startswith(f"my notes\n{log}")
+    with pytest.raises(PhotoError, match="losses.png is a link"):
+        plot_losses(run)
+    (run / "losses.png").unlink()
+    assert plot_losses(run) == plot_losses(run)
+    (run / "losses.png").write_bytes(b"mine")
+    with pytest.raises(PhotoError, match="losses.png exists"):
+        plot_losses(run)
+    assert (run / "losses.png").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("change", [{"G": {}}, {"G": 1}, {"config": None}, {"step": "a"}, {"opt_d": None}, None])
