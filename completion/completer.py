@@ -23,7 +23,7 @@ from align.photo import Photo, PhotoLike, as_photo, merge, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment
 from completion.config import FillOptions, Solver
-from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Variant, add_detail, head_of, inner_face
+from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Generated, Variant, add_detail, head_of, inner_face
 from completion.faces import as_faces, faces_under, given_face
 from completion.grain import grain, match_means
 from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint, reduce_visible
@@ -639,7 +639,7 @@ def _detailed(
     coarse = np.where(part[..., None], generated, visible)
     landmarks = predict_aligned(coarse, face)
     portraits, remark = choose(references, coarse, face, landmarks, part)
-    detailed = add_detail(visible, generated, hole, part, landmarks, portraits, options.candidates)
+    detailed = add_detail(Generated(visible, generated, hole, part, landmarks), portraits, options.candidates)
     plain = _pasted(face, images, visible, head_of(part, landmarks))
     remarks = [f"face {step.face + 1}: {remark}"] if remark else []
     return chain(detailed, plain), inner_face(landmarks, hole.shape), remarks

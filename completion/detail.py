@@ -59,6 +59,30 @@ class Portrait:
 
 
 @dataclass(frozen=True, eq=False)
+class Generated:
+    """A generated face in its photo.
+
+    Attributes:
+        photo: uint8 (H, W, 3); not read inside the hole.
+        pixels: uint8 (H, W, 3), the generated face in the photo, at least one pixel wider than the part.
+        hole: bool (H, W), the whole hole.
+        part: bool (H, W), the part of the hole that belongs to the face, not empty.
+        landmarks: float64 (68, 2), those of the generated face.
+    """
+
+    photo: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    hole: NDArray[np.bool_]
+    part: NDArray[np.bool_]
+    landmarks: NDArray[np.float64]
+
+    @property
+    def inserted(self) -> NDArray[np.uint8]:
+        """The photo with the face in its part: uint8 (H, W, 3)."""
+        return np.where(self.part[..., None], self.pixels, self.photo)
+
+
+@dataclass(frozen=True, eq=False)
 class Variant:
     """What can be filled in for a face.
 
@@ -106,37 +130,23 @@ def head_of(part: NDArray[np.bool_], landmarks: NDArray[np.float64]) -> NDArray[
     return _without_gaps(part & outline(landmarks, part.shape, HEAD), part)
 
 
-def add_detail(
-    photo: NDArray[np.uint8],
-    generated: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
-    part: NDArray[np.bool_],
-    landmarks: NDArray[np.float64],
-    portraits: Sequence[Portrait],
-    count: int,
-) -> list[Variant]:
+def add_detail(face: Generated, portraits: Sequence[Portrait], count: int) -> list[Variant]:
     """Give a generated face detail from other portraits and its own mirror image, as far as they fit.
 
     Args:
-        photo: uint8 (H, W, 3); not read inside the hole.
-        generated: uint8 (H, W, 3), the generated face in the photo, at least one pixel wider than the part.
-        hole: bool (H, W), the whole hole.
-        part: bool (H, W), the part of the hole that belongs to the face, not empty.
-        landmarks: float64 (68, 2), those of the generated face.
+        face: the generated face.
         portraits: other pictures of the person, the best first.
         count: number of variants needed.
     Returns:
         At most `count` variants, the best first.
     """
-    reflection = mirror(np.where(part[..., None], generated, photo), hole, landmarks)
-    mirrored = transfer(photo, generated, hole, part, landmarks, reflection, MIRROR_LIMIT)
+    mirrored = transfer(face, mirror(face.inserted, face.hole, face.landmarks), MIRROR_LIMIT)
     # The mirror image has the hair, which a reference shows in another way.
-    under, covered = (mirrored.pixels, mirrored.part) if mirrored else (generated, np.zeros_like(part))
+    under = replace(face, pixels=mirrored.pixels) if mirrored else face
+    covered = mirrored.part if mirrored else np.zeros_like(face.part)
     variants: list[Variant] = []
     for portrait in portraits:
-        if len(variants) < count and (
-            found := transfer(photo, under, hole, part, landmarks, portrait, REFERENCE_LIMIT)
-        ):
+        if len(variants) < count and (found := transfer(under, portrait, REFERENCE_LIMIT)):
             variants.append(replace(found, part=found.part | covered))
     return [*variants, *([mirrored] if mirrored else [])][:count]
 
@@ -208,28 +218,17 @@ class Warp:
         return (transform(self.matrix, np.stack([x, y], axis=-1)) + shift).astype(np.float32)
 
 
-def transfer(
-    photo: NDArray[np.uint8],
-    generated: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
-    part: NDArray[np.bool_],
-    landmarks: NDArray[np.float64],
-    portrait: Portrait,
-    limit: float,
-) -> Variant | None:
-    """Give a completed face the detail of a portrait.
+def transfer(face: Generated, portrait: Portrait, limit: float) -> Variant | None:
+    """Give a generated face the detail of a portrait.
 
     Args:
-        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
-        generated: uint8 (H, W, 3), the generated face in the photo, at least one pixel wider than the part.
-        hole: bool (H, W), the whole hole.
-        part: bool (H, W), the part of the hole that belongs to the face, not empty.
-        landmarks: float64 (68, 2), those of the generated face.
+        face: the generated face.
         portrait: where the detail comes from.
         limit: largest misfit.
     Returns:
         The detailed face, wherever the portrait shows it; None if the portrait does not fit, or shows too little.
     """
+    part, landmarks = face.part, face.landmarks
     warp, size = Warp(landmarks, portrait.landmarks), span(landmarks)
     turned = abs(yaw(landmarks)) if portrait.mirrored else 0.0
     if warp.misfit > limit or turned > _MOST_TURNED:
@@ -248,8 +247,8 @@ def transfer(
     within = part[box] & inside
     if not within.any() or share[within].mean() < _LEAST_SHARE:
         return None
-    base = np.where(part[box][..., None], generated[box], photo[box]).astype(np.float32)
-    seen = usable & inside & ~hole[box]
+    base = np.where(part[box][..., None], face.pixels[box], face.photo[box]).astype(np.float32)
+    seen = usable & inside & ~face.hole[box]
     if not portrait.mirrored:
         moved = _as_sharp(moved, base, seen, size)
     bands = [band - _blurred(band, _COARSE * size) for band in (base @ _LUMA, moved @ _LUMA)]
@@ -273,7 +272,7 @@ def transfer(
         copied = np.minimum(np.clip(away, 0, 1), _faded(beside, _FADE * size))
         mixed += copied[..., None] * (moved - mixed)
         filled |= part[box] & beside
-    result, covered = generated.copy(), np.zeros_like(part)
+    result, covered = face.pixels.copy(), np.zeros_like(part)
     covered[box] = filled
     rim = cv2.dilate(filled.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0  # blending reads it, too
     result[box][rim] = np.clip(np.round(mixed[rim]), 0, 255).astype(np.uint8)

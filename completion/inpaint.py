@@ -53,14 +53,7 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
 
 
 def blurred_fill(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Fill a hole with a blurred copy of the photo, which has no edges that could hide a face from a detector.
-
-    Args:
-        photo: uint8 (H, W, 3); not modified, and not read inside the hole.
-        hole: bool (H, W), True = fill this.
-    Returns:
-        uint8 (H, W, 3), equal to `photo` outside the hole.
-    """
+    """As `inpaint`, with a blurred copy of the photo, which has no edges that could hide a face from a detector."""
     small, small_hole = reduce_visible(photo, hole, scale_to(hole.shape, _BLURRED_PX))
     blurred = cv2.resize(inpaint(small, small_hole), hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
     return np.where(hole[..., None], blurred, photo).astype(np.uint8)

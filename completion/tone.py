@@ -33,18 +33,10 @@ _LEAST_PX = 500  # a tone is read from as many visible pixels of the faces, othe
 _LEAST_OFFSET = 0.5  # levels; a smaller tone is grey
 
 
-@dataclass(frozen=True)
-class _Statistics:
-    """Means and standard deviations of training faces, in levels, and how much they vary from face to face."""
-
-    mean: NDArray[np.float64]
-    mean_varies: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    log_spread_varies: NDArray[np.float64]
-
-
-_COLOUR = _Statistics(*np.array([[143.8, 110.8, 93.1], [31.3, 28.0, 28.1], [61.2, 53.7, 50.5], [0.26, 0.23, 0.26]]))
-_LUMINANCE = _Statistics(*np.array([[118.7], [28.1], [54.7], [0.23]]))
+# Mean and standard deviation of training faces in levels, and how much the mean and the logarithm of the deviation
+# vary from face to face.
+_COLOUR = np.array([[143.8, 110.8, 93.1], [61.2, 53.7, 50.5], [31.3, 28.0, 28.1], [0.26, 0.23, 0.26]])
+_LUMINANCE = np.array([[118.7], [54.7], [28.1], [0.23]])
 # Faces up to as many deviations from the mean are left alone, and from the second on are moved fully.
 _NEAR, _FAR = 2.0, 3.0
 _GAINS = 0.33, 4.0
@@ -199,19 +191,18 @@ class Stretch:
     @classmethod
     def of(cls, crop: NDArray[np.uint8], hole: NDArray[np.bool_], one_tone: bool) -> "Stretch":
         """Fit to the visible pixels of a crop uint8 (S, S, 3)."""
-        usual = _LUMINANCE if one_tone else _COLOUR
-        seen = crop[~hole].astype(np.float64)[:, : len(usual.mean)]
-        gain, offset = np.ones(len(usual.mean)), np.zeros(len(usual.mean))
+        usual_mean, usual_spread, mean_varies, spread_varies = _LUMINANCE if one_tone else _COLOUR
+        seen = crop[~hole].astype(np.float64)[:, : len(usual_mean)]
+        gain, offset = np.ones(len(usual_mean)), np.zeros(len(usual_mean))
         if not len(seen):
             return cls(one_tone, gain, offset)
         mean, spread = seen.mean(axis=0), np.maximum(seen.std(axis=0), 1.0)
-        far = (mean - usual.mean) / usual.mean_varies
-        wide = np.log(spread / usual.spread) / usual.log_spread_varies
+        far = (mean - usual_mean) / mean_varies
+        wide = np.log(spread / usual_spread) / spread_varies
         kept = np.clip((_FAR - max(np.abs(far).max(), np.abs(wide).max())) / (_FAR - _NEAR), 0, 1)
         if kept < 1:
-            target = usual.spread * np.exp(kept * wide * usual.log_spread_varies)
-            gain = np.clip(target / spread, *_GAINS)
-            offset = usual.mean + kept * far * usual.mean_varies - gain * mean
+            gain = np.clip(usual_spread * np.exp(kept * wide * spread_varies) / spread, *_GAINS)
+            offset = usual_mean + kept * far * mean_varies - gain * mean
         return cls(one_tone, gain, offset)
 
     @property

@@ -12,7 +12,7 @@ from align.template import TEMPLATES
 from align.warp import similarity, transform
 from completion import FaceCompleter
 from completion.benchmark.measure import Sample, draw_whole_hole
-from completion.detail import MIRROR, Portrait, Warp, mirror, outline, span, transfer, yaw
+from completion.detail import MIRROR, Generated, Portrait, Warp, mirror, outline, span, transfer, yaw
 
 [FACE] = locate(PORTRAIT, TEMPLATES["face"], 128)
 LANDMARKS = predict_aligned(PORTRAIT, FACE)
@@ -88,7 +88,7 @@ def test_a_portrait_gives_its_detail_but_not_its_light() -> None:
     blurred = cv2.GaussianBlur(PORTRAIT, (0, 0), 4)
     coarse = np.where(hole[..., None], blurred, PORTRAIT)
     darker = np.round(0.6 * PORTRAIT).astype(np.uint8)
-    done = transfer(PORTRAIT, coarse, hole, hole, LANDMARKS, Portrait("same", darker, LANDMARKS), 0.15)
+    done = transfer(Generated(PORTRAIT, coarse, hole, hole, LANDMARKS), Portrait("same", darker, LANDMARKS), 0.15)
     assert done is not None and done.misfit < 1e-6 and np.array_equal(done.part, hole)
     assert likeness(done.pixels, PORTRAIT, hole) > 0.9
     assert abs(float(done.pixels[hole].mean()) - float(coarse[hole].mean())) < 1
@@ -98,11 +98,15 @@ def test_portraits_that_do_not_fit_or_show_too_little_give_nothing() -> None:
     hole = EYE
     flat = LANDMARKS.copy()
     flat[:, 0] = LANDMARKS[:, 0].mean() + 0.5 * (LANDMARKS[:, 0] - LANDMARKS[:, 0].mean())
-    assert transfer(PORTRAIT, PORTRAIT, hole, hole, LANDMARKS, Portrait("turned", PORTRAIT, flat), 0.15) is None
+    assert (
+        transfer(Generated(PORTRAIT, PORTRAIT, hole, hole, LANDMARKS), Portrait("turned", PORTRAIT, flat), 0.15) is None
+    )
     both = hole | hole[:, ::-1]
-    assert transfer(PORTRAIT, PORTRAIT, both, both, LANDMARKS, mirror(PORTRAIT, both, LANDMARKS), 0.2) is None
+    assert (
+        transfer(Generated(PORTRAIT, PORTRAIT, both, both, LANDMARKS), mirror(PORTRAIT, both, LANDMARKS), 0.2) is None
+    )
     turned = replace(mirror(PORTRAIT, hole, LANDMARKS), landmarks=flat)
-    assert transfer(PORTRAIT, PORTRAIT, hole, hole, LANDMARKS, turned, 0.2) is None
+    assert transfer(Generated(PORTRAIT, PORTRAIT, hole, hole, LANDMARKS), turned, 0.2) is None
 
 
 @pytest.mark.parametrize("way", [-0.12, 0.12])
@@ -122,7 +126,7 @@ def test_a_mirrored_iris_looks_where_the_visible_one_does(way: float, monkeypatc
     hole = np.zeros(SHAPE, dtype=bool)
     hole[85:116, round(middle + 5) : round(middle + 60)] = True
     coarse = np.where(hole[..., None], np.uint8(210), photo)
-    done = transfer(photo, coarse, hole, hole, symmetric, mirror(coarse, hole, symmetric), 0.2)
+    done = transfer(Generated(photo, coarse, hole, hole, symmetric), mirror(coarse, hole, symmetric), 0.2)
     assert done is not None
     dark = np.where(hole, np.maximum(0, 120.0 - done.pixels.mean(axis=2)), 0)
     centre = float((dark.sum(axis=0) @ np.arange(SHAPE[1])) / dark.sum())
