@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,15 +16,17 @@ from pictures import NO_FACE, save, save_all
 
 from align.cli import Progress
 from align.errors import NoFaceError
-from align.photo import read_photo
+from align.photo import digest, read_photo
 from align.warp import Alignment
 from completion.benchmark import measure
 from completion.benchmark.__main__ import main
-from completion.benchmark.config import HOLES, LEARNING, METHODS, SLOW, WHOLE_HOLES, BenchmarkOptions
+from completion.benchmark.config import HOLES, LEARNING, METHODS, SLOW, TONES, WHOLE_HOLES, BenchmarkOptions
 from completion.benchmark.measure import Row, Sample, compare, draw_hole, draw_whole_hole, find_sample, subsample
-from completion.benchmark.methods import BenchmarkError, Method, create_methods
+from completion.benchmark.methods import BenchmarkError, InPhoto, Method, create_methods
+from completion.benchmark.tones import COLOUR, ONE_TONE, stray, toned
 from completion.completer import FaceCompleter
 from completion.config import SOLVERS
+from completion.networks import open_weights
 from dcgan.holes import needs_landmarks
 from dcgan.weights import Weights
 
@@ -301,6 +304,30 @@ def test_a_method_may_find_no_face(sample: Sample) -> None:
     assert figures["located"] == 0 and 5 < figures["hole_psnr"] < 30
 
 
+def test_only_colours_that_luminance_does_not_explain_are_stray(sample: Sample) -> None:
+    photos = {tone: toned(sample.pixels, tone) for tone in (COLOUR, *TONES)}
+    assert photos[COLOUR] is sample.pixels and len({photo.tobytes() for photo in photos.values()}) == 7
+    hole = draw_whole_hole("middle", sample)
+    strays = {tone: stray(photos[tone], photos[tone], hole) for tone in ONE_TONE}
+    assert strays["grey"] < 1e-3 and max(strays["sepia"], strays["blue"]) < 0.5
+    shifted = np.clip(photos["grey"] + np.array([0, 10, 0]), 0, 255).astype(np.uint8)
+    lab = cv2.cvtColor(np.array([[[0.5, 0.54, 0.5]]], dtype=np.float32), cv2.COLOR_RGB2LAB)[0, 0]
+    assert stray(shifted, photos["grey"], hole) == pytest.approx(np.linalg.norm(lab[1:]), rel=0.2)
+    assert np.std(photos["dark"]) < np.std(photos["faded"]) < 0.6 * np.std(sample.pixels)
+
+
+def test_no_photo_is_its_own_reference(sample: Sample, tmp_path: Path) -> None:
+    file = save(tmp_path / "album" / "astronaut.png", sample.pixels)
+    options = BenchmarkOptions(whole=True, methods=("fast", "fast+reference"), reference=(file.parent,))
+    methods, _ = create_methods(open_weights("auto", "cpu"), None, options)
+    hole = draw_whole_hole("middle", sample)[None]
+    seen = np.where(hole[..., None], np.uint8(0), sample.pixels)
+    plain, referred = methods["fast"](seen, hole), methods["fast+reference"]
+    assert isinstance(referred, InPhoto)
+    assert np.array_equal(replace(referred, sha256=digest(file))(seen, hole), plain)
+    assert not np.array_equal(referred(seen, hole), plain)  # that of another file
+
+
 # The command
 
 
@@ -361,16 +388,29 @@ def test_the_command_measures_whole_photos(
     photos, empty, out = tmp_path / "photos", tmp_path / "empty", tmp_path / "out"
     save(photos / "a.png", astronaut)
     save(empty / "no-face.png", NO_FACE)
-    words = ["--whole", "--holes", "eye", "mouth", "--methods", "telea", "fast+none", "-q", "--output"]
+    words = [
+        "--whole",
+        "--holes",
+        "eye",
+        "mouth",
+        "--methods",
+        "telea",
+        "fast+network",
+        "--tones",
+        "grey",
+        "-q",
+        "--output",
+    ]
     assert main([str(word) for word in [photos, empty, *words, out]]) == 0
     parts = [line[3:] for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
-    assert parts[1:] == ["eye: 1 faces", "mouth: 1 faces", "all"] and parts[0].endswith(" px")
+    assert parts[1:] == ["eye: 2 faces", "mouth: 2 faces", "all", "grey"] and parts[0].endswith(" px")
     rows = json.loads((out / "benchmark.json").read_text())["rows"]
     assert [(row["hole"], row["method"]) for row in rows] == [
-        (hole, method) for hole in ("eye", "mouth") for method in ("telea", "fast+none")
+        (hole, method) for hole in ("eye", "mouth") for method in ("telea", "fast+network")
     ]
-    assert rows[0]["faces"]["name"] == ["a.png"]
-    assert read_photo(out / "eye.jpg").pixels.shape == (192, 192 * 4, 3)
+    assert rows[0]["faces"]["name"] == ["a.png"] * 2 and rows[0]["faces"]["tone"] == ["colour", "grey"]
+    assert [row["faces"]["stray"] for row in rows] == [["nan", pytest.approx(0, abs=1e-3)]] * 4
+    assert read_photo(out / "eye.jpg").pixels.shape == (2 * 384, 384 * 4, 3)
     assert main([str(word) for word in [empty, *words, tmp_path / "other"]]) == 2
     assert "found no face in" in capsys.readouterr().err
 
@@ -411,6 +451,9 @@ def test_results_before_an_interrupt_are_kept(
         (["--methods", "fast+magic"], "there is no method 'fast+magic'"),
         (["--holes", "nose"], "there is no hole 'nose'"),
         (["--whole", "--methods", "linear"], "complete aligned faces only"),
+        (["--whole", "--methods", "fast+reference"], "no photos were given"),
+        (["--whole", "--tones", "gray"], "there is no tone 'gray'"),
+        (["--tones", "grey"], "are for whole photos"),
         (["--weights", "faces-64"], "has no 64x64 faces"),
     ],
 )

@@ -19,29 +19,35 @@ HOLES = {
     "eyes": "eyes",
     "mouth": "mouth",
 }
+TONES = ("grey", "sepia", "blue", "scan", "faded", "dark")  # of whole photos, see completion.benchmark.tones
 WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")  # in whole photos, see completion.benchmark.measure
 
 CLASSICAL, LEARNING = ("telea", "ns", "biharmonic"), ("mean", "linear")  # the latter are fitted to training faces
 SLOW = ("paper", "bamos")  # take minutes per face, and run on the first faces only
 ON_TORCH = "-torch"  # suffix of a solver that runs on torch instead of ONNX Runtime
 METHODS = ("fast", f"fast{ON_TORCH}", "thorough", *SLOW, *CLASSICAL, *LEARNING)
-WHOLE_METHODS = ("fast", "thorough", "fast+alpha", "telea", "ns")
+WHOLE_METHODS = ("fast", "fast+network", "thorough", "fast+alpha", "telea", "ns")
+REFERENCE = "reference"
+# What may follow a solver: a blend, or where detail comes from.
+_CHANGES: dict[str, dict[str, str]] = {"": {}, "network": {"detail": "network"}, REFERENCE: {}}
+_CHANGES |= {blend: {"blend": blend} for blend in BLENDS}
 
 
-def split_method(name: str) -> tuple[str, str, bool]:
-    """Split the name of a method with the DCGAN, SOLVER[-torch][+BLEND].
+def split_method(name: str) -> tuple[dict[str, str], bool]:
+    """Split the name of a method with the DCGAN: SOLVER[-torch], +BLEND, +network or +reference.
 
     Returns:
-        The solver, the blend, and whether it runs on torch.
+        Options of the completer, and whether it runs on torch.
     Raises:
-        ConfigError: there is no such solver or blend.
+        ConfigError: there is no such method.
     """
-    rest, plus, blend = name.partition("+")
+    rest, plus, change = name.partition("+")
     solver = rest.removesuffix(ON_TORCH)
-    if solver not in SOLVER_NAMES or plus and blend not in BLENDS:
+    if solver not in SOLVER_NAMES or change not in _CHANGES or plus and not change:
         names = (*CLASSICAL, *LEARNING, *SOLVER_NAMES)
-        raise ConfigError(f"there is no method {name!r}; {hint(name, names)}, or SOLVER+BLEND such as fast+alpha")
-    return solver, blend or BLENDS[0], rest != solver
+        after = ", ".join(f"+{each}" for each in _CHANGES if each)
+        raise ConfigError(f"there is no method {name!r}; {hint(name, names)}, or one of the solvers with {after}")
+    return {"solver": solver, **_CHANGES[change]}, rest != solver
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,19 @@ class BenchmarkOptions:
     ] = ()
     methods: Annotated[
         tuple[str, ...],
-        f"methods to compare: {', '.join(METHODS)}, any SOLVER or SOLVER+BLEND (default: all these; with --whole: "
-        f"{', '.join(WHOLE_METHODS)})",
+        f"methods to compare: {', '.join(METHODS)}, any SOLVER, SOLVER+BLEND, SOLVER+network or SOLVER+{REFERENCE} "
+        f"(default: all these; with --whole: {', '.join(WHOLE_METHODS)}, and fast+{REFERENCE} with --reference)",
         Option(metavar="NAME"),
+    ] = ()
+    tones: Annotated[
+        tuple[str, ...],
+        f"with --whole, also complete each photo in these tones: {', '.join(TONES)}",
+        Option(metavar="NAME"),
+    ] = ()
+    reference: Annotated[
+        tuple[Path, ...],
+        f"for SOLVER+{REFERENCE}: folders that show the people in other photos; none serves as its own reference",
+        Option(metavar="FOLDER"),
     ] = ()
     output: Annotated[Path, "output folder", Option(short="-o")] = Path("benchmark")
     weights: Annotated[
@@ -88,6 +104,12 @@ class BenchmarkOptions:
         for name in self.methods:
             if name not in (*CLASSICAL, *LEARNING):
                 split_method(name)
+        if unknown := [tone for tone in self.tones if tone not in TONES]:
+            raise ConfigError(f"there is no tone {unknown[0]!r}; {hint(unknown[0], TONES)}")
+        if any(name.endswith(f"+{REFERENCE}") for name in self.methods) and not self.reference:
+            raise ConfigError(f"a method ends in +{REFERENCE}, but no photos were given; give them as reference")
+        if (self.tones or self.reference) and not self.whole:
+            raise ConfigError("tones and references are for whole photos; leave them out of aligned faces")
         if self.whole and (self.train or {*LEARNING} & {*self.methods}):
             raise ConfigError(f"{' and '.join(LEARNING)} complete aligned faces only; leave them and --train out")
 
@@ -99,4 +121,5 @@ class BenchmarkOptions:
     @property
     def chosen_methods(self) -> tuple[str, ...]:
         """The names of the methods; by default all."""
-        return self.methods or (WHOLE_METHODS if self.whole else METHODS)
+        more = (f"fast+{REFERENCE}",) if self.reference else ()
+        return self.methods or ((*WHOLE_METHODS, *more) if self.whole else METHODS)

@@ -1,8 +1,9 @@
 """Measure completion methods: same faces, same holes, same measures."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion.benchmark.config import HOLES, SLOW, BenchmarkOptions
-from completion.benchmark.methods import BenchmarkError, Linear, Method
+from completion.benchmark.methods import BenchmarkError, InPhoto, Linear, Method
+from completion.benchmark.tones import COLOUR, ONE_TONE, stray, toned
 from completion.inpaint import inpaint
 from completion.picture import overlay_mask
 from dcgan.dataset import load_faces
@@ -34,7 +36,7 @@ _BATCH = 50  # aligned faces; whole photos are completed one by one
 _SIDES = ("left", "right", "top", "bottom")
 _CROP_PX = 150  # side of the crops of whole photos for face embeddings and the detector
 _DETECTOR_PX = 192  # side of an aligned face as the detector sees it
-_VIEW_PX, _SHOWN = 192, 24  # side and number of the pictures in a sheet
+_VIEW_PX, _WHOLE_VIEW_PX, _SHOWN = 192, 384, 24  # sides and number of the pictures in a sheet
 # Face embeddings have 128 dimensions; from fewer faces their covariance cannot be estimated.
 _LEAST_FRECHET = 50
 _SCRATCHES = 5
@@ -52,6 +54,8 @@ class Sample:
         pixels: uint8 (H, W, 3).
         face: maps the photo to the crop.
         landmarks: float64 (68, 2), (x, y) in the photo's pixels; None for an aligned face, where some holes need none.
+        tone: that of the pixels; "colour" for the photo as it is.
+        sha256: digest of the photo's file; empty for an aligned face.
     """
 
     index: int
@@ -59,6 +63,8 @@ class Sample:
     pixels: NDArray[np.uint8]
     face: Alignment
     landmarks: NDArray[np.float64] | None = None
+    tone: str = COLOUR
+    sha256: str = ""
 
     @property
     def crop_px(self) -> float:
@@ -70,8 +76,8 @@ class Sample:
         return transform(self.face.inverse, np.array(shares, dtype=np.float64) * self.face.size)
 
     def view(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crop the face for a sheet: uint8 (192, 192, 3)."""
-        return self.face.resized(_VIEW_PX).warp(photo)
+        """Crop the face for a sheet: uint8 (S, S, 3), larger for whole photos."""
+        return self.face.resized(_VIEW_PX if self.landmarks is None else _WHOLE_VIEW_PX).warp(photo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,7 @@ def read_photos(folders: Sequence[Path], options: BenchmarkOptions, report: Call
 
     Args:
         folders: searched recursively.
-        options: limit and seed.
+        options: limit, seed and tones.
         report: called with a message for each photo that is unusable or shows no face.
     Raises:
         BenchmarkError: no photo has a face.
@@ -144,14 +150,17 @@ def read_photos(folders: Sequence[Path], options: BenchmarkOptions, report: Call
     samples: list[Sample] = []
     for path in [paths[position] for position in subsample(len(paths), options)]:
         try:
-            sample = find_sample(len(samples), path.name, read_photo(path).pixels)
+            photo = read_photo(path)
+            sample = find_sample(len(samples), path.name, photo.pixels)
         except PhotoError as error:
             report(f"{path}: {error}")
             continue
         if sample is None:
             report(f"{path}: no face was found")
         else:
-            samples.append(sample)
+            sample = replace(sample, sha256=photo.sha256)
+            tones = (COLOUR, *options.tones)
+            samples += [replace(sample, pixels=toned(photo.pixels, tone), tone=tone) for tone in tones]
     if not samples:
         raise BenchmarkError(f"found no face in {', '.join(map(str, folders))}; give folders of photos with faces")
     return samples
@@ -313,8 +322,9 @@ def _measure(
         true = np.stack([sample.pixels for sample in samples])
         seen = np.where(holes[..., None], np.uint8(0), true)
         cpu, wall, located = time.process_time(), time.perf_counter(), True
+        chosen = replace(method, sha256=samples[0].sha256) if isinstance(method, InPhoto) else method
         try:
-            completed = method(seen, holes)
+            completed = chosen(seen, holes)
         except NoFaceError:
             completed, located = np.stack([inpaint(*pair) for pair in zip(seen, holes, strict=True)]), False
         seconds = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
@@ -330,6 +340,8 @@ def _measure(
                     "detail": _detail(fake, hole) / _detail(real, hole),
                     "colour": float(np.linalg.norm(_mean_lab(fake, hole) - _mean_lab(real, hole))),
                     "rim": _rim(fake, hole) / _rim(real, hole),
+                    "error": float(np.abs(fake.astype(np.int16) - real)[hole].mean() / max(1, real.std())),
+                    "stray": stray(fake, real, hole) if sample.tone in ONE_TONE else math.nan,
                     "located": float(located),
                 }
             else:

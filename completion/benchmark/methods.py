@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from align.errors import InputError
-from completion.benchmark.config import LEARNING, BenchmarkOptions, split_method
+from align.photo import as_photo
+from completion.benchmark.config import LEARNING, REFERENCE, BenchmarkOptions, split_method
 from completion.completer import FaceCompleter
 from completion.inpaint import opencv_inpaint
 from dcgan.weights import Weights
@@ -55,15 +56,17 @@ def create_methods(
                 linear = fit_linear(*_split(training, options.seed), seed=options.seed)
                 methods |= {"mean": MeanFace(linear.mean), "linear": linear}
         elif name not in methods:
-            solver, blend, on_torch = split_method(name)
+            changes, on_torch = split_method(name)
+            solver = changes["solver"]
             if solver in ("encoder", "thorough") and not has_encoder:
                 lacking[name] = "weights with an encoder"
                 continue
             if solver == "fast" and not has_encoder:
                 notes.append(f"{name} uses the solver search because the weights have no encoder")
             networks = [_without_onnx(each) for each in weights] if on_torch else weights
-            completer = FaceCompleter(networks, solver=solver, blend=blend, seed=options.seed)
-            methods[name] = partial(_complete_photos, completer) if options.whole else completer.complete_crops
+            shown = options.reference if name.endswith(f"+{REFERENCE}") else ()
+            completer = FaceCompleter(networks, **changes, reference=shown, seed=options.seed)
+            methods[name] = InPhoto(completer) if options.whole else completer.complete_crops
     chosen = {name: methods[name] for name in options.chosen_methods if name not in lacking}
     if not chosen:
         needed = ", ".join(sorted({*lacking.values()}))
@@ -71,10 +74,22 @@ def create_methods(
     return chosen, [f"{name} is skipped because it needs {what}" for name, what in lacking.items()] + notes
 
 
-def _complete_photos(
-    completer: FaceCompleter, photos: NDArray[np.uint8], holes: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    return np.stack([completer(photo, hole).pixels for photo, hole in zip(photos, holes, strict=True)])
+@dataclass(frozen=True)
+class InPhoto:
+    """Complete one whole photo at a time.
+
+    Attributes:
+        completer: completes it.
+        sha256: digest of the file of the photo, which is no reference of its own.
+    """
+
+    completer: FaceCompleter
+    sha256: str = ""
+
+    def __call__(self, photos: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Complete photos uint8 (1, H, W, 3) in holes bool (1, H, W)."""
+        photo = replace(as_photo(photos[0]), sha256=self.sha256)
+        return self.completer(photo, holes[0]).pixels[None]
 
 
 def _without_onnx(weights: Weights) -> Weights:

@@ -12,6 +12,7 @@ from align.photo import write_photo
 from align.picture import grid
 from completion.benchmark.config import SLOW
 from completion.benchmark.measure import Row, Task
+from completion.benchmark.tones import COLOUR
 from dcgan.report import markdown
 
 JSON_FILE, MARKDOWN_FILE = "benchmark.json", "benchmark.md"
@@ -25,6 +26,8 @@ _COLUMNS = (
     ("detail", "detail", ".2f"),
     ("colour", "colour", ".1f"),
     ("rim", "rim", ".2f"),
+    ("error", "error", ".3f"),
+    ("stray", "stray", ".2f"),
     ("identity", "identity", ".3f"),
     ("face found", "found", ".1%"),
     ("located", "located", ".1%"),
@@ -34,6 +37,7 @@ _COLUMNS = (
     ("wall s", "wall_s", ".3g"),
 )
 _RATIOS = ("detail", "rim")  # averaged as geometric means
+_OF_FACES = "name", "crop_px", "tone"
 _NOTES = f"""
 - **Hole-PSNR** covers the pixels of the hole, **PSNR** the whole crop; both are means over the faces, in dB. They
   favour blurred fills, near the mean of all plausible faces. **SSIM** covers the whole crop.
@@ -41,6 +45,8 @@ _NOTES = f"""
 - **Colour**: distance between the mean colours of the hole in 8-bit Lab; ideally 0.
 - **Rim**: mean absolute difference between neighbouring pixels across the edge of the hole, completed / original;
   geometric mean, ideally 1.
+- **Error**: mean absolute error in the hole / standard deviation of the photo. **Stray**: in photos of one tone, mean
+  distance of the chroma in the hole from what the photo has at the same luminance, in Lab; ideally 0.
 - **Identity**: distance between dlib's face embeddings of the completed and the true face; below 0.6, they count as
   the same person.
 - **Face found**: share of the completed faces that dlib's detector finds.
@@ -76,7 +82,7 @@ class Report:
             self._rows.append(item)
 
     def tables(self) -> str:
-        """Format a Markdown table per hole; for whole photos also by face size and over all."""
+        """Format a Markdown table per hole; for whole photos also by face size, over all, and by tone."""
         tables = []
         if self._metadata["settings"]["whole"]:
             for least, most in _GROUPS:
@@ -88,6 +94,8 @@ class Report:
             tables.append(self._table(title, [row for row in self._rows if row.hole == hole]))
         if self._metadata["settings"]["whole"]:
             tables.append(self._table("all", self._rows))
+            tones = dict.fromkeys(sample.tone for row in self._rows for sample in row.samples)
+            tables += [self._table(tone, self._rows, tone=tone) for tone in tones if tone != COLOUR]
         return "\n\n".join([*filter(None, tables), *self._same_faces()])
 
     def write(self, folder: Path) -> None:
@@ -109,11 +117,13 @@ class Report:
         write_text(folder / MARKDOWN_FILE, "\n\n".join(parts) + "\n")
         write_photo(folder / f"{newest}.jpg", self._sheet(newest))
 
-    def _table(self, title: str, rows: list[Row], least_px: float = 0, most_px: float = math.inf) -> str:
-        """Format the means of each method over faces of some sizes; empty if there are none."""
+    def _table(
+        self, title: str, rows: list[Row], least_px: float = 0, most_px: float = math.inf, tone: str = COLOUR
+    ) -> str:
+        """Format the means of each method over faces of some sizes in one tone; empty if there are none."""
         found: dict[str, dict[str, Any]] = {}
         for method in dict.fromkeys(row.method for row in rows):
-            means = _means([row for row in rows if row.method == method], least_px, most_px)
+            means = _means([row for row in rows if row.method == method], least_px, most_px, tone)
             if means["n"]:
                 found[method] = means
         if not found:
@@ -153,30 +163,31 @@ class Report:
         return grid(cells, 2 + len(columns))
 
 
-def _means(rows: list[Row], least_px: float, most_px: float) -> dict[str, Any]:
-    """The means of one method's figures over faces of some sizes."""
-    chosen = [np.array([least_px <= sample.crop_px < most_px for sample in row.samples]) for row in rows]
+def _means(rows: list[Row], least_px: float = 0, most_px: float = math.inf, tone: str = COLOUR) -> dict[str, Any]:
+    """The means of one method's figures over faces of some sizes in one tone."""
+    chosen = [np.array([least_px <= s.crop_px < most_px and s.tone == tone for s in row.samples]) for row in rows]
     means: dict[str, Any] = {"n": int(sum(map(np.sum, chosen)))}
     if not means["n"]:
         return means
     for key in rows[0].figures:
         values = np.concatenate([row.figures[key][where] for row, where in zip(rows, chosen, strict=True)])
-        means[key] = float(np.exp(np.log(values).mean()) if key in _RATIOS else values.mean())
+        if not np.isnan(values).any():
+            means[key] = float(np.exp(np.log(values).mean()) if key in _RATIOS else values.mean())
     if len(rows) == 1 and rows[0].frechet is not None:
         means["frechet"] = rows[0].frechet
     return means
 
 
 def _record(row: Row) -> dict[str, Any]:
-    """The means and all figures of a row as plain JSON; infinity becomes the string "inf"."""
+    """The means and all figures of a row as plain JSON; what is not finite becomes the string "inf" or "nan"."""
 
     def finite(value: float) -> float | str:
-        return "inf" if value == math.inf else value
+        return value if math.isfinite(value) else str(value)
 
-    faces = {"name": [sample.name for sample in row.samples], "crop_px": [sample.crop_px for sample in row.samples]}
+    faces: dict[str, list[Any]] = {name: [getattr(each, name) for each in row.samples] for name in _OF_FACES}
     return {
         "hole": row.hole,
         "method": row.method,
-        "means": {key: finite(value) for key, value in _means([row], 0, math.inf).items()},
+        "means": {key: finite(value) for key, value in _means([row]).items()},
         "faces": faces | {key: [finite(value) for value in values.tolist()] for key, values in row.figures.items()},
     }
