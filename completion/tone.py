@@ -21,6 +21,8 @@ _KNOTS, _WINDOW, _END_KNOTS, _END_L = 64, 0.06, 6, 6.0  # of the curve through t
 # Largest chroma, in Lab units, that such a curve may leave. Of 85 prints, noisy scans among them, 99 % were below, of
 # colour photos none (the least had 0.72); for faded ones completion in luminance is better, too.
 _ONE_TONE = 0.6
+# Noise counts as structure up to this distance, in pixels of the photo and in cells: JPEG spreads it over its blocks.
+_APART_PX, _APART = 10, (2, 5)
 _NOISIEST = 8.0  # Lab units; no scan has so much noise in an area of a cell
 # Mean offsets of red, green and blue from luminance in the training faces.
 _SKIN_Y = (0, 16, 32, 64, 96, 128, 160, 192, 224, 240, 255)
@@ -29,7 +31,7 @@ _SKIN = (
     (-0.7, -2.2, -3.7, -6.9, -9.6, -10.3, -10.7, -9.3, -3.7, -0.7, 0.2),
     (-0.4, -4.6, -9.0, -19.3, -29.0, -34.5, -35.8, -33.1, -20.0, -8.7, -3.7),
 )
-_LEAST_PX = 500  # a tone is read from as many visible pixels of the faces, otherwise from the whole photo
+_LEAST_PX = 5000  # a tone is read from as many visible pixels of the faces, otherwise from the whole photo
 _LEAST_OFFSET = 0.5  # levels; a smaller tone is grey
 
 
@@ -52,16 +54,15 @@ def is_one_tone(photo: NDArray[np.uint8], hole: NDArray[np.bool_], face: Alignme
     """
     if face is not None:
         view = face.resized(_CELLS)
-        small = view.warp(photo)
         valid = ~hole_in_crop(hole, view)
-        if valid.mean() >= _LEAST_VALID:
-            return _stray(small, valid) < _ONE_TONE
+        if valid.mean() >= _LEAST_VALID and view.scale <= 1:  # enlarged noise is no longer fine
+            return _stray(view.warp(photo), valid, view.scale) < _ONE_TONE
     small = cv2.resize(photo, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     valid = cv2.resize(hole.astype(np.float32), (_CELLS, _CELLS), interpolation=cv2.INTER_AREA) == 0
-    return bool(valid.mean() >= _LEAST_OF_PHOTO) and _stray(small, valid) < _ONE_TONE
+    return bool(valid.mean() >= _LEAST_OF_PHOTO) and _stray(small, valid, _CELLS / min(hole.shape)) < _ONE_TONE
 
 
-def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
+def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_], scale: float) -> float:
     """Measure the chroma that neither luminance nor a plane (uneven yellowing) explains, without noise, in Lab units.
 
     Infinite for confetti, whose noise could be anything.
@@ -69,6 +70,7 @@ def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
     Args:
         small: uint8 (S, S, 3).
         valid: bool (S, S), the cells to measure, not empty.
+        scale: cells per pixel of the photo.
     """
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[valid].astype(np.float64)
     light, chroma = lab[:, 0], lab[:, 1:]
@@ -99,10 +101,9 @@ def _stray(small: NDArray[np.uint8], valid: NDArray[np.bool_]) -> float:
         return float("inf")
     field = np.full((*valid.shape, 2), np.nan)
     field[ys[kept], xs[kept]] = rest[kept]
-    # Noise is not correlated over two cells.
-    products = np.concatenate(
-        [(field[2:] * field[:-2]).sum(axis=-1).ravel(), (field[:, 2:] * field[:, :-2]).sum(axis=-1).ravel()]
-    )
+    apart = int(np.clip(np.ceil(_APART_PX * scale), *_APART))
+    pairs = (field[apart:], field[:-apart]), (field[:, apart:], field[:, :-apart])
+    products = np.concatenate([(one * other).sum(axis=-1).ravel() for one, other in pairs])
     products = products[~np.isnan(products)]
     return float(np.sqrt(max(0.0, products.mean()))) if len(products) else 0.0
 

@@ -8,6 +8,7 @@ from align.locate import locate
 from align.template import TEMPLATES
 from align.warp import Alignment
 from completion import FaceCompleter
+from completion.benchmark.tones import toned as scan
 from completion.tone import Stretch, Tone, grey, is_one_tone, luma
 
 [FACE] = locate(PORTRAIT, TEMPLATES["face"], 128)
@@ -53,6 +54,13 @@ def test_prints_have_one_tone_also_with_noise_and_as_jpeg(photo: NDArray[np.uint
     noisy = np.clip(photo + noise, 0, 255).astype(np.uint8)
     assert all(is_one_tone(each, EYE, FACE) for each in (photo, noisy, jpeg(photo)))
     assert is_one_tone(photo, EYE, None)
+
+
+@pytest.mark.parametrize("side", [230, 150, 70])
+def test_noise_that_jpeg_spreads_is_no_colour_at_any_size(side: int) -> None:
+    photo = cv2.resize(PORTRAIT, (side, side), interpolation=cv2.INTER_AREA)
+    hole, face = np.zeros((side, side), dtype=bool), FACE.rescaled(side / 230)
+    assert is_one_tone(scan(photo, "scan"), hole, face) and not is_one_tone(photo, hole, face)
 
 
 @pytest.mark.parametrize("photo", COLOUR.values(), ids=COLOUR)
