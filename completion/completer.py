@@ -45,6 +45,7 @@ _AGREES = 1.1  # maximum context loss of a returned candidate, as a multiple of 
 _ONE_SIDED = 0.12  # smaller shares of a hole whose mirror image is visible bring no detail
 # An area that every head covers in the template "face", as (x, y) shares of the crop.
 _FACE = np.array([(0.21, 0.2), (0.79, 0.2), (0.79, 0.76), (0.67, 0.88), (0.33, 0.88), (0.21, 0.76)])
+_SPREAD = 30  # levels by which colours at the edge of a hole may differ from the usual, and change the face
 _GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
 _ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
 _LEAST_DIFFERENCE = 1.5  # mean absolute difference between candidates in the hole, in levels
@@ -370,7 +371,7 @@ class FaceCompleter:
         solver = self._solver(weights, replace(chosen, candidates=1))
         *_, step = self._runner(weights, solver).solve(visible, holes, solver, chosen.seed)
         made = zip(visible, step.best_images, holes, strict=True)
-        return np.stack([blend(crop, face, hole, chosen.blend) for crop, face, hole in made])
+        return np.stack([blend(crop, face, hole, chosen.blend, limit=_SPREAD) for crop, face, hole in made])
 
     def _complete_reduced(
         self,
@@ -474,7 +475,8 @@ class FaceCompleter:
                 unfilled[index] = unfilled[index] & ~variant.part
                 if not variant.part.any():
                     continue
-                fill = blend(fills[index], variant.pixels, variant.part, options.blend, unfilled[index])
+                rest = unfilled[index] if is_wide(unfilled[index]) else None  # narrow gaps are filled already
+                fill = blend(fills[index], variant.pixels, variant.part, options.blend, rest, _SPREAD)
                 scale = 1 / face.scale  # pixels of the photo per pixel of the crop
                 if scale > 1 and options.blend != "none":
                     fill = grain(fill, variant.part, hole, _GRAIN_REACH * scale, seed)

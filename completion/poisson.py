@@ -1,5 +1,6 @@
 """Blend generated pixels into a hole without a visible seam; visible pixels never change."""
 
+import math
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ _MAX_STEPS = 200  # of conjugate gradients; faces take 10 to 20, fine noise 39
 _DENSE_PX = 64  # largest grid that is solved directly
 _DAMPING = np.float32(0.8)  # undamped, Jacobi iteration does not reduce checkerboard errors
 _BILINEAR = np.array([9, 3, 3, 1], dtype=np.float32) / 16
+_REACH = 0.04  # length over which differences above the limit fade, relative to the root of the hole's area
 _ROUNDING = np.float32(1 / 16384)  # corrections are multiples of this, in grey levels
 
 
@@ -24,6 +26,7 @@ def blend(
     hole: NDArray[np.bool_],
     how: str = "poisson",
     ignored: NDArray[np.bool_] | None = None,
+    limit: float = math.inf,
 ) -> NDArray[np.uint8]:
     """Fill a hole with generated pixels.
 
@@ -34,6 +37,7 @@ def blend(
         how: "poisson" keeps the fill's gradients and matches the photo's colours at the boundary; "alpha" fades from
             the nearest visible colour into the fill over a few pixels; "none" copies the fill.
         ignored: bool (H, W), pixels outside the hole that the fill need not match; None if there are none.
+        limit: for "poisson", differences at the boundary that exceed the median by more levels fade into the fill.
     Returns:
         uint8 (H, W, 3), equal to `photo` outside the hole.
     Raises:
@@ -47,14 +51,21 @@ def blend(
     box = box_around(hole, 1)  # only the hole and the one-pixel boundary around it matter
     part = hole[box]
     visible = ~part if ignored is None else ~(part | ignored[box])
-    method = {"poisson": _poisson, "alpha": _alpha, "none": lambda photo, fill, hole, visible: fill[hole]}[how]
-    inside = method(photo[box], fill[box], part, visible)  # (pixels in the hole, 3)
+    cut = photo[box], fill[box], part
+    if how == "none":
+        inside: NDArray[Any] = fill[hole]
+    else:  # (pixels in the hole, 3)
+        inside = _poisson(*cut, visible, limit) if how == "poisson" else _alpha(*cut, visible)
     blended[hole] = np.clip(np.round(inside), 0, 255).astype(np.uint8)
     return blended
 
 
 def _poisson(
-    photo: NDArray[np.uint8], fill: NDArray[np.uint8], hole: NDArray[np.bool_], visible: NDArray[np.bool_]
+    photo: NDArray[np.uint8],
+    fill: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    visible: NDArray[np.bool_],
+    limit: float,
 ) -> NDArray[np.floating]:
     """Add a smooth correction, the solution of Laplace's equation, that makes the fill match the photo at the boundary.
 
@@ -69,9 +80,21 @@ def _poisson(
     matched[regions[_dilate(boundary)]] = True
     solvable = hole & matched[regions]
     mismatch = np.where(boundary[..., None], photo.astype(np.float32) - fill, np.float32(0))
-    around = cv2.filter2D(mismatch, -1, _CROSS, borderType=cv2.BORDER_CONSTANT)
-    correction = np.zeros((len(photo), photo.shape[1], 3), dtype=np.float32)
-    correction[solvable] = _solve_laplace(around[solvable], boundary, solvable)
+
+    def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        around = cv2.filter2D(values, -1, _CROSS, borderType=cv2.BORDER_CONSTANT)
+        correction = np.zeros(fill.shape, dtype=np.float32)
+        correction[solvable] = _solve_laplace(around[solvable], boundary, solvable)
+        return correction
+
+    # What differs by much more than the rest of the boundary shows something else, such as background beside hair: its
+    # colour must not spread over the face.
+    usual = np.median(mismatch[boundary], axis=0) if boundary.any() else np.zeros(3)
+    alike = np.where(boundary[..., None], mismatch.clip(usual - limit, usual + limit), 0).astype(np.float32)
+    correction = spread(alike)
+    if (mismatch != alike).any():
+        away = np.maximum(cv2.distanceTransform((~boundary).astype(np.uint8), cv2.DIST_L2, 5) - 1, 0)
+        correction += spread(mismatch - alike) * np.exp(-away / (_REACH * np.sqrt(hole.sum())))[..., None]
     # Corrections of exactly half a level are frequent in holes of single pixels: drop the solver's error, which would
     # decide how they are rounded.
     return fill[hole] + np.round(correction[hole] / _ROUNDING) * _ROUNDING

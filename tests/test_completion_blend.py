@@ -152,6 +152,20 @@ def test_poisson_agrees_with_a_dense_solution(hole: NDArray[np.bool_]) -> None:
         assert np.abs(blended - solve_densely(photo, fill, hole, ignored)).max() <= 0.5 + 1e-3
 
 
+def test_what_shows_something_else_at_the_boundary_does_not_spread() -> None:
+    photo = np.full((60, 60, 3), 100, dtype=np.uint8)
+    photo[:, 40:] = 230  # background beside a face
+    hole = np.zeros((60, 60), dtype=bool)
+    hole[15:45, 10:40] = True
+    face = np.full_like(photo, 90)  # too dark
+    plain, limited = blend(photo, face, hole), blend(photo, face, hole, limit=20)
+    assert plain[30, 30, 0] > 130 and limited[30, 10:31, 0].max() < 110
+    assert limited[30, 39, 0] > 150 and np.all(np.diff(limited[30, 20:40, 0].astype(int)) >= 0)  # no step
+    assert np.array_equal(limited[:, :10], photo[:, :10])
+    shifted = np.clip(photo.astype(int) - 10, 0, 255).astype(np.uint8)
+    assert np.array_equal(blend(photo, shifted, hole, limit=20), photo)
+
+
 def test_poisson_clips_instead_of_wrapping_around() -> None:
     photo = np.full((SIDE, SIDE, 3), 250, dtype=np.uint8)
     fill = np.full_like(photo, 100)
