@@ -145,15 +145,8 @@ def add_settings(
 
     A bool becomes --flag, or --flag and --no-flag if the default is True; a Literal has choices; the values of a tuple
     are separated by commas, or also by spaces if their number is not fixed. A field without default is required. Fields
-    that are settings themselves have no option.
-
-    Args:
-        parser: a parser or a group of its options.
-        settings: the class.
-        only: names of the fields to add; empty for all.
-        skip: names of fields to leave out.
+    that are settings themselves have no option, nor have those not in `only`, if it is given, and those in `skip`.
     """
-    exclusive: dict[str, Any] = {"": parser}
     for item in fields(settings):
         kind, notes = unwrap(item.type)
         if item.name in skip or only and item.name not in only or is_dataclass(kind):
@@ -172,15 +165,13 @@ def add_settings(
             words |= {"type": partial(_convert, item.type), "metavar": option.metavar}
             words |= {"choices": get_args(kind)} if get_origin(kind) is Literal else {}
             words |= {"nargs": "+"} if several else {}
-        if option.exclusive not in exclusive:
-            exclusive[option.exclusive] = parser.add_mutually_exclusive_group()
         names = [item.name] if option.positional else [option.flag or f"--{item.name.replace('_', '-')}"]
         if option.positional and default is not MISSING:
             words |= {"nargs": "*" if several else "?", "default": default}
         elif not option.positional:
             names = [option.short, *names] if option.short else names
             words |= {"dest": item.name} | ({"required": True} if default is MISSING else {})
-        exclusive[option.exclusive].add_argument(*names, **words)
+        parser.add_argument(*names, **words)
 
 
 def given(arguments: argparse.Namespace, settings: type) -> dict[str, Any]:
@@ -218,15 +209,12 @@ def _convert(annotation: Any, text: str) -> Any:
 class StopSignal:
     """Handles SIGINT, SIGTERM and SIGHUP from now on: raises KeyboardInterrupt.
 
-    Attributes:
-        number: the first signal that has arrived; 0 for none.
-        last: the last signal that any of these objects has handled.
+    With `keep_first`, the first signal only sets `number`, which is 0 before, for work that stops in steps.
     """
 
-    last: int = signal.SIGINT
+    last: int = signal.SIGINT  # the last signal that any of these objects has handled
 
     def __init__(self, keep_first: bool = False) -> None:
-        """Set the handlers; with `keep_first`, the first signal only sets `number`, for work that stops in steps."""
         self.number, self._keep, self._time_s = 0, keep_first, -_SAME_SIGNAL_S
         for number in SIGNALS:
             signal.signal(number, self._handle)
@@ -257,13 +245,10 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 def run_main(
     name: str, work: Callable[[], int], stopped: str = "stopped", out_of_memory: str = "use --device cpu"
 ) -> int:
-    """Run a command and turn expected errors into one line on stderr and an exit code.
+    """Run a command and turn expected errors into one line on stderr, which begins with its name, and an exit code.
 
-    Args:
-        name: name of the command, printed before each message.
-        work: the command; returns its exit code.
-        stopped: message after SIGINT, SIGTERM or SIGHUP.
-        out_of_memory: advice when the GPU runs out of memory.
+    `stopped` is the message after a signal, `out_of_memory` the advice when the GPU runs out of memory.
+
     Returns:
         The exit code: from `work` or the InputError; 1 after OSError or out of memory, 128 + N after signal N.
     """
@@ -320,10 +305,7 @@ def silence(quiet: bool) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print a message for people to stderr, above a progress bar if there is one; stdout is for results.
-
-    Characters that would control the terminal, which names of files and their content can have, are escaped.
-    """
+    """Print a message for people to stderr, above a progress bar, without the control characters of names."""
     from tqdm import tqdm
 
     printed = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
@@ -358,11 +340,7 @@ def show_progress(steps: Iterable[Any], quiet: bool = False) -> Iterator[Any]:
 
 
 def refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
-    """Check before any work that output files can be written, and exist only if `overwrite` is set.
-
-    Raises:
-        PhotoError: one of the paths exists or is no regular file, or its folder cannot be written to.
-    """
+    """Raise PhotoError before any work if an output file exists, unless `overwrite` is set, or cannot be written."""
     from align.files import check_target, prepare_folder  # imported late: --help writes no files
 
     folders = set()

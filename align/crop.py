@@ -48,11 +48,8 @@ def align_faces(
 ) -> list[AlignedFace]:
     """Find the faces in a photo and cut them out upright and at one size.
 
-    Args:
-        photo: see align.photo.as_photo.
-        size: side of the crops in pixels.
-        template: alignment template, a name in align.template.TEMPLATES.
-        upsample: how often to double the photo's size, while no face is found with confidence.
+    The photo is what `align.photo.as_photo` takes; the other arguments are settings of `align.config.AlignOptions`.
+
     Returns:
         The faces, the largest first; empty if there is none.
     Raises:

@@ -38,13 +38,9 @@ _SHARED = ("template", "size", "faces", "upsample")
 
 @dataclass(frozen=True)
 class AlignResult:
-    """Result for one photo.
+    """Result for one photo: the crops that were written, the largest face first, or why none was.
 
-    Attributes:
-        photo: the file.
-        status: "skipped" if the crop existed, "several faces" if only photos with one face were requested.
-        crops: the files written, the largest face first.
-        reason: why no crop was written; a message for people.
+    It is "skipped" if the crop existed, "several faces" if only photos with one face were requested.
     """
 
     photo: Path

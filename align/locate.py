@@ -30,15 +30,9 @@ VIEW_PX, REACH = 128, 1.25
 
 
 def locate(photo: NDArray[np.uint8], template: Template, size: int, every: bool = False) -> list[Alignment]:
-    """Locate the faces in a photo.
+    """Locate the faces in a photo uint8 (H, W, 3): one alignment each, in the order of `align.landmarks.find_faces`.
 
-    Args:
-        photo: uint8 (H, W, 3).
-        template: alignment template.
-        size: side of the crops in pixels.
-        every: search a large photo for small faces even after a large one is found.
-    Returns:
-        One alignment per face, in the order of `align.landmarks.find_faces`.
+    With `every`, a large photo is searched for small faces even after a large one is found.
     """
     found = find_upright(photo, template, size)
     if found and not (every and scale_to(photo.shape, _COARSE_PX) < 1):
@@ -87,13 +81,10 @@ def is_among(face: Alignment, others: Sequence[Alignment]) -> bool:
 def align_by_eyes(eyes: Sequence[float], shape: tuple[int, int], template: Template, size: int) -> Alignment:
     """Align a face at any angle by the centres of its eyes.
 
-    Args:
-        eyes: (x, y, x, y) in the photo's pixels, in any order: the face is not upside down.
-        shape: (H, W) of the photo.
-        template: alignment template; must be "face", the only one that uses just the eyes.
-        size: side of the crop in pixels.
+    The eyes are (x, y, x, y) in the pixels of a photo of shape (H, W), in any order: the face is not upside down.
+
     Raises:
-        NoFaceError: the eyes coincide or lie outside the photo, or the template is another.
+        NoFaceError: the eyes coincide or lie outside the photo, or the template is not "face", which needs only them.
     """
     if template != TEMPLATES["face"]:
         raise NoFaceError(f"the template {template.name} needs more than two eyes; give landmarks")

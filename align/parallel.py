@@ -37,7 +37,9 @@ def parallel_map(
     backend: str = "processes",
     gpu: bool = False,
 ) -> Iterator[Result]:
-    """Run tasks in parallel.
+    """Run tasks in parallel, and yield one result per task, in order.
+
+    Exceptions of `start` and of tasks are raised here. Closing the iterator kills the workers.
 
     Args:
         start: called once per worker, before its first task; returns the function that runs a task. It is pickled,
@@ -48,9 +50,6 @@ def parallel_map(
         backend: "processes" on this machine, or "ray": the cluster at RAY_ADDRESS or, without that, a local Ray. All
             machines of a cluster need the same packages and the same files under the same paths.
         gpu: reserve a GPU instead of a core for each Ray worker.
-    Yields:
-        One result per task, in order. Exceptions of `start` and of tasks are raised here. Closing the iterator kills
-        the workers.
     Raises:
         WorkerError: a process died; with Ray, workers died repeatedly over the same task.
         BackendError: Ray is not installed.

@@ -35,7 +35,6 @@ class Option:
         short: a second, short flag.
         metavar: placeholder of the value in the help.
         positional: whether the value has no flag.
-        exclusive: settings with the same word here exclude each other.
         parse: converts the text to a value, instead of the type; raises InputError.
     """
 
@@ -43,7 +42,6 @@ class Option:
     short: str = ""
     metavar: str | None = None
     positional: bool = False
-    exclusive: str = ""
     parse: Callable[[str], Any] | None = None
 
 
@@ -84,12 +82,10 @@ def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
-    """Convert a word of the command line to the type of a field.
+    """Convert a word of the command line to the type of a field, with more notes than its own, see `unwrap`.
 
-    Args:
-        text: the word.
-        annotation: the type. The values of a tuple are separated by commas, unless they are paths.
-        notes: more of what `unwrap` returns.
+    The values of a tuple are separated by commas, unless they are paths.
+
     Raises:
         ConfigError: the text is no such value, or a number out of range.
     """

@@ -295,7 +295,10 @@ def _follow(
     """
     from tqdm import tqdm
 
-    several, report = group is not None and group.size > 1, _ignore if group and group.rank else say
+    from dcgan.parallel import Group
+
+    group = group or Group()
+    report = _ignore if group.rank else say
     stop, stopped, begin, total = StopSignal(keep_first=True), 0.0, 0, None
     if kimg is not None:
         begin, total = next(run).images, round(kimg * 1000)
@@ -304,7 +307,7 @@ def _follow(
         elif begin:
             report(f"resuming at {begin / 1000:g} kimg")
     began = time.monotonic()
-    with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=report is _ignore or None) as bar:
+    with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
         for step in run:
             bar.update(step.images - bar.n)
             if step.stats:
@@ -318,19 +321,16 @@ def _follow(
                     report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
-            if not several:
-                stopped = stop.number
-            elif step.stats and group:
+            if step.stats or group.size == 1:
                 stopped = group.mean(stop.number)
             if stopped:
                 run.close()
                 report(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
                 break
-    if group is not None:
-        group.close()
+    group.close()
     if stopped:
         return 128 + (stop.number or signal.SIGTERM)
-    if report is say:
+    if group.rank == 0:
         print(*outputs, sep="\n")
     return 0
 
@@ -515,7 +515,7 @@ COMMANDS["explore"] = Command(
     "walk --output walk/",
     commands={
         name: Command(
-            f"{each.text[0].upper()}{each.text[1:]}. Writes {', '.join(each.files)}.",
+            f"{each.settings.__doc__} Writes {', '.join(each.files)}.",
             each.example,
             partial(_explore, name),
             (ExploreOptions, each.settings, *([ExploreWeights] if each.weights else [])),

@@ -11,14 +11,8 @@ def draw_shifts(count: int, largest_px: int, generator: torch.Generator) -> Tens
 
 
 def translate(images: Tensor, shifts: Tensor, largest_px: int) -> Tensor:
-    """Shift images by whole pixels and fill in black, -1. Differentiable.
+    """Shift images (N, 3, S, S) down and right, as of `draw_shifts`, and fill in black, -1. Differentiable.
 
-    Args:
-        images: (N, 3, S, S) in [-1, 1].
-        shifts: int64 (N, 2) from `draw_shifts`; positive values move down and right.
-        largest_px: bound of the shifts in pixels.
-    Returns:
-        (N, 3, S, S).
     Source: Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training", translation.
     """
     size = images.shape[-1]
@@ -32,11 +26,8 @@ def translate(images: Tensor, shifts: Tensor, largest_px: int) -> Tensor:
 def draw_tones(count: int, grey: float, contrast: float, generator: torch.Generator) -> Tensor:
     """Draw changes of tone: float32 (count, 3), the share of grey, the gain and the offset of each image.
 
-    Args:
-        count: number of images.
-        grey: share of the images that become grey, for black-and-white photos.
-        contrast: share of the images whose gain, 0.6 to 1.2, and offset, -0.2 to 0.2, differ from 1 and 0.
-        generator: source of the numbers.
+    A share `grey` of the images becomes grey, as in black-and-white photos, and a share `contrast` has a gain, 0.6 to
+    1.2, and an offset, -0.2 to 0.2, other than 1 and 0.
     """
     first, second, gain, offset = torch.rand(4, count, generator=generator)
     changed = (second < contrast).float()

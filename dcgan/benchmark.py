@@ -23,22 +23,13 @@ HEADER = f"{'':20}{'img/s':>9}{'ratio':>8}{'GFLOP/img':>11}{'TFLOP/s':>9}{'of ma
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        name: what was timed.
-        images_per_second: real images per second in the best round, the one least disturbed by other programs.
-        flops_per_image: floating-point operations per real image, averaged over steps with and without penalties; a
-            multiply-add counts as two.
-        share: operations per second, relative to the machine's matrix product in the same precision.
-        ratio: speed relative to the first row.
-    """
-
-    name: str
-    images_per_second: float
-    flops_per_image: float
-    share: float
-    ratio: float
+    name: str  # what was timed
+    images_per_second: float  # real images, in the best round, the one least disturbed by other programs
+    flops_per_image: float  # averaged over steps with and without penalties; a multiply-add counts as two
+    share: float  # operations per second, relative to the machine's matrix product in the same precision
+    ratio: float  # speed relative to the first row
 
     def __str__(self) -> str:
         rate = self.images_per_second * self.flops_per_image
@@ -51,13 +42,7 @@ class Row:
 def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 10, rounds: int = 3) -> Iterator[Row]:
     """Time the plain loop, and the training step without and with penalties; on CUDA also without graphs.
 
-    Args:
-        config: networks, batch, loss and precision of the step.
-        device: where to compute.
-        seconds: seconds per row, over all rounds.
-        rounds: how often the rows take turns, so that other programs disturb all of them alike.
-    Yields:
-        The rows, the plain loop first.
+    The rows, which get so many seconds each, take turns, so that other programs disturb all of them alike.
     """
     size, period = config.network.size, config.penalty_every
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), dtype=np.uint8)

@@ -27,14 +27,11 @@ class CheckpointError(InputError):
 
 
 def save_checkpoint(folder: Path, images: int, state: dict[str, Any]) -> Path:
-    """Write a checkpoint, and delete older ones but the last of them, if they are as this program wrote them.
+    """Write a checkpoint, nested dictionaries of tensors, numbers and strings.
 
-    Args:
-        folder: the run folder.
-        images: real images shown so far, for the file name.
-        state: nested dictionaries of tensors, numbers and strings.
-    Returns:
-        Path of the file.
+    Older ones but the last of them are deleted, if they are as this program wrote them.
+
+    The number of real images shown so far goes into the file name.
     """
     path = folder / f"checkpoint-{images:010d}.pt"
     buffer = io.BytesIO()  # torch.save turns a full disk into an error without a reason
@@ -78,15 +75,23 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def load_run(folder: Path, command: str) -> dict[str, Any]:
-    """Load the newest intact checkpoint of a run of a dcgan command, as `load_checkpoint` does.
-
-    Raises:
-        CheckpointError: there is no checkpoint, or all are damaged.
-    """
+    """As `load_checkpoint`, of a run of a dcgan command; raises CheckpointError if there is none, too."""
     saved = load_checkpoint(folder)
     if saved is None:
         raise CheckpointError(f"{folder} has no checkpoint; expected a run folder of python -m dcgan {command}")
     return saved
+
+
+def training_record(saved: dict[str, Any], step_images: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Describe the training behind a checkpoint, added to that of the weights it started from, for files and cards."""
+    return {
+        "images": saved["step"] * step_images + before.get("images", 0),
+        "seconds": round(saved["seconds"]) + before.get("seconds", 0),
+        "machine": saved["machine"],
+        "data_images": saved["data_images"],
+        "data_sha256": saved["data_sha256"],
+        "training": {name: value for name, value in saved["config"].items() if name != "network"},
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """Settings of networks, training and evaluation, with the help texts of the command line. Imports no torch."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from align.errors import ConfigError
-from align.settings import SEEDS, Option, Range, check
+from align.settings import SEEDS, Range, check
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
 Precision = Annotated[
@@ -273,7 +272,6 @@ class EvaluateOptions:
     mre_steps: Annotated[int, Range(1, 100_000), "steps of Adam per reconstruction"] = 200
     mre_restarts: Annotated[int, Range(1, 10_000), "z to optimise per face; the best result counts"] = 1
     mre_draws: Annotated[int, Range(1, 100_000), "random z from which the starting points are chosen"] = 256
-    fid_weights: Annotated[Path | None, "Inception weights file for FID", Option(metavar="FILE")] = None
 
     def __post_init__(self) -> None:
         check(self)

@@ -95,11 +95,7 @@ def load_named_faces(
 
 
 def read_list(path: Path) -> frozenset[str]:
-    """Read a list of files to leave out, one name per line, written by `python -m dcgan explore duplicates`.
-
-    Raises:
-        DatasetError: the list is unreadable.
-    """
+    """Read a list of files to leave out, one name per line; raises DatasetError if it is unreadable."""
     try:
         return frozenset(read_text(path).split("\n")) - {""}
     except PhotoError as error:
@@ -112,14 +108,10 @@ def digest(faces: NDArray[np.uint8]) -> str:
 
 
 class Batches:
-    """Shuffled batches by step, a pure function of the seed. The images stay on the device.
+    """Shuffled batches of faces uint8 (N, S, S, 3) by step, a pure function of the seed. They stay on the device.
 
-    Args:
-        faces: uint8 (N, S, S, 3).
-        batch: images per batch.
-        seed: seed of order and flips.
-        flip: flip half of the images horizontally.
-        device: where the images are kept.
+    With `flip`, half of the images are flipped horizontally.
+
     Raises:
         DatasetError: there are fewer images than a batch.
     """
@@ -133,9 +125,7 @@ class Batches:
             )
         self._faces = torch.from_numpy(faces).to(device)
         self._order: tuple[int, Tensor] | None = None  # the latest epoch and its order
-        self._batch = batch
-        self._seed = seed
-        self._flip = flip
+        self._batch, self._seed, self._flip = batch, seed, flip
 
     def at(self, step: int) -> Tensor:
         """Return the batch of one step: uint8 (batch, S, S, 3)."""

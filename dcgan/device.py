@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_device(name: str) -> str:
-    """Return the name of a device.
-
-    Raises:
-        DeviceError: it is not auto, cpu, cuda or cuda:N.
-    """
+    """Return the name of a device, auto, cpu, cuda or cuda:N; raises DeviceError if it is another."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
     return name

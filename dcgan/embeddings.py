@@ -31,16 +31,12 @@ class EmbeddingError(InputError):
 
 
 def embed(crops: NDArray[np.uint8], template: str = "face", device: torch.device | str = "cpu") -> NDArray[np.float64]:
-    """Compute the face embeddings of aligned faces; below a distance of 0.6, two faces are of one person.
+    """Compute the face embeddings of aligned crops uint8 (N, S, S, 3), float64 (N, 128); no face detector runs.
 
-    Args:
-        crops: uint8 (N, S, S, 3), aligned; no face detector runs.
-        template: alignment template of the crops; only "face" is supported.
-        device: where to compute.
-    Returns:
-        float64 (N, 128).
+    Below a distance of 0.6, two faces are of one person.
+
     Raises:
-        EmbeddingError: the template is another one.
+        EmbeddingError: the template is not "face".
         LandmarkModelError: the network's file is absent or broken.
     Source: King, "Dlib-ml", JMLR 2009; the network is that of dlib's examples/dnn_face_recognition_ex.cpp.
     """

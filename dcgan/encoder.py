@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, softplus
 
 from dcgan import loss
 from dcgan.augment import change_tones, draw_tones
-from dcgan.checkpoint import load_run, restoring
+from dcgan.checkpoint import load_run, restoring, training_record
 from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.dataset import Batches, digest
 from dcgan.device import machine
@@ -51,22 +51,15 @@ def train_encoder(
 
     With an adversarial loss, a critic that starts as D learns to distinguish completed faces from real ones. G is
     frozen; with a learning rate for it, E learns together with a copy of G. G, and an E that starts from trained
-    weights, keep their batch norm statistics. As in `dcgan.train.train`, random numbers are functions of the seed and
-    the step, and closing the iterator saves a checkpoint.
+    weights, keep their batch norm statistics. What is said of `dcgan.train.train` holds here, too.
 
     Args:
         config: the settings; only `kimg` may change when a run is resumed.
-        weights: G and D, on any device, for images of the size of the faces; training continues from their E, if any.
+        weights: G and D for images of the size of the faces; training continues from their E, if any.
         faces: uint8 (N, S, S, 3); copied to the device.
-        folder: run folder as of `dcgan.train.train`, with a copy of the weights.
+        folder: run folder, which also gets a copy of the weights.
         device: where to compute.
         val: validation faces, uint8 (N, S, S, 3), for the grids and the PSNR inside holes.
-    Yields:
-        The position where the run starts or resumes, then every step.
-    Raises:
-        TrainingError: a loss or weight is NaN or infinite.
-        CheckpointError: the folder holds another run.
-        DatasetError: there are fewer images than a batch.
     """
     # Load the data.
     batches = Batches(faces, config.batch, config.seed, config.flip, device)
@@ -137,14 +130,7 @@ class EncoderTrainer:
         return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
 
     def step(self, number: int, real: Tensor) -> dict[str, Tensor]:
-        """Train E, and the copy of G if it learns, then the critic.
-
-        Args:
-            number: of the step, from 0.
-            real: (N, 3, S, S) in [-1, 1].
-        Returns:
-            The unweighted losses.
-        """
+        """Train E, and the copy of G if it learns, then the critic, on images (N, 3, S, S); returns the losses."""
         config, rate = self.config, self.rate(number)
         set_rate(self.optimiser, rate)
         tones = draw_tones(len(real), config.grey, config.contrast, seeded(config.seed, 4, number))
@@ -231,13 +217,8 @@ class Holes:
 
 
 def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_], noise: torch.Generator) -> Batch:
-    """Draw all random numbers of a step, but for the holes.
+    """Draw all random numbers of a step for its holes, bool (N + pairs, S, S); the last are for generated images.
 
-    Args:
-        config: the settings.
-        network: settings of G.
-        holes: bool (N + pairs, S, S), the last `config.pairs` are for generated images.
-        noise: source of the numbers.
     Returns:
         hole, bool (N + pairs, 1, S, S); z of the generated images, (pairs, nz); shift of E's z, (N + pairs, nz): the
         last real faces get noise of random strength, as inside their holes they need not match, only look real.
@@ -259,15 +240,8 @@ def encoder_losses(
     batch: Batch,
     patches: "PatchHeads | None" = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The losses of E on one batch.
+    """The losses of E on one batch of `draw`, with its real images (N, 3, S, S) in [-1, 1].
 
-    Args:
-        config: the settings.
-        E: the encoder.
-        G: the generator.
-        critic: features and logits for the feature and the adversarial loss.
-        batch: from `draw`, and real, (N, 3, S, S) in [-1, 1].
-        patches: further heads of the critic.
     Returns:
         The unweighted losses by the names of their weights in the config, and the completed faces, (N, 3, S, S).
     """
@@ -305,8 +279,6 @@ def encoder_losses(
 class PatchHeads(nn.Module):
     """Heads of the critic that judge patches, initially undecided, so that texture is learnt sooner than by one logit.
 
-    Args:
-        config: settings of D, whose layers they see.
     Source: Isola et al. 2017, "Image-to-image translation with conditional adversarial networks", section 3.2.2.
     """
 
@@ -381,9 +353,6 @@ def widened(start: Encoder, E: Encoder) -> dict[str, Tensor]:
 def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     """Write the encoder of a run's newest checkpoint into a copy of the weights that it was trained for.
 
-    Args:
-        folder: run folder of `train_encoder`.
-        path: weights file to write, .safetensors.
     Returns:
         The metadata of E's training, as stored in the file.
     Raises:
@@ -399,11 +368,8 @@ def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
         if "ema_g" in saved:
             completer = Generator(G.config)
             completer.load_state_dict(saved["ema_g"])
-    metadata = {name: saved[name] for name in ("machine", "data_images", "data_sha256", "weights_sha256")}
     before = start.metadata.get("encoder", {}) if start.encoder and continues(start.encoder, E) else {}
-    metadata["images"] = saved["step"] * config["batch"] + before.get("images", 0)
-    metadata["seconds"] = round(saved["seconds"]) + before.get("seconds", 0)
-    metadata["training"] = config
+    metadata = training_record(saved, config["batch"], before) | {"weights_sha256": saved["weights_sha256"]}
     everything = start.metadata | {"encoder": metadata}
     Weights.of(G, start.discriminator, start.template, everything, E, completer=completer).save(path)
     return metadata

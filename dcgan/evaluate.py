@@ -1,12 +1,10 @@
 """Evaluate a generator: distance to real faces, variety, reconstruction and memorisation, with baselines."""
 
-import importlib.util
 import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,52 +35,35 @@ _VIEW_PX = 192  # side of a crop as the detector sees it
 
 
 class EvaluationError(InputError):
-    """There are too few faces, or a requested measure is unavailable."""
+    """There are too few faces."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """The result of one measure.
-
-    Attributes:
-        name: the measure, with its unit.
-        fake: value for generated faces; None if not measured.
-        real: real-vs-real baseline, the value for real faces.
-        better: "less", "more", or "as real".
-        note: why it was not measured.
-    """
+    """A measure: its values for generated and for real faces, the baseline; and what is better: less, more, as real."""
 
     name: str
-    fake: float | None
-    real: float | None
+    fake: float
+    real: float
     better: str
-    note: str = ""
 
 
 @dataclass
 class Evaluation:
-    """The results of an evaluation.
-
-    Attributes:
-        counts: number of faces by purpose.
-        baseline: which real faces are compared for the real-vs-real baseline.
-        scales: weight of each scale of MS-SSIM by its side in pixels.
-        pictures: uint8 (H, W, 3) by file name; "neighbours.png" shows training faces.
-        seconds: wall-clock time of each part.
-    """
+    """The results of an evaluation."""
 
     options: EvaluateOptions
-    counts: dict[str, int]
-    baseline: str
-    scales: dict[int, float]
+    counts: dict[str, int]  # number of faces by purpose
+    baseline: str  # which real faces are compared for the real-vs-real baseline
+    scales: dict[int, float]  # weight of each scale of MS-SSIM by its side in pixels
     metrics: list[Metric] = field(default_factory=list)
-    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # (H, W, 3) by file name
+    seconds: dict[str, float] = field(default_factory=dict)  # wall-clock time of each part
 
     def as_json(self) -> dict[str, Any]:
         """Everything except the pictures."""
         return {
-            "options": asdict(self.options) | {"fid_weights": str(self.options.fid_weights or "")},
+            "options": asdict(self.options),
             "faces": self.counts,
             "baseline": self.baseline,
             "ms_ssim_scales": self.scales,
@@ -117,22 +98,15 @@ _Measuring = Generator[Progress, None, _Found]
 def evaluate(
     weights: Weights, validation: NDArray[np.uint8], training: NDArray[np.uint8] | None, options: EvaluateOptions
 ) -> Iterator[Progress | Evaluation]:
-    """Measure a generator.
+    """Measure a generator on faces uint8 (N, S, S, 3); yields Progress, then the Evaluation.
 
     The real-vs-real baseline compares training faces with validation faces. Without training faces, it compares the
     second half of the validation faces with the first, in the given order so that one person's photos stay together;
     then generated faces are compared with the first half, too. Since most distances fall with the number of faces, as
     many faces are generated as the baseline has real ones.
 
-    Args:
-        weights: the generator, and the alignment template of its faces.
-        validation: uint8 (N, S, S, 3), faces of people who are not in the training set.
-        training: uint8 (M, S, S, 3), the faces that G was trained on.
-        options: the settings.
-    Yields:
-        Progress, then the Evaluation.
     Raises:
-        EvaluationError: there are too few faces, or FID is requested but unavailable.
+        EvaluationError: there are too few faces.
         EmbeddingError: face embeddings do not support the alignment template.
         LandmarkModelError: dlib or one of its files is absent.
     """
@@ -140,8 +114,6 @@ def evaluate(
     reference, other, baseline = _real_sets(validation, training, options.samples, rng)
     if options.k >= min(len(reference), len(other)):
         raise EvaluationError(f"k is {options.k}; expected fewer than the {min(len(reference), len(other))} faces")
-    if options.fid_weights:
-        _require_fid(options.fid_weights)
     G, size, template = weights.generator, weights.size, weights.template
     generator = torch.Generator().manual_seed(options.seed)
     fake = generate(G, sample_z(len(other), G.config, generator))
@@ -160,7 +132,6 @@ def evaluate(
         ("detector", _detection(sets)),
         ("reconstruction", _reconstruction(sets, G, options)),
         ("neighbours", _neighbours(sets, embeddings)),
-        ("FID", _fid(sets, options.fid_weights, device_of(G))),
     ):
         begin = time.monotonic()
         found = yield from measure
@@ -253,11 +224,9 @@ def _reconstruction(sets: _Sets, G: networks.Generator, options: EvaluateOptions
 
 def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Measuring:
     percents = {"median": 50, "1st percentile": 1}
-    name_of = "nearest training face, {}, {}".format
     training = sets.training
     if training is None:
-        names = [name_of(by, name) for by in ("embedding", "pixels") for name in percents]
-        return _Found([Metric(name, None, None, "as real", "needs training faces") for name in names])
+        return _Found([])
     yield Progress("nearest training faces", 0, 1)
     few = min(len(sets.fake), len(sets.reference), _MAX_SEARCHED)
     # Flipped ones too, since training flips half of the faces.
@@ -267,7 +236,12 @@ def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Mea
         "pixels": [metrics.nearest(thumbnails(crops[:few]), pixels) for crops in (sets.fake, sets.reference)],
     }
     result = [
-        Metric(name_of(by, name), float(np.percentile(fake, percent)), float(np.percentile(real, percent)), "as real")
+        Metric(
+            f"nearest training face, {by}, {name}",
+            float(np.percentile(fake, percent)),
+            float(np.percentile(real, percent)),
+            "as real",
+        )
         for by, ((fake, _), (real, _)) in found.items()
         for name, percent in percents.items()
     ]
@@ -278,38 +252,12 @@ def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Mea
     return _Found(result, counts, {"neighbours.png": grid(rows, len(closest))})
 
 
-def _fid(sets: _Sets, path: Path | None, device: torch.device) -> _Measuring:
-    if path is None:
-        return _Found([Metric("FID", None, None, "less", "needs the Inception weights")])
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    fid = FrechetInceptionDistance(reset_real_features=False, feature_extractor_weights_path=str(path)).to(device)
-
-    def update(crops: NDArray[np.uint8], real: bool) -> NDArray[np.bool_]:
-        fid.update(torch.from_numpy(crops).permute(0, 3, 1, 2).to(device), real=real)
-        return np.empty(0, dtype=bool)
-
-    yield from in_parts("FID, reference", sets.reference, partial(update, real=True))
-    distances = []
-    for name, crops in (("generated", sets.fake), ("baseline", sets.other)):
-        fid.reset()
-        yield from in_parts(f"FID, {name}", crops, partial(update, real=False))
-        distances.append(float(fid.compute()))
-    return _Found([Metric("FID", distances[0], distances[1], "less")])
-
-
 def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
-    """Find the images of G with the least absolute difference to given faces.
+    """Find the images of G, in eval mode, with the least absolute difference to given faces: uint8 (N, S, S, 3).
 
     For each face, Adam optimises the best `mre_restarts` of `mre_draws` random z, with a learning rate that falls from
     0.2 to 0 on a cosine schedule, and the best result is kept. A uniform z stays within its bounds.
 
-    Args:
-        G: in eval mode.
-        faces: uint8 (N, S, S, 3).
-        options: the search settings.
-    Returns:
-        uint8 (N, S, S, 3).
     Source: Qi 2020, "Loss-sensitive generative adversarial networks on Lipschitz densities", section 7 (MRE).
     """
     device = device_of(G)
@@ -370,15 +318,3 @@ def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     shape = (-1, _THUMBNAIL_PX, block, _THUMBNAIL_PX, block, 3)
     small = np.concatenate([part.reshape(shape).mean(axis=(2, 4), dtype=np.float32) for part in parts])
     return small.reshape(len(faces), -1) * np.float32((_THUMBNAIL_PX**2 * 3) ** -0.5)
-
-
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
-
-
-def _require_fid(path: Path) -> None:
-    absent = [name for name in ("torchmetrics", "torch_fidelity") if not _installed(name)]
-    if absent:
-        raise EvaluationError(f"FID needs {' and '.join(absent)}; run in the project folder: pip install -e '.[fid]'")
-    if not path.is_file():
-        raise EvaluationError(f"{path} is not a file; expected the Inception weights of torch-fidelity")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from align.files import atomic_write
 from align.manifest import write_owned
-from dcgan.checkpoint import load_run, restoring
+from dcgan.checkpoint import load_run, restoring, training_record
 from dcgan.config import NetworkConfig
 from dcgan.loss import LOSSES
 from dcgan.networks import Discriminator, Generator
@@ -35,10 +35,6 @@ _PANELS: dict[str, tuple[str, ...]] = {
 def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
     """Write D and the moving average of G of a run's newest checkpoint.
 
-    Args:
-        folder: run folder of `dcgan.train.train`.
-        path: weights file to write, .safetensors.
-        template: alignment template of the training faces.
     Returns:
         The metadata of the training, as stored in the file.
     Raises:
@@ -51,21 +47,14 @@ def export_run(folder: Path, path: Path, template: str) -> dict[str, Any]:
         G, D = Generator(network), Discriminator(network)
         G.load_state_dict(saved["ema"])
         D.load_state_dict(saved["D"])
-        images = saved["step"] * config["batch"] * config["d_steps"]
+        step_images = config["batch"] * config["d_steps"]
+        metadata = training_record(saved, step_images, saved["started"]) | {"start": saved["started"]}
     recalibrate_batch_norm(G)
-    started = saved["started"]
-    ticks = [tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= images and "real" in tick]
-    metadata = {
-        "images": images + started.get("images", 0),
-        "seconds": round(saved["seconds"]) + started.get("seconds", 0),
-        "machine": saved["machine"],
-        "start": started,
-        "data_images": saved["data_images"],
-        "data_sha256": saved["data_sha256"],
-        "training": {name: value for name, value in config.items() if name != "network"},
-        # If the loss only compares logits, their zero is arbitrary, so their mean on real faces takes its place.
-        "logit_offset": ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0,
-    }
+    ticks = [
+        tick for tick in read_stats(folder) if tick["kimg"] * 1000 <= saved["step"] * step_images and "real" in tick
+    ]
+    # If the loss only compares logits, their zero is arbitrary, so their mean on real faces takes its place.
+    metadata["logit_offset"] = ticks[-1]["real"] if ticks and LOSSES[config["loss"]].relative else 0.0
     Weights.of(G.eval(), D, template, metadata).save(path)
     return metadata
 
@@ -92,11 +81,8 @@ def export_onnx(weights: Weights, path: Path) -> None:
     this; optionally noise float32 (K, nz), which is added to the encoder's z of every crop, by default 0 with K = 1.
     Output: faces uint8 (N * K, S, S, 3), those of the first crop first. The large tensors are stored in half precision.
 
-    Args:
-        weights: networks as loaded from a file, on the CPU.
-        path: file to write, .onnx.
     Raises:
-        WeightsError: the weights have no encoder.
+        WeightsError: the weights, which must be on the CPU, have no encoder.
     """
     if weights.encoder is None:
         raise WeightsError("the weights have no encoder; train one (python -m dcgan encode) before exporting to ONNX")
@@ -123,16 +109,10 @@ def write_graph(
     metadata: dict[str, str],
     path: Path,
 ) -> None:
-    """Write a network as an ONNX graph, its large tensors in half precision.
+    """Write a network, in eval mode on the CPU, as an ONNX graph, its large tensors in half precision.
 
-    Args:
-        module: the network, in eval mode on the CPU.
-        inputs: examples by name.
-        output: name of the output.
-        axes: names of the variable dimensions of inputs and output.
-        defaults: values of optional inputs.
-        metadata: what the file records besides, as text.
-        path: file to write, .onnx.
+    The inputs are examples by name; `axes` has names for the variable dimensions of inputs and output, `defaults` the
+    values of optional inputs.
     """
     from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 

@@ -18,10 +18,8 @@ class Graphed:
     batches and tensors that stay where they are, such as weights; it must not wait for the device, and only its `kind`
     may decide what it computes. Its first calls run eagerly. Capturing computes nothing, so no call is lost.
 
-    Args:
-        function: takes a kind and batches, and returns named tensors, which the next call may overwrite.
-        device: where to compute.
-        capture: use graphs on CUDA.
+    The function takes a kind and batches, and returns named tensors, which the next call may overwrite. Without
+    `capture`, there are no graphs on CUDA either.
     """
 
     def __init__(
@@ -36,11 +34,9 @@ class Graphed:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def __call__(self, kind: Any, batches: list[Batch]) -> dict[str, Tensor]:
-        """Call the function.
+        """Call the function; each kind becomes a graph of its own, and all graphs share their memory.
 
-        Args:
-            kind: hashable; each kind becomes a graph of its own, and all graphs share their memory.
-            batches: on the CPU or the device, of the same shapes in all calls.
+        The batches are on the CPU or the device, and of the same shapes in all calls.
         """
         if not self._capture:
             sent = [{name: send(value, self._device) for name, value in batch.items()} for batch in batches]

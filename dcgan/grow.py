@@ -43,12 +43,10 @@ def grown_config(config: NetworkConfig, size: int) -> NetworkConfig:
 
 
 def grow(weights: Weights, size: int, seed: int = 0) -> Weights:
-    """Grow networks to larger images.
+    """Grow networks to images of the same size, or 2, 4, 8 ... times the side.
 
-    Args:
-        weights: trained networks.
-        size: side of the images in pixels: that of the weights, or 2, 4, 8 ... times as much.
-        seed: seed of the channels that start without effect.
+    The seed is that of the channels that start without effect.
+
     Returns:
         Networks on the CPU in eval mode, with unchanged metadata. G(z) is the old image enlarged by nearest neighbours;
         D and E compute what they did for the means of 2x2 pixels.

@@ -10,22 +10,9 @@ from numpy.typing import NDArray
 from align.errors import MaskError, hint
 
 # Name of each hole -> default of the number after its colon; None if it takes no number.
-HOLES: dict[str, float | None] = {
-    "center": 0.25,
-    "random": 0.2,
-    "left": None,
-    "right": None,
-    "top": None,
-    "bottom": None,
-    "half": None,
-    "full": None,
-    "grid": None,
-    "lowres": None,
-    "pattern": None,
-    "eyes": None,
-    "nose": None,
-    "mouth": None,
-}
+HOLES: dict[str, float | None] = {"center": 0.25, "random": 0.2} | dict.fromkeys(
+    "left right top bottom half full grid lowres pattern eyes nose mouth".split()
+)
 # Parts of a face as ranges of the 68 landmarks (iBUG 300-W); the eyes are two ranges.
 _PARTS = {"eyes": ((36, 42), (42, 48)), "nose": ((27, 36),), "mouth": ((48, 68),)}
 _PIXEL_HOLES = ("random", "grid", "lowres")
@@ -84,7 +71,7 @@ def is_lattice(mask: str) -> bool:
 def named_hole(
     mask: str, size: int, rng: np.random.Generator, landmarks: NDArray[np.float64] | None = None
 ) -> NDArray[np.bool_]:
-    """Create a named hole in a crop.
+    """Create a named hole in a crop: bool (size, size).
 
     Args:
         mask: a name in HOLES, optionally with a number: center:M leaves a margin of M times the side around the hole;
@@ -92,8 +79,6 @@ def named_hole(
         size: side of the crop in pixels.
         rng: random generator for random, half and pattern.
         landmarks: float64 (68, 2), (x, y) in the crop's pixels; required for eyes, nose and mouth.
-    Returns:
-        bool (size, size).
     Raises:
         MaskError: the name is unknown, its number is out of range, or landmarks are missing.
     Source: Amos 2016, dcgan-completion.tensorflow (center, random, left, full, grid, lowres); Yeh et al. 2017,
@@ -129,12 +114,8 @@ def _single_hole(
 def draw_holes(count: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Draw random training holes, each of a random kind; some combine two kinds.
 
-    Args:
-        count: number of holes, N.
-        size: side of the images in pixels.
-        rng: random generator.
     Returns:
-        bool (N, size, size); no hole is empty, but a combination may cover the whole image.
+        bool (count, size, size); no hole is empty, but a combination may cover the whole image.
     """
     kinds = list(TRAINING_KINDS.values())
     holes = np.zeros((count, size, size), dtype=bool)

@@ -20,7 +20,7 @@ from align.locate import REACH, VIEW_PX, align_by_landmarks, eye_distance, eyes_
 from align.photo import read_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, compose, transform
-from dcgan.checkpoint import load_run, restoring
+from dcgan.checkpoint import load_run, restoring, training_record
 from dcgan.config import LocatorConfig, NetworkConfig
 from dcgan.dataset import DatasetError, digest
 from dcgan.device import machine
@@ -29,6 +29,7 @@ from dcgan.graph import capturable_adam, set_rate
 from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
 from dcgan.run import Run, RunInputs, TrainingStep
+from dcgan.sampling import device_of
 from dcgan.step import cosine
 from dcgan.tensors import to_tensor
 
@@ -65,12 +66,8 @@ class Faces:
 
 
 def load_wide_faces(folder: Path, landmarks: Path, report: Callable[[str], None]) -> Faces:
-    """Read photos and cut out their faces, with what is around them.
+    """Cut faces, with what is around them, out of the photos of a folder by the faces.jsonl that align wrote for them.
 
-    Args:
-        folder: photos; sub-folders are included.
-        landmarks: the faces.jsonl that python -m align wrote for them.
-        report: called with a message for each unusable photo.
     Raises:
         DatasetError: no photo has landmarks.
         NoFaceError: the landmarks cannot be read.
@@ -100,19 +97,10 @@ def load_wide_faces(folder: Path, landmarks: Path, report: Callable[[str], None]
 def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: torch.device) -> Steps[TrainingStep]:
     """Train the locator, or resume from the newest checkpoint of the run folder.
 
-    It learns to undo random displacements of faces that are partly hidden. As in `dcgan.train.train`, random numbers
-    are functions of the seed and the step, and closing the iterator saves a checkpoint.
+    It learns to undo random displacements of faces that are partly hidden; the last faces are only measured. What is
+    said of `dcgan.train.train` holds here, too.
 
-    Args:
-        config: the settings; only `kimg` may change when a run is resumed.
-        faces: the last ones are only measured.
-        folder: run folder as of `dcgan.train.train`.
-        device: where to compute.
-    Yields:
-        The position where the run starts or resumes, then every step.
     Raises:
-        TrainingError: a loss or weight is NaN or infinite.
-        CheckpointError: the folder holds another run.
         DatasetError: there are too few faces.
     """
     held_out = max(1, round(_HELD_OUT * len(faces)))
@@ -120,10 +108,10 @@ def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: tor
         raise DatasetError(f"there is {len(faces)} face; expected two or more, one to train on and one to measure")
     train, val = faces[:-held_out], faces[-held_out:]
     torch.manual_seed(config.seed)
-    network = create(config.nef).to(device).to(memory_format=torch.channels_last)
-    optimiser = capturable_adam(network.parameters(), config.lr, (0.9, 0.99))
+    locator = Locator(create(config.nef)).to(device).to(memory_format=torch.channels_last)
+    optimiser = capturable_adam(locator.parameters(), config.lr, (0.9, 0.99))
     inputs = RunInputs(digest(faces.pixels), len(faces), machine(device))
-    run = Run(folder, "locator", config, {"L": network, "optimiser": optimiser}, inputs)
+    run = Run(folder, "locator", config, {"L": locator.network, "optimiser": optimiser}, inputs)
 
     def rate(number: int) -> float:
         images = number * config.batch
@@ -134,15 +122,18 @@ def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: tor
         set_rate(optimiser, rate(number))
         rng = np.random.default_rng([config.seed, number])
         views, holes, shifts = _batch(train, rng.integers(len(train), size=config.batch), rng)
-        error = _distance(_estimate(network, views, holes, device), shifts.to(device)).mean()
+        error = _distance(_estimate(locator, views, holes), shifts.to(device)).mean()
         optimiser.zero_grad(set_to_none=True)
         error.backward()
         optimiser.step()
         return {"error": error}
 
     def diagnose() -> dict[str, float]:
-        run.grid(_pictures(network, val, device))
-        return _measure(network, val, device)
+        locator.eval()
+        run.grid(_pictures(locator, val))
+        found = _measure(locator, val)
+        locator.train()
+        return found
 
     yield from run.loop(step, rate, diagnose)
 
@@ -168,13 +159,8 @@ class Locator(nn.Module):
 
 
 def export_locator(folder: Path, path: Path) -> dict[str, Any]:
-    """Write the locator of a run's newest checkpoint as an ONNX graph.
+    """Write the `Locator` of a run's newest checkpoint as an ONNX graph.
 
-    Inputs and output are those of `Locator`.
-
-    Args:
-        folder: run folder of `train_locator`.
-        path: file to write, .onnx.
     Returns:
         The metadata of the training, as stored in the file.
     Raises:
@@ -184,9 +170,7 @@ def export_locator(folder: Path, path: Path) -> dict[str, Any]:
     with restoring(folder):
         network = create(saved["config"]["nef"])
         network.load_state_dict(saved["L"])
-        images = saved["step"] * saved["config"]["batch"]
-    metadata = {"images": images, "seconds": round(saved["seconds"]), "machine": saved["machine"]}
-    metadata |= {"data_images": saved["data_images"], "training": saved["config"]}
+        metadata = training_record(saved, saved["config"]["batch"], {})
     crops = torch.zeros(2, VIEW_PX, VIEW_PX, 3, dtype=torch.uint8)  # a size of 1 would become a constant of the graph
     inputs = {"crops": crops, "holes": crops[..., 0] > 0}
     axes = {name: {0: "N"} for name in (*inputs, "shifts")}
@@ -194,9 +178,9 @@ def export_locator(folder: Path, path: Path) -> dict[str, Any]:
     return metadata
 
 
-def _estimate(network: Encoder, views: NDArray[np.uint8], holes: NDArray[np.bool_], device: torch.device) -> Tensor:
-    crops, hidden = torch.from_numpy(views).to(device), torch.from_numpy(holes).to(device)
-    return Locator(network)(crops, hidden)
+def _estimate(locator: Locator, views: NDArray[np.uint8], holes: NDArray[np.bool_]) -> Tensor:
+    device = device_of(locator)
+    return locator(torch.from_numpy(views).to(device), torch.from_numpy(holes).to(device))
 
 
 def _distance(estimate: Tensor, shifts: Tensor) -> Tensor:
@@ -278,28 +262,23 @@ def _corners(width: int, height: int) -> NDArray[np.float64]:
 
 
 @torch.no_grad()
-def _measure(network: Encoder, faces: Faces, device: torch.device) -> dict[str, float]:
+def _measure(locator: Locator, faces: Faces) -> dict[str, float]:
     """Mean error of the eyes in distances between them, and the share within a tenth, for the same draws each time."""
-    network.eval()
     rng = np.random.default_rng(0)
     errors = []
     for begin in range(0, _MEASURED, 64):
         numbers = np.arange(begin, begin + 64) * len(faces) // _MEASURED
         views, holes, shifts = _batch(faces, numbers, rng)
-        errors.append(_distance(_estimate(network, views, holes, device).cpu(), shifts).amax(dim=1))
-    network.train()
+        errors.append(_distance(_estimate(locator, views, holes).cpu(), shifts).amax(dim=1))
     worst = torch.cat(errors)
     return {"max_eye_error": float(worst.mean()), "pck_0.1": float((worst < 0.1).float().mean())}
 
 
 @torch.no_grad()
-def _pictures(network: Encoder, faces: Faces, device: torch.device) -> Tensor:
-    """Views with crosses where the eyes are, in green, and where the network expects them, in red: (N, 3, S, S)."""
-    network.eval()
-    rng = np.random.default_rng(0)
-    views, holes, shifts = _batch(faces, np.arange(_SHOWN) * len(faces) // _SHOWN, rng)
-    estimates = _estimate(network, views, holes, device).cpu()
-    network.train()
+def _pictures(locator: Locator, faces: Faces) -> Tensor:
+    """Views with crosses where the eyes are, in green, and where the locator expects them, in red: (N, 3, S, S)."""
+    views, holes, shifts = _batch(faces, np.arange(_SHOWN) * len(faces) // _SHOWN, np.random.default_rng(0))
+    estimates = _estimate(locator, views, holes).cpu()
     pictures = np.where(holes[..., None], views // 3, views)
     for picture, *both in zip(pictures, shifts.numpy(), estimates.numpy(), strict=True):
         for eyes, colour in zip(both, ((0, 255, 0), (255, 0, 0)), strict=True):

@@ -88,13 +88,11 @@ LOSSES = {
 
 
 def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
-    """Mean squared norm of D's gradient: R1 on real images, R2 on generated ones.
+    """Mean squared norm of D's gradient, without the factor gamma / 2: R1 on real images, R2 on generated ones.
 
     Args:
         images: (N, 3, S, S), a leaf that requires grad.
         logits: D(images), (N,).
-    Returns:
-        A float32 scalar, without the factor gamma / 2; differentiable in D's weights.
     Source: Mescheder et al. 2018, "Which training methods for GANs do actually converge?", eq. 9 and 10.
     """
     return _squared_gradients(images, logits).mean()
@@ -103,11 +101,8 @@ def gradient_penalty(images: Tensor, logits: Tensor) -> Tensor:
 def lipschitz_penalty(images: Tensor, logits: Tensor) -> Tensor:
     """Mean squared distance of the norm of D's gradient from 1, on mixtures of real and generated images.
 
-    Args:
-        images: (N, 3, S, S), a leaf that requires grad.
-        logits: D(images), (N,).
-    Returns:
-        A float32 scalar, without the factor lambda.
+    The arguments are those of `gradient_penalty`; the factor lambda is not included.
+
     Source: Gulrajani et al. 2017, "Improved training of Wasserstein GANs", eq. 3.
     """
     # The square root has no gradient at 0.
@@ -115,11 +110,8 @@ def lipschitz_penalty(images: Tensor, logits: Tensor) -> Tensor:
 
 
 def feature_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """L1 distance in D's features relative to their mean size, averaged over the blocks.
+    """L1 distance of D.features, (N, C, H, W) each, relative to their mean size, averaged over the blocks.
 
-    Args:
-        fake: D.features of generated images, (N, C, H, W) each.
-        real: D.features of real images.
     Source: Larsen et al. 2016, "Autoencoding beyond pixels using a learned similarity metric", section 2.2.
     """
     pairs = zip(fake, real, strict=True)

@@ -13,12 +13,9 @@ _ROWS = 1024  # rows per block of a distance table
 
 
 def psnr(real: NDArray[np.uint8], fake: NDArray[np.uint8], where: NDArray[np.bool_] | None = None) -> float:
-    """Peak signal-to-noise ratio in dB; inf for equal images.
+    """Peak signal-to-noise ratio in dB of images uint8 (H, W, 3); inf for equal ones.
 
-    Args:
-        real: uint8 (H, W, 3).
-        fake: uint8 (H, W, 3).
-        where: bool (H, W), the pixels to compare, such as the hole; all by default.
+    `where` are the pixels to compare, such as the hole, bool (H, W).
     """
     difference = np.maximum(real, fake) - np.minimum(real, fake)
     if where is not None:
@@ -28,11 +25,10 @@ def psnr(real: NDArray[np.uint8], fake: NDArray[np.uint8], where: NDArray[np.boo
 
 
 def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Squared Frechet distance of normal distributions fitted to two sets of features; 0 for equal sets.
+    """Squared Frechet distance of normal distributions fitted to features (N, F) and (M, F); 0 for equal sets.
 
-    Args:
-        a: (N, F), N at least 2.
-        b: (M, F). Small sets overestimate the distance, so compare only results of equal N and M.
+    Small sets overestimate the distance, so compare only results of equal N and M.
+
     Source: Heusel et al. 2017, "GANs trained by a two time-scale update rule", eq. 6.
     """
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -57,7 +53,7 @@ def kernel_distance(
         b: (M, F).
         seed: seed of the subsets.
         subset: rows per subset, at most those of the smaller set.
-        subsets: number of subsets; 1 if a subset contains everything.
+        subsets: their number; 1 if a subset contains everything.
     Source: Binkowski et al. 2018, "Demystifying MMD GANs", section 4 (KID); Gretton et al. 2012, eq. 3.
     """
     scale = np.square(a).sum(axis=1).mean()
@@ -80,10 +76,8 @@ def precision_recall(real: NDArray[np.float64], fake: NDArray[np.float64], k: in
 
     The region of a set is the union of the balls around its rows that reach their k-th neighbours.
 
-    Args:
-        real: (N, F), N above k.
-        fake: (M, F), M above k. Recall grows with M.
-        k: neighbours.
+    The sets are (N, F) and (M, F), N and M above k; recall grows with M.
+
     Source: Kynkaanniemi et al. 2019, "Improved precision and recall metric for assessing generative models", eq. 1.
     """
 
@@ -122,12 +116,8 @@ def _squares(a: NDArray[np.floating], b: NDArray[np.floating]) -> Iterator[NDArr
 
 
 def swd(real: NDArray[np.uint8], fake: NDArray[np.uint8], seed: int = 0) -> dict[int, float]:
-    """Sliced Wasserstein distance of patches at each level of a Laplacian pyramid; 0 for equal sets.
+    """Sliced Wasserstein distance of patches of uint8 (N, S, S, 3) at each level of a Laplacian pyramid; 0 if equal.
 
-    Args:
-        real: uint8 (N, S, S, 3), S at least 16.
-        fake: uint8 (N, S, S, 3).
-        seed: seed of the patches' positions and of the directions.
     Returns:
         Distance by side of the level in pixels, from S down to 16, without the source's factor of 1000.
     Raises:

@@ -47,14 +47,7 @@ class Generator(nn.Module):
         _initialise(self, "dcgan")
 
     def forward(self, z: Tensor, skips: Iterable[Skip] = ()) -> Tensor:
-        """Generate images.
-
-        Args:
-            z: float32 (N, nz).
-            skips: from E; each adds to one hidden layer, the first to 4x4.
-        Returns:
-            (N, 3, S, S) in [-1, 1].
-        """
+        """Generate images (N, 3, S, S) in [-1, 1] of z (N, nz); each skip of E adds to one hidden layer, 4x4 first."""
         hidden = z if self.config.network == "mlp" else z[:, :, None, None]
         remaining = iter(skips)
         for layer in self.layers:
@@ -138,11 +131,8 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images: Tensor, hole: Tensor) -> tuple[Tensor, list[Skip]]:
-        """Encode images; pixels inside the hole have no effect.
+        """Encode images (N, 3, S, S) in [-1, 1]; pixels inside the hole, bool (N or 1, 1, S, S), have no effect.
 
-        Args:
-            images: (N, 3, S, S) in [-1, 1].
-            hole: bool (N or 1, 1, S, S), True = fill this.
         Returns:
             z (N, nz), and skips for G. The skips also fit K z per image, (N * K, nz), those of the first image first.
         """

@@ -18,12 +18,7 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of one run.
-
-    Attributes:
-        rank: number of this process, from 0; only 0 writes the run folder.
-        size: number of processes.
-    """
+    """The processes of one run: the number of this one, from 0, and how many there are. Only 0 writes the folder."""
 
     rank: int = 0
     size: int = 1
@@ -61,8 +56,6 @@ class Group:
 def join(device: str) -> tuple[Group, str]:
     """Join the processes of a run, if torchrun started this one.
 
-    Args:
-        device: requested device, see `dcgan.device.pick_device`.
     Returns:
         The group, and the device of this process: for "auto" or "cuda" the GPU of its local rank.
     """

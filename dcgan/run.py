@@ -46,19 +46,12 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run computes on; every checkpoint records it.
-
-    Attributes:
-        data_sha256: digest of the images; a run resumes only on the same ones.
-        data_images: their number.
-        machine: name of the device.
-        weights_sha256: digest of the weights that an encoder is trained for; a run resumes only with the same ones.
-    """
+    """What a run computes on; every checkpoint records it, and a run resumes only on the same images and weights."""
 
     data_sha256: str
     data_images: int
-    machine: str
-    weights_sha256: str | None = None
+    machine: str  # name of the device
+    weights_sha256: str | None = None  # of the weights that an encoder is trained for
 
 
 class Run:
@@ -103,8 +96,9 @@ class Run:
                 _check_folder(folder)
             self.resumed = self._restore(folder)
             self._lock = lock.pop_all()
-        self._folder = folder
-        self._writer = self._open(command) if self.group.rank == 0 else None
+        self._folder, self._writes = folder, self.group.rank == 0
+        if self._writes:
+            self._open(command)
         self._losses: dict[str, tuple[int, Tensor]] = {}  # steps since the last tick that had it, and its sum
         self._ticked = self.images, self.seconds
         self._saved_at = time.monotonic()
@@ -123,16 +117,13 @@ class Run:
             self.maintenance_s = float(saved.get("upkeep", 0.0))
         return True
 
-    def _open(self, command: str) -> Any:
-        """Prepare the folder: delete partial files and later log lines, write config.json, start TensorBoard."""
-        from torch.utils.tensorboard import SummaryWriter
-
+    def _open(self, command: str) -> None:
+        """Prepare the folder: delete partial files and later log lines, write config.json."""
         remove_leftovers([self._folder, self._folder / "samples"])  # of a run that was killed while it saved
         write_json(self._folder / "config.json", {"command": command} | asdict(self.config))
         lines = _lines(self._folder)
         with atomic_write(self._folder / "stats.jsonl") as file:
             file.writelines(line + b"\n" for line in lines if _stats(line).get("kimg", 0) * 1000 <= self.images)
-        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=self.images)
 
     @property
     def images(self) -> int:
@@ -189,9 +180,6 @@ class Run:
             except GeneratorExit:
                 self._save()
                 raise
-            finally:
-                if self._writer:
-                    self._writer.close()
             self._save()
 
     def _due(self, every_kimg: float) -> bool:
@@ -224,37 +212,28 @@ class Run:
         return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": speed, "maintenance_share": share}
 
     def _log(self, stats: dict[str, float]) -> TrainingStep:
-        """Append a line to stats.jsonl and TensorBoard unless `stats` is empty, and describe the step."""
+        """Append a line to stats.jsonl unless `stats` is empty, and describe the step."""
         if not stats:
             return TrainingStep(self.images)
         stats = {"kimg": self.images / 1000, **stats}
-        if self._writer:
+        if self._writes:
             append_line(self._folder / "stats.jsonl", stats)
-            for name, value in stats.items():
-                self._writer.add_scalar(name, value, self.images)
         return TrainingStep(self.images, stats)
 
     def grid(self, images: Tensor, name: str | None = None, columns: int | None = None) -> None:
-        """Write images as one picture; a file that exists, such as that of a step before a crash, stays.
+        """Write images (N, 3, S, S) in [-1, 1] as one picture of the run folder, unless it exists from before a crash.
 
-        Args:
-            images: (N, 3, S, S) in [-1, 1].
-            name: file in the run folder; samples/0000020000.png and TensorBoard after 20,000 images by default.
-            columns: images per row; about the square root of N by default.
+        By default the file is samples/0000020000.png after 20,000 images, with about the square root of N per row.
         """
-        if self._writer is None:
-            return
-        picture, path = grid(to_image(images), columns), self._folder / (name or f"samples/{self.images:010d}.png")
-        if not os.path.lexists(path):
-            write_photo(path, picture, overwrite=False)
-        if name is None:
-            self._writer.add_image("samples", picture, self.images, dataformats="HWC")
+        path = self._folder / (name or f"samples/{self.images:010d}.png")
+        if self._writes and not os.path.lexists(path):
+            write_photo(path, grid(to_image(images), columns), overwrite=False)
 
     def _save(self) -> None:
         """Write a checkpoint, unless a value is NaN or infinite."""
         self._check_finite()
         self._saved_at = time.monotonic()
-        if self._writer:
+        if self._writes:
             state = {name: module.state_dict() for name, module in self.modules.items()}
             state |= {"step": self.step, "seconds": self.seconds, "upkeep": self.maintenance_s}
             state |= {"config": asdict(self.config)} | asdict(self.inputs)
@@ -262,11 +241,7 @@ class Run:
 
 
 def command_of(folder: Path) -> str:
-    """Return the name of the command that trains in a run folder, as its config.json says.
-
-    Raises:
-        CheckpointError: the folder is no run folder.
-    """
+    """Return which command trains in a run folder, as its config.json says; raises CheckpointError if it is none."""
     try:
         return str(parse_json(read_file(folder / "config.json", MAX_TEXT_BYTES))["command"])
     except (InputError, ValueError, LookupError, TypeError) as error:
@@ -305,9 +280,8 @@ def _check_folder(folder: Path) -> None:
             command_of(folder)
         except CheckpointError as error:
             raise CheckpointError(f"{folder} holds {foreign[0]}, and is no run folder; choose a new folder") from error
-    for name in ("samples", "tensorboard"):
-        if (folder / name).is_symlink():
-            raise CheckpointError(f"{folder / name} is a link; remove it or choose another folder")
+    if (folder / "samples").is_symlink():
+        raise CheckpointError(f"{folder / 'samples'} is a link; remove it or choose another folder")
 
 
 def _check_same_run(saved: dict[str, Any], config: dict[str, Any], inputs: RunInputs, folder: Path) -> None:

@@ -28,14 +28,10 @@ def sample_z(count: int, config: NetworkConfig, source: torch.Generator | int) -
 
 
 def slerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Spherical interpolation, which keeps the norm of z typical for the prior.
+    """Spherical interpolation, which keeps the norm of z typical for the prior; linear if both ends are parallel.
 
-    Args:
-        start: float32 (nz,).
-        end: float32 (nz,); if it is parallel or opposite to start, the interpolation is linear.
-        steps: number of z, both ends included.
-    Returns:
-        float32 (steps, nz).
+    From (nz,) to (nz,), both ends included: (steps, nz).
+
     Source: Shoemake 1985, "Animating rotation with quaternion curves"; White 2016, "Sampling generative networks".
     """
     a, b = start.double(), end.double()
@@ -53,15 +49,7 @@ def lerp(start: Tensor, end: Tensor, steps: int) -> Tensor:
 
 
 def generate(G: networks.Generator, z: Tensor, skips: Iterable[networks.Skip] = ()) -> NDArray[np.uint8]:
-    """Generate images in batches.
-
-    Args:
-        G: in eval mode.
-        z: float32 (N, nz), on any device.
-        skips: additions to G's hidden layers, the same for every z.
-    Returns:
-        uint8 (N, S, S, 3).
-    """
+    """Generate images uint8 (N, S, S, 3) of z (N, nz) in batches; G is in eval mode, and all z have the same skips."""
     skips = list(skips)
     with torch.inference_mode():
         return np.concatenate([to_image(G(part, skips)) for part in z.to(device_of(G)).split(_BATCH)])

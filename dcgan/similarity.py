@@ -13,16 +13,11 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Multi-scale structural similarity: 1 for equal images, near 0 for unrelated ones. Differentiable.
+    """Multi-scale structural similarity of images (N, 3, S, S) in [-1, 1]: (N,), 1 for equal ones. Differentiable.
 
     The five scales of the paper need images of 176 px. Smaller images use as many scales as the 11 px window fits into,
-    such as 64, 32 and 16 px for 64 px, with weights scaled to a sum of 1.
+    such as 64, 32 and 16 px for 64 px, with weights scaled to a sum of 1. Scales with negative correlation count as 0.
 
-    Args:
-        a: (N, 3, S, S) in [-1, 1], S at least 11.
-        b: same shape and range.
-    Returns:
-        float32 (N,); scales with negative correlation count as 0.
     Raises:
         ValueError: the shapes differ, or the window does not fit.
     Source: Wang, Simoncelli and Bovik 2003, "Multi-scale structural similarity for image quality assessment", eq. 7.

@@ -21,11 +21,8 @@ from dcgan.sampling import sample_z
 class GanTrainer:
     """G, D, the moving average of G, and the optimisers.
 
-    Args:
-        config: the settings.
-        device: where to compute.
-        group: processes that share every batch.
-        graphs: replay the step as CUDA graphs, if the device has them and there is one process.
+    With `graphs`, the step is replayed as CUDA graphs, if the device has them and there is one process.
+
     Attributes:
         modules: everything that a checkpoint must save, by name.
     """
@@ -33,9 +30,7 @@ class GanTrainer:
     def __init__(
         self, config: TrainConfig, device: torch.device, group: Group | None = None, graphs: bool = True
     ) -> None:
-        self.config = config
-        self.device = device
-        self.group = group or Group()
+        self.config, self.device, self.group = config, device, group or Group()
         self._largest_px = round(config.translate * config.network.size)
         tune(device)
         torch.manual_seed(config.seed)
@@ -55,11 +50,10 @@ class GanTrainer:
         self._body = Graphed(self._train, device, capture=graphs and self.group.size == 1)
 
     def step(self, number: int, reals: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Train D on each batch, then G once.
+        """Train D on each of config.d_steps batches, (config.batch, 3, S, S) in [-1, 1], then G once.
 
-        Args:
-            number: number of the step, from 0; with the seed it determines all random numbers.
-            reals: config.d_steps batches, (config.batch, 3, S, S) in [-1, 1], the same in every process.
+        The number of the step, from 0, determines all random numbers together with the seed.
+
         Returns:
             Losses, mean logits and, on steps with penalties, their values; scalars on the device, which the next step
             may overwrite.

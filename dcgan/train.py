@@ -50,7 +50,7 @@ def train(
     Args:
         config: the settings; only `kimg` may change when a run is resumed.
         faces: uint8 (N, S, S, 3); copied to the device.
-        folder: run folder for config.json, stats.jsonl, TensorBoard events, grids and checkpoints.
+        folder: run folder for config.json, stats.jsonl, grids and checkpoints.
         device: where to compute.
         val: validation faces, uint8 (N, S, S, 3), to measure how far D overfits the training faces.
         group: processes that share every batch; only the first one writes.
@@ -101,10 +101,6 @@ def train(
 def _overfitting(trainer: GanTrainer, samples: Tensor, diagnosed: list[Tensor]) -> float:
     """Where D's mean logit on validation faces lies between that on training faces, 0, and that on samples, 1.
 
-    Args:
-        trainer: the networks.
-        samples: of the average of G.
-        diagnosed: training faces and validation faces, uint8 (N, S, S, 3) on the device.
     Source: Karras et al. 2020, "Training generative adversarial networks with limited data", eq. 1.
     """
     trainer.D.eval()

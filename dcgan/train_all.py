@@ -95,13 +95,6 @@ def within(start: Callable[[Config], Steps[TrainingStep]], config: Config, secon
 
     The length of a run in images determines its learning rates. So the run is begun with no end in sight, where they
     hardly fall, and resumed with the length that fits once its speed is known, and again when it is known better.
-
-    Args:
-        start: starts or resumes the run.
-        config: the settings of the run; its `kimg` is chosen here.
-        seconds: wall-clock time from now on.
-    Yields:
-        What the run yields.
     """
     began, kimg = time.monotonic(), _ENDLESS_KIMG
     for part in _PARTS:

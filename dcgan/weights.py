@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,11 +31,7 @@ class WeightsError(InputError):
 
 
 def weights_name(text: str, *more: str) -> str:
-    """Return a name of weights: of the registry, of a file, which has a suffix, or one of `more`.
-
-    Raises:
-        WeightsError: it is none of these.
-    """
+    """Return a name of weights: of the registry, of a file, which has a suffix, or of `more`; else WeightsError."""
     if text not in (*registry.REGISTRY, *more) and not Path(text).suffix:
         names = (*registry.REGISTRY, *more, "a weights file")
         raise WeightsError(f"there are no weights {text!r}; {hint(text, names)}")
@@ -46,32 +42,22 @@ WEIGHTS_HELP = f"weights file or name: {', '.join(registry.REGISTRY)}"
 WeightsName = Annotated[str, WEIGHTS_HELP, Option(parse=weights_name)]
 
 
+@dataclass(eq=False, repr=False)
 class Weights:
     """Trained networks. Those of a file are loaded, and torch is imported, when the first of them is used.
 
     The networks of a file are in eval mode, and their parameters require no gradients.
-
-    Attributes:
-        network: settings of G and D.
-        template: alignment template of the training faces.
-        metadata: of the training, such as images, seconds, machine and settings.
-        encoder_settings: settings of E; None if there is no encoder.
-        sha256: digest of settings and tensors; "" for networks that were never saved.
-        device: where the networks are or will be: auto, cpu, cuda or cuda:N.
     """
 
-    def __init__(
-        self,
-        network: NetworkConfig,
-        template: str,
-        metadata: dict[str, Any],
-        encoder_settings: dict[str, Any] | None,
-        sha256: str,
-        device: str,
-    ) -> None:
-        self.network, self.template, self.metadata = network, template, metadata
-        self.encoder_settings, self.sha256, self.device = encoder_settings, sha256, device
-        self._path, self._bundled, self._header = Path("weights"), False, {"": ""}
+    network: NetworkConfig  # settings of G and D
+    template: str  # alignment template of the training faces
+    metadata: dict[str, Any]  # of the training, such as images, seconds, machine and settings
+    encoder_settings: dict[str, Any] | None  # settings of E; None if there is no encoder
+    sha256: str  # digest of settings and tensors; "" for networks that were never saved
+    device: str  # where the networks are or will be: auto, cpu, cuda or cuda:N
+    _path: Path = Path("weights")
+    _bundled: bool = False
+    _header: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, name_or_file: str | Path, device: str = "auto") -> Weights:
@@ -98,9 +84,7 @@ class Weights:
             network, sha256 = NetworkConfig(**parse_json(header["network"])), header["sha256"]
         except (KeyError, ValueError, TypeError, OverflowError, ConfigError) as error:
             raise WeightsError(f"{path} describes an invalid network: {error}") from error
-        weights = cls(network, template, metadata, settings, sha256, check_device(device))
-        weights._path, weights._bundled, weights._header = path, bundled, header
-        return weights
+        return cls(network, template, metadata, settings, sha256, check_device(device), path, bundled, header)
 
     @classmethod
     def of(
@@ -114,8 +98,8 @@ class Weights:
         completer: Generator | None = None,
     ) -> Weights:
         """Make weights of networks in memory; by default, G is the completer."""
-        settings, device = None if encoder is None else encoder.settings, next(generator.parameters()).device
-        weights = cls(generator.config, template, metadata or {}, settings, sha256, str(device))
+        settings, device = None if encoder is None else encoder.settings, str(next(generator.parameters()).device)
+        weights = cls(generator.config, template, metadata or {}, settings, sha256, device)
         copy = None if completer is generator else completer
         weights._networks = _by_letter(generator, discriminator, encoder, copy)  # as if it were loaded
         return weights
@@ -234,11 +218,7 @@ class Weights:
 
 
 def bundled_file(name: str, verify: bool = True) -> Path:
-    """Return the path of a file of the bundled weights, such as faces-64.onnx.
-
-    Raises:
-        WeightsError: the file is missing or, unless `verify` is off, altered.
-    """
+    """Return the path of a bundled file, such as faces-64.onnx; raises WeightsError if it is missing or altered."""
     path, expected = registry.FOLDER / name, registry.SHA256[name]
     try:
         with path.open("rb") as file:

@@ -1,7 +1,9 @@
-"""Helpers for tests of training runs."""
+"""Helpers for tests of training runs and experiments."""
 
+import json
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -9,8 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dcgan.__main__ import main
 from dcgan.checkpoint import load_checkpoint
 from dcgan.run import TrainingStep
+
+Result = TypeVar("Result")
 
 
 def write_faces(folder: Path, faces: NDArray[np.uint8]) -> Path:
@@ -19,6 +24,24 @@ def write_faces(folder: Path, faces: NDArray[np.uint8]) -> Path:
     for index, pixels in enumerate(faces):
         Image.fromarray(pixels).save(folder / f"{index:03d}.png")
     return folder
+
+
+def explore(name: str, folder: Path, *words: object) -> dict[str, Any]:
+    """Run an experiment on the CPU, and return the figures that it writes."""
+    device = [] if name in ("duplicates", "gan-1d") else ["--device", "cpu"]
+    assert main(["explore", name, "--output", str(folder), *device, *map(str, words)]) == 0
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def returned(work: Generator[Any, Any, Result]) -> tuple[list[Any], Result]:
+    """Return what a generator yields, and what it returns."""
+    seen: list[Any] = []
+    while True:
+        try:
+            seen.append(next(work))
+        except StopIteration as ended:
+            return seen, ended.value
 
 
 def finish(run: Iterable[TrainingStep], folder: Path) -> dict[str, Tensor]:

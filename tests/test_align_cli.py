@@ -45,8 +45,7 @@ class Options:
     weight: Annotated[Annotated[float, Range(0, 1)] | None, "100 % of it"] = None
     mask: Annotated[Literal["eyes", "mouth"], "what to fill"] = "eyes"
     kernel: Annotated[Literal[4, 5], "side (default: four)"] = 4
-    box: Annotated[tuple[Coordinate, Coordinate] | None, "box", Option(metavar="X,Y", exclusive="place")] = None
-    point: Annotated[str, "point", Option(exclusive="place")] = ""
+    box: Annotated[tuple[Coordinate, Coordinate] | None, "box", Option(metavar="X,Y")] = None
     holes: Annotated[tuple[Literal["eyes", "nose"], ...], "holes"] = ("eyes", "nose")
     strip: Annotated[bool, "strip"] = False
     flip: Annotated[bool, "flip"] = True
@@ -100,7 +99,6 @@ def test_options_become_settings_and_absent_ones_keep_their_defaults(
         ("run a --weight nan", "command run: argument --weight: nan is not a number from 0 to 1"),
         ("run a --box 1", "command run: argument --box: 1 has 1 numbers, expected 2 separated by commas"),
         ("run a --box 1,x", "command run: argument --box: x is not a number from -1000 to 1000"),
-        ("run a --box 1,2 --point a", "command run: argument --point: not allowed with argument --box"),
         ("run a --auth ab", "command run: argument --auth: expected USER:PASS"),
         ("run", "command run: the following arguments are required: photos, -o/--output"),
     ],
@@ -205,7 +203,7 @@ class OddError(InputError):
                 2,
                 f'this needs {module}, which is not installed; run in the project folder: pip install -e ".[{extra}]"',
             )
-            for module, extra in (("torch", "train"), ("skimage", "train"), ("gradio", "page"), ("torchmetrics", "fid"))
+            for module, extra in (("torch", "train"), ("skimage", "train"), ("gradio", "page"))
         ),
     ],
     ids=lambda value: getattr(value, "name", type(value).__name__) if isinstance(value, BaseException) else "",

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pictures import PORTRAIT, pixels, save
@@ -114,35 +113,6 @@ def test_the_cluster_at_ray_address_is_used_and_results_can_be_abandoned(ray_of_
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
     assert (done.returncode, done.stdout) == (0, f"{('it is', str(tmp_path))}\nclosed\n"), done.stderr
-
-
-def test_no_more_than_two_processes_per_core_are_started_and_few_tasks_submitted_ahead(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked, ahead, most = [], 0, 0
-
-    class Pool:
-        def __init__(self, jobs: int, *_: Any) -> None:
-            asked.append(jobs)
-
-        def submit(self, do: Any, task: int) -> Any:
-            nonlocal ahead, most
-            ahead += 1
-            most = max(most, ahead)
-            future: Any = parallel.Future()
-            future.set_result(task)
-            return future
-
-        def shutdown(self, cancel_futures: bool) -> None:
-            pass
-
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(parallel, "cores", lambda: 3)
-    for jobs in (2, 6, 7, 1000):
-        for number, result in enumerate(parallel_map(lambda: print, range(1000), jobs)):
-            ahead -= 1
-            assert result == number
-    assert asked == [2, 6, 6, 6] and 6 < most <= 200
 
 
 def test_a_local_ray_ends_with_the_command(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """python -m dcgan explore duplicates, and train --dedupe: copies are found, other images are not."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from runs import explore, returned
 
 from align.photo import read_photo
 from dcgan.__main__ import main
@@ -66,8 +66,8 @@ def test_the_autoencoder_learns_to_remove_noise(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "_SHIFT_PX", 0)
     shares = np.random.default_rng(0).dirichlet(np.ones(4), 200)
     crops = centre_crops(np.tensordot(shares, pictures(4), 1).astype(np.uint8))  # mixtures of four pictures
-    *steps, network = learn(crops, 8, 0)
-    assert len(steps) == 8 and isinstance(network, Autoencoder) and not network.training
+    steps, network = returned(learn(crops, 8, 0))
+    assert len(steps) == 8 and not network.training
     torch.manual_seed(0)
     noisy = torch.nn.functional.dropout(crops, 0.2)  # a mean square of 0.25
     assert float((network(noisy) - crops).square().mean()) < 0.1
@@ -104,9 +104,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     ):
         images[name] = altered(images[source][None], kind)[0]
     folder, out = write(tmp_path / "faces", images), tmp_path / "out"
-    words = ["explore", "duplicates", str(folder), "--output", str(out), "--planted", "30"]
-    assert main(words) == 0
-    found = json.loads((out / "duplicates.json").read_text())
+    found = explore("duplicates", out, folder, "--planted", 30)
     assert found["groups"] == [["003.png", "more/a.png", "more/b.png"], ["010.png", "x.png"]]
     assert found["left_out"] == 3 and found["images"] == 63
     assert (out / "duplicates.txt").read_text() == "more/a.png\nmore/b.png\nx.png\n"
@@ -130,8 +128,7 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
 def test_different_images_are_not_duplicates(tmp_path: Path) -> None:
     images = {f"{index}.png": image for index, image in enumerate(pictures(40, 5))}
     folder = write(tmp_path / "faces", images)
-    assert main(["explore", "duplicates", str(folder), "--output", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "duplicates.json").read_text())
+    found = explore("duplicates", tmp_path, folder)
     assert found["groups"] == [] and found["left_out"] == 0 and "planted" not in found
     assert (tmp_path / "duplicates.txt").read_text() == ""
 

@@ -1,17 +1,15 @@
 """python -m dcgan explore features: the classifier, the features, the data."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from runs import explore
 
 from align.photo import read_photo
-from dcgan.__main__ import main
 from dcgan.dataset import DatasetError
-from dcgan.explore.features import PatchFeatures, accuracy, d_features, raw_pixels
-from dcgan.explore.labelled import Labelled, load_labelled
+from dcgan.explore.features import Labelled, PatchFeatures, accuracy, d_features, load_labelled, raw_pixels
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -86,33 +84,10 @@ def folder_of(path: Path, classes: int) -> Path:
 
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:
     data, out = folder_of(tmp_path / "data", 2), tmp_path / "out"
-    words = ["explore", "features", "--weights", str(small_weights_file), "--data", str(data), "--device", "cpu"]
-    assert main([*words, "--labels", "1", "3", "--draws", "2", "--output", str(out)]) == 0
-    found = json.loads((out / "features.json").read_text())
+    words = ["--weights", small_weights_file, "--data", data, "--labels", 1, 3, "--draws", 2]
+    found = explore("features", out, *words)
     assert list(found["accuracy"]) == ["D", "untrained D", "k-means patches", "pixels"]
     assert found["classes"] == 2 and found["tested"] == 12
     assert found["accuracy"]["pixels"]["3"] == {"mean": 1.0, "std": 0.0}  # dark and bright
     assert found["accuracy"]["D"]["3"]["mean"] == 1
     assert read_photo(out / "features.png").pixels.std() > 10
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--data", "absent"], "absent has 0 sub-folders"),
-        (["--labels", "9999"], "training images; expected at least 9999"),
-    ],
-)
-def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    small_weights_file: Path,
-    words: list[str],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = ["explore", "features", "--output", "out", "--device", "cpu", "--weights", str(small_weights_file)]
-    assert main([*command, *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and said in line

@@ -1,15 +1,14 @@
 """python -m dcgan explore forget: which maps go with a label, and what is left without them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from runs import explore
 
 from align.photo import read_photo
-from dcgan.__main__ import main
 from dcgan.explore import forget as module
 from dcgan.explore.arithmetic import LABELS
 from dcgan.explore.forget import feature_maps, generate_without, hidden_layers, tied_maps
@@ -75,9 +74,8 @@ def test_the_command_makes_the_label_rarer(
     tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "measure", light)
-    words = ["explore", "forget", "--weights", str(small_weights_file), "--output", str(tmp_path), "--device", "cpu"]
-    assert main([*words, "--count", "200", "--drop", "1", "1000", "--layer", "1"]) == 0
-    found = json.loads((tmp_path / "forget.json").read_text())
+    words = ["--weights", small_weights_file, "--count", 200, "--drop", 1, 1000, "--layer", 1]
+    found = explore("forget", tmp_path, *words)
     assert found["layer"] == 1 and found["maps"] == 16 and 1 < len(found["tied_maps"]) < 16
     none, one, every = found["dropped"]
     assert none["maps"] == 0 and none["tied"] == none["random"] and none["tied"]["mean_change_levels"] == 0
@@ -88,33 +86,7 @@ def test_the_command_makes_the_label_rarer(
 
 def test_a_box_can_be_drawn(tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "measure", light)
-    words = ["explore", "forget", "--weights", str(small_weights_file), "--output", str(tmp_path), "--device", "cpu"]
-    assert main([*words, "--count", "50", "--layer", "1", "--drop", "2", "--box", "0,0,0.5,0.5"]) == 0
-    assert json.loads((tmp_path / "forget.json").read_text())["settings"]["box"] == [0, 0, 0.5, 0.5]
+    words = ["--weights", small_weights_file, "--count", 50, "--layer", 1, "--drop", 2, "--box", "0,0,0.5,0.5"]
+    assert explore("forget", tmp_path, *words)["settings"]["box"] == [0, 0, 0.5, 0.5]
     picture = read_photo(tmp_path / "forget.png").pixels
     assert (picture[0, -32:-16] == [255, 0, 255]).all() and not (picture[31, -32:] == [255, 0, 255]).all(axis=1).any()
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--layer", "3"], "layer 3 of a G"),
-        (["--layer", "-4"], "layer -4 of a G"),
-        (["--box", "0,0,1,1"], "contains 16 of 4x4 cells"),
-        (["--box", "0.5,0,0.5,1"], "contains 0 of 4x4 cells"),
-        (["--count", "20"], "a face in 20 of 20 samples; expected at least 40"),
-    ],
-)
-def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path,
-    small_weights_file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
-) -> None:
-    monkeypatch.setattr(module, "measure", light)
-    command = ["explore", "forget", "--weights", str(small_weights_file), "--output", str(tmp_path / "out")]
-    assert main([*command, "--device", "cpu", "--count", "50", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("dcgan: ") and said in line

@@ -1,16 +1,15 @@
 """python -m dcgan explore gan-1d: what the theory says, and that a game comes near it."""
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import explore, returned
 
 from align.photo import read_photo
-from dcgan.__main__ import main
 from dcgan.explore import gan_1d as module
-from dcgan.explore.gan_1d import History, confident_d, least_d_loss, mixture_density, optimal_d, train_1d
+from dcgan.explore.gan_1d import confident_d, least_d_loss, mixture_density, optimal_d, train_1d
 
 X = module.GRID
 WIDTH = X[1] - X[0]
@@ -49,13 +48,12 @@ def test_data_follow_the_density() -> None:
 
 
 def test_samples_approach_the_data_and_d_its_optimum() -> None:
-    *_, history = train_1d("non-saturating", 200, 3, 0, evaluations=5)
-    assert isinstance(history, History)
-    assert history.steps == [0, 50, 100, 150, 200] and len(history.snapshots) == 5
-    assert history.least_loss_d[-1] > history.least_loss_d[0] + 0.3
-    assert history.least_loss_d[-1] < math.log(4) + 0.01
-    assert history.loss_d[-1] == pytest.approx(math.log(4), abs=0.25)
-    assert history.gap[-1] < 0.2 < 0.4 < history.gap[0]
+    _, (measured, snapshots) = returned(train_1d("non-saturating", 200, 3, 0, evaluations=5))
+    assert measured["steps"] == list(snapshots) == [0, 50, 100, 150, 200]
+    assert measured["least_loss_d"][0] + 0.3 < measured["least_loss_d"][-1] < math.log(4) + 0.01
+    assert measured["loss_d"][-1] == pytest.approx(math.log(4), abs=0.25)
+    gap = measured["mean_distance_of_d_from_its_optimum"]
+    assert gap[-1] < 0.2 < 0.4 < gap[0]
 
 
 def test_only_the_minimax_gradient_vanishes_for_a_confident_d() -> None:
@@ -67,8 +65,7 @@ def test_only_the_minimax_gradient_vanishes_for_a_confident_d() -> None:
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MANY", 2000)
     monkeypatch.setattr(module, "_EARLY", 30)
-    assert main(["explore", "gan-1d", "--steps", "8", "--d-steps", "1", "--output", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "gan-1d.json").read_text())
+    found = explore("gan-1d", tmp_path, "--steps", 8, "--d-steps", 1)
     assert found["settings"] == {"experiment": "gan-1d", "seed": 0, "steps": 8, "d_steps": 1}
     assert list(found["objectives"]) == ["minimax", "non-saturating"]
     assert len(found["objectives"]["minimax"]["loss_d"]) == 9 and len(found["confident_d"]) == 30

@@ -1,12 +1,11 @@
 """python -m dcgan explore neighbours: a sample that was remembered stands beside itself."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from runs import explore, write_faces
 
 from align.photo import read_photo
 from dcgan.__main__ import main
@@ -33,14 +32,9 @@ def test_the_command_finds_memorised_faces(
     own = generate(small_weights.generator, z)
     training = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     training[5], training[2] = own[1], own[3, :, ::-1]
-    folder = tmp_path / "faces"
-    folder.mkdir()
-    for index, face in enumerate(training):
-        Image.fromarray(face).save(folder / f"{index}.png")
-    words = ["explore", "neighbours", str(folder), "--weights", str(small_weights_file), "--device", "cpu"]
-    words += ["--seed", "3", "--count", "4"]
-    assert main([*words, "--output", str(tmp_path / "out")]) == 0
-    found = json.loads((tmp_path / "out" / "neighbours.json").read_text())
+    folder = write_faces(tmp_path / "faces", training)
+    words = [folder, "--weights", small_weights_file, "--seed", 3, "--count", 4]
+    found = explore("neighbours", tmp_path / "out", *words)
     assert found["searched_by_embedding"] == found["searched_by_pixels"] == 8
     assert found["pixel_distance_levels"]["nearest"][1] == found["pixel_distance_levels"]["nearest"][3] == 0
     assert min(found["pixel_distance_levels"]["nearest"][index] for index in (0, 2)) > 1
@@ -53,6 +47,6 @@ def test_the_command_finds_memorised_faces(
     assert np.array_equal(picture[-32:, left + 6 * 32 : left + 7 * 32], own[3])  # mirrored back
     capsys.readouterr()
     for index in range(4):
-        (folder / f"{index}.png").unlink()
-    assert main([*words, "--output", str(tmp_path / "two")]) == 2
+        (folder / f"{index:03d}.png").unlink()
+    assert main(["explore", "neighbours", *map(str, words), "--output", str(tmp_path / "two")]) == 2
     assert "4 training faces" in capsys.readouterr().err

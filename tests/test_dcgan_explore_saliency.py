@@ -1,16 +1,14 @@
 """python -m dcgan explore saliency: guided back-propagation, and which faces a filter likes."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from runs import explore, write_faces
 from torch import Tensor, nn
 
 from align.photo import read_photo
-from dcgan.__main__ import main
 from dcgan.explore.saliency import gradient_shares, guided_gradient, responses
 from dcgan.weights import Weights
 
@@ -81,23 +79,11 @@ def test_gradient_shares() -> None:
     )
 
 
-def test_the_command_takes_generated_faces_or_a_folder(
-    tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["explore", "saliency", "--weights", str(small_weights_file), "--device", "cpu", "--filters", "2"]
-    assert main([*words, "--count", "9", "--output", str(tmp_path / "a")]) == 0
-    found = json.loads((tmp_path / "a" / "saliency.json").read_text())
+def test_the_command_takes_generated_faces_or_a_folder(tmp_path: Path, small_weights_file: Path) -> None:
+    words = ["--weights", small_weights_file, "--filters", 2]
+    found = explore("saliency", tmp_path / "a", *words, "--count", 9)
     assert found["faces"] == 9 and found["layer"] == 2
     assert all(len(found[name]["filters"]) == 2 for name in ("trained", "random"))
     assert read_photo(tmp_path / "a" / "saliency.png").pixels.shape[0] > 4 * 32
-    folder = tmp_path / "faces"
-    folder.mkdir()
-    for index, face in enumerate(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)):
-        Image.fromarray(face).save(folder / f"{index}.png")
-    assert main([*words, str(folder), "--layer", "0", "--output", str(tmp_path / "b")]) == 0
-    assert json.loads((tmp_path / "b" / "saliency.json").read_text())["faces"] == 3
-    capsys.readouterr()
-    assert main([*words, "--layer", "3", "--output", str(tmp_path / "c")]) == 2
-    assert "layer 3" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "absent"), "--output", str(tmp_path / "c")]) == 2
-    assert "absent is not a folder" in capsys.readouterr().err
+    folder = write_faces(tmp_path / "faces", np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
+    assert explore("saliency", tmp_path / "b", *words, folder, "--layer", 0)["faces"] == 3

@@ -1,16 +1,15 @@
 """python -m dcgan explore walk: the paths, and how jumps show."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import explore
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.explore.files import sheet
 from dcgan.explore.walk import largest_step, pixel_steps
 from dcgan.sampling import lerp, slerp
 
@@ -52,37 +51,17 @@ def test_the_largest_step_reveals_a_jump() -> None:
     assert largest_step(pixel_steps(even[:1].repeat(3, axis=0))) == 1
 
 
-def test_a_sheet_shows_the_images_as_they_are() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-    picture = sheet([("a", images[:3]), ("bcd", images[3:])], ["1", "2", "3"])
-    height, width = picture.shape[:2]
-    assert np.array_equal(picture[height - 32 : height - 16, width - 16 :], images[2])
-    assert np.array_equal(picture[height - 16 :, width - 48 : width - 32], images[3])
-    assert (picture[height - 16 :, width - 16 :] == 255).all()  # no third image in that row
-    assert (picture[:, : width - 48] < 128).any() and (picture[: height - 32] < 128).any()  # the labels
-
-
 def test_the_command_writes_pictures_and_numbers(
     tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "walk"
-    words = ["explore", "walk", "--weights", str(small_weights_file), "--output", str(out), "--device", "cpu"]
-    assert main([*words, "--pairs", "2", "--steps", "4"]) == 0
+    found = explore("walk", out, "--weights", small_weights_file, "--pairs", 2, "--steps", 4)
     names = ("walk.png", "walk.gif", "walk.json")
     assert capsys.readouterr().out == "".join(f"{out / name}\n" for name in names)
-    found = json.loads((out / "walk.json").read_text())
     assert found["settings"]["pairs"] == 2 and len(found["walks"]) == 4 and found["a_jump_would_be"] == 3
     assert all(1 <= walk[f"largest_step_{by}"] <= 3 for walk in found["walks"] for by in ("pixels", "embedding"))
     assert read_photo(out / "walk.png").pixels.shape[0] == 4 * 32
     with Image.open(out / "walk.gif") as animation:
         assert animation.n_frames == 6 and animation.size == (64, 32)  # type: ignore[attr-defined]
-    assert main([*words, "--pairs", "2"]) == 2
+    assert main(["explore", "walk", "--output", str(out)]) == 2
     assert "--overwrite" in capsys.readouterr().err
-
-
-def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path) -> None:
-    (tmp_path / "walk.toml").write_text(f"pairs = 1\nsteps = 3\nweights = '{small_weights_file}'\n")
-    words = ["explore", "walk", "--output", str(tmp_path), "--config", str(tmp_path / "walk.toml"), "--steps", "4"]
-    assert main(words) == 0
-    found = json.loads((tmp_path / "walk.json").read_text())
-    assert len(found["walks"]) == 2 and found["steps"] == 3

@@ -125,11 +125,6 @@ def test_networks_grow_several_times() -> None:
     torch.testing.assert_close(encoder_of(new)(images, hole)[0], guess, atol=1e-4, rtol=0)
 
 
-def test_weights_of_a_size_stay_as_they_are() -> None:
-    old = untrained(SMALL)
-    assert grow(old, 16) is old
-
-
 def test_the_published_weights_can_grow() -> None:
     old = Weights.open(registry.DEFAULT, "cpu")
     assert new_and_old(old.generator)[0] == []
@@ -162,20 +157,6 @@ def test_new_and_old_parameters_are_separated() -> None:
             assert {name.split(".")[1] for name in new if "skips" not in name} == {"0", "2", "4"}
 
 
-def test_grown_weights_are_saved_and_loaded(tmp_path: Path) -> None:
-    new = grow(untrained(SMALL), 32)
-    new.save(tmp_path / "w.safetensors")
-    again = Weights.open(tmp_path / "w.safetensors", "cpu")
-    assert again.generator.config == new.generator.config
-    for ours, theirs in (
-        (new.generator, again.generator),
-        (new.discriminator, again.discriminator),
-        (encoder_of(new), encoder_of(again)),
-    ):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(theirs.state_dict()[name].float(), value.half().float()), name
-
-
 @pytest.mark.parametrize(
     ("change", "nef", "size", "words"),
     [
@@ -195,11 +176,6 @@ def test_grown_weights_are_saved_and_loaded(tmp_path: Path) -> None:
 def test_networks_that_cannot_grow_are_refused(change: dict[str, object], nef: int, size: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         grow(untrained(replace(SMALL, **change), nef), size)  # type: ignore[arg-type]
-
-
-def test_one_kind_of_upsampling_per_doubling_is_expected() -> None:
-    with pytest.raises(ConfigError, match="upsample has 3 kinds"):
-        replace(SMALL, upsample="nearest,nearest,grown")
 
 
 def test_a_grown_run_exports(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:
@@ -259,12 +235,3 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
         for name, value in exported.completer.state_dict().items():
             assert torch.equal(value.float(), after[f"ema_g.{name}"].half().float())
     assert encoder_of(exported).settings == {"nef": 8, "skips": True, "inputs": 4}
-
-
-def test_a_wrong_size_is_one_line_and_exit_2(
-    tmp_path: Path, file: Path, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = str(write_faces(tmp_path / "faces", faces))
-    for words in (["train", folder, "--start", str(file)], ["encode", str(file), folder]):
-        assert main([*words, "--size", "64", "--output", str(tmp_path / "run"), "--device", "cpu"]) == 2
-        assert "ngf is 6" in capsys.readouterr().err.splitlines()[-1]

@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, interpolate
 from align.errors import DeviceError
 from dcgan import loss
 from dcgan.augment import change_tones, draw_shifts, draw_tones, translate
-from dcgan.config import PRESETS, ConfigError, Loss, NetworkConfig, TrainConfig
+from dcgan.config import PRESETS, Loss, NetworkConfig
 from dcgan.device import pick_device
 from dcgan.networks import Discriminator, Generator
 from dcgan.sampling import sample_z
@@ -34,9 +34,9 @@ def test_to_image_clips_other_values() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128])
-@pytest.mark.parametrize("kernel", [4, 5])
-def test_shapes_and_range(size: int, kernel: int) -> None:
-    config = replace(SMALL, size=size, kernel=kernel, upsample="transposed")
+@pytest.mark.parametrize(("kernel", "upsample"), [(4, "nearest"), (4, "transposed"), (5, "transposed")])
+def test_shapes_and_range(size: int, kernel: int, upsample: str) -> None:
+    config = replace(SMALL, size=size, kernel=kernel, upsample=upsample)  # type: ignore[arg-type]
     images = Generator(config)(torch.randn(2, 4))
     assert images.shape == (2, 3, size, size)
     assert images.abs().max() <= 1
@@ -108,24 +108,6 @@ def test_the_config_lists_every_loss() -> None:
     assert set(get_args(Loss)) == set(loss.LOSSES)
 
 
-@pytest.mark.parametrize("name", list(loss.LOSSES))
-def test_a_step_down_each_loss_moves_the_logits_the_right_way(name: str) -> None:
-    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
-    up, down = torch.autograd.grad(loss.LOSSES[name].d(real, fake), (real, fake))
-    assert (up < 0).all() and (down >= 0).all()  # D raises the real ones; least squares has the fake ones at 0 already
-    (toward,) = torch.autograd.grad(loss.LOSSES[name].g(torch.zeros(2), fake), fake)
-    assert (toward < 0).all()  # G raises the fake ones
-
-
-def test_only_the_minimax_loss_of_g_saturates() -> None:
-    fake = torch.tensor([-20.0], requires_grad=True)
-    gradients = {
-        name: torch.autograd.grad(loss.LOSSES[name].g(torch.zeros(1), fake), fake)[0].item() for name in loss.LOSSES
-    }
-    assert abs(gradients.pop("minimax")) < 1e-8
-    assert all(abs(value) > 0.9 for value in gradients.values())
-
-
 def test_the_minimax_loss_of_an_undecided_d_is_log_4() -> None:
     nothing = torch.zeros(3)
     assert loss.minimax_d(nothing, nothing).item() == pytest.approx(math.log(4))
@@ -173,13 +155,6 @@ def test_the_mlp_has_256_and_512_units() -> None:
     assert [tuple(value.shape) for value in D.features(G(torch.randn(2, 10)))] == [(2, 512), (2, 256)]
 
 
-@pytest.mark.parametrize("size", [16, 64])
-def test_nearest_upsampling_doubles_the_side(size: int) -> None:
-    G = Generator(replace(SMALL, size=size))
-    assert G(torch.randn(2, 4)).shape == (2, 3, size, size)
-    assert sum(isinstance(module, torch.nn.ConvTranspose2d) for module in G.modules()) == 1  # z to 4x4
-
-
 def test_nearest_upsampling_equals_an_upsampling_and_a_convolution() -> None:
     """The image, and the gradients of all weights; bias and no bias."""
     torch.manual_seed(0)
@@ -225,20 +200,6 @@ def test_a_shift_moves_pixels_and_fills_in_black() -> None:
 def test_shifts_reach_both_bounds() -> None:
     shifts = draw_shifts(1000, 3, torch.Generator().manual_seed(0))
     assert shifts.unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
-
-
-@pytest.mark.parametrize(
-    "values", [{"size": 48}, {"nz": 0}, {"z_prior": "cauchy"}, {"kernel": 3}, {"d_norm": "layer"}, {"network": "vit"}]
-)
-def test_an_invalid_network_config_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(values))):
-        replace(NetworkConfig(), **values)
-
-
-@pytest.mark.parametrize("values", [{"batch": 0}, {"lr": 0}, {"r1": -1}, {"loss": "joint"}, {"precision": "fp8"}])
-def test_an_invalid_training_config_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(values))):
-        replace(TrainConfig(), **values)
 
 
 def test_an_absent_device_is_an_error() -> None:

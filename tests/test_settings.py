@@ -80,6 +80,8 @@ def test_a_number_is_accepted_in_its_range_and_refused_outside(
         ({"size": "64"}, "size is '64'; expected an integer"),
         ({"upsample": 5}, "upsample is 5; expected a value of type str"),
         ({"d_norm": None}, "d_norm is None; expected one of none, batch, spectral"),
+        ({"kernel": 3}, "kernel is 3; expected one of 4, 5"),
+        ({"upsample": "nearest,nearest"}, "upsample has 2 kinds; expected one, or one for each of the 4 doublings"),
     ],
 )
 def test_choices_and_types_are_checked(change: dict[str, Any], words: str) -> None:

@@ -46,10 +46,8 @@ def measure(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 
     Lengths are in units of the distance between the centres of the eyes.
 
-    Args:
-        faces: uint8 (N, S, S, 3), aligned.
     Returns:
-        The labels above, float64 (N,) each; NaN where dlib finds no face.
+        The labels above of faces uint8 (N, S, S, 3): float64 (N,) each; NaN where dlib finds no face.
     Raises:
         LandmarkModelError: dlib or its landmark file is absent or broken.
     """
@@ -58,13 +56,9 @@ def measure(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
 
 
 def direction(z: Tensor, values: NDArray[np.float64]) -> Tensor:
-    """Find the direction of z in which a label grows, by ridge regression.
+    """Find the direction of z (N, nz) in which a label grows, by ridge regression: float32 (nz,), of length 1.
 
-    Args:
-        z: float32 (N, nz).
-        values: the label, (N,); rows with NaN are ignored.
-    Returns:
-        float32 (nz,), of length 1.
+    The values of the label are (N,); rows with NaN are ignored.
     """
     known = np.isfinite(values)
     x = z.cpu().double()[torch.from_numpy(known)]
@@ -77,10 +71,8 @@ def direction(z: Tensor, values: NDArray[np.float64]) -> Tensor:
 def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, Tensor]:
     """Find, for each label of `measure`, the direction of z in which it grows while the other labels stay the same.
 
-    Args:
-        weights: the generator.
-        count: number of samples for the regression.
-        seed: seed of the samples.
+    The directions are fitted to `count` samples.
+
     Returns:
         float32 (nz,) of length 1 by label.
     Raises:
@@ -159,13 +151,22 @@ def draw_samples(weights: Weights, count: int, seed: int) -> Samples:
     z = sample_z(count, weights.generator.config, seed)
     faces = generate(weights.generator, z)
     values = measure(faces)
+    return Samples(z, faces, values, faces_found(values))
+
+
+def faces_found(values: dict[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Return in which of the samples dlib found a face, bool (N,), from the labels that `measure` returned.
+
+    Raises:
+        DatasetError: there are too few to fit a direction.
+    """
     found = np.isfinite(values[LABELS[0]])
     if found.sum() < _LEAST_FACES:
         raise DatasetError(
-            f"dlib finds a face in {found.sum()} of {count} samples; expected at least {_LEAST_FACES}. Draw more "
+            f"dlib finds a face in {found.sum()} of {len(found)} samples; expected at least {_LEAST_FACES}. Draw more "
             "samples, or use weights that generate faces"
         )
-    return Samples(z, faces, values, found)
+    return found
 
 
 def _directions(drawn: Samples) -> dict[str, Tensor]:
@@ -208,9 +209,10 @@ def extremes(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np
     return order[:few], order[-few:]
 
 
-def _combine(z: Tensor, trial: Trial) -> Tensor:
+def _combined(z: Tensor, trial: Trial, rng: np.random.Generator) -> Tensor:
+    """Combine mean z to a - b + c, and vary it: see `_varied`."""
     a, b, c = (z[rows].mean(dim=0) for rows in trial)
-    return a - b + c
+    return _varied(a - b + c, rng)
 
 
 def _varied(z: Tensor, rng: np.random.Generator) -> Tensor:
@@ -236,7 +238,7 @@ def _rows(
         (f"{label}, mean", terms(trial.a)),
         ("- without, mean", terms(trial.b)),
         ("+ others, mean", terms(trial.c)),
-        ("= and noise", generate(weights.generator, _varied(_combine(drawn.z, trial), rng))),
+        ("= and noise", generate(weights.generator, _combined(drawn.z, trial, rng))),
         ("= of pixels", pixel_arithmetic(drawn.faces, trial)),
     ]
 
@@ -246,12 +248,12 @@ def _score(
 ) -> dict[str, float]:
     """Share of the results in which dlib finds a face, and share whose label is above the median of the samples."""
     middle = np.nanmedian(drawn.values[label])
-    z = [torch.cat([_varied(_combine(drawn.z, trial), rng) for trial in trials])]
-    z += [torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])]
+    z = torch.cat([_combined(drawn.z, trial, rng) for trial in trials])
+    c_alone = torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])
     results = {
-        "z": generate(weights.generator, z[0]),
+        "z": generate(weights.generator, z),
         "pixels": np.concatenate([pixel_arithmetic(drawn.faces, trial) for trial in trials]),
-        "c_alone": generate(weights.generator, z[1]),
+        "c_alone": generate(weights.generator, c_alone),
     }
     scores = {}
     for name, faces in results.items():

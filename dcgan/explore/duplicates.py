@@ -1,6 +1,6 @@
 """Find near-duplicates in a folder of faces by the binary codes of an autoencoder."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,20 +49,18 @@ class Autoencoder(nn.Module):
 
 
 def centre_crops(faces: NDArray[np.uint8]) -> Tensor:
-    """Crop the middle three quarters of faces (N, S, S, 3) and resize them to 32x32.
+    """Resize the middle three quarters of faces (N, S, S, 3) to 32x32: float32 (N, 3072).
 
-    Returns:
-        float32 (N, 3072), each row with mean 0 and standard deviation 1, so that brightness and contrast do not matter.
+    Each row has mean 0 and standard deviation 1, so that brightness and contrast do not matter.
     """
     edge = round(faces.shape[1] * (1 - _CROP) / 2)
     inner = faces[:, edge : faces.shape[1] - edge, edge : faces.shape[2] - edge]
     small = np.stack([cv2.resize(face, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA) for face in inner])
-    crops = torch.from_numpy(small).flatten(1).float()
-    return _standardised(crops)
+    return _standardised(torch.from_numpy(small).flatten(1).float())
 
 
-def learn(crops: Tensor, epochs: int, seed: int) -> Iterator[Progress | Autoencoder]:
-    """Train an autoencoder on crops (N, 3072). Yields Progress, then the network in eval mode."""
+def learn(crops: Tensor, epochs: int, seed: int) -> Generator[Progress, None, Autoencoder]:
+    """Train an autoencoder on crops (N, 3072). Yields Progress, and returns the network in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Autoencoder()
@@ -71,13 +69,10 @@ def learn(crops: Tensor, epochs: int, seed: int) -> Iterator[Progress | Autoenco
             yield Progress("train the autoencoder", epoch, epochs)
             for part in torch.randperm(len(crops)).split(_BATCH):
                 adam.zero_grad()
-                mse_loss(network(_moved(crops[part], *_random_shift())), crops[part]).backward()
+                shift = torch.randint(-_SHIFT_PX, _SHIFT_PX + 1, (2,)).tolist()
+                mse_loss(network(_moved(crops[part], *shift)), crops[part]).backward()
                 adam.step()
-    yield network.eval().requires_grad_(False)
-
-
-def _random_shift() -> list[int]:
-    return torch.randint(-_SHIFT_PX, _SHIFT_PX + 1, (2,)).tolist()
+    return network.eval().requires_grad_(False)
 
 
 def _moved(crops: Tensor, down: int, right: int) -> Tensor:
@@ -117,11 +112,7 @@ def run(faces: Path, size: int, epochs: int, planted: int, seed: int) -> Iterato
     """
     names, images = load_named_faces(faces, size, say)
     crops = centre_crops(images)
-    for step in learn(crops, epochs, seed):
-        if isinstance(step, Progress):
-            yield step
-        else:
-            network = step
+    network = yield from learn(crops, epochs, seed)
     yield Progress("compare", 0, 1)
     known = _Known(crops, codes(network, crops), _grey(images))
     pairs = _matches(network, images, known)

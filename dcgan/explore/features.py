@@ -1,27 +1,106 @@
 """Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, unfold
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate, unfold
 
 from align.cli import Progress
-from align.errors import ConfigError
+from align.errors import ConfigError, PhotoError
+from align.files import list_photos
+from align.photo import read_photo
+from dcgan.dataset import DatasetError
 from dcgan.explore.files import Outputs, plotted
-from dcgan.explore.labelled import load_labelled, reduced
 from dcgan.networks import Discriminator
 from dcgan.sampling import device_of, in_parts
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
+_REDUCED_PX = 32
+_TEST = 0.5  # share of test images
 _POOLED = 4
 _PATCH_PX, _STRIDE_PX = 6, 2
 _CENTROIDS, _PATCHES = 64, 20_000
 _WHITENING = 0.1
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images uint8 (N, S, S, 3), their classes from 0 on, int64 (N,), and which of them are for tests, bool (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    test: NDArray[np.bool_]
+
+    def draw(self, per_class: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the indices of `per_class` training images of each class.
+
+        Raises:
+            DatasetError: a class has fewer images.
+        """
+        rows = [np.flatnonzero(~self.test & (self.labels == label)) for label in np.unique(self.labels)]
+        least = min(map(len, rows))
+        if least < per_class:
+            raise DatasetError(f"the smallest class has {least} training images; expected at least {per_class}")
+        return np.concatenate([rng.choice(row, per_class, replace=False) for row in rows])
+
+
+def load_labelled(data: str, size: int, most: int, seed: int) -> Labelled:
+    """Load images of a side of `size`: scikit-learn's digits, or a folder with one sub-folder per class.
+
+    Half of them, at random, are test images. Of both, `most` are drawn at random if there are more.
+
+    Raises:
+        DatasetError: the images are absent or unreadable.
+    """
+    rng = np.random.default_rng(seed)
+    if data == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = [(digit * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=2) for digit in digits.images]
+        labels = digits.target
+    else:
+        images, labels = _folder(Path(data))
+    test = np.zeros(len(labels), dtype=bool)
+    test[rng.permutation(len(labels))[: round(_TEST * len(labels))]] = True
+    kept = np.concatenate([rng.permutation(np.flatnonzero(test == side))[:most] for side in (False, True)])
+    resized = [_resize(images[index], size) for index in kept]
+    return Labelled(np.stack(resized), np.asarray(labels, dtype=np.int64)[kept], test[kept])
+
+
+def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if len(classes) < 2:
+        raise DatasetError(
+            f"{folder} has {len(classes)} sub-folders; expected digits, or a folder with one sub-folder per class"
+        )
+    images, labels = [], []
+    for label, path in enumerate(classes):
+        for photo in list_photos(path):
+            try:
+                images.append(read_photo(photo).pixels)
+            except PhotoError as error:
+                raise DatasetError(f"{photo}: {error}") from error
+            labels.append(label)
+    return images, labels
+
+
+def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    how = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_CUBIC
+    return cv2.resize(image, (size, size), interpolation=how).astype(np.uint8, copy=False)
+
+
+def _reduced(images: NDArray[np.uint8]) -> Tensor:
+    """Resize images uint8 (N, S, S, 3) to 32x32: float32 (N, 3, 32, 32) in [-1, 1]."""
+    return interpolate(to_tensor(images), (_REDUCED_PX, _REDUCED_PX), mode="area")
 
 
 def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -37,15 +116,12 @@ def d_features(D: Discriminator, images: NDArray[np.uint8]) -> NDArray[np.float3
 
 def raw_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Reduce images uint8 (N, S, S, 3) to 32x32: float32 (N, 3072)."""
-    return reduced(images).flatten(1).numpy()
+    return _reduced(images).flatten(1).numpy()
 
 
 class PatchFeatures:
-    """K-means features: how close the patches of each quarter of an image are to each centroid.
+    """K-means features: how close the patches of each quarter of an image are to each centroid of unlabelled ones.
 
-    Args:
-        images: unlabelled images to fit the centroids, uint8 (N, S, S, 3).
-        seed: seed of the patches and centroids.
     Source: Coates, Ng and Lee 2011, "An analysis of single-layer networks in unsupervised feature learning".
     """
 
@@ -73,7 +149,7 @@ class PatchFeatures:
     @staticmethod
     def _patches(images: NDArray[np.uint8]) -> Tensor:
         """Patches with mean 0 and standard deviation 1, or less for flat ones: (N, 108, L)."""
-        patches = unfold(reduced(images), _PATCH_PX, stride=_STRIDE_PX)
+        patches = unfold(_reduced(images), _PATCH_PX, stride=_STRIDE_PX)
         patches = patches - patches.mean(dim=1, keepdim=True)
         return patches / (patches.var(dim=1, keepdim=True) + 0.01).sqrt()
 
@@ -85,17 +161,10 @@ def accuracy(
     test: NDArray[np.bool_],
     seed: int = 0,
 ) -> float:
-    """Test accuracy of an L2-regularised linear SVM.
+    """Test accuracy of an L2-regularised linear SVM on features (N, F) and labels (N,).
 
     Each feature is normalised, and all are scaled to a mean squared norm of 1, so that one regularisation strength
-    suits any number of features.
-
-    Args:
-        features: (N, F).
-        labels: (N,).
-        train: indices of the training rows.
-        test: bool (N,), the test rows.
-        seed: seed of the solver.
+    suits any number of features. `train` are indices of rows, `test` is bool (N,).
     """
     from sklearn.svm import LinearSVC
 

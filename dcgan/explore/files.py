@@ -38,14 +38,7 @@ def write_files(folder: Path, outputs: Outputs) -> None:
 
 
 def sheet(rows: Sequence[tuple[str, NDArray[np.uint8]]], columns: Sequence[str] = ()) -> NDArray[np.uint8]:
-    """Arrange images in labelled rows and columns on white.
-
-    Args:
-        rows: label and images, uint8 (N, S, S, 3); the rows may differ in N.
-        columns: labels, of about ten letters for S = 64.
-    Returns:
-        uint8 (H, W, 3), with images of unchanged size.
-    """
+    """Arrange rows of images, uint8 (N, S, S, 3), with their labels on white; the rows may differ in N."""
     side = rows[0][1].shape[1]
     font = ImageFont.load_default(_FONT_PX)
     left = math.ceil(max(font.getlength(label) for label, _ in rows)) + 2 * _MARGIN_PX

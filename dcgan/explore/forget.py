@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from align.cli import Progress
 from align.errors import ConfigError
-from dcgan.dataset import DatasetError
-from dcgan.explore.arithmetic import measure
+from dcgan.explore.arithmetic import faces_found, measure
 from dcgan.explore.files import Outputs, sheet
 from dcgan.networks import Generator
 from dcgan.sampling import device_of, generate, sample_z
 from dcgan.weights import Weights
 
 _BATCH = 64
-_LEAST_FACES = 40
 _SHOWN = 6
 _PER_IMAGE = 20  # positions inside, and outside, the box that are sampled per image
 
@@ -33,15 +31,7 @@ def hidden_layers(G: Generator) -> int:
 
 
 def feature_maps(G: Generator, z: Tensor, layer: int) -> Tensor:
-    """Compute the activations of a hidden layer.
-
-    Args:
-        G: the generator.
-        z: (N, nz), on G's device.
-        layer: number of the hidden layer, from 0.
-    Returns:
-        (N, C, H, W).
-    """
+    """Compute the activations (N, C, H, W) of a hidden layer, counted from 0, for z (N, nz) on G's device."""
     seen: list[Tensor] = []
 
     def look(hidden: Tensor) -> Tensor:
@@ -55,16 +45,7 @@ def feature_maps(G: Generator, z: Tensor, layer: int) -> Tensor:
 
 
 def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]) -> NDArray[np.uint8]:
-    """Generate images with some feature maps of a hidden layer set to 0.
-
-    Args:
-        G: the generator.
-        z: (N, nz).
-        layer: number of the hidden layer, from 0.
-        dropped: numbers of the maps.
-    Returns:
-        uint8 (N, S, S, 3).
-    """
+    """Generate images uint8 (N, S, S, 3) of z (N, nz) with some feature maps of a hidden layer set to 0."""
     maps = list(dropped)
 
     def dropping(hidden: Tensor) -> Tensor:
@@ -76,12 +57,7 @@ def generate_without(G: Generator, z: Tensor, layer: int, dropped: Sequence[int]
 
 
 def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int]:
-    """Find the maps with positive weights in a logistic regression of a label, the strongest first.
-
-    Args:
-        features: (N, C); normalised by this function.
-        has: the label, bool (N,).
-    """
+    """Find the maps with positive weights in a logistic regression of a label (N,) on features (N, C), best first."""
     from sklearn.linear_model import LogisticRegression
 
     spread = features.std(axis=0)
@@ -116,12 +92,8 @@ def run(
     z, fresh = (sample_z(size, G.config, generator) for size in (count, max(_SHOWN, count // 2)))
     yield Progress("regression", 0, 1)
     maps = feature_maps(G, z.to(device_of(G)), layer)
-    values = measure(generate_without(G, z, layer, ()))[label]
-    known = np.isfinite(values)
-    if known.sum() < _LEAST_FACES:
-        raise DatasetError(
-            f"dlib finds a face in {known.sum()} of {count} samples; expected at least {_LEAST_FACES}. Use more samples"
-        )
+    labels = measure(generate(G, z))
+    values, known = labels[label], faces_found(labels)
     middle = float(np.median(values[known]))
     if box is None:
         tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
@@ -130,7 +102,7 @@ def run(
     numbers: dict[str, Any] = {"label": label, "threshold": middle, "layer": layer, "maps": maps.shape[1]}
     numbers |= {"tied_maps": tied, "dropped": []}
     shuffled = rng.permutation(maps.shape[1]).tolist()
-    before = generate_without(G, fresh, layer, ())
+    before = generate(G, fresh)
     rows = [("before", before[:_SHOWN])]
     amounts = sorted({0} | {min(amount, len(tied)) for amount in drop})
     for done, amount in enumerate(amounts):

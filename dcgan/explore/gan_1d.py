@@ -1,8 +1,7 @@
 """The original GAN on one-dimensional data, where the theory can be checked by numbers."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,22 +33,17 @@ def mixture_density(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def optimal_d(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The optimal D for a fixed G, p / (p + q), or 1/2 where both are 0. Goodfellow et al. 2014, proposition 1.
+    """The optimal D, p / (p + q), for the densities of data and samples on a grid; 1/2 where both are 0.
 
-    Args:
-        p: density of the data on a grid.
-        q: density of the samples on the same grid.
+    Source: Goodfellow et al. 2014, proposition 1.
     """
     return np.divide(p, p + q, out=np.full_like(p, 0.5), where=p + q > 0)
 
 
 def least_d_loss(p: NDArray[np.float64], q: NDArray[np.float64], width: float) -> float:
-    """Loss of the optimal D: log 4 minus twice the Jensen-Shannon divergence of p and q. Ibid., theorem 1.
+    """Loss of the optimal D on a grid of this width: log 4 minus twice the Jensen-Shannon divergence of p and q.
 
-    Args:
-        p: density of the data on an even grid.
-        q: density of the samples on the same grid.
-        width: distance between grid points.
+    Source: Goodfellow et al. 2014, theorem 1.
     """
     d = optimal_d(p, q)
     real = np.log(d, out=np.zeros_like(d), where=p > 0)
@@ -57,39 +51,27 @@ def least_d_loss(p: NDArray[np.float64], q: NDArray[np.float64], width: float) -
     return float(-(p * real + q * fake).sum() * width)
 
 
-@dataclass
-class History:
-    """Measurements during training with one objective; the lists have one entry per measured step.
-
-    Attributes:
-        steps: the measured steps.
-        loss_d: D's loss.
-        least_loss_d: loss of the optimal D for the current G.
-        gap: mean distance of D from the optimal D, weighted by the densities of data and samples.
-        gradients: norm of the gradient of G's weights with the same D, for each objective of G.
-        snapshots: q, D on the grid, and x for evenly spaced z, by step.
-    """
-
-    steps: list[int] = field(default_factory=list)
-    loss_d: list[float] = field(default_factory=list)
-    least_loss_d: list[float] = field(default_factory=list)
-    gap: list[float] = field(default_factory=list)
-    gradients: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OBJECTIVES})
-    snapshots: dict[int, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
-
-
 def train_1d(
     objective: str, steps: int, d_steps: int, seed: int, evaluations: int = 40, snapshots: int = 5
-) -> Iterator[Progress | History]:
-    """Train a small fully connected G and D on the mixture; yields Progress, then the History."""
+) -> Generator[Progress, None, tuple[dict[str, Any], dict[int, Any]]]:
+    """Train a small fully connected G and D on the mixture, yielding Progress.
+
+    Returns:
+        Measurements by name, one list entry per measured step; and for some steps the density q of the samples, D on
+        the grid, and x for evenly spaced z.
+    """
     G, D, generator = _networks(seed)
     adam_g, adam_d = (torch.optim.Adam(network.parameters(), _LR, _BETAS) for network in (G, D))
-    history = History()
     at = sorted(set(np.linspace(0, steps, evaluations, dtype=int).tolist()))
     kept = {at[index] for index in np.linspace(0, len(at) - 1, snapshots, dtype=int)}
+    measured: list[dict[str, float]] = []
+    seen: dict[int, Any] = {}
     for step in range(steps + 1):
         if step in at:
-            _evaluate(history, step, G, D, generator, step in kept)
+            figures, snapshot = _evaluate(G, D, generator)
+            measured.append({"steps": step} | figures)
+            if step in kept:
+                seen[step] = snapshot
             yield Progress(f"{objective} GAN", step, steps)
         for group in (*adam_g.param_groups, *adam_d.param_groups):
             group["lr"] = _LR * (1 - step / (steps + 1))  # so that training converges
@@ -100,7 +82,9 @@ def train_1d(
         adam_g.zero_grad()
         loss.backward()
         adam_g.step()
-    yield history
+    columns: dict[str, Any] = {name: [figures[name] for figures in measured] for name in measured[0]}
+    columns["gradient_of_g"] = {name: columns.pop(name) for name in OBJECTIVES}
+    return columns, seen
 
 
 def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
@@ -125,36 +109,21 @@ def confident_d(steps: int, seed: int) -> list[tuple[float, float, float]]:
 def run(steps: int, d_steps: int, seed: int) -> Iterator[Progress | Outputs]:
     """Train with both objectives, and plot D with its optimum, its loss with log 4, and both gradients of G.
 
-    Yields:
-        Progress, then gan-1d.png and gan-1d.json.
     Source: Goodfellow et al. 2014, "Generative adversarial nets", sections 3 and 4, figure 1.
     """
-    histories: dict[str, History] = {}
+    objectives: dict[str, dict[str, Any]] = {}
     for objective in OBJECTIVES:
-        for seen in train_1d(objective, steps, d_steps, seed):
-            if isinstance(seen, History):
-                histories[objective] = seen
-            else:
-                yield seen
+        # The picture shows the snapshots of the last, non-saturating GAN.
+        objectives[objective], snapshots = yield from train_1d(objective, steps, d_steps, seed)
     yield Progress("confident D", 0, 1)
     early = confident_d(_EARLY, seed)
+    names = "mean_d_of_samples", "minimax", "non_saturating"
     numbers = {
         "log_4": math.log(4),
-        "objectives": {
-            objective: {
-                "steps": history.steps,
-                "loss_d": history.loss_d,
-                "least_loss_d": history.least_loss_d,
-                "mean_distance_of_d_from_its_optimum": history.gap,
-                "gradient_of_g": history.gradients,
-            }
-            for objective, history in histories.items()
-        },
-        "confident_d": [
-            dict(zip(("mean_d_of_samples", "minimax", "non_saturating"), row, strict=True)) for row in early
-        ],
+        "objectives": objectives,
+        "confident_d": [dict(zip(names, row, strict=True)) for row in early],
     }
-    yield {"gan-1d.png": _draw(histories, early), "gan-1d.json": numbers}
+    yield {"gan-1d.png": _draw(objectives, snapshots, early), "gan-1d.json": numbers}
 
 
 def _networks(seed: int) -> tuple[nn.Module, nn.Module, torch.Generator]:
@@ -192,7 +161,7 @@ def _gradient(objective: str, G: nn.Module, D: nn.Module, generator: torch.Gener
     return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
 
 
-def _evaluate(history: History, step: int, G: nn.Module, D: nn.Module, generator: torch.Generator, keep: bool) -> None:
+def _evaluate(G: nn.Module, D: nn.Module, generator: torch.Generator) -> tuple[dict[str, float], Any]:
     with torch.no_grad():
         fake = G(_z(_MANY, generator))
         real = sample_data(_MANY, generator)
@@ -201,20 +170,19 @@ def _evaluate(history: History, step: int, G: nn.Module, D: nn.Module, generator
         lines = G(torch.linspace(-1, 1, 25)[:, None])[:, 0].double().numpy()
     p = mixture_density(GRID)
     q = np.histogram(fake.numpy(), BINS)[0] / (_MANY * (BINS[1] - BINS[0]))
-    history.steps.append(step)
-    history.loss_d.append(loss)
-    history.least_loss_d.append(least_d_loss(p, q, float(BINS[1] - BINS[0])))
-    history.gap.append(float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)))
-    for objective in OBJECTIVES:
-        history.gradients[objective].append(_gradient(objective, G, D, generator))
-    if keep:
-        history.snapshots[step] = q, d, lines
+    figures = {
+        "loss_d": loss,
+        "least_loss_d": least_d_loss(p, q, float(BINS[1] - BINS[0])),
+        "mean_distance_of_d_from_its_optimum": float(np.average(np.abs(d - optimal_d(p, q)), weights=p + q)),
+    }
+    return figures | {name: _gradient(name, G, D, generator) for name in OBJECTIVES}, (q, d, lines)
 
 
-def _draw(histories: dict[str, History], early: list[tuple[float, float, float]]) -> NDArray[np.uint8]:
+def _draw(
+    objectives: dict[str, Any], snapshots: dict[int, Any], early: list[tuple[float, float, float]]
+) -> NDArray[np.uint8]:
     from matplotlib.figure import Figure
 
-    snapshots = histories["non-saturating"].snapshots
     figure = Figure(figsize=(3 * len(snapshots), 6.4), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(3, 2.4))
     upper, lower = parts
@@ -235,10 +203,10 @@ def _draw(histories: dict[str, History], early: list[tuple[float, float, float]]
         axes.set_yticks([0, 0.5, 1])
     axes.legend(fontsize=7, loc="upper right")
     losses, gaps, gradients, sure = lower.subplots(1, 4)
-    for name, history in histories.items():
-        losses.plot(history.steps, history.loss_d, label=name)
-        gaps.plot(history.steps, history.gap, label=name)
-        gradients.plot(history.steps, histories["non-saturating"].gradients[name], label=name)
+    for name, measured in objectives.items():
+        losses.plot(measured["steps"], measured["loss_d"], label=name)
+        gaps.plot(measured["steps"], measured["mean_distance_of_d_from_its_optimum"], label=name)
+        gradients.plot(measured["steps"], objectives["non-saturating"]["gradient_of_g"][name], label=name)
     losses.axhline(math.log(4), color="k", linestyle=":", label="log 4")
     losses.set(title="loss of D", xlabel="step")
     gaps.set(title="mean |D - p / (p + q)|", xlabel="step", ylim=(0, None))

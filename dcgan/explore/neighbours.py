@@ -48,11 +48,7 @@ def run(weights: Weights, faces: Path, count: int, described: int, seed: int) ->
         (f"sample {index}", np.concatenate([sample[None], searched[face_index[index]], _flipped(training, pixels)]))
         for index, (sample, pixels) in enumerate(zip(samples, pixel_index, strict=True))
     ]
-    columns = [
-        "sample",
-        *(f"face {rank + 1}" for rank in range(_SHOWN)),
-        *(f"pixels {rank + 1}" for rank in range(_SHOWN)),
-    ]
+    columns = ["sample", *(f"{by} {rank + 1}" for by in ("face", "pixels") for rank in range(_SHOWN))]
     numbers = {
         "searched_by_embedding": len(searched),
         "searched_by_pixels": len(training),

@@ -37,12 +37,16 @@ class ExploreWeights:
 
 @dataclass(frozen=True)
 class _Walk:
+    """Interpolate between random z, spherically and linearly, and measure how smoothly the images change."""
+
     pairs: Annotated[int, _FROM_1, "number of walks"] = 8
     steps: Annotated[int, Range(3, 10_000), "images per walk, both ends included"] = 16
 
 
 @dataclass(frozen=True)
 class _Arithmetic:
+    """Add and subtract mean z of faces with and without a label, sweep along the direction of a label, turn heads."""
+
     label: Annotated[tuple[Label, ...], "measured labels (default: all)", Option(metavar="LABEL")] = get_args(Label)
     labels: Annotated[
         Path | None,
@@ -55,12 +59,16 @@ class _Arithmetic:
 
 @dataclass(frozen=True)
 class _Gan1d:
+    """Train the original GAN on one-dimensional data, and compare D, its loss and G's gradients with the theory."""
+
     steps: Annotated[int, Range(8, 1_000_000_000), "steps of G for each of two objectives"] = 1000
     d_steps: Annotated[int, _FROM_1, "steps of D per step of G"] = 3
 
 
 @dataclass(frozen=True)
 class _Saliency:
+    """Show the pixels that filters of D respond to, for a trained and an untrained D."""
+
     faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", POSITIONAL] = None
     count: Annotated[int, _FROM_2, "number of generated faces"] = 500
     layer: Annotated[int, "block of D, 0 for the first, -1 for the last"] = -1
@@ -69,6 +77,8 @@ class _Saliency:
 
 @dataclass(frozen=True)
 class _Neighbours:
+    """Find the training faces nearest to samples, by face embedding and by pixels."""
+
     faces: Annotated[Path, "folder of the faces that G was trained on", POSITIONAL]
     count: Annotated[int, _FROM_1, "number of samples"] = 10
     described: Annotated[
@@ -78,6 +88,8 @@ class _Neighbours:
 
 @dataclass(frozen=True)
 class _Duplicates:
+    """Find near-duplicates in a folder of faces, and list them for train --dedupe."""
+
     faces: Annotated[Path, "folder of crops written by python -m align", POSITIONAL]
     size: Annotated[int, Range(16, 4096), "side of the crops in pixels"] = 64
     epochs: Annotated[int, _FROM_1, "training epochs of the autoencoder"] = 5
@@ -86,6 +98,8 @@ class _Duplicates:
 
 @dataclass(frozen=True)
 class _Features:
+    """Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
+
     data: _Data = "digits"
     most: _Most = 2000
     labels: Annotated[tuple[Annotated[int, _FROM_1], ...], "labels per class", Option(metavar="N")] = (2, 10, 50)
@@ -94,6 +108,8 @@ class _Features:
 
 @dataclass(frozen=True)
 class _Forget:
+    """Drop the feature maps of G that correlate with a label or a box, and measure the label before and after."""
+
     label: Annotated[Label, "measured label"] = "mouth open"
     box: Annotated[
         tuple[_Share, _Share, _Share, _Share] | None,
@@ -108,92 +124,35 @@ class _Forget:
 
 
 @dataclass(frozen=True)
-class _Lsro:
-    data: _Data = "digits"
-    most: _Most = 2000
-    labels: Annotated[int, _FROM_1, "labels per class"] = 20
-    samples: Annotated[int, _FROM_1, "number of generated images"] = 500
-    steps: Annotated[int, _FROM_1, "training steps"] = 300
-    runs: Annotated[int, _FROM_1, "repetitions, for mean and standard deviation"] = 5
-
-
-@dataclass(frozen=True)
 class Experiment:
-    """An experiment.
+    """An experiment, described by the docstring of its settings.
 
     Its module dcgan.explore.NAME, with _ for -, defines `run`, which takes the seed, the settings and, if it has any,
     the weights by name, and yields Progress and at last its outputs, see `dcgan.explore.files.Outputs`.
-
-    Attributes:
-        text: what the experiment does.
-        example: arguments of an example.
-        files: names of the output files.
-        settings: class of its settings.
-        weights: whether it has the flags --weights and --device.
     """
 
-    text: str
-    example: str
-    files: tuple[str, ...]
     settings: type
-    weights: bool = True
+    example: str  # arguments of an example
+    files: tuple[str, ...]  # names of its outputs
+    weights: bool = True  # whether it has the flags --weights and --device
 
 
 EXPERIMENTS = {
-    "walk": Experiment(
-        "interpolate between random z, spherically and linearly, and measure how smoothly the images change",
-        "--pairs 4 --output walk/",
-        ("walk.png", "walk.gif", "walk.json"),
-        _Walk,
-    ),
+    "walk": Experiment(_Walk, "--pairs 4 --output walk/", ("walk.png", "walk.gif", "walk.json")),
     "arithmetic": Experiment(
-        "add and subtract mean z of faces with and without a label, sweep along the direction of a label, turn heads",
+        _Arithmetic,
         '--label "mouth open" --output arithmetic/',
         ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json"),
-        _Arithmetic,
     ),
-    "gan-1d": Experiment(
-        "train the original GAN on one-dimensional data, and compare D, its loss and G's gradients with the theory",
-        "--steps 2000 --output gan-1d/",
-        ("gan-1d.png", "gan-1d.json"),
-        _Gan1d,
-        weights=False,
-    ),
-    "saliency": Experiment(
-        "show the pixels that filters of D respond to, for a trained and an untrained D",
-        "--filters 4 --output saliency/",
-        ("saliency.png", "saliency.json"),
-        _Saliency,
-    ),
-    "neighbours": Experiment(
-        "find the training faces nearest to samples, by face embedding and by pixels",
-        "aligned/ --output neighbours/",
-        ("neighbours.png", "neighbours.json"),
-        _Neighbours,
-    ),
+    "gan-1d": Experiment(_Gan1d, "--steps 2000 --output gan-1d/", ("gan-1d.png", "gan-1d.json"), weights=False),
+    "saliency": Experiment(_Saliency, "--filters 4 --output saliency/", ("saliency.png", "saliency.json")),
+    "neighbours": Experiment(_Neighbours, "aligned/ --output neighbours/", ("neighbours.png", "neighbours.json")),
     "duplicates": Experiment(
-        "find near-duplicates in a folder of faces, and list them for train --dedupe",
+        _Duplicates,
         "aligned/ --planted 500 --output duplicates/",
         ("duplicates.png", "duplicates.json", "duplicates.txt"),
-        _Duplicates,
         weights=False,
     ),
-    "features": Experiment(
-        "classify images with few labels by features of D, of an untrained D, of patches and of pixels",
-        "--labels 5 20 --output features/",
-        ("features.png", "features.json"),
-        _Features,
-    ),
-    "forget": Experiment(
-        "drop the feature maps of G that correlate with a label or a box, and measure the label before and after",
-        '--label "mouth open" --output forget/',
-        ("forget.png", "forget.json"),
-        _Forget,
-    ),
-    "lsro": Experiment(
-        "train a small classifier with and without samples as unlabelled additional data",
-        "--labels 10 --output lsro/",
-        ("lsro.png", "lsro.json"),
-        _Lsro,
-    ),
+    "features": Experiment(_Features, "--labels 5 20 --output features/", ("features.png", "features.json")),
+    "forget": Experiment(_Forget, '--label "mouth open" --output forget/', ("forget.png", "forget.json")),
 }

@@ -27,7 +27,7 @@ _FEATURES = (0.2, 0.8, 0.32, 0.85)
 
 
 def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Guided backpropagation to the input pixels.
+    """Guided backpropagation to the input pixels: (N, 3, S, S) for images of that shape.
 
     At each ReLU, only positive gradients pass, and only where the input is positive. LeakyReLUs are treated as ReLUs in
     the backward pass but stay leaky in the forward pass, so the activations are those of the network. All other layers
@@ -35,10 +35,8 @@ def guided_gradient(network: nn.Module, images: Tensor, activation: Callable[[Te
 
     Args:
         network: the network that `activation` uses; its hooks are removed at the end.
-        images: (N, 3, S, S) in [-1, 1].
+        images: in [-1, 1].
         activation: maps images to (N,); each value depends on its own image only.
-    Returns:
-        float32 (N, 3, S, S).
     Source: Springenberg et al. 2015, "Striving for simplicity: the all convolutional net", section 3.4.
     """
 
