@@ -63,21 +63,3 @@ def test_a_broken_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     embeddings.network_layers.cache_clear()
     with pytest.raises(LandmarkModelError, match=r"broken.dat is broken; run: pip"):
         embed(np.zeros((1, 64, 64, 3), dtype=np.uint8))
-
-
-@pytest.mark.shared
-def test_embeddings_separate_people(shared: Path) -> None:
-    from align.photo import read_photo
-
-    template = TEMPLATES["face"]
-    crops, people = [], []
-    for path in sorted((shared / "faces" / "train").glob("1000*.jpg"))[:24]:
-        pixels = read_photo(path).pixels
-        faces = find_faces(pixels, template.points, upsample=0)
-        if faces:
-            crops.append(fit(template, faces[0], 64).warp(pixels))
-            people.append(path.name.partition("_")[0])
-    found, who = embed(np.stack(crops)), np.array(people)
-    distances = np.linalg.norm(found[:, None] - found, axis=2)
-    same = who[:, None] == who
-    assert np.median(distances[same & (distances > 0)]) < 0.6 < np.percentile(distances[~same], 5)

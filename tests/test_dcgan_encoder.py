@@ -300,20 +300,6 @@ def test_a_run_for_other_weights_is_not_resumed(tmp_path: Path, weights: Weights
         next(train_encoder(CONFIG, other, faces, tmp_path, CPU))
 
 
-def test_the_same_command_resumes(
-    tmp_path: Path, file: Path, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    folder = str(runs.write_faces(tmp_path / "faces", faces))
-    words = ["encode", str(file), folder, "--output", str(run), "--val", folder, "--nef", "8", "--batch", "8"]
-    assert main([*words, "--device", "cpu", "--kimg", "0.008"]) == 0
-    assert main([*words, "--device", "cpu", "--kimg", "0.016"]) == 0
-    captured = capsys.readouterr()
-    assert "resuming at 0.008 kimg" in captured.err and captured.out == f"{run}\n" * 2
-    assert main(["export", str(run), str(tmp_path / "e.safetensors")]) == 0
-    assert read_photo(run / "losses.png").pixels.shape[0] == 300
-
-
 def test_export_without_the_copy_of_the_weights_is_refused(
     tmp_path: Path, weights: Weights, faces: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -168,11 +168,6 @@ def test_training_holes_are_never_empty_and_vary_in_extent(size: int) -> None:
     assert frequency.min() > 0.15  # no pixel is always visible
 
 
-def test_the_seed_determines_training_holes() -> None:
-    one, again, other = (draw_holes(50, 32, rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one, again) and not np.array_equal(one, other)
-
-
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
     [
@@ -210,15 +205,6 @@ def test_a_kind_that_draws_nothing_gives_the_center(monkeypatch: pytest.MonkeyPa
     for kind in TRAINING_KINDS:
         monkeypatch.setitem(TRAINING_KINDS, kind, lambda size, rng: np.zeros((size, size), dtype=bool))
     assert (draw_holes(3, 32, rng()) == named_hole("center", 32, rng())).all()
-
-
-def test_kinds_named_like_a_hole_are_drawn_like_it() -> None:
-    """With the same share and random state, both give the same hole."""
-    share = np.random.default_rng(7).uniform(0.2, 0.95)
-    generator = np.random.default_rng(7)
-    generator.random()
-    assert np.array_equal(TRAINING_KINDS["random"](32, rng(7)), named_hole(f"random:{share}", 32, generator))
-    assert {"center", "half", "random", "grid", "pattern"} <= TRAINING_KINDS.keys() & HOLES.keys()
 
 
 def test_training_holes_lie_where_their_kind_says() -> None:

@@ -121,15 +121,6 @@ def test_precision_reaches_to_the_kth_neighbour() -> None:
     assert metrics.precision_recall(real, fake, k=1)[0] == 0
 
 
-def test_nearest_equals_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_ROWS", 3)
-    a, b = RNG.standard_normal((10, 4)), RNG.standard_normal((7, 4))
-    table = np.linalg.norm(a[:, None] - b, axis=2)
-    distances, indices = metrics.nearest(a, b)
-    assert np.allclose(distances, table.min(axis=1))
-    assert np.array_equal(indices, table.argmin(axis=1))
-
-
 def test_sliced_wasserstein_of_a_shift_is_its_mean_projection() -> None:
     a = RNG.standard_normal((200, 147), dtype=np.float32)
     shift = np.full(147, 0.5, dtype=np.float32)

@@ -213,12 +213,6 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path: Path, faces: NDArray[np
         next(train(replace(CONFIG, batch=21), faces, tmp_path, CPU))
 
 
-def test_an_empty_or_absent_folder_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(DatasetError, match="python -m align"):
-            load_faces(folder, 16, print)
-
-
 def test_unusable_images_are_reported_and_counted(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), (1, 2, 3)).save(tmp_path / "b.png")
     Image.new("RGB", (16, 17)).save(tmp_path / "odd.png")
