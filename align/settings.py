@@ -1,9 +1,9 @@
 """Settings: frozen dataclasses, from whose fields come the checks, the command-line options and their help texts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from math import inf, isfinite
+from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
@@ -81,16 +81,16 @@ def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
             return annotation, notes
 
 
-def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
-    """Convert a word of the command line to the type of a field, with more notes than its own, see `unwrap`.
+def from_text(text: str, annotation: Any) -> Any:
+    """Convert a word of the command line to the type of a field.
 
     The values of a tuple are separated by commas, unless they are paths.
 
     Raises:
         ConfigError: the text is no such value, or a number out of range.
     """
-    kind, more = unwrap(annotation)
-    parts, notes = get_args(kind), [*more, *notes]
+    kind, notes = unwrap(annotation)
+    parts = get_args(kind)
     for note in notes:
         if isinstance(note, Option) and note.parse:
             return note.parse(text)
@@ -108,13 +108,12 @@ def from_text(text: str, annotation: Any, notes: Sequence[Any] = ()) -> Any:
         return tuple(map(from_text, words, parts))
     if kind not in (int, float):
         return kind(text)
-    allowed = next((note for note in notes if isinstance(note, Range)), Range(-inf, inf))
+    value: Any = text
     with suppress(ValueError):
         value = kind(text)
-        if allowed.low <= value <= allowed.high:
-            return value
-    what = "an integer" if kind is int else "a number"
-    raise ConfigError(f"{text or repr(text)} is not {what} {allowed}")
+    if expected := _mismatch(value, annotation):
+        raise ConfigError(f"{text or repr(text)} is not {expected}")
+    return value
 
 
 def _mismatch(value: Any, annotation: Any) -> str:
@@ -136,7 +135,10 @@ def _mismatch(value: Any, annotation: Any) -> str:
         return next(filter(None, map(_mismatch, value, parts)), "")
     for note in notes:
         if isinstance(note, Range):
-            return _out_of_range(value, kind, note)
+            number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+            # An integer may be too large for isfinite.
+            fits = number and note.low <= value <= note.high and (isinstance(value, Integral) or isfinite(value))
+            return "" if fits else f"{'an integer' if kind is int else 'a number'} {note}"
     if kind is Any:
         return ""
     if not isinstance(value, origin if origin in (dict, list) else kind):
@@ -146,10 +148,3 @@ def _mismatch(value: Any, annotation: Any) -> str:
             filter(None, (_mismatch(*pair) for item in value.items() for pair in zip(item, parts, strict=True))), ""
         )
     return ""
-
-
-def _out_of_range(value: Any, kind: type, allowed: Range) -> str:
-    number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    # An integer may be too large for isfinite.
-    fits = number and allowed.low <= value <= allowed.high and (isinstance(value, Integral) or isfinite(value))
-    return "" if fits else f"{'an integer' if kind is int else 'a number'} {allowed}"

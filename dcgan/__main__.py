@@ -24,7 +24,7 @@ from align.cli import (
     show_progress,
     silence,
 )
-from align.settings import POSITIONAL, SEEDS, Option, Range
+from align.settings import POSITIONAL, Option, Range
 from align.template import TemplateName
 from dcgan.config import (
     PRESETS,
@@ -40,8 +40,8 @@ from dcgan.config import (
 )
 from dcgan.device import Device, machine, pick_device
 from dcgan.explore.registry import EXPERIMENTS, ExploreOptions, ExploreWeights
-from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, WeightsName, weights_name
-from weights import DEFAULT, REGISTRY, VERSION
+from dcgan.weights import WEIGHTS_HELP, Weights, WeightsError, weights_name
+from weights import REGISTRY, VERSION
 
 if TYPE_CHECKING:
     from dcgan.parallel import Group
@@ -339,18 +339,13 @@ def _follow(
 
 
 @dataclass(frozen=True)
-class _Sample:
-    output: Annotated[Path, "folder for grid.png, 0000.png, 0001.png ...", Option(short="-o")]
-    weights: WeightsName = DEFAULT
+class _Sample(ExploreWeights, ExploreOptions):
     count: Annotated[int, Range(1, 1_000_000), "number of faces"] = 64
-    seed: Annotated[int, SEEDS, "seed of z"] = 0
-    overwrite: Overwrite = False
-    device: Device = "auto"
 
 
 @command("--count 64 --output samples/")
 def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
-    """Generate faces. Writes a grid and one file per face."""
+    """Generate faces. Writes grid.png and a file for each face, 0000.png, 0001.png ..."""
     from align.photo import write_photo
     from align.picture import grid
     from dcgan.sampling import generate, sample_z
