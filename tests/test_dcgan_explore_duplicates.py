@@ -1,6 +1,5 @@
 """python -m dcgan explore duplicates, and train --dedupe: copies are found, other images are not."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from runs import explore, returned
 
 from align.photo import read_photo
 from dcgan.__main__ import main
-from dcgan.dataset import DatasetError, load_faces, load_named_faces, read_list
+from dcgan.dataset import DatasetError, load_faces, load_named_faces
 from dcgan.explore import duplicates as module
 from dcgan.explore.duplicates import (
     KINDS,
@@ -24,7 +23,6 @@ from dcgan.explore.duplicates import (
     learn,
     near_pairs,
 )
-from dcgan.explore.files import write_files
 
 
 def pictures(count: int, seed: int = 0, size: int = 64) -> NDArray[np.uint8]:
@@ -159,19 +157,3 @@ def test_files_are_left_out_by_name(tmp_path: Path) -> None:
     assert said == ["1 files left out, 1 on the list are absent"]
     with pytest.raises(DatasetError, match="none of the 1 files to leave out"):
         load_faces(folder, 64, said.append, {"c.png"})
-
-
-def test_names_that_are_no_utf_8_can_be_listed_and_left_out(tmp_path: Path) -> None:
-    name = os.fsdecode(b"\xff\xe4.png")
-    folder = write(tmp_path / "faces", {name: pictures(1)[0], "a.png": pictures(1, 1)[0]})
-    write_files(tmp_path, {"duplicates.txt": [name], "duplicates.json": {"groups": [[name]]}})
-    said: list[str] = []
-    assert len(load_faces(folder, 64, said.append, read_list(tmp_path / "duplicates.txt"))) == 1
-    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "duplicates.txt").read_bytes())
-    assert read_list(tmp_path / "marked.txt") == {name}
-
-
-def test_a_pipe_is_no_list(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DatasetError, match="not a regular file"):
-        read_list(tmp_path / "pipe")
