@@ -55,7 +55,6 @@ class Evaluation:
     options: EvaluateOptions
     counts: dict[str, int]  # number of faces by purpose
     baseline: str  # which real faces are compared for the real-vs-real baseline
-    scales: dict[int, float]  # weight of each scale of MS-SSIM by its side in pixels
     metrics: list[Metric] = field(default_factory=list)
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # (H, W, 3) by file name
     seconds: dict[str, float] = field(default_factory=dict)  # wall-clock time of each part
@@ -66,7 +65,6 @@ class Evaluation:
             "options": asdict(self.options),
             "faces": self.counts,
             "baseline": self.baseline,
-            "ms_ssim_scales": self.scales,
             "figures": [asdict(metric) for metric in self.metrics],
             "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()},
         }
@@ -114,19 +112,18 @@ def evaluate(
     reference, other, baseline = _real_sets(validation, training, options.samples, rng)
     if options.k >= min(len(reference), len(other)):
         raise EvaluationError(f"k is {options.k}; expected fewer than the {min(len(reference), len(other))} faces")
-    G, size, template = weights.generator, weights.size, weights.template
+    G = weights.generator
     generator = torch.Generator().manual_seed(options.seed)
     fake = generate(G, sample_z(len(other), G.config, generator))
     few = min(options.mre_faces, len(reference), len(other))
     own = generate(G, sample_z(few, G.config, generator))  # the same random stream, so other images than `fake`
     counts = {"generated": len(fake), "reference": len(reference), "baseline": len(other), "MRE": few}
-    scales = {size >> scale: share for scale, share in enumerate(similarity.ms_ssim_weights(size))}
     side = min(8, math.isqrt(len(fake)))
-    result = Evaluation(options, counts, baseline, scales, pictures={"samples.png": grid(fake[: side**2], side)})
+    result = Evaluation(options, counts, baseline, pictures={"samples.png": grid(fake[: side**2], side)})
     sets = _Sets(reference, other, fake, own, training)
     embeddings: dict[str, NDArray[np.float64]] = {}
     for name, measure in (
-        ("embeddings", _embeddings(sets, embeddings, template, device_of(G), options)),
+        ("embeddings", _embeddings(sets, embeddings, weights.template, device_of(G), options)),
         ("patches", _patches(sets, options.seed)),
         ("variety", _variety(sets)),
         ("detector", _detection(sets)),
