@@ -81,14 +81,15 @@ def load_named_faces(
         if len(absent) == len(leave_out):
             raise DatasetError(f"{folder} has none of the {len(absent)} files to leave out; use the folder's own list")
         report(f"{len(leave_out) - len(absent)} files left out, {len(absent)} on the list are absent")
+    faces = {}
     with ThreadPoolExecutor(2) as threads:  # decoding releases the GIL
-        found = list(threads.map(read, paths.values()))
-    reasons = [item for item in found if isinstance(item, str)]
-    for reason in reasons:
-        report(reason)
-    if reasons:
-        report(f"{len(reasons)} of {len(found)} files left out")
-    faces = {name: item for name, item in zip(paths, found, strict=True) if not isinstance(item, str)}
+        for name, found in zip(paths, threads.map(read, paths.values()), strict=True):
+            if isinstance(found, str):
+                report(found)
+            else:
+                faces[name] = found
+    if len(faces) < len(paths):
+        report(f"{len(paths) - len(faces)} of {len(paths)} files left out")
     if not faces:
         raise DatasetError(f"{folder} has no {size}x{size} faces; run python -m align first")
     return list(faces), np.stack(list(faces.values()))

@@ -1,5 +1,6 @@
 """Train and export the encoder: visible pixels to a latent z and skip features for G."""
 
+from collections.abc import Callable
 from collections.abc import Generator as Steps
 from copy import deepcopy
 from pathlib import Path
@@ -120,7 +121,7 @@ class EncoderTrainer:
             self.opt_critic = capturable_adam(learning, config.lr_critic, (0.0, 0.99))
             self.modules |= self.judges | {"opt_critic": self.opt_critic}
         self._body = Graphed(self._train, device)
-        self._holes = Holes(config, self.G.config.size, device)
+        self._holes = holes_by_step(config, self.G.config.size, device)
 
     def rate(self, number: int) -> float:
         """E's learning rate at a step: 0 while the critic warms up, then a linear rise to the cosine."""
@@ -135,7 +136,7 @@ class EncoderTrainer:
         set_rate(self.optimiser, rate)
         tones = draw_tones(len(real), config.grey, config.contrast, seeded(config.seed, 4, number))
         batch = {"real": change_tones(real, tones.to(real.device))}
-        batch |= draw(config, self.G.config, self._holes.at(number), seeded(config.seed, 3, number))
+        batch |= draw(config, self.G.config, self._holes(number), seeded(config.seed, 3, number))
         losses = self._body((rate > 0, number % _PENALTY_EVERY == 0), [batch])
         for average in self.averages:
             average.update((number + 1) * config.batch)
@@ -196,24 +197,19 @@ def _param_groups(config: EncoderConfig, network: Encoder | Generator, share: fl
     return [{"params": part, "share": times} for part, times in ((new, share), (old, old_share)) if part]
 
 
-class Holes:
-    """Training holes by step, a pure function of the seed.
+def holes_by_step(config: EncoderConfig, size: int, device: torch.device) -> Callable[[int], NDArray[np.bool_]]:
+    """Return a function from the number of a step to its holes, bool (batch + pairs, S, S), real images first.
 
     Drawing takes longer than a step of a GPU, so there each hole is one of a stock that is drawn at the start.
     """
+    stock = draw_holes(_STOCK, size, np.random.default_rng([config.seed, 3])) if device.type == "cuda" else None
+    count = config.batch + config.pairs
 
-    def __init__(self, config: EncoderConfig, size: int, device: torch.device) -> None:
-        self._config, self._size, self._stock = config, size, None
-        if device.type == "cuda":
-            self._stock = draw_holes(_STOCK, size, np.random.default_rng([config.seed, 3]))
+    def at(number: int) -> NDArray[np.bool_]:
+        rng = np.random.default_rng(seeded(config.seed, 3, number).initial_seed())
+        return draw_holes(count, size, rng) if stock is None else stock[rng.integers(_STOCK, size=count)]
 
-    def at(self, number: int) -> NDArray[np.bool_]:
-        """Return the holes of a step: bool (batch + pairs, S, S), those of the real images first."""
-        rng = np.random.default_rng(seeded(self._config.seed, 3, number).initial_seed())
-        count = self._config.batch + self._config.pairs
-        if self._stock is not None:
-            return self._stock[rng.integers(_STOCK, size=count)]
-        return draw_holes(count, self._size, rng)
+    return at
 
 
 def draw(config: EncoderConfig, network: NetworkConfig, holes: NDArray[np.bool_], noise: torch.Generator) -> Batch:

@@ -20,7 +20,7 @@ from dcgan.__main__ import main
 from dcgan.augment import change_tones, draw_tones
 from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.config import EncoderConfig, NetworkConfig
-from dcgan.encoder import Holes, PatchHeads, train_encoder
+from dcgan.encoder import PatchHeads, holes_by_step, train_encoder
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.run import read_stats
@@ -179,7 +179,7 @@ def test_faces_with_noise_are_compared_on_visible_pixels_only(weights: Weights, 
 
     def image_loss(noised: float, hole_weight: float) -> float:
         config = replace(alone, noised=noised, hole_weight=hole_weight)
-        drawn = Holes(config, 16, CPU).at(0)
+        drawn = holes_by_step(config, 16, CPU)(0)
         batch = encoder.draw(config, NETWORK, drawn, torch.Generator().manual_seed(0)) | {"real": real}
         losses, _ = encoder.encoder_losses(config, E, weights.generator, weights.discriminator, batch)
         assert losses.keys() == {"image", "z_square"}
@@ -326,9 +326,9 @@ def test_training_continues_from_the_encoder_of_the_weights(
 
 def test_holes_for_a_gpu_come_from_a_stock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "_STOCK", 32)
-    stock, again = (Holes(CONFIG, 16, torch.device("cuda")) for _ in range(2))
-    assert all(np.array_equal(stock.at(number), again.at(number)) for number in range(3))
-    drawn = np.concatenate([stock.at(number) for number in range(20)])
+    stock, again = (holes_by_step(CONFIG, 16, torch.device("cuda")) for _ in range(2))
+    assert all(np.array_equal(stock(number), again(number)) for number in range(3))
+    drawn = np.concatenate([stock(number) for number in range(20)])
     assert len(drawn) == 20 * 12 and 16 < len(np.unique(drawn, axis=0)) <= 32
 
 
