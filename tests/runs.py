@@ -5,10 +5,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from dcgan.__main__ import main
@@ -16,14 +13,6 @@ from dcgan.checkpoint import load_checkpoint
 from dcgan.run import TrainingStep
 
 Result = TypeVar("Result")
-
-
-def write_faces(folder: Path, faces: NDArray[np.uint8]) -> Path:
-    """Write crops as a folder of PNG files that sort in the same order."""
-    folder.mkdir()
-    for index, pixels in enumerate(faces):
-        Image.fromarray(pixels).save(folder / f"{index:03d}.png")
-    return folder
 
 
 def explore(name: str, folder: Path, *words: object) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import explore, write_faces
+from pictures import save_all
+from runs import explore
 
 from align.photo import read_photo
 from dcgan.__main__ import main
@@ -32,7 +33,7 @@ def test_the_command_finds_memorised_faces(
     own = generate(small_weights.generator, z)
     training = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     training[5], training[2] = own[1], own[3, :, ::-1]
-    folder = write_faces(tmp_path / "faces", training)
+    folder = save_all(tmp_path / "faces", training)
     words = [folder, "--weights", small_weights_file, "--seed", 3, "--count", 4]
     found = explore("neighbours", tmp_path / "out", *words)
     assert found["searched_by_embedding"] == found["searched_by_pixels"] == 8

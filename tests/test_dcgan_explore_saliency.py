@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import explore, write_faces
+from pictures import save_all
+from runs import explore
 from torch import Tensor, nn
 
 from align.photo import read_photo
@@ -85,5 +86,5 @@ def test_the_command_takes_generated_faces_or_a_folder(tmp_path: Path, small_wei
     assert found["faces"] == 9 and found["layer"] == 2
     assert all(len(found[name]["filters"]) == 2 for name in ("trained", "random"))
     assert read_photo(tmp_path / "a" / "saliency.png").pixels.shape[0] > 4 * 32
-    folder = write_faces(tmp_path / "faces", np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
+    folder = save_all(tmp_path / "faces", np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
     assert explore("saliency", tmp_path / "b", *words, folder, "--layer", 0)["faces"] == 3

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from runs import finish, tensors, write_faces
+from pictures import save_all
+from runs import finish, tensors
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
@@ -180,7 +181,7 @@ def test_networks_that_cannot_grow_are_refused(change: dict[str, object], nef: i
 
 def test_a_grown_run_exports(tmp_path: Path, file: Path, faces: NDArray[np.uint8]) -> None:
     network, run = grown_config(SMALL, 32), tmp_path / "run"
-    words = ["train", str(write_faces(tmp_path / "faces", faces)), "--output", str(run), "--device", "cpu"]
+    words = ["train", str(save_all(tmp_path / "faces", faces)), "--output", str(run), "--device", "cpu"]
     assert main([*words, "--start", str(file), "--size", "32", "--kimg", "0.016", "--batch", "8"]) == 0
     assert json.loads((run / "config.json").read_text())["network"]["upsample"] == network.upsample
     assert main(["export", str(run), str(tmp_path / "w.safetensors")]) == 0
@@ -204,7 +205,7 @@ def test_encode_grows_warms_the_critic_up_and_then_trains_e_and_g(
     """The encoder comes from the start weights; the critic alone learns during the warm-up."""
     plain, run = untrained(SMALL, seed=3), tmp_path / "run"
     Weights.of(plain.generator, plain.discriminator, "face", {"images": 1}).save(tmp_path / "plain.safetensors")
-    words = ["encode", str(tmp_path / "plain.safetensors"), str(write_faces(tmp_path / "faces", faces))]
+    words = ["encode", str(tmp_path / "plain.safetensors"), str(save_all(tmp_path / "faces", faces))]
     words += ["--size", "32", "--start", str(file), "--warm-kimg", "0.016", "--lr-generator", str(lr_generator)]
     words += ["--batch", "8", "--precision", "fp32", "--device", "cpu", "--output", str(run), "--ema-kimg", "0"]
     begun = grow(Weights.open(tmp_path / "plain.safetensors", "cpu"), 32)

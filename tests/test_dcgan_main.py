@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import write_faces
+from pictures import save_all
 
 from align.photo import read_photo
 from dcgan import train_all
@@ -29,7 +29,7 @@ SMALL = ["--size", "16", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8"
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype=np.uint8)
-    return write_faces(tmp_path_factory.mktemp("train") / "faces", pixels)
+    return save_all(tmp_path_factory.mktemp("train") / "faces", pixels)
 
 
 def test_train_export_sample(tmp_path: Path, faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(
 
 
 def test_start_weights_determine_the_networks(tmp_path: Path, small_weights_file: Path) -> None:
-    folder = write_faces(tmp_path / "faces", np.zeros((8, 32, 32, 3), dtype=np.uint8))
+    folder = save_all(tmp_path / "faces", np.zeros((8, 32, 32, 3), dtype=np.uint8))
     words = ["train", str(folder), "--output", str(tmp_path / "run"), "--start", str(small_weights_file)]
     assert main([*words, "--kimg", "0.008", "--batch", "8", "--device", "cpu"]) == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -229,7 +229,7 @@ def test_an_unusable_packed_file_is_refused(
 def test_train_all_passes_its_settings_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_faces(tmp_path / "faces", np.zeros((8, 64, 64, 3), dtype=np.uint8))
+    folder = save_all(tmp_path / "faces", np.zeros((8, 64, 64, 3), dtype=np.uint8))
     called: list[Any] = []
 
     def recorded(*arguments: Any) -> Iterator[TrainingStep]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pictures import files
+from pictures import files, save_all
 from PIL import Image
-from runs import finish, resumes_bit_equal, tensors, write_faces
+from runs import finish, resumes_bit_equal, tensors
 
 import dcgan.loss
 import dcgan.step
@@ -375,7 +375,7 @@ group.close()
 def test_two_processes_compute_what_one_does(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
     """With batch norm in both networks, penalties and shifts; then a whole run by torchrun, from start weights."""
     (tmp_path / "worker.py").write_text(WORKER)
-    write_faces(tmp_path / "faces", faces)
+    save_all(tmp_path / "faces", faces)
     start = str(tmp_path / "start.safetensors")
     Weights.of(Generator(CONFIG.network), Discriminator(CONFIG.network), "face", {"images": 0}).save(Path(start))
     reals = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
