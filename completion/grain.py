@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 
 from align.resize import box_around
 
-_BLUR_PX = 1.0  # standard deviation of the blur that separates grain from image structure
+_COARSEST_PX = 2.0  # standard deviation of the blur that leaves no grain; what is coarser is structure
 _WINDOW_PX = 7  # side of the windows in which grain is measured
 
 
 def grain(
     completed: NDArray[np.uint8], part: NDArray[np.bool_], hole: NDArray[np.bool_], reach_px: float, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Add noise to an upscaled fill, as strong as the grain of the visible pixels around it.
+    """Add noise to an upscaled fill, as strong, coarse and coloured as the grain of the visible pixels around it.
 
     Args:
         completed: uint8 (H, W, 3); not modified.
@@ -22,30 +22,41 @@ def grain(
         reach_px: width of the border around `part` where grain is measured, in pixels.
         seed: seed of the noise.
     Returns:
-        uint8 (H, W, 3), changed only in `part`.
+        uint8 (H, W, 3), changed only in `part`; channels that were equal stay equal.
     """
     reach = int(np.ceil(reach_px))
     box = box_around(part, reach)
-    light = cv2.cvtColor(completed[box], cv2.COLOR_RGB2GRAY).astype(np.float32)
-    fine = light - cv2.GaussianBlur(light, (0, 0), _BLUR_PX)
     away = cv2.distanceTransform((~hole[box]).astype(np.uint8), cv2.DIST_L2, 3)
     around = (away > _WINDOW_PX / 2 + 1) & (away <= reach)
     if not around.any():
         return completed
-    there, here = _strength(fine, around), _strength(fine, part[box])
-    missing = np.sqrt(max(0.0, there**2 - here**2))
-    white = np.random.default_rng(seed).standard_normal(fine.shape[:2], dtype=np.float32)
-    noise: NDArray[np.float32] = white - cv2.GaussianBlur(white, (0, 0), _BLUR_PX)
-    noise *= missing / _strength(noise, np.ones(noise.shape, dtype=bool))
+    pixels = completed[box].astype(np.float32)
+    rng, inside = np.random.default_rng(seed), part[box]
+    for finer, coarser in ((1.2, _COARSEST_PX), (0.0, 1.0)):  # coarse noise counts as fine, too
+
+        def band(values: NDArray[np.float32], finer: float = finer, coarser: float = coarser) -> NDArray[np.float32]:
+            return _blurred(values, finer) - _blurred(values, coarser)
+
+        fine, noise = band(pixels), band(rng.standard_normal(pixels.shape, dtype=np.float32))
+        variances, axes = np.linalg.eigh(_covariance(fine, around) - _covariance(fine, inside))
+        noise = noise @ (axes * np.sqrt(np.maximum(variances, 0)) @ axes.T / band(noise).std()).astype(np.float32)
+        pixels[inside] += noise[inside]
     grained = completed.copy()
-    grained[part] = np.clip(np.round(completed[part] + noise[part[box]][:, None]), 0, 255).astype(np.uint8)
+    grained[part] = np.clip(np.round(pixels[inside]), 0, 255).astype(np.uint8)
     return grained
 
 
-def _strength(fine: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    """Measure grain in the smoothest fifth of the given pixels, which excludes hair and edges."""
-    local = cv2.blur(fine * fine, (_WINDOW_PX, _WINDOW_PX))
-    return float(np.sqrt(np.quantile(local[where], 0.2)))
+def _blurred(values: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    return cv2.GaussianBlur(values, (0, 0), sigma_px).astype(np.float32, copy=False) if sigma_px else values
+
+
+def _covariance(fine: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Covariance of the channels in the smoothest fifth of the given pixels, which excludes hair and edges: (3, 3)."""
+    local = cv2.blur((fine * fine).sum(axis=2), (_WINDOW_PX, _WINDOW_PX))
+    smooth = np.quantile(local[where], 0.2)
+    values = fine[where & (local <= smooth)].astype(np.float64)
+    products = values.T @ values
+    return products * smooth / max(float(np.trace(products)), 1e-9)
 
 
 def match_means(fill: NDArray[np.uint8], face: NDArray[np.uint8], block: int) -> NDArray[np.uint8]:

@@ -266,6 +266,24 @@ def test_grain_matches_the_surroundings_and_changes_only_the_part() -> None:
     assert np.abs(grain(grainy, part, hole, 20).astype(int) - grainy).mean() < 0.5  # it already has grain
 
 
+def test_coarse_and_coloured_grain_is_continued() -> None:
+    white = np.random.default_rng(0).normal(0, 20, (160, 160, 3))
+    grainy = cv2.GaussianBlur(white @ np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 0]]), (0, 0), 1.2) + 128
+    hole = np.zeros((160, 160), dtype=bool)
+    hole[40:120, 40:120] = True
+    photo = np.where(hole[..., None], 128, grainy).round().astype(np.uint8)
+
+    def bands(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Covariance of the channels in the hole, for what blurs of one pixel and of two remove."""
+        blurred = [values, *(cv2.GaussianBlur(values, (0, 0), sigma) for sigma in (1, 2))]
+        return [np.cov((blurred[i] - blurred[i + 1])[hole].T) for i in range(2)]
+
+    made, true = bands(grain(photo, hole, hole, 30).astype(np.float64)), bands(grainy)
+    for here, there in zip(made, true, strict=True):
+        assert 0.5 < here[0, 0] / there[0, 0] < 1.1 and here[2, 2] < 0.1 * here[0, 0]
+        assert here[0, 1] / here[0, 0] == pytest.approx(there[0, 1] / there[0, 0], abs=0.1)
+
+
 def test_grain_changes_nothing_without_visible_pixels() -> None:
     photo, hole = np.full((20, 20, 3), 9, dtype=np.uint8), np.ones((20, 20), dtype=bool)
     assert np.array_equal(grain(photo, hole, hole, 5), photo)
