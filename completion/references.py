@@ -27,6 +27,7 @@ _ALIKE = 0.08  # faces this much farther than the nearest are as good
 _MOUTH_ALIKE = 0.08  # so are mouths open by as much, in widths of the mouth
 _BORDER = 1.5  # of a reference that is kept around the face, in spans
 _EMBEDDED_PX = 150
+_KEPT_BYTES = 500_000_000  # of faces that are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,8 @@ class References:
                 references += [replace(each, named=named) for each in found]
                 if named and not found and sha256 != photo_sha256:
                     remarks.append(f"no face was found in the reference {file}")
+        while sum(each.portrait.pixels.nbytes for faces in self._found.values() for each in faces) > _KEPT_BYTES:
+            del self._found[next(iter(self._found))]
         return references, remarks
 
 

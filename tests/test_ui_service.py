@@ -321,6 +321,23 @@ def test_a_face_in_a_photo_is_completed_as_on_the_command_line(
     assert not differences(file, tmp_path / "out.png")
 
 
+def test_another_photo_of_the_person_gives_its_detail(
+    service: Service, portrait: Upload, tmp_path: Path, folder: Path
+) -> None:
+    other = save(tmp_path / "other.png", np.pad(PORTRAIT, ((9, 0), (0, 0), (0, 0)), "edge"))
+    shown_by = service.references([other])
+    _, done = last(service.complete(portrait, "mouth", folder, reference=shown_by))
+    assert done.details["face 1"].source == "other.png"
+    hole, faces = done.hole, service.faces(portrait)
+    plain, referred = (last(service.fill(portrait.photo, hole, faces, 0, each)) for each in ((), shown_by))
+    assert np.array_equal(referred.pixels[..., :3][referred.pixels[..., 3] > 0], done.pixels[hole])
+    assert not np.array_equal(plain.pixels, referred.pixels)
+    with pytest.raises(ServiceError, match="references; give up to"):
+        service.references([other] * (service.limits.photos + 1))
+    with pytest.raises(PhotoError):
+        service.references([save(tmp_path / "x.png").with_name("absent.png")])
+
+
 @pytest.mark.parametrize("mask", ["/etc/passwd", "a.png", "alpha", "", "center,../a", 13, ["mouth"], None])
 def test_a_name_is_never_a_file_on_the_server(service: Service, upload: Upload, folder: Path, mask: Any) -> None:
     with pytest.raises(ServiceError, match="there is no hole named"):

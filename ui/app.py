@@ -63,9 +63,11 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
         steps: list[dict[str, Any]] | None = None,
         faces: list[list[float]] | None = None,
         attempt: int = 0,
+        references: list[FileData] | None = None,
     ) -> Iterator[dict[str, Any]]:
         """Fill what is marked (a PNG, opaque = fill), on top of earlier steps; the answer is a patch for the photo."""
         with _as_messages():
+            shown_by = service.references(_paths(references))
             upload = service.read(_path(photo))
             hole = service.hole(upload, _path(marks))
             shown, _ = service.patched(upload, _patches(steps))
@@ -73,7 +75,7 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
             with turns.ticket(_visitor(request), service.is_large(upload)) as ticket:
                 for place in turns.places(ticket):
                     yield {"state": "waiting", "ahead": place.ahead, "seconds": round(place.seconds)}
-                for item in service.fill(shown, hole, found, service.options(seed=attempt).seed):
+                for item in service.fill(shown, hole, found, service.options(seed=attempt).seed, shown_by):
                     yield _answer(upload, item) if item else {"state": "filling"}
 
     @app.api(name="save", concurrency_id="short", concurrency_limit=2)
@@ -112,10 +114,12 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
         seed: int = 0,
         prior_weight: float | None = None,
         as_png: bool = True,
+        references: list[FileData] | None = None,
     ) -> Iterator[list[FileData]]:
         """Fill a hole in a photo. Give a mask file (white = fill) or the name of a hole."""
         with _as_messages():
-            chosen = dict(solver=solver, candidates=candidates, blend=blend, seed=seed, prior_weight=prior_weight)
+            chosen: dict[str, Any] = {"solver": solver, "candidates": candidates, "blend": blend, "seed": seed}
+            chosen |= {"prior_weight": prior_weight, "reference": service.references(_paths(references))}
             upload = service.read(_path(photo))
             where = _path(mask_file) if mask_file else mask
             # If the client has gone, Gradio ends the work at a yield.
@@ -136,7 +140,7 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
     ) -> Iterator[dict[str, Any]]:
         """Complete several photos: "lines" about each, and at the end "file", a ZIP with completions and a report."""
         with _as_messages():
-            files, its_masks = ([_path(file) for file in _all_of(dict, some or [])] for some in (photos, mask_files))
+            files, its_masks = _paths(photos), _paths(mask_files)
             lines: list[str] = []
             with _folder() as folder:
                 for item in service.batch(files, mask, its_masks, Path(folder), solver=solver, seed=seed):
@@ -286,6 +290,11 @@ def _path(file: Any) -> Path:
     if not (isinstance(file, dict) and isinstance(file.get("path"), str)):
         raise ServiceError("there is no photo; upload it first")
     return Path(file["path"])
+
+
+def _paths(files: Any) -> list[Path]:
+    """Where several uploaded files are, or none."""
+    return [_path(file) for file in _all_of(dict, files or [])]
 
 
 def _stem(file: Any) -> str:

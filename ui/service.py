@@ -254,8 +254,26 @@ class Service:
             covered[y:bottom, x:right] |= opaque
         return replace(upload.photo, pixels=pixels), covered
 
+    def references(self, paths: Sequence[Path]) -> tuple[Path, ...]:
+        """Check uploaded photos of the person, for the option `reference`.
+
+        Raises:
+            ServiceError: there are too many.
+            PhotoError: a file cannot be read, or the photo is too large.
+        """
+        if len(paths) > self.limits.photos:
+            raise ServiceError(f"there are {len(paths)} references; give up to {self.limits.photos}")
+        for path in paths:
+            read_photo(path, self.limits.max_pixels)
+        return tuple(paths)
+
     def fill(
-        self, photo: Photo, hole: NDArray[np.bool_], faces: Sequence[Alignment], attempt: int = 0
+        self,
+        photo: Photo,
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment],
+        attempt: int = 0,
+        reference: tuple[Path, ...] = (),
     ) -> Iterator[Fill | None]:
         """Fill what is painted on a photo.
 
@@ -264,6 +282,7 @@ class Service:
             hole: bool (H, W).
             faces: where the faces are; none to search for them.
             attempt: 0 for the best fill; each other number gives an alternative, see `candidates` of FillOptions.
+            reference: other photos of the person.
         Yields:
             None while it works, and then the Fill.
         Raises:
@@ -272,7 +291,7 @@ class Service:
         seconds, quick, touched, pixels = self.limits.seconds, False, list(faces), photo.pixels
         # The first of several candidates has no noise, and is the fill of attempt 0.
         options: dict[str, Any] = {"seed": attempt, "candidates": 1 + (attempt > 0), "seconds": seconds}
-        options |= {"no_face": "fill"}
+        options |= {"no_face": "fill", "reference": reference}
         try:
             for item in self._in_time(self.completer.steps(photo, hole, faces=faces or None, **options), seconds):
                 if isinstance(item, Completion):
