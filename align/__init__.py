@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module(f"align.{modules.get(name, 'errors')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

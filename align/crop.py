@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from align.config import AlignOptions
-from align.errors import InputError, hint
 from align.landmarks import find_faces
 from align.photo import PhotoLike, as_photo
-from align.template import TEMPLATES
+from align.template import TEMPLATES, TemplateName
 from align.warp import Alignment, fit
 
 
@@ -43,7 +42,7 @@ class AlignedFace:
 def align_faces(
     photo: PhotoLike,
     size: int = AlignOptions.size,
-    template: str = AlignOptions.template,
+    template: TemplateName = AlignOptions.template,
     upsample: int = AlignOptions.upsample,
 ) -> list[AlignedFace]:
     """Find the faces in a photo and cut them out upright and at one size.
@@ -54,13 +53,10 @@ def align_faces(
         The faces, the largest first; empty if there is none.
     Raises:
         PhotoError: the photo cannot be used.
-        InputError: there is no such template, or the size is below 1.
+        ConfigError: a setting has another type or is out of range.
         LandmarkModelError: dlib or its landmark file is missing or broken.
     """
-    if template not in TEMPLATES:
-        raise InputError(f"there is no template named {template!r}; {hint(template, TEMPLATES)}")
-    if size < 1:
-        raise InputError(f"the size is {size}; expected 1 or more")
+    AlignOptions(template=template, size=size, upsample=upsample)  # checks them
     pixels, target = as_photo(photo).pixels, TEMPLATES[template]
     faces = []
     for landmarks in find_faces(pixels, target.points, upsample):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from align.resize import in_bands
+
 _ROWS = 256  # per strip of a TIFF
 _LEVEL = 3  # of deflate, see align.photo.WRITABLE
 
@@ -17,7 +19,7 @@ def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Scale uint16 to uint8, with rounding; uint8 is returned unchanged."""
     if pixels.dtype == np.uint8:
         return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return in_bands(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)
 
 
 def decode_colours(data: bytes, like: NDArray[np.uint8], turned: Image.Transpose | None) -> NDArray[np.uint16] | None:

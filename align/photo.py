@@ -31,6 +31,7 @@ from align import colour
 from align.deep import decode_colours, encode_png, to_8_bits, write_tiff
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
+from align.resize import in_bands
 from align.warp import Alignment
 
 MAX_PIXELS = 150_000_000
@@ -188,6 +189,8 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
             notes += (
                 f"the file ends too early: {f'of its last {rows} rows, a part' if rows else 'its end mark'} is missing",
             )
+        if file.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            image = image.convert("RGB")  # the fourth byte is unused
         if profile := _described_profile(file, data, image.mode in ("1", "L", "LA") or image.mode.startswith("I")):
             image.info["icc_profile"] = profile
     digest = hashlib.sha256(data).hexdigest()
@@ -208,8 +211,7 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
         if deep is None:
             notes += ("the file has 16 bits per channel; 8 of them were kept",)
         else:
-            photo = replace(photo, stored=deep)
-            photo = replace(photo, pixels=_on_white(photo.image))
+            photo = replace(photo, stored=deep, pixels=_on_white(deep))
     return replace(photo, notes=notes)
 
 
@@ -249,7 +251,7 @@ def _to_photo(upright: Image.Image, sha256: str) -> Photo:
         plain.info = {}
         kept = None if upright.mode == "CMYK" else _fitting(icc_profile, plain.mode)
         stored = _array(plain)
-        return Photo(stored if plain.mode == "RGB" else _on_white(plain), stored, kept, exif, dpi, sha256, turned)
+        return Photo(stored if plain.mode == "RGB" else _on_white(stored), stored, kept, exif, dpi, sha256, turned)
 
 
 PhotoLike = Photo | Image.Image | NDArray[Any] | str | os.PathLike[str] | bytes | IO[bytes]
@@ -274,10 +276,12 @@ def as_photo(photo: PhotoLike) -> Photo:
             return read_photo(Path(photo).expanduser())
         except PhotoError as error:
             raise PhotoError(f"{os.fspath(photo)}: {error}") from error
-    if isinstance(photo, bytes):
-        return decode_photo(photo)
     if not isinstance(photo, np.ndarray) and hasattr(photo, "read"):
-        return decode_photo(photo.read())
+        photo = photo.read()
+        if isinstance(photo, str):
+            raise PhotoError("a text file; open it for reading bytes")
+    if isinstance(photo, bytes | bytearray | memoryview):
+        return decode_photo(bytes(photo))
     pixels = _as_bytes(photo)
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         return Photo(pixels, pixels, None, None, None, "")
@@ -305,11 +309,18 @@ def _as_bytes(photo: Any) -> NDArray[np.uint8]:
     return (pixels * 255).round().astype(np.uint8)
 
 
+def filled(pixels: NDArray[np.uint8], hole: NDArray[np.bool_], fill: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a copy of pixels (H, W, 3) with N of them, where hole (H, W) is True, replaced by a fill (N, 3)."""
+    copy = pixels.copy()
+    copy[hole] = fill
+    return copy
+
+
 def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | None = None) -> Image.Image:
     """Convert pixels to the mode of a photo, and take the pixels outside the hole from that photo.
 
     Args:
-        pixels: uint8 (H, W, 3) RGB.
+        pixels: uint8 RGB, (H, W, 3), or (N, 3) for the N pixels of the hole.
         photo: photo of the same size.
         hole: bool (H, W), True = take `pixels`, opaque. None: True everywhere.
     """
@@ -317,7 +328,11 @@ def merge(pixels: NDArray[np.uint8], photo: Photo, hole: NDArray[np.bool_] | Non
     image = Image.new(photo.mode, (width, height))
     for top in range(0, height, _BAND):  # a copy of a large photo takes much memory
         band = slice(top, top + _BAND)
-        part = _fill(pixels[band], photo.mode, to_8_bits(photo.stored[band]), None if hole is None else hole[band])
+        rows, under = pixels[band], None if hole is None else hole[band]
+        if under is not None and pixels.ndim == 2:
+            count = np.count_nonzero(under)
+            rows, pixels = filled(photo.pixels[band], under, pixels[:count]), pixels[count:]
+        part = _fill(rows, photo.mode, to_8_bits(photo.stored[band]), under)
         image.paste(Image.fromarray(part), (0, top))
     return image
 
@@ -343,7 +358,7 @@ def write_photo(
 
     Args:
         path: .png, .jpg, .jpeg, .tif, .tiff, .webp or .bmp. JPEG is lossy; JPEG and BMP drop transparency.
-        pixels: uint8 (H, W, 3) RGB.
+        pixels: uint8 RGB, (H, W, 3), or (N, 3) for the N pixels of the hole.
         like: photo of the same size from which to take the mode, colour profile, EXIF and resolution.
         hole: bool (H, W), True = write `pixels`, opaque; elsewhere write the pixels of `like`. None: True everywhere.
         overwrite: replace an existing file.
@@ -355,10 +370,13 @@ def write_photo(
     kind, settings = WRITABLE[path.suffix.lower()]
     image = Image.fromarray(pixels) if like is None else merge(pixels, like, hole)
     deep = like is not None and like.stored.dtype == np.uint16 and kind in ("PNG", "TIFF")
-    array = _fill(pixels, like.mode, like.stored, hole) if like is not None and deep else None
+    array: NDArray[Any] | None = None
+    if like is not None and deep:
+        pixels = pixels if hole is None or pixels.ndim == 3 else filled(like.pixels, hole, pixels)
+        array = _fill(pixels, like.mode, like.stored, hole)
     metadata: dict[str, Any] = {}
     if kind in ("JPEG", "BMP") and "A" in image.mode:
-        image = Image.fromarray(_on_white(image)).convert(image.mode.rstrip("A"))
+        image = Image.fromarray(_on_white(np.asarray(image))).convert(image.mode.rstrip("A"))
     if kind == "WEBP" and image.mode.startswith("L"):
         image = image.convert("RGBA" if "A" in image.mode else "RGB")
     if like is not None:
@@ -411,6 +429,10 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, tuple[str,
     except Image.DecompressionBombError as error:
         raise PhotoError(f"too large: {error}; the limit is {max_pixels:,} pixels; reduce the photo") from error
     notes = _choose_page(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else ()
+    for tile in image.tile if image.format == "BMP" else ():
+        if isinstance(tile.args, tuple) and tile.args[0] == "BGRX":
+            # Many programs write alpha as the fourth byte, although the header cannot say so.
+            image._mode, image.tile = "RGBA", [tile._replace(args=("BGRA", *tile.args[1:]))]
     width, height = image.size
     if width * height > max_pixels:
         raise PhotoError(f"too large: {width}x{height}, the limit is {max_pixels:,} pixels; reduce the photo")
@@ -563,11 +585,16 @@ def _reduce_mode(image: Image.Image, icc_profile: bytes | None) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _on_white(image: Image.Image) -> NDArray[np.uint8]:
-    if "A" in image.mode:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return _array(image if image.mode == "RGB" else image.convert("RGB"))
+def _on_white(stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """Convert pixels of any mode and depth to RGB, composited on white."""
+
+    def convert(rows: NDArray[Any]) -> NDArray[np.uint8]:
+        image = Image.fromarray(to_8_bits(rows))
+        if "A" in image.mode:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return np.asarray(image.convert("RGB"))
+
+    return in_bands(convert, stored)
 
 
 def _array(image: Image.Image) -> NDArray[np.uint8]:

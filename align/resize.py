@@ -1,8 +1,13 @@
-"""Reduced copies of photos, the matrices that go with them, and boxes around masks."""
+"""Reduced copies of photos, the matrices that go with them, boxes around masks, and bands of rows."""
+
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+_BAND = 256  # rows that are processed at a time
 
 
 def scale_to(shape: tuple[int, ...], limit_px: float) -> float:
@@ -42,3 +47,20 @@ def box_around(mask: NDArray[np.bool_], margin_px: int = 0) -> tuple[slice, slic
         slice(max(0, int(rows[0]) - margin), min(mask.shape[0], int(rows[-1]) + 1 + margin)),
         slice(max(0, int(columns[0]) - margin), min(mask.shape[1], int(columns[-1]) + 1 + margin)),
     )
+
+
+def in_bands(function: Callable[..., NDArray[Any]], *images: Any) -> NDArray[Any]:
+    """Apply a function to bands of rows and join the results: of a large photo, each copy takes much memory.
+
+    Args:
+        function: takes a band of each image, and returns an array with as many rows.
+        images: arrays (H, ...).
+    """
+    joined: NDArray[Any] | None = None
+    for top in range(0, len(images[0]), _BAND):
+        part = function(*(image[top : top + _BAND] for image in images))
+        if joined is None:
+            joined = np.empty((len(images[0]), *part.shape[1:]), part.dtype)
+        joined[top : top + len(part)] = part
+    assert joined is not None
+    return joined

@@ -53,6 +53,15 @@ class Alignment:
         matrix[:, :2] /= scale
         return Alignment(matrix, self.size)
 
+    def cut(self, corner: tuple[float, float], scale: float = 1) -> "Alignment":
+        """Return the alignment of the same crop in the part of a photo that begins at (x, y), enlarged by `scale`."""
+        moved = np.column_stack([self.matrix[:, :2], transform(self.matrix, np.array(corner))])
+        return Alignment(moved, self.size).rescaled(scale)
+
+    def uncut(self, corner: tuple[float, float], scale: float = 1) -> "Alignment":
+        """Undo `cut`."""
+        return self.rescaled(1 / scale).cut((-corner[0], -corner[1]))
+
     def apply(self, points: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
         """Map points (..., 2) from the photo to the crop."""
         return transform(self.matrix, points)

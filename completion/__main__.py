@@ -49,7 +49,7 @@ def build_parser(program: str = "python -m completion") -> Parser:
         "128x128 pixels per face; pixels outside the hole do not change.",
         epilog=_EXAMPLE,
     )
-    help_photos = "photos or folders; - for a photo from stdin; one of the weights' size counts as an aligned face"
+    help_photos = "photos or folders; - for a photo from stdin"
     parser.add_argument("photos", type=_photo, nargs="+", help=help_photos)
     add_settings(parser, FileOptions, only=("mask", "invert_mask", "landmarks"))
     for settings in (FillOptions, LoadOptions):
@@ -254,6 +254,7 @@ def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> 
         # Library errors name options; the command line names its flags instead.
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
         reason = reason.replace("overwrite it or choose another output", "give --overwrite or another --output")
+        reason = reason.replace("or aligned for", "or --aligned for")
         reason = reason.replace("invert the mask,", "give --invert-mask,")
         say(f"{name}: {reason}".replace("\n", "\\n"))
     for output in () if quiet else result.outputs:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +19,8 @@ from align import locate
 from align.config import cores
 from align.errors import InputError, LandmarkModelError, PhotoError
 from align.files import check_target, lock_folder, publish, remove_leftovers, staging, write_text
+from align.folder import MANIFEST, Crop
+from align.manifest import read_records
 from align.parallel import parallel_map
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
@@ -186,12 +188,12 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
     # Every photo has its own half.
     seed = options.seed ^ int(photo.sha256[:15], 16) if "half" in mask.names.split(",") else options.seed
     given = _given_faces(completer, plan, photo, path)
-    chosen = vars(options) | {"seed": seed}
-    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, **chosen)
+    chosen = vars(options) | {"aligned": options.aligned or _is_crop(path)}
+    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, **(chosen | {"seed": seed}))
 
     # Fill it.
     progress: list[Step] = []
-    for item in completer.steps(photo, hole, faces=faces, lowres=mask.names == "lowres", **vars(options)):
+    for item in completer.steps(photo, hole, faces=faces, lowres=mask.names == "lowres", **chosen):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -230,6 +232,17 @@ def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:
     return fingerprint(sha256, ",".join(words), plan.landmarks_sha256, plan.settings)
 
 
+def _is_crop(photo: Path) -> bool:
+    """Whether python -m align wrote a photo, as the manifest of its folder or of one above says."""
+    whole = photo.absolute()
+    return any(whole.relative_to(folder).as_posix() in _crops(folder) for folder in whole.parents)
+
+
+@cache
+def _crops(folder: Path) -> frozenset[str]:
+    return frozenset(crop.crop for crop in read_records(folder / MANIFEST, Crop)[0])
+
+
 def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path) -> list[Alignment] | None:
     """Faces from a file of landmarks; None if there is none.
 
@@ -254,13 +267,13 @@ def write_completions(output: Path, completion: Completion) -> list[Path]:
         PhotoError: a file cannot be written.
     """
     photo, hole = completion.photo, completion.hole
-    completions = [output, *candidate_files(output, len(completion.candidates))]
-    for path, other in zip(completions[1:], completion.candidates[1:], strict=True):
-        write_photo(path, other, photo, hole)
+    completions = [output, *candidate_files(output, len(completion.fills))]
+    for path, fill in zip(completions[1:], completion.fills[1:], strict=True):
+        write_photo(path, fill, photo, hole)
     if len(completions) > 1:
         sheet = contact_sheet(photo.pixels, hole, completion.candidates)
         write_photo(output.with_suffix(".candidates.png"), sheet)
-    write_photo(output, completion.pixels, photo, hole)  # last: its existence marks the photo as done
+    write_photo(output, completion.fills[0], photo, hole)  # last: its existence marks the photo as done
     return completions
 
 

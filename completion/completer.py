@@ -13,18 +13,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from align import locate
 from align.errors import ConfigError, InputError, MaskError, NoFaceError, hint
 from align.landmarks import predict_aligned
-from align.photo import Photo, PhotoLike, as_photo, merge, write_photo
+from align.locate import view_of
+from align.photo import Photo, PhotoLike, as_photo, filled, merge, write_photo
+from align.resize import box_around
 from align.template import TEMPLATES
-from align.warp import Alignment
+from align.warp import Alignment, transform
 from completion.config import FillOptions, Solver
 from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Generated, Variant, add_detail, head_of, inner_face
-from completion.faces import as_faces, faces_under, given_face
+from completion.faces import as_faces, faces_by_landmarks, faces_under, given_face
 from completion.grain import grain, match_means
 from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint, reduce_visible
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
@@ -33,7 +35,7 @@ from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.octave import is_soft, sharpen
 from completion.poisson import blend
 from completion.references import Reference, References, choose
-from completion.regions import Regions, divide
+from completion.regions import Regions, divide, touches
 from completion.step import Step
 from completion.tone import Stretch, Tone, grey
 from dcgan.holes import LOWRES_SCALE
@@ -46,10 +48,13 @@ _ONE_SIDED = 0.12  # smaller shares of a hole whose mirror image is visible brin
 # An area that every head covers in the template "face", as (x, y) shares of the crop.
 _FACE = np.array([(0.21, 0.2), (0.79, 0.2), (0.79, 0.76), (0.67, 0.88), (0.33, 0.88), (0.21, 0.76)])
 _SPREAD = 30  # levels by which colours at the edge of a hole may differ from the usual, and change the face
+_ALIGNED = 0.15  # largest distance of corners of a face's crop from those of an aligned photo, relative to its side
 _GRAIN_REACH = 4  # width of the border around a hole where grain is measured, in pixels of the crop
 _ENLARGED = 1.25  # maximum enlargement of a face before larger weights are used
 _LEAST_DIFFERENCE = 1.5  # mean absolute difference between candidates in the hole, in levels
-_LARGEST_HOLE_PX = 3_000_000  # larger holes are completed at reduced size
+# Larger holes, areas around them and faces are completed at reduced size.
+_LARGEST_HOLE_PX, _LARGEST_AREA_PX, _LARGEST_FACE_PX = 3_000_000, 12_000_000, 1024
+_AROUND, _AROUND_PX, _AROUND_FACE = 0.5, 64, 1.5  # area around a hole, by its longer side and in pixels; around a face
 _CANDIDATES_PX = 160_000_000  # of all candidates together, which take 6 bytes per pixel
 
 
@@ -72,7 +77,7 @@ class Completion:
     """A completed photo.
 
     Attributes:
-        candidates: uint8 (H, W, 3) each, different completions, the best first; all equal the photo outside the hole.
+        fills: uint8 (N, 3) each, the colours of the N pixels of the hole in different completions, the best first.
         photo: the photo.
         hole: bool (H, W), the pixels that were filled.
         faces: the faces that the hole touches.
@@ -87,7 +92,7 @@ class Completion:
         remarks: what was found in the photo, the mask and reference photos, where that is not obvious.
     """
 
-    candidates: tuple[NDArray[np.uint8], ...]
+    fills: tuple[NDArray[np.uint8], ...]
     photo: Photo
     hole: NDArray[np.bool_]
     faces: tuple[Alignment, ...] = ()
@@ -100,6 +105,11 @@ class Completion:
     details: dict[str, Detail] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
+    @cached_property
+    def candidates(self) -> tuple[NDArray[np.uint8], ...]:
+        """Different completions, the best first: uint8 (H, W, 3) each, equal to the photo outside the hole."""
+        return tuple(filled(self.photo.pixels, self.hole, fill) for fill in self.fills)
+
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The best completion: uint8 (H, W, 3)."""
@@ -108,7 +118,7 @@ class Completion:
     @property
     def image(self) -> Image.Image:
         """The best completion in the photo's mode (L, LA, RGB or RGBA), with its colour profile."""
-        image = merge(self.pixels, self.photo, self.hole)
+        image = merge(self.fills[0], self.photo, self.hole)
         if self.photo.icc_profile:
             image.info["icc_profile"] = self.photo.icc_profile
         return image
@@ -119,7 +129,7 @@ class Completion:
         Raises:
             PhotoError: the suffix is not supported, or the file cannot be written.
         """
-        write_photo(Path(path), self.pixels, self.photo, self.hole)
+        write_photo(Path(path), self.fills[0], self.photo, self.hole)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype=dtype, copy=copy)
@@ -216,28 +226,29 @@ class FaceCompleter:
         """
         return cls(open_weights(weights, device), **options)
 
-    def __call__(
-        self, photo: PhotoLike, mask: MaskLike | MaskSpec, *, faces: Sequence[Alignment] | None = None, **options: Any
-    ) -> Completion:
+    def __call__(self, photo: PhotoLike, mask: MaskLike | MaskSpec, **options: Any) -> Completion:
         """Fill a hole in a photo; see `steps` for arguments and errors."""
-        return next(item for item in self.steps(photo, mask, faces=faces, **options) if isinstance(item, Completion))
+        return next(item for item in self.steps(photo, mask, **options) if isinstance(item, Completion))
 
-    def locate(self, photo: PhotoLike, every: bool = False) -> list[Alignment]:
+    def locate(self, photo: PhotoLike, every: bool = False, aligned: bool | None = None) -> list[Alignment]:
         """Find the faces of a photo, the largest first, as crops of the size of the weights that fit them.
 
-        A square photo of the weights' size counts as an aligned face. A Photo remembers its faces.
+        A Photo remembers its faces.
 
         Args:
             photo: see align.photo.as_photo.
             every: also search large photos for small faces.
+            aligned: take a square photo of the weights' size as an aligned face without a search; None for the option
+                of the completer.
         Raises:
             NoFaceError: no face was found.
             PhotoError: the photo cannot be used.
         """
         photo = as_photo(photo)
-        key = self.template.name, tuple(self.weights), every
+        aligned = self.options.aligned if aligned is None else aligned
+        key = self.template.name, tuple(self.weights), every, aligned
         if key not in photo.faces:
-            found = self._aligned(photo) or locate.locate(photo.pixels, self.template, self.size, every)
+            found = self._aligned(photo, aligned) or locate.locate(photo.pixels, self.template, self.size, every)
             photo.faces[key] = [self._fitted(face) for face in found]
         if not photo.faces[key]:
             raise NoFaceError(f"no face was found; {self._advice}")
@@ -262,7 +273,7 @@ class FaceCompleter:
         chosen = self._chosen(options)
         photo, every = as_photo(photo), chosen.on == "all"
         faces = faces or given_face(chosen, photo.pixels.shape[:2], self.template, self.size)
-        faces = faces or self.locate(photo, every)
+        faces = faces or self.locate(photo, every, chosen.aligned)
         faces = faces if every else faces[:1]
         return draw_named_mask(photo.pixels, mask, faces, chosen.seed), faces
 
@@ -300,13 +311,13 @@ class FaceCompleter:
             raise MaskError(f"the mask {spec.names} is a name; only mask files and alpha can be inverted")
         hole, notes = np.zeros(photo.pixels.shape[:2], dtype=bool), ()
         if spec.alpha:
-            hole |= alpha_hole(photo, invert)
+            hole, notes = alpha_hole(photo, invert)
         for file in spec.files:
             part, found = read_mask(file, photo, invert)
             hole |= part
             notes += found
         if spec.names:
-            part, placed = self.place(photo, spec.names, faces, on=chosen.on, seed=chosen.seed)
+            part, placed = self.place(photo, spec.names, faces, **options)
             hole |= part
             faces = placed if not (spec.alpha or spec.files) else faces
         return hole, faces, notes
@@ -317,6 +328,7 @@ class FaceCompleter:
         mask: MaskLike | MaskSpec,
         *,
         faces: Sequence[Alignment] | None = None,
+        landmarks: ArrayLike | None = None,
         lowres: bool = False,
         **options: Any,
     ) -> Iterator[Step | Completion]:
@@ -327,6 +339,7 @@ class FaceCompleter:
             mask: see `mark`.
             faces: faces from `locate` or align.locate. None to detect them in the visible part and, where much of
                 the hole is then left without a face, in the original photo.
+            landmarks: (5, 2) or (68, 2) in the photo's pixels and dlib's order, those of one face, or of several.
             lowres: match the means of 4x4 blocks of the aligned face, under the hole too; implied by the mask "lowres".
             options: changes to the options of the completer, see `completion.config.FillOptions`. All candidates
                 together have at most 160 million pixels. At the time limit, the search ends with its best result so
@@ -346,13 +359,13 @@ class FaceCompleter:
             raise InputError(
                 f"candidates is {chosen.candidates}; expected at most {most} for a photo of {width}x{height}"
             )
-        hole, faces, notes = self.mark(photo, mask, as_faces(faces), **options)
+        faces = as_faces(faces) if landmarks is None else faces_by_landmarks(landmarks, self.template, self.size)
+        hole, faces, notes = self.mark(photo, mask, faces, **options)
         spec = parse_mask(mask) if isinstance(mask, str) else mask
-        lowres |= isinstance(spec, MaskSpec) and spec.names == "lowres"
+        lowres = bool(lowres) or isinstance(spec, MaskSpec) and spec.names == "lowres"
         if not hole.any():
             raise MaskError("the hole is empty; mark at least one pixel to fill")
-        complete = self._complete if hole.sum() <= _LARGEST_HOLE_PX else self._complete_reduced
-        for item in complete(photo, hole, faces, lowres, chosen, began):
+        for item in self._complete(photo, hole, faces, lowres, chosen, began):
             yield replace(item, remarks=photo.notes + notes + item.remarks) if isinstance(item, Completion) else item
 
     def complete_crops(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_], **options: Any) -> NDArray[np.uint8]:
@@ -373,50 +386,6 @@ class FaceCompleter:
         made = zip(visible, step.best_images, holes, strict=True)
         return np.stack([blend(crop, face, hole, chosen.blend, limit=_SPREAD) for crop, face, hole in made])
 
-    def _complete_reduced(
-        self,
-        photo: Photo,
-        hole: NDArray[np.bool_],
-        faces: Sequence[Alignment] | None,
-        lowres: bool,
-        options: FillOptions,
-        began: float,
-    ) -> Iterator[Step | Completion]:
-        """Complete a reduced copy of a photo, which bounds time and memory, and enlarge the fill."""
-        scale = math.sqrt(_LARGEST_HOLE_PX / hole.sum())
-        small, small_hole = reduce_visible(photo.pixels, hole, scale)
-        done = Completion((small,), photo, small_hole)
-        if small_hole.any():
-            given = None if faces is None else [face.rescaled(scale) for face in faces]
-            for item in self._complete(
-                replace(as_photo(small), sha256=photo.sha256), small_hole, given, lowres, options, began
-            ):
-                if isinstance(item, Completion):
-                    done = item
-                else:
-                    yield replace(item, alignment=item.alignment.rescaled(1 / scale))
-        size = hole.shape[::-1]
-        candidates = []
-        for candidate in done.candidates:
-            fill = cv2.resize(candidate, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
-            np.copyto(fill, photo.pixels, where=~hole[..., None])
-            candidates.append(fill)
-        sources, rest = {}, hole.copy()
-        for name, part in done.sources.items():
-            inside: NDArray[np.bool_] = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-            sources[name] = inside & rest
-            rest &= ~inside
-        if rest.any():  # pixels of a fine hole, filled from the visible ones between them
-            sources["surroundings"] = sources.get("surroundings", rest) | rest
-        yield replace(
-            done,
-            candidates=tuple(candidates),
-            photo=photo,
-            hole=hole,
-            faces=tuple(face.rescaled(1 / scale) for face in done.faces),
-            sources={name: part for name, part in sources.items() if part.any()},
-        )
-
     def _complete(
         self,
         photo: Photo,
@@ -426,13 +395,74 @@ class FaceCompleter:
         options: FillOptions,
         began: float,
     ) -> Iterator[Step | Completion]:
-        """Complete a photo at its own size; arguments as in `steps`, with the time at which it began."""
-        pixels, seed = photo.pixels, options.seed
-        ends = math.inf if options.seconds is None else began + options.seconds
+        """Complete the area around a hole and its faces; a large one at reduced size, which bounds time and memory.
 
-        # Find the faces, and divide the hole among them.
-        visible = inpaint(pixels, hole)
-        regions, hidden = self._regions(photo, visible, hole, faces, options)
+        The arguments are those of `steps`, and the time at which it began.
+        """
+        # Find the faces, and cut out the area.
+        hidden = 0
+        if faces is None:
+            faces = self._aligned(photo, options.aligned)
+        if faces is None:
+            faces, hidden = faces_under(photo.pixels, hole, self.template, self.size)
+        faces = [self._fitted(face) for face in faces if touches(hole, face)]
+        if not faces and (options.no_face != "fill" or hole.all()):
+            raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
+        rows, columns = area = _area(hole, faces)
+        pixels, part, corner = photo.pixels[area], hole[area], (columns.start, rows.start)
+        sides = [face.size / face.scale for face in faces]
+        scale = min(
+            1.0,
+            math.sqrt(_LARGEST_HOLE_PX / hole.sum()),
+            math.sqrt(_LARGEST_AREA_PX / part.size),
+            *(_LARGEST_FACE_PX / side for side in sides),
+        )
+        if scale < 1:
+            pixels, part = reduce_visible(pixels, part, scale)
+        near = Photo(pixels, pixels, None, None, None, photo.sha256)
+        done = Completion((pixels[part],), near, part)
+        for item in self._fill(near, part, [face.cut(corner, scale) for face in faces], lowres, options, began):
+            if isinstance(item, Completion):
+                done = item
+            else:
+                yield replace(item, alignment=item.alignment.uncut(corner, scale))
+
+        # Put the fill into the photo.
+        rest = hole[area].copy()
+        size = rest.shape[::-1]
+        enlarged = [cv2.resize(each, size, interpolation=cv2.INTER_CUBIC)[rest] for each in done.candidates]
+        sources: dict[str, NDArray[np.bool_]] = {}
+        # Pixels of a fine hole are filled from the visible ones between them.
+        for name, where in (*done.sources.items(), ("surroundings", np.ones_like(part))):
+            inside = rest & (cv2.resize(where.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
+            if inside.any():
+                sources.setdefault(name, np.zeros(hole.shape, dtype=bool))[area][inside] = True
+                rest &= ~inside
+        yield replace(
+            done,
+            fills=tuple(fill.astype(np.uint8, copy=False) for fill in enlarged),
+            photo=photo,
+            hole=hole,
+            faces=tuple(face.uncut(corner, scale) for face in done.faces),
+            sources=sources,
+            hidden=hidden,
+        )
+
+    def _fill(
+        self,
+        photo: Photo,
+        hole: NDArray[np.bool_],
+        faces: Sequence[Alignment],
+        lowres: bool,
+        options: FillOptions,
+        began: float,
+    ) -> Iterator[Step | Completion]:
+        """Fill a hole at the size of the photo; see `_complete`."""
+        if not hole.any():
+            return
+        pixels, visible, seed = photo.pixels, inpaint(photo.pixels, hole), options.seed
+        ends = math.inf if options.seconds is None else began + options.seconds
+        regions = divide(hole, faces)
 
         # Complete a photo of one tone in luminance.
         tone = Tone.of(pixels, visible, hole, regions.faces)
@@ -488,42 +518,22 @@ class FaceCompleter:
         # Fill what lies beside the faces, and bring the fills to the photo's tone.
         pairs = zip(fills, unfilled, strict=False)
         fills = [patchmatch_inpaint(fill, rest, rest, inner) if is_wide(rest) else fill for fill, rest in pairs]
-        candidates = [np.where(hole[..., None], tone.colour(fill) if tone else fill, photo.pixels) for fill in fills]
+        inside = [fill[hole] for fill in fills]
         sources = {name: variant.part for name, variant in best.items()}
         sources["surroundings"] = regions.scratches | unfilled[0]
         yield Completion(
-            _visibly_different(candidates, hole),
+            _visibly_different([tone.colour(fill) for fill in inside] if tone else inside),
             photo,
             hole,
             tuple(regions.faces),
             {name: where for name, where in sources.items() if where.any()},
-            float(np.mean(contexts or [0])),
-            hidden,
-            unseen,
-            options.seconds if stopped else None,
-            search_s,
-            {name: Detail(variant.source, variant.misfit) for name, variant in best.items() if variant.source},
-            tuple(remarks),
+            context=float(np.mean(contexts or [0])),
+            unseen=unseen,
+            stopped_s=options.seconds if stopped else None,
+            search_s=search_s,
+            details={name: Detail(variant.source, variant.misfit) for name, variant in best.items() if variant.source},
+            remarks=tuple(remarks),
         )
-
-    def _regions(
-        self,
-        photo: Photo,
-        visible: NDArray[np.uint8],
-        hole: NDArray[np.bool_],
-        faces: Sequence[Alignment] | None,
-        options: FillOptions,
-    ) -> tuple[Regions, int]:
-        """Find the faces unless they are given, and divide the hole; also count faces that only the original shows."""
-        hidden = 0
-        if faces is None:
-            faces = self._aligned(photo)
-        if faces is None:
-            faces, hidden = faces_under(photo.pixels, visible, hole, self.template, self.size)
-        regions = divide(hole, [self._fitted(face) for face in faces])
-        if not regions.faces and (options.no_face != "fill" or hole.all()):
-            raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
-        return regions, hidden
 
     def _search(
         self,
@@ -577,10 +587,15 @@ class FaceCompleter:
         pool = _POOL * options.candidates
         return replace(solver, candidates=max(solver.candidates, pool), samples=max(solver.samples, pool))
 
-    def _aligned(self, photo: Photo) -> list[Alignment] | None:
-        """Return the photo itself as the only face, if it has the size of one of the weights."""
+    def _aligned(self, photo: Photo, sure: bool) -> list[Alignment] | None:
+        """Return the photo as the only face, if it has the size of weights and, unless `sure`, a face in place."""
         height, width = photo.pixels.shape[:2]
-        return [Alignment.identity(width)] if height == width and width in self.weights else None
+        if height != width or width not in self.weights:
+            return None
+        corners = width * np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
+        found = [] if sure else locate.find_upright(photo.pixels, self.template, width)
+        near = any(np.abs(face.apply(corners) - corners).max() < _ALIGNED * width for face in found)
+        return [Alignment.identity(width)] if sure or near else None
 
     def _fitted(self, face: Alignment) -> Alignment:
         """Resize the crop of a face to the smallest weights that enlarge it by at most a quarter, or to the largest."""
@@ -590,7 +605,21 @@ class FaceCompleter:
 
     @property
     def _advice(self) -> str:
-        return f"give its position (landmarks, box or eyes), or an aligned face of {self.size}x{self.size} pixels"
+        return f"give its position (landmarks, box or eyes), or aligned for a crop of {self.size}x{self.size} pixels"
+
+
+def _area(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> tuple[slice, slice]:
+    """The rows and columns of a photo on which the fill of a hole (H, W) depends."""
+    sides = box_around(hole)
+    margin = round(_AROUND * max(side.stop - side.start for side in sides)) + _AROUND_PX
+    ends = [[side.start - margin, side.stop + margin] for side in sides]
+    for face in faces:
+        view = view_of(face, reach=_AROUND_FACE)
+        corners = transform(view.inverse, view.size * np.array([(0, 0), (1, 0), (0, 1), (1, 1)]))
+        for end, values in zip(ends, corners.T[::-1], strict=True):
+            end[:] = min(end[0], math.floor(values.min())), max(end[1], math.ceil(values.max()) + 1)
+    rows, columns = (slice(max(0, low), min(high, side)) for (low, high), side in zip(ends, hole.shape, strict=True))
+    return rows, columns
 
 
 def _pasted(
@@ -647,15 +676,12 @@ def _detailed(
     return chain(detailed, plain), inner_face(landmarks, hole.shape), remarks
 
 
-def _visibly_different(
-    candidates: Sequence[NDArray[np.uint8]], hole: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint8], ...]:
-    """Leave out candidates that look like one before them."""
-    kept = [candidates[0]]
-    for candidate in candidates[1:]:
-        inside = candidate[hole].astype(np.int16)
-        if all(np.abs(inside - other[hole]).mean() >= _LEAST_DIFFERENCE for other in kept):
-            kept.append(candidate)
+def _visibly_different(fills: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], ...]:
+    """Leave out fills that look like one before them."""
+    kept = [fills[0]]
+    for fill in fills[1:]:
+        if all(np.abs(fill.astype(np.int16) - other).mean() >= _LEAST_DIFFERENCE for other in kept):
+            kept.append(fill)
     return tuple(kept)
 
 

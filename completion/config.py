@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from align.config import Backend
 from align.errors import ConfigError, hint
@@ -142,6 +142,16 @@ def _solver_name(text: str) -> str:
     return text
 
 
+def _flat(value: Any) -> Any:
+    """The numbers of an array, a list or several points as a tuple; anything else as it is."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        return value
+    parts = [part if part and isinstance(part, tuple) else (part,) for part in map(_flat, value)]
+    return tuple(number for part in parts for number in part)
+
+
 @dataclass(frozen=True)
 class FillOptions:
     """How to fill the hole of a photo: the same names, defaults and ranges for the library, the command and the page.
@@ -166,6 +176,11 @@ class FillOptions:
         "eye centres of a face in pixels; the face may be rotated",
         Option(metavar="X,Y,X,Y"),
     ] = None
+    aligned: Annotated[
+        bool,
+        "squares of the weights' size are aligned faces; those that python -m align recorded, and those with a face in "
+        "the right place, are so without it",
+    ] = False
     solver: Annotated[
         str | Solver,
         "fast takes one pass of the networks; thorough is nearer to the truth, but softer; the others, for "
@@ -203,6 +218,8 @@ class FillOptions:
             object.__setattr__(self, "reference", (Path(self.reference),))
         elif isinstance(self.reference, list | tuple) and all(isinstance(p, str | os.PathLike) for p in self.reference):
             object.__setattr__(self, "reference", tuple(map(Path, self.reference)))
+        object.__setattr__(self, "box", _flat(self.box))
+        object.__setattr__(self, "eyes", _flat(self.eyes))
         check(self)
         if isinstance(self.solver, str):
             _solver_name(self.solver)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from align.resize import box_around
+from align.resize import box_around, scaled_size
 from align.warp import similarity, transform
 from completion.inpaint import is_wide
 
@@ -35,6 +35,7 @@ _STIFF, _ANCHORS, _CIRCLE, _GRID = 0.02, 8, 2.6, 16  # of the spline; it is eval
 # Glance, in widths of the eye: lashes make every eye look outward; a copied iris is moved a little less than twice the
 # offset of the visible one.
 _LASHES, _GLANCE, _LEAST_SHIFT, _LARGEST_SHIFT, _IRIS, _LEAST_EYE_PX = 0.06, 1.4, 0.03, 0.15, 0.26, 14
+_BLUR_PX = 8.0  # widest Gaussian that is computed at full size
 _LEAST_PX = 50  # as many visible pixels are needed to compare sharpness and contrast
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -283,12 +284,18 @@ def _sampled(
     portrait: Portrait, where: NDArray[np.float32], shrunk: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Sample a portrait and whether it is usable; `shrunk` is the number of its pixels per pixel of the photo."""
-    pixels = portrait.pixels.astype(np.float32)
+    sigma_px = 0.45 * float(np.sqrt(max(0.0, shrunk**2 - 1)))
+    reach = 8 + int(4 * sigma_px)
+    low = np.maximum(0, np.floor(where.min(axis=(0, 1))).astype(int) - reach)
+    low = np.minimum(low, np.array(portrait.pixels.shape[1::-1]) - 1)
+    high = np.maximum(low, np.ceil(where.max(axis=(0, 1))).astype(int) + reach) + 1
+    near = slice(low[1], high[1]), slice(low[0], high[0])  # a whole photo in floats takes much memory
+    pixels = portrait.pixels[near].astype(np.float32)
     if shrunk > 1:
-        pixels = _blurred(pixels, max(0.01, 0.45 * float(np.sqrt(shrunk**2 - 1))))
-    x, y = where[..., 0], where[..., 1]
+        pixels = _blurred(pixels, max(0.01, sigma_px))
+    x, y = np.moveaxis(where - low.astype(np.float32), -1, 0)
     moved = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32, copy=False)
-    usable = np.ones(pixels.shape[:2], dtype=bool) if portrait.usable is None else portrait.usable
+    usable = np.ones(pixels.shape[:2], dtype=bool) if portrait.usable is None else portrait.usable[near]
     share = cv2.remap(usable * np.uint8(255), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return moved, share > 250
 
@@ -299,7 +306,11 @@ def _faded(mask: NDArray[np.bool_], width_px: float) -> NDArray[np.float32]:
 
 
 def _blurred(values: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
-    return cv2.GaussianBlur(values, (0, 0), sigma_px).astype(np.float32, copy=False)
+    """Blur by a Gaussian; a wide one at reduced size, as its time grows with its width."""
+    scale = min(1.0, _BLUR_PX / sigma_px)
+    size = scaled_size(values.shape, scale)
+    blurred = cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), scale * sigma_px)
+    return cv2.resize(blurred, values.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
 def _as_sharp(

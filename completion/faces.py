@@ -5,20 +5,22 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from align import locate
 from align.errors import InputError, NoFaceError
 from align.locate import VIEW_PX, eye_distance, eyes_in_view, view_of
-from align.resize import reduced
+from align.resize import reduced, scale_to
 from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, transform
 from completion.config import FillOptions
-from completion.inpaint import blurred_fill
+from completion.inpaint import blurred_fill, inpaint
 from completion.masks import hole_in_crop
 from completion.regions import owners, touches
 from weights import LOCATOR
 
+_SEARCHED_PX = 4000  # larger photos are searched at this size, which bounds time and memory
+_FIVE_OF_68 = [45, 42, 36, 39, 33]  # corners of the eyes, and the nose
 _STRAY = 0.05  # share of a hole that may lie outside the faces before more faces are searched for
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a given face: in pixels, and relative to the photo
 _TEMPLATE = TEMPLATES["face"]
@@ -40,6 +42,24 @@ def as_faces(faces: Any) -> list[Alignment] | None:
     if odd := [face for face in found if not isinstance(face, Alignment)]:
         raise InputError(f"faces has a {type(odd[0]).__name__}; expected alignments, or give eyes or a box")
     return found
+
+
+def faces_by_landmarks(landmarks: ArrayLike, template: Template, size: int) -> list[Alignment]:
+    """Align faces by the landmarks of one, (5, 2) or (68, 2), or of several, (N, 5, 2) or (N, 68, 2).
+
+    Raises:
+        InputError: the landmarks have another shape, lie on one point or line, or are too few for the template.
+    """
+    try:
+        points = np.asarray(landmarks, dtype=np.float64)
+        if points.shape[-2:] == (68, 2) and template.points == 5:
+            points = points[..., _FIVE_OF_68, :]
+        if points.ndim in (2, 3) and points.shape[-2:] == (template.points, 2) and np.isfinite(points).all():
+            return [fit(template, each, size) for each in points.reshape(-1, template.points, 2)]
+        found = f"have shape {points.shape}"
+    except (ValueError, TypeError) as error:
+        found = f"cannot be used ({error})"
+    raise InputError(f"the landmarks {found}; expected finite ({template.points}, 2) or (68, 2), or several of them")
 
 
 def given_face(options: FillOptions, shape: tuple[int, int], template: Template, size: int) -> list[Alignment] | None:
@@ -72,13 +92,12 @@ def checked(faces: list[Alignment], shape: tuple[int, int]) -> list[Alignment]:
 
 
 def faces_under(
-    pixels: NDArray[np.uint8], visible: NDArray[np.uint8], hole: NDArray[np.bool_], template: Template, size: int
+    pixels: NDArray[np.uint8], hole: NDArray[np.bool_], template: Template, size: int
 ) -> tuple[list[Alignment], int]:
     """Find the faces that a hole may cover.
 
     Args:
         pixels: uint8 (H, W, 3), the original photo; only the positions of faces are used from under the hole.
-        visible: uint8 (H, W, 3), the photo with its hole inpainted.
         hole: bool (H, W).
         template: alignment template.
         size: side of the crops in pixels.
@@ -87,6 +106,12 @@ def faces_under(
     Raises:
         WeightsError: the locator's file is missing or damaged.
     """
+    scale = scale_to(hole.shape, _SEARCHED_PX)
+    if scale < 1:
+        small, under = reduced(pixels, scale), reduced(hole * np.uint8(255), scale) > 0
+        faces, hidden = faces_under(small, under, template, size)
+        return [face.rescaled(1 / scale) for face in faces], hidden
+    visible = inpaint(pixels, hole)
     found: list[Alignment] = []
     hidden = 0
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from align.deep import to_8_bits
 from align.errors import MaskError, PhotoError, hint
 from align.files import list_photos
 from align.photo import Photo, as_photo
+from align.resize import in_bands
 from align.warp import Alignment, transform
 from dcgan.holes import HOLES, split_names
 
@@ -67,9 +69,8 @@ def read_mask(mask: MaskLike, photo: Photo, invert: bool = False) -> tuple[NDArr
     """
     height, width = photo.pixels.shape[:2]
     if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.shape == (height, width):
-        return mask != invert, ()
-    image = _as_image(mask)
-    pixels, alpha = _split(image)
+        return ~mask if invert else mask, ()
+    pixels, alpha = _split(_as_photo(mask))
     notes: list[str] = []
     if pixels.shape[:2] == (width, height) != (height, width) and photo.turned:
         pixels, alpha = (_turned(part, photo.turned) for part in (pixels, alpha))
@@ -132,23 +133,30 @@ def unknown_mask(word: str) -> MaskError:
     return MaskError(f"there is no mask named {word!r}; {hint(name, (*HOLES, 'alpha', 'a mask file'))}")
 
 
-def alpha_hole(photo: Photo, invert: bool = False) -> NDArray[np.bool_]:
+def alpha_hole(photo: Photo, invert: bool = False) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Find the erased pixels of a photo: those clearly more transparent than its most opaque one.
 
     Args:
         photo: the photo, with an alpha channel.
         invert: fill the opaque pixels instead.
     Returns:
-        bool (H, W).
+        bool (H, W), and a note if all four corners are transparent, as in a photo that was turned by a few degrees:
+        then they, and what they touch, are not filled.
     Raises:
-        MaskError: the photo has no alpha channel.
+        MaskError: the photo has no alpha channel, or only the corners are transparent.
     """
-    if "A" not in photo.image.mode:
-        raise MaskError(
-            f"the mask is alpha, but the photo is {photo.image.mode} without alpha; make the hole transparent"
-        )
-    alpha = np.asarray(photo.image)[..., -1]
-    return (alpha < _TRANSPARENT * alpha.max()) != invert
+    if "A" not in photo.mode:
+        raise MaskError(f"the mask is alpha, but the photo is {photo.mode} without alpha; make the hole transparent")
+    alpha = photo.stored[..., -1]
+    hole = alpha < _TRANSPARENT * alpha.max()
+    corners = np.ix_((0, -1), (0, -1))
+    if invert or not hole[corners].all():
+        return hole != invert, ()
+    labels = cv2.connectedComponents(hole.astype(np.uint8), connectivity=8)[1]
+    hole &= ~np.isin(labels, labels[corners])
+    if not hole.any():
+        raise MaskError("only the corners of the photo and what they touch are transparent; erase what to fill")
+    return hole, ("the transparent corners of the photo were left as they are; to fill them, give a mask file",)
 
 
 def _marked(
@@ -158,7 +166,7 @@ def _marked(
     most = int(alpha.max())
     if alpha.min() < _TRANSPARENT * most:  # alpha decides
         opaque = alpha >= _TRANSPARENT * most
-        if _is_same(pixels, shown)[opaque].mean() > _COPIED:
+        if (_change(pixels, shown)[opaque] <= _SAME_LEVEL).mean() > _COPIED:
             return ~opaque, "what was erased"
         painted = alpha > _PAINTED * most
         inside = pixels[painted]
@@ -167,13 +175,14 @@ def _marked(
             return painted, "what was painted on the layer"
         pixels = np.where(painted[..., None], pixels, levels[0].astype(np.uint8))
     levels = _two_levels(pixels)
-    if _is_same(pixels, shown).mean() > 0.5 and (levels is None or not _is_dark(levels[0])):
-        differs = _differing(pixels, shown)
+    change = _change(pixels, shown)
+    if (change <= _SAME_LEVEL).mean() > 0.5 and (levels is None or not _is_dark(levels[0])):
+        differs = _differing(change)
         if not differs.any():
             raise MaskError("the mask is the photo itself; paint what to fill, white on black")
         return differs, "what differs from the photo"
     if levels is None:
-        flat = np.ptp(pixels.reshape(-1, 3), axis=0).max() <= _SAME_LEVEL
+        flat = np.ptp(pixels, axis=(0, 1)).max() <= _SAME_LEVEL
         if flat and pixels.max() <= _SAME_LEVEL:
             return np.zeros(pixels.shape[:2], dtype=bool), f"the mask has one level only, {pixels.max()}"
         if flat:
@@ -181,22 +190,24 @@ def _marked(
         raise MaskError("the mask has more than two levels; paint what to fill white, and everything else black")
     ground, paint = levels
     line = paint - ground
-    along = ((pixels - ground) @ line / (line @ line)).astype(np.float32)  # 0 on the ground, 1 in the paint
-    hole = along > 0.5
+    along = in_bands(  # 0 on the ground, 200 in the paint
+        lambda rows: np.clip((rows - ground) @ line * (200 / (line @ line)), 0, 200).round().astype(np.uint8), pixels
+    )
+    hole = along > 100
     border = np.concatenate([hole[0], hole[-1], hole[:, 0], hole[:, -1]])
     if not invert and hole.mean() > 0.5 and border.mean() > 0.9:
         raise MaskError("the mask is dark on a light ground; invert the mask, or paint what to fill white on black")
     edge = hole & (cv2.erode(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
-    if ((along > _NEAR) & (along < 1 - _NEAR)).sum() > _SOFT_PX * max(1, edge.sum()):
-        hole = along > 0.25  # else a rim of what the brush covers softly would remain
+    if (np.abs(along.astype(np.int16) - 100) < 100 - 200 * _NEAR).sum() > _SOFT_PX * max(1, edge.sum()):
+        hole = along > 50  # else a rim of what the brush covers softly would remain
     plain = _is_dark(ground) and paint.min() > 255 - 2 * _SAME_LEVEL
     return hole, "" if plain else f"level {_name(paint)} on {_name(ground)}"
 
 
 def _two_levels(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """The darker and the lighter of the two colours that nearly all pixels (H, W, 3) have; None if there are others."""
-    values = pixels.reshape(-1, 3).astype(np.float64)
-    values = values[:: max(1, len(values) // 200_000)]
+    flat = pixels.reshape(-1, 3)
+    values = flat[:: max(1, len(flat) // 200_000)].astype(np.float64)
     first = _most_common(values)
     away = np.abs(values - first).max(axis=1)
     if away.max() == 0:
@@ -221,14 +232,15 @@ def _most_common(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return values[cells == found].mean(axis=0)
 
 
-def _is_same(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels equal the photo's, but for the noise of compression: bool (H, W)."""
-    return np.abs(pixels.astype(np.int16) - shown).max(axis=2) <= _SAME_LEVEL
+def _change(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest difference of a channel from the photo's: uint8 (H, W)."""
+    return in_bands(
+        lambda ours, theirs: np.abs(ours.astype(np.int16) - theirs).max(axis=2).astype(np.uint8), pixels, shown
+    )
 
 
-def _differing(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _differing(change: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which pixels were painted over in a copy of the photo, without specks: bool (H, W)."""
-    change = np.abs(pixels.astype(np.int16) - shown).max(axis=2)
     limit = 0.0
     if np.median(change) > 0:  # saved as JPEG, whose errors around the paint grow with its contrast
         strong = change[change > 4 * _SAME_LEVEL]
@@ -248,23 +260,29 @@ def _name(colour: NDArray[np.float64]) -> str:
     return levels[0] if len(set(levels)) == 1 else f"({', '.join(levels)})"
 
 
-def _split(image: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The colours uint8 (H, W, 3) and the alpha uint8 (H, W) of an image in L, LA, RGB or RGBA."""
-    pixels = np.asarray(image.convert("RGBA"))
-    return pixels[..., :3], pixels[..., 3]
+def _split(mask: Photo) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The colours uint8 (H, W, 3) and the alpha uint8 (H, W) of a mask."""
+    stored = to_8_bits(mask.stored)
+    planes = stored if stored.ndim == 3 else stored[..., None]
+    shape = planes.shape[:2]
+    if "A" in mask.mode:
+        return np.broadcast_to(planes[..., :-1], (*shape, 3)), planes[..., -1]
+    return np.broadcast_to(planes, (*shape, 3)), np.broadcast_to(np.uint8(255), shape)
 
 
 def _turned(pixels: NDArray[np.uint8], turn: Image.Transpose) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(pixels).transpose(turn))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).transpose(turn))
 
 
-def _as_image(mask: MaskLike) -> Image.Image:
-    """Decode a mask: an image in L, LA, RGB or RGBA."""
+def _as_photo(mask: MaskLike) -> Photo:
+    """Decode a mask."""
     source: Any = _of_editor(mask) if isinstance(mask, Mapping) else mask
-    if not isinstance(source, str | os.PathLike | bytes | Image.Image | Photo) and not hasattr(source, "read"):
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Photo) and not hasattr(
+        source, "read"
+    ):
         source = _as_bytes(source)
     try:
-        return as_photo(source).image
+        return as_photo(source)
     except PhotoError as error:  # which names a path itself
         raise MaskError(f"the mask {'' if isinstance(source, str | os.PathLike) else 'is '}{error}") from error
 
@@ -290,7 +308,7 @@ def _as_bytes(mask: Any) -> NDArray[np.uint8]:
         values = np.moveaxis(values, 0, -1)
     if values.ndim not in (2, 3) or values.ndim == 3 and values.shape[2] > 4 or 0 in values.shape:
         raise MaskError(f"{what}; expected (H, W) or an image (H, W, 3)")
-    least, most = values.min(), values.max()
+    least, most = float(values.min()), float(values.max())
     if values.dtype == np.uint8:
         return values
     if not (-1 <= least and most <= 65_535):  # also NaN

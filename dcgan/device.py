@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check_device(name: str) -> str:
     """Return the name of a device, auto, cpu, cuda or cuda:N; raises DeviceError if it is another."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name)):
         raise DeviceError(f"the device is {name!r}; expected auto, cpu, cuda or cuda:N")
     return name
 

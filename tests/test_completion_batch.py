@@ -49,7 +49,7 @@ def fill(small_weights: Weights, done: Path) -> Fill:
     completer = FaceCompleter(small_weights)
 
     def run(inputs: Path, mask: object = "center", output: Path = done, fill: Any = None, **settings: Any) -> Any:
-        options = FillOptions(**{"solver": SHORT} | (fill or {}))
+        options = FillOptions(**{"solver": SHORT, "aligned": True} | (fill or {}))
         planned = plan_outputs([inputs], output, options, FileOptions(str(mask), **settings))
         planned = replace(planned, settings=asdict(planned.options))
         if inputs.is_dir():
@@ -449,3 +449,13 @@ def test_the_manifest_has_files_and_fingerprints_and_broken_lines_are_ignored(
     for reason in ("", "already completed"):
         reasons = statuses(fill(raw, mask, strip=True, fill={"seed": 3}))
         assert reasons == {"a.png": "already completed", "b.png": reason}
+
+
+def test_a_square_that_align_recorded_is_an_aligned_face(fill: Fill, raw: Path, tmp_path: Path) -> None:
+    [failed] = fill(raw / "a.png", fill={"aligned": False})
+    assert "no face was found" in failed.reason
+    crop = save(tmp_path / "aligned" / "sub" / "a.png")
+    line = {"crop": "sub/a.png", "source": "sub/a.jpg", "face": 0, "template": "face", "size": 32}
+    (tmp_path / "aligned" / "faces.jsonl").write_text(json.dumps(line) + "\n")
+    [completed] = fill(crop, fill={"aligned": False})
+    assert completed.status == "completed"

@@ -16,6 +16,7 @@ from scipy import ndimage
 import completion
 from align import locate
 from align.errors import ConfigError, InputError, MaskError, NoFaceError
+from align.landmarks import find_faces
 from align.photo import Photo, PhotoLike, as_photo
 from align.warp import Alignment, transform
 from completion import completer as completer_module
@@ -34,7 +35,7 @@ SHORT = replace(SOLVERS["search"], steps=2, samples=4, candidates=2)
 @pytest.fixture(scope="module")
 def completer(small_weights: Weights) -> FaceCompleter:
     # What untrained networks draw has no landmarks to fit detail to; tests/test_completion_detail.py has trained ones.
-    return FaceCompleter(small_weights, solver=SHORT, detail="network")
+    return FaceCompleter(small_weights, solver=SHORT, detail="network", aligned=True)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def test_the_seed_repeats_a_completion(completer: FaceCompleter) -> None:
 def test_a_batch_of_crops_is_completed_like_each_alone(encoder_weights: Weights) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)  # as far apart as in photos
     holes = np.stack([box((32, 32), 8, 24, left, left + 16) for left in (0, 8, 16)])
-    completer = FaceCompleter(encoder_weights)
+    completer = FaceCompleter(encoder_weights, aligned=True)
     for solver in ("encoder", SHORT):
         together = completer.complete_crops(crops, holes, solver=solver)
         for crop, hole, completed in zip(crops, holes, together, strict=True):
@@ -184,9 +185,9 @@ def test_each_face_gets_the_weights_that_fit_its_size(small_weights: Weights) ->
         hole = box(photo.shape, *(round(times * at) for at in (90, 140, 90, 140)))
         one, alone = (run(each, photo, hole, [scaled])[1] for each in (both, FaceCompleter(expected, solver=SHORT)))
         assert np.array_equal(one.pixels, alone.pixels)
-        assert both.locate(np.zeros((expected.size, expected.size, 3), dtype=np.uint8))[0].size == expected.size
+        assert both.locate(np.zeros((expected.size, expected.size, 3), np.uint8), aligned=True)[0].size == expected.size
     aligned = as_photo(FACE)
-    assert both.locate(aligned)[0].size == 32
+    assert both.locate(aligned, aligned=True)[0].size == 32
     with pytest.raises(NoFaceError):  # what a Photo remembers is not used for other weights
         FaceCompleter(larger, solver=SHORT).locate(aligned)
 
@@ -331,12 +332,47 @@ def test_the_faces_of_a_photo_are_found_once(completer: FaceCompleter, monkeypat
     assert len(calls) > searched
 
 
+def test_a_square_is_an_aligned_face_if_its_face_lies_where_the_template_puts_it(
+    small_weights: Weights, found: Alignment
+) -> None:
+    config = replace(small_weights.network, size=128)
+    completer = FaceCompleter(
+        Weights.of(*(network(config).eval().requires_grad_(False) for network in (Generator, Discriminator)))
+    )
+    aligned = found.resized(128).warp(PORTRAIT)
+    assert np.array_equal(completer.locate(aligned)[0].matrix, np.eye(2, 3))
+    for other in (aligned[:, ::-1], np.ascontiguousarray(cv2.resize(PORTRAIT, (128, 128)))):
+        [face] = completer.locate(other)
+        assert np.array_equal(face.matrix, np.eye(2, 3)) == (other.base is aligned)
+        assert np.array_equal(completer.locate(other, aligned=True)[0].matrix, np.eye(2, 3))
+    with pytest.raises(NoFaceError, match="or aligned for a crop of 128x128 pixels"):
+        completer.locate(np.full((128, 128, 3), 128, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("points", [5, 68])
+def test_landmarks_place_a_face(completer: FaceCompleter, portrait: Photo, points: int) -> None:
+    [landmarks] = find_faces(PORTRAIT, points)
+    hole = box(PORTRAIT.shape, 100, 130, 90, 120)
+    [face] = completer(portrait, hole, landmarks=landmarks).faces
+    [several] = completer(portrait, hole, landmarks=[landmarks.tolist()]).faces
+    [expected] = completer(portrait, hole).faces
+    assert np.array_equal(face.matrix, several.matrix)
+    corners = 32.0 * np.array([(0, 0), (1, 0), (0, 1)])
+    assert np.abs(face.apply(transform(expected.inverse, corners)) - corners).max() < 1.5
+    wrong: list[Any] = [landmarks[:4], landmarks.T, landmarks * np.nan, landmarks * 0, "a", [1], {}]
+    for each in wrong:
+        with pytest.raises(InputError, match="the landmarks .*; expected finite"):
+            completer(portrait, hole, landmarks=each)
+
+
 # Options
 
 
 def test_options_of_a_call_take_precedence_over_those_of_the_completer(small_weights: Weights) -> None:
-    short = FaceCompleter(small_weights, solver=SHORT, blend="none", seed=7, prior_weight=2.0, candidates=2)
-    default = FaceCompleter(small_weights)
+    short = FaceCompleter(
+        small_weights, solver=SHORT, blend="none", seed=7, prior_weight=2.0, candidates=2, aligned=True
+    )
+    default = FaceCompleter(small_weights, aligned=True)
     given = {"solver": SHORT, "blend": "none", "seed": 7, "prior_weight": 2.0, "candidates": 2}
     expected = short(FACE, CENTER).candidates
     assert np.array_equal(expected, default(FACE, CENTER, **given).candidates) and len(expected) == 2
@@ -425,7 +461,7 @@ def test_the_image_has_the_mode_profile_and_pixels_of_the_photo(completer: FaceC
 
 def test_notes_shares_and_figures_describe_a_completion() -> None:
     hole, part = box(FACE.shape, 0, 16, 0, 32), box(FACE.shape, 0, 12, 0, 32)
-    plain = Completion((FACE,), as_photo(FACE), hole, sources={"face 1": hole}, context=3.0, search_s=0.5)
+    plain = Completion((FACE[hole],), as_photo(FACE), hole, sources={"face 1": hole}, context=3.0, search_s=0.5)
     assert plain.shares == {"face 1": 1.0} and plain.notes == ()
     assert plain.figures == {
         "hole_share": 0.5, "faces": 1, "outside_share": 0.0, "context_loss": 3.0, "search_seconds": 0.5
@@ -449,7 +485,19 @@ def test_the_package_exports_what_it_lists() -> None:
     assert completion.FaceCompleter is FaceCompleter and not hasattr(completion, "Solver")
 
 
-# Large holes
+# Large photos and holes
+
+
+def test_only_the_area_around_the_hole_and_its_face_matters(completer: FaceCompleter, found: Alignment) -> None:
+    hole, results = box((600, 900), 290, 320, 390, 420), []
+    for noise in np.random.default_rng(0).integers(0, 256, (2, 600, 900, 3), dtype=np.uint8):
+        noise[200:430, 300:530] = PORTRAIT
+        results.append(run(completer, noise, hole, [found.cut((-300, -200))])[1])
+    first, second = results
+    assert np.array_equal(first.pixels[hole], second.pixels[hole])
+    alone = run(completer, PORTRAIT, hole[200:430, 300:530], [found])[1]
+    assert np.abs(first.pixels[hole].astype(int) - alone.pixels[alone.hole]).max() <= 1
+    assert np.allclose(first.faces[0].matrix, found.cut((-300, -200)).matrix)
 
 
 @pytest.mark.parametrize("kind", ["box", "noise", "all"])
@@ -463,13 +511,13 @@ def test_a_large_hole_is_completed_at_reduced_size(
         hole[:] = True
     monkeypatch.setattr(completer_module, "_LARGEST_HOLE_PX", 2_000)
     solved: list[int] = []
-    original = FaceCompleter._complete
+    original = FaceCompleter._fill
 
     def spy(self: FaceCompleter, photo: Any, hole: NDArray[np.bool_], *rest: Any) -> Any:
         solved.append(int(hole.sum()))
         return original(self, photo, hole, *rest)
 
-    monkeypatch.setattr(FaceCompleter, "_complete", spy)
+    monkeypatch.setattr(FaceCompleter, "_fill", spy)
     steps, completed = run(completer, portrait, hole, [found], candidates=2)
     assert solved[0] < 2_500 and sum(int(part.sum()) for part in completed.sources.values()) == hole.sum()
     if kind == "box":

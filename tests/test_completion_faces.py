@@ -15,7 +15,6 @@ from align.template import TEMPLATES
 from align.warp import Alignment, fit, transform
 from completion.config import FillOptions
 from completion.faces import faces_under, given_face, locate_hidden, moved
-from completion.inpaint import inpaint
 from completion.runtime import bundled_session
 from dcgan.weights import WeightsError
 
@@ -54,7 +53,7 @@ def covered(true: Alignment, left: float, top: float, right: float, bottom: floa
 
 def under(hole: NDArray[np.bool_]) -> Alignment:
     """The only face of PORTRAIT under a hole."""
-    [found], _ = faces_under(PORTRAIT, inpaint(PORTRAIT, hole), hole, FACE, 64)
+    [found], _ = faces_under(PORTRAIT, hole, FACE, 64)
     return found
 
 
@@ -164,3 +163,9 @@ def test_a_damaged_locator_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path
         with pytest.raises(WeightsError, match=words):
             locate_hidden(PORTRAIT, covered(true, 0.5, 0, 1, 1), true)
         (tmp_path / weights.LOCATOR).unlink(missing_ok=True)
+
+
+def test_a_large_photo_is_searched_at_reduced_size(monkeypatch: pytest.MonkeyPatch, true: Alignment) -> None:
+    hole = covered(true, 0, 0.6, 1, 1)
+    monkeypatch.setattr("completion.faces._SEARCHED_PX", 180)
+    assert error(under(hole), true) < 0.1

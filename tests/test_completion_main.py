@@ -54,7 +54,7 @@ def photo(tmp_path: Path) -> Path:
 @pytest.fixture
 def complete(small_weights_file: Path, done: Path) -> Complete:
     def run(*arguments: object, mask: object = "center", output: object = done) -> int:
-        options = ["--weights", small_weights_file, "--device", "cpu", "--output", output, "--mask", mask]
+        options = ["--weights", small_weights_file, "--device", "cpu", "--output", output, "--mask", mask, "--aligned"]
         return main([str(argument) for argument in [*options, *arguments]])
 
     return run
@@ -316,8 +316,8 @@ def test_sigterm_ends_all_processes_and_leaves_no_partial_file(
 ) -> None:
     for number in range(1, 2000):
         os.link(photo, photo.with_name(f"{number}.png"))
-    command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--weights", small_weights_file]
-    command += ["--device", "cpu", "--output", done, "--strip", "--jobs", "2", photo.parent]
+    command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--aligned", "--device", "cpu"]
+    command += ["--weights", small_weights_file, "--output", done, "--strip", "--jobs", "2", photo.parent]
     process = subprocess.Popen(
         command, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -388,7 +388,7 @@ def test_stdin_goes_to_stdout_by_default_and_errors_name_it(
     small_weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--weights", str(small_weights_file), "--device", "cpu", "--mask", "center", "-"]
+    words = ["--weights", str(small_weights_file), "--device", "cpu", "--mask", "center", "--aligned", "-"]
     monkeypatch.setattr(sys, "stdin", Stream(b"text"))
     assert main(words) == 2
     told = capsys.readouterr()
@@ -478,7 +478,7 @@ def test_what_people_write_instead_gets_advice(
 def test_a_photo_and_a_mask_file_need_no_flag_and_parts_are_joined(
     small_weights_file: Path, tmp_path: Path, photo: Path
 ) -> None:
-    loading = ["--weights", str(small_weights_file), "--device", "cpu"]
+    loading = ["--weights", str(small_weights_file), "--device", "cpu", "--aligned"]
     mask = save(tmp_path / "hole.png", np.where(CENTER, 255, 0))
     assert main([*loading, str(photo), str(mask), str(tmp_path / "one.png")]) == 0
     apart = ["--mask", str(mask), "--mask=center:0.3", "--eyes", "11", "13", "20", "13"]

@@ -3,6 +3,7 @@
 import io
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,26 @@ def test_a_wrong_word_gets_the_nearest_name_or_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_alpha_covers_what_was_erased(mode: str, most: int) -> None:
     photo = to_photo(with_alpha(PICTURE.convert(mode), VISIBLE.point(lambda v: min(v, most))))
-    assert np.array_equal(alpha_hole(photo), INSIDE)
-    assert np.array_equal(alpha_hole(photo, invert=True), ~INSIDE)
+    for invert in (False, True):
+        hole, notes = alpha_hole(photo, invert)
+        assert np.array_equal(hole, INSIDE != invert) and not notes
+    deep = replace(photo, stored=photo.stored.astype(np.uint16) * 257)
+    assert np.array_equal(alpha_hole(deep)[0], INSIDE)
+
+
+def test_transparent_corners_of_a_turned_photo_are_left_with_a_note() -> None:
+    erased, whole = (
+        with_alpha(PICTURE, alpha).rotate(8, expand=True) for alpha in (VISIBLE, Image.new("L", HOLE.size, 255))
+    )
+    hole, [note] = alpha_hole(to_photo(erased))
+    inside = np.asarray(HOLE.rotate(8, expand=True)) > 0
+    assert np.array_equal(hole, inside) and "corners" in note
+    with pytest.raises(MaskError, match="only the corners"):
+        alpha_hole(to_photo(whole))
+    torn = VISIBLE.copy()  # one corner was erased
+    torn.paste(0, (0, 0, 30, 30))
+    hole, notes = alpha_hole(to_photo(with_alpha(PICTURE, torn)))
+    assert hole[:30, :30].all() and not notes
 
 
 def test_a_photo_without_alpha_is_refused() -> None:
