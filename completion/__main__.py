@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 from dataclasses import asdict, replace
@@ -38,6 +39,7 @@ examples:
   %(prog)s --mask eyes - < img.png > done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 128 + N stopped by signal N"""
+_PLACES = ["--eyes"], ["--box"]
 _STREAM = Path("-")  # stdin or stdout
 
 
@@ -86,13 +88,13 @@ def _joined(words: Sequence[str]) -> list[str]:
     joined: list[str] = []
     masks = [at for at, word in enumerate(words[:-1]) if word in ("-m", "--mask")]
     for at, word in enumerate(words):
-        before = joined[-2] if len(joined) > 1 else ""
-        if before in ("--eyes", "--box") and joined[-1].count(",") < 3 and _is_number(word):
-            joined[-1] += f",{word}"
+        numbers = re.sub(r"[][();,\s]+", ",", word).strip(",")
+        if joined[-2:-1] in _PLACES and joined[-1].count(",") < 3 and all(map(_is_number, numbers.split(","))):
+            joined[-1] += f",{numbers}"
         elif masks and at == masks[0] + 1:
             joined.append(",".join(words[mask + 1] for mask in masks))
         elif not (masks[1:] and {at, at - 1} & set(masks[1:])):
-            joined.append(word)
+            joined.append(numbers if joined[-1:] in _PLACES else word)
     return joined
 
 

@@ -483,9 +483,10 @@ def test_a_photo_and_a_mask_file_need_no_flag_and_parts_are_joined(
     assert main([*loading, str(photo), str(mask), str(tmp_path / "one.png")]) == 0
     apart = ["--mask", str(mask), "--mask=center:0.3", "--eyes", "11", "13", "20", "13"]
     joined = ["--mask", f"{mask},center:0.3", "--eyes", "20,13,11,13"]
-    for words, name in ((apart, "two.png"), (joined, "three.png")):
+    points = ["--mask", f"{mask},center:0.3", "--eyes", "(20;13),", "(11 13)"]
+    for words, name in ((apart, "two.png"), (joined, "three.png"), (points, "four.png")):
         assert main([*loading, *words, str(photo), "-o", str(tmp_path / name)]) == 0
-    assert np.array_equal(pixels(tmp_path / "two.png"), pixels(tmp_path / "three.png"))
+        assert np.array_equal(pixels(tmp_path / "two.png"), pixels(tmp_path / name))
 
 
 def test_wrong_names_are_reported_before_torch_is_imported(photo: Path) -> None:

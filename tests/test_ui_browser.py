@@ -54,7 +54,7 @@ def skip(reason: str) -> None:
 
 @pytest.fixture(scope="module")
 def served(serve: Callable[..., AbstractContextManager[Any]], encoder_weights: Weights) -> Iterator[Any]:
-    with serve(Service(FaceCompleter(encoder_weights), Limits(max_pixels=1_000_000))) as page:
+    with serve(Service(FaceCompleter(encoder_weights, aligned=True), Limits(max_pixels=1_000_000))) as page:
         yield page
 
 
@@ -724,7 +724,18 @@ def test_a_fill_has_the_bytes_of_the_command_line(
     hole = np.asarray(Image.open(io.BytesIO(marks)))[..., 3] > 127
     mask = save(tmp_path / "hole.png", np.where(hole, 255, 0))
     output = tmp_path / "out.jpg"
-    words = ["--weights", encoder_weights_file, "--device", "cpu", "--mask", mask, "--output", output, photo]
+    words = [
+        "--weights",
+        encoder_weights_file,
+        "--device",
+        "cpu",
+        "--aligned",
+        "--mask",
+        mask,
+        "--output",
+        output,
+        photo,
+    ]
     assert main([str(word) for word in words]) == 0
     assert Path(download.value.path()).read_bytes() == output.read_bytes()
 

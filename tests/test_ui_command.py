@@ -63,7 +63,17 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_command_does_the_same(tmp_path: Path, small_weights_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = save(tmp_path / "a.png", FACE)
-    words = ["--mask", "center", "--weights", str(small_weights_file), "--device", "cpu", str(photo), "--output"]
+    words = [
+        "--aligned",
+        "--mask",
+        "center",
+        "--weights",
+        str(small_weights_file),
+        "--device",
+        "cpu",
+        str(photo),
+        "--output",
+    ]
     assert command.main(["complete", *words, str(tmp_path / "b.png")]) == 0
     assert complete([*words, str(tmp_path / "c.png")]) == 0
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()

@@ -41,7 +41,7 @@ Serve = Callable[..., AbstractContextManager[Any]]
 
 @pytest.fixture(scope="module")
 def page(serve: Serve, encoder_weights: Weights) -> Iterator[Any]:
-    with serve(Service(FaceCompleter(encoder_weights), LIMITS)) as page:
+    with serve(Service(FaceCompleter(encoder_weights, aligned=True), LIMITS)) as page:
         yield page
 
 
@@ -433,7 +433,9 @@ def test_requests_from_other_sites_are_refused(http: httpx.Client, page: Any, ph
 
 def test_the_page_has_only_the_names_that_are_allowed(serve: Serve, encoder_weights: Weights) -> None:
     allowed = ("127.0.0.1", "localhost:7860", "[::1]:7860", "faces.example", "FACES.example:443")
-    with serve(Service(FaceCompleter(encoder_weights), LIMITS), access=Access(("faces.example",))) as named:
+    with serve(
+        Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=Access(("faces.example",))
+    ) as named:
         for host in (*allowed, "evil.example", "faces.example.evil.example", ""):
             answer = httpx.get(f"{named.url}/config", headers={"host": host})
             assert answer.status_code == (200 if host in allowed else 403), host
@@ -446,7 +448,9 @@ def test_below_a_path_forwarded_headers_are_believed_from_trusted_proxies_only(
     access = Access(("faces.example",), ("127.0.0.0/8",) if trusted else ())
     headers = {"x-forwarded-host": "faces.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
     with (
-        serve(Service(FaceCompleter(encoder_weights), LIMITS), access=access, root_path="/faces") as served,
+        serve(
+            Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=access, root_path="/faces"
+        ) as served,
         httpx.Client(base_url=served.url, timeout=120) as http,
     ):
         root = "https://faces.example/faces" if trusted else f"{served.url}/faces"
@@ -495,7 +499,9 @@ def test_a_visitor_has_a_quota_of_uploads(
 ) -> None:
     monkeypatch.setattr("ui.server._QUOTA_UPLOADS", 0)
     with (
-        serve(Service(FaceCompleter(encoder_weights), LIMITS), access=Access((), ("127.0.0.1",))) as served,
+        serve(
+            Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=Access((), ("127.0.0.1",))
+        ) as served,
         httpx.Client(base_url=served.url, timeout=120) as http,
     ):
         for visitor, status in (("10.0.0.1", 200), ("10.0.0.1", 429), ("10.0.0.2", 200)):
@@ -635,7 +641,7 @@ def test_a_full_queue_refuses_and_serves_those_who_wait(
     serve: Serve, encoder_weights: Weights, photo: Path, gate: Gate
 ) -> None:
     with (
-        serve(Service(FaceCompleter(encoder_weights), Limits(waiting=1))) as small,
+        serve(Service(FaceCompleter(encoder_weights, aligned=True), Limits(waiting=1))) as small,
         httpx.Client(base_url=small.url, timeout=300) as http,
         ThreadPoolExecutor(3) as pool,
     ):
@@ -738,7 +744,7 @@ def test_a_solver_that_needs_torch_names_the_extra(
 def test_everything_but_healthz_needs_the_password(
     serve: Serve, encoder_weights: Weights, photo: Path, connect: Callable[..., Client]
 ) -> None:
-    with serve(Service(FaceCompleter(encoder_weights), LIMITS), auth=("anna", "secret")) as locked:
+    with serve(Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), auth=("anna", "secret")) as locked:
         with httpx.Client(base_url=locked.url, timeout=120) as http:
             for method, path in (
                 ("GET", "/config"),
@@ -765,7 +771,9 @@ def test_everything_but_healthz_needs_the_password(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_login_sets_one_cookie_that_fits_the_scheme(serve: Serve, encoder_weights: Weights, scheme: str) -> None:
     access = Access((), ("127.0.0.1",))
-    with serve(Service(FaceCompleter(encoder_weights), LIMITS), auth=("anna", "secret"), access=access) as locked:
+    with serve(
+        Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), auth=("anna", "secret"), access=access
+    ) as locked:
         headers = {"x-forwarded-proto": scheme}
         data = {"username": "anna", "password": "secret"}
         answer = httpx.post(f"{locked.url}/login", data=data, headers=headers, timeout=120)
@@ -780,7 +788,9 @@ def test_wrong_passwords_are_logged_and_limited(
 ) -> None:
     access = Access((), ("127.0.0.1",))
     with (
-        serve(Service(FaceCompleter(encoder_weights), LIMITS), auth=("anna", "secret"), access=access) as locked,
+        serve(
+            Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), auth=("anna", "secret"), access=access
+        ) as locked,
         httpx.Client(base_url=locked.url, timeout=120) as http,
     ):
 

@@ -27,7 +27,7 @@ Command = Callable[..., None]
 
 @pytest.fixture
 def service(encoder_weights: Weights) -> Service:
-    return Service(FaceCompleter(encoder_weights), Limits(max_pixels=3_000_000, photos=3))
+    return Service(FaceCompleter(encoder_weights, aligned=True), Limits(max_pixels=3_000_000, photos=3))
 
 
 @pytest.fixture
@@ -53,7 +53,10 @@ def command(encoder_weights_file: Path) -> Command:
     """The command line with the same weights."""
 
     def run(*words: object) -> None:
-        assert main([str(word) for word in ["--weights", encoder_weights_file, "--device", "cpu", *words]]) == 0
+        assert (
+            main([str(word) for word in ["--aligned", "--weights", encoder_weights_file, "--device", "cpu", *words]])
+            == 0
+        )
 
     return run
 
@@ -115,7 +118,7 @@ def described(service: Service, upload: Upload, faces: Any) -> list[Any]:
 
 
 def test_uploads_of_four_of_the_largest_photos_are_remembered(encoder_weights: Weights, tmp_path: Path) -> None:
-    service = Service(FaceCompleter(encoder_weights), Limits(max_pixels=4096))
+    service = Service(FaceCompleter(encoder_weights, aligned=True), Limits(max_pixels=4096))
     first, *others = [save(tmp_path / f"{number}.png", np.zeros((64, 64, 3))) for number in range(5)]
     upload = service.read(first)
     for path in others[:3]:
