@@ -39,34 +39,27 @@ MAX_BYTES = 8 * MAX_PIXELS + 2**20  # uncompressed 16-bit RGBA
 _READ = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM")
 _EXPECTED = "expected JPEG, PNG, TIFF, WebP, HEIC, AVIF, BMP, PPM or a GIF of one frame"
 _CONVERT = "convert it to PNG, for example with GIMP"
-# First bytes -> what a file is that cannot be read.
+# What a file is that cannot be read -> its first bytes.
 _PICTURES = {
-    b"8BPS": "a Photoshop file",
-    b"gimp xcf": "a GIMP file",
-    b"%PDF": "a PDF",
-    b"%!PS": "a PostScript file",
-    b"\xc5\xd0\xd3\xc6": "a PostScript file",
-    b"\0\0\0\x0cjP  ": "a JPEG 2000 file",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 file",
-    b"\0\0\0\x0cJXL ": "a JPEG XL file",
-    b"\xff\x0a": "a JPEG XL file",
-    b"\0\0\1\0": "an icon",
-    b"FUJIFILMCCD": "a raw file of a camera",
-    b"II*\0\x10\0\0\0CR": "a raw file of a camera",
-    b"II*\0": "an unusual TIFF",
-    b"MM\0*": "an unusual TIFF",
-    b"II+\0": "an unusual TIFF",
-    b"MM\0+": "an unusual TIFF",
-    b"\xff\xd8\xff": "a damaged JPEG",
-    b"\x89PNG\r\n\x1a\n": "a damaged PNG",
-    b"GIF8": "a damaged GIF",
-    b"BM": "an unusual BMP",
+    "a Photoshop file": (b"8BPS",),
+    "a GIMP file": (b"gimp xcf",),
+    "a PDF": (b"%PDF",),
+    "a PostScript file": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "a JPEG 2000 file": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "a JPEG XL file": (b"\0\0\0\x0cJXL ", b"\xff\x0a"),
+    "an icon": (b"\0\0\1\0",),
+    "a raw file of a camera": (b"FUJIFILMCCD", b"II*\0\x10\0\0\0CR"),
+    "an unusual TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "a damaged JPEG": (b"\xff\xd8\xff",),
+    "a damaged PNG": (b"\x89PNG\r\n\x1a\n",),
+    "a damaged GIF": (b"GIF8",),
+    "an unusual BMP": (b"BM",),
 }
 _OTHERS = {
-    b"PK\3\4": "a ZIP archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"Rar!": "an archive",
-    b"\x1aE\xdf\xa3": "a video",
+    "a ZIP archive": b"PK\3\4",
+    "a gzip archive": b"\x1f\x8b",
+    "an archive": b"Rar!",
+    "a video": b"\x1aE\xdf\xa3",
 }
 _HEIC = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 # Format and settings for each suffix. WebP is lossless, so that pixels outside a hole keep their values. On photos,
@@ -108,7 +101,7 @@ _EXIF_TAGS = {
     ExifTags.Base.SubsecTimeDigitized,
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_BITS, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # tags of TIFF
 _MOST_PAGES = 100  # of a TIFF: 16,000 take half a minute
 _BAND = 512  # rows that are copied at a time
 _MAX_DPI = 65_535  # JPEG stores 16 bits
@@ -203,9 +196,11 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
         # Pillow treats every CMYK JPEG as one by Adobe, which stores inverted values.
         inverted = image.mode == "CMYK" and "adobe" not in image.info
         photo = _to_photo(ImageChops.invert(image) if inverted else image, digest)
-    if file.format == "PNG" and data[24] == 16 or tags and tags.get(ExifTags.Base.BitsPerSample, (8,))[0] == 16:
+    if file.format == "PNG" and data[24] == 16 or tags and tags.get(_BITS, (8,))[0] == 16:
         if photo.mode == "L":
             deep = np.asarray(image).astype(np.uint16) if image.mode.startswith("I;16") else None
+            if deep is not None and tags and tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+                deep = 65_535 - deep  # 0 is white, which Pillow overlooks
         else:
             deep = decode_colours(data, photo.stored, photo.turned)
         if deep is None:
@@ -460,6 +455,8 @@ def _choose_page(image: TiffImagePlugin.TiffImageFile) -> tuple[str, ...]:
         raise PhotoError(f"a raw file of a camera; {_EXPECTED}; {_CONVERT}")
     chosen = next((page for page, size in enumerate(sizes) if 4 * size >= max(sizes)), 0)
     image.seek(chosen)
+    if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2 and 16 in image.tag_v2.get(_BITS, ()):
+        raise PhotoError("a TIFF with 16-bit channels that are stored apart; save them interleaved, or with 8 bits")
     # The memory for a tile is allocated before it is read.
     if image.tag_v2.get(_TILE_WIDTH, 0) * image.tag_v2.get(_TILE_LENGTH, 0) > 2**24 + 4 * image.width * image.height:
         raise PhotoError("damaged: its tiles are larger than the photo; use an intact copy")
@@ -496,15 +493,15 @@ def _mended(data: bytes, max_pixels: int, error: OSError) -> tuple[Image.Image, 
 
 def _unreadable(data: bytes) -> str:
     """Name the kind of a file that Pillow does not read, with what was expected and what to do."""
-    for start, name in _PICTURES.items():
-        if data.startswith(start):
+    for name, starts in _PICTURES.items():
+        if data.startswith(starts):
             return f"{name}; {_EXPECTED}; {_CONVERT}"
     if data[-18:-2] == b"TRUEVISION-XFILE":
         return f"a TGA file; {_EXPECTED}; {_CONVERT}"
     text = data[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in text:
         return f"an SVG drawing; {_EXPECTED}; {_CONVERT}"
-    name = next((name for start, name in _OTHERS.items() if data.startswith(start)), "not an image")
+    name = next((name for name, start in _OTHERS.items() if data.startswith(start)), "not an image")
     if not data:
         name = "an empty file"
     elif data[4:8] == b"ftyp":

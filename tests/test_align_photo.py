@@ -129,6 +129,23 @@ def test_a_fourth_channel_is_alpha_only_if_the_file_says_so(file, depth, extra, 
     assert photo.image.mode == mode and np.array_equal(np.asarray(photo.image), stored[..., : len(mode)])
 
 
+def test_a_tiff_of_16_bits_where_0_is_white_is_read_upright_and_one_of_planes_is_refused(file):
+    grey = gradient(channels=1).astype(np.uint16) * 257
+    file.write_bytes(tiff(grey, t262=0))
+    assert np.array_equal(read_photo(file).stored, 65_535 - grey[..., 0])
+    assert "stored apart" in refusal(file, tiff(gradient().astype(np.uint16), t284=2))
+
+
+def test_the_fourth_byte_of_a_bmp_is_alpha_unless_it_is_unused(file):
+    whole = gradient(channels=4)
+    Image.fromarray(whole).save(file, "BMP")
+    assert np.array_equal(read_photo(file).stored, whole)
+    data = bytearray(file.read_bytes())
+    data[57::4] = bytes(len(data[57::4]))
+    file.write_bytes(data)
+    assert np.array_equal(read_photo(file).stored, whole[..., :3])
+
+
 def test_the_first_page_that_is_no_thumbnail_is_read_with_a_note(file):
     page, small = Image.fromarray(gradient()), Image.new("RGB", (8, 6))
     for pages, number in (([page, small, page], 1), ([small, page], 2)):
@@ -412,6 +429,13 @@ def test_16_bit_colours_are_scaled(file, colour, channels, mode):
     file.write_bytes(png(32, 24, bits=16, colour=colour, pixels=rows))
     photo = read_photo(file)
     assert photo.image.mode == mode and np.array_equal(np.asarray(photo.image), eight)
+
+
+def test_16_bit_grey_with_alpha_is_kept(file):
+    deep = np.random.default_rng(0).integers(0, 65_536, (24, 32, 2), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    file.write_bytes(png(32, 24, bits=16, colour=4, pixels=rows))
+    assert np.array_equal(read_photo(file).stored, deep[..., [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
