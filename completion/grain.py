@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from align.resize import box_around
 
-_COARSEST_PX = 2.0  # standard deviation of the blur that leaves no grain; what is coarser is structure
+_BANDS_PX = (1.2, 2.0), (0.0, 1.0)  # grain is what lies between two blurs; what is coarser is structure
+_LEAST_REACH_PX = 6  # in smaller faces, what is coarse is structure, too
 _WINDOW_PX = 7  # side of the windows in which grain is measured
 
 
@@ -32,7 +33,8 @@ def grain(
         return completed
     pixels = completed[box].astype(np.float32)
     rng, inside = np.random.default_rng(seed), part[box]
-    for finer, coarser in ((1.2, _COARSEST_PX), (0.0, 1.0)):  # coarse noise counts as fine, too
+    bands = _BANDS_PX if reach_px >= _LEAST_REACH_PX else _BANDS_PX[-1:]
+    for finer, coarser in bands:  # coarse noise counts as fine, too
 
         def band(values: NDArray[np.float32], finer: float = finer, coarser: float = coarser) -> NDArray[np.float32]:
             return _blurred(values, finer) - _blurred(values, coarser)

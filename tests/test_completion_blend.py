@@ -282,6 +282,8 @@ def test_coarse_and_coloured_grain_is_continued() -> None:
     for here, there in zip(made, true, strict=True):
         assert 0.5 < here[0, 0] / there[0, 0] < 1.1 and here[2, 2] < 0.1 * here[0, 0]
         assert here[0, 1] / here[0, 0] == pytest.approx(there[0, 1] / there[0, 0], abs=0.1)
+    _, coarse = bands(grain(photo, hole, hole, 5).astype(np.float64))
+    assert coarse[0, 0] < 0.3 * true[1][0, 0]  # in a small face, it could be structure
 
 
 def test_grain_changes_nothing_without_visible_pixels() -> None:
