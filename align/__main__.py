@@ -22,7 +22,7 @@ example:
 aligned/faces.jsonl gets a record of every crop: source and its SHA-256, landmarks, matrix.
 
 exit codes:
-  0 success, 1 failure, 2 wrong usage or unusable input, 3 some photos failed or have no face,
+  0 success, 1 failure, 2 wrong usage or unusable input, 3 some photos failed,
   128 + N stopped by signal N, such as 130 by Ctrl+C; run the same command again to resume
 """
 
@@ -80,7 +80,7 @@ def _align(arguments: argparse.Namespace) -> int:
         statuses = ", ".join(f"{number} {status}" for status, number in sorted(count.items()))
         say(f"{len(results)} photos: {statuses}; {crops} crops written")
         print(arguments.output / MANIFEST)
-    return 3 if count["failed"] or count["no face"] else 0
+    return 3 if count["failed"] else 0
 
 
 def _record(result: AlignResult) -> dict[str, object]:
