@@ -43,9 +43,10 @@ class MaskSpec:
 _SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains
 _SAME_LEVEL = 12  # levels by which a saved copy of a pixel may differ
 _TRANSPARENT, _PAINTED = 0.9, 0.25  # of the greatest alpha: what is erased is below, what is painted above
-_COPIED = 0.95  # share of the opaque pixels that a copy of the photo has in common with it
+_COPIED = 0.8  # share of the opaque pixels that a copy of the photo has in common with it
 _NEAR = 0.15  # of the distance between two levels: pixels that belong to one of them
 _BETWEEN = 0.1  # maximum share of pixels between two levels, at soft edges
+_ALIKE = 0.7  # as many pixels between two levels of one colour are a third level, not a soft edge
 _SOFT_PX = 2  # edges wider than this belong to a soft brush
 _MOST = 0.8  # maximum share of a photo that a mask may fill
 _SPECK_PX = 4  # smaller differences from the photo are noise
@@ -220,6 +221,9 @@ def _two_levels(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray
     near = (np.minimum(np.abs(along), np.abs(along - 1)) < _NEAR) & (aside < 2 * _NEAR)
     if (~near).mean() > _BETWEEN or (~near).sum() > 4 * max(1, min((along < 0.5).sum(), (along >= 0.5).sum())):
         return None
+    between, fewer = np.clip(along[~near], 0, 1), min((near & (along < 0.5)).sum(), (near & (along >= 0.5)).sum())
+    if len(between) > fewer / 2 and np.bincount((between * 10).astype(np.int64)).max() > _ALIKE * len(between):
+        return None
     dark, light = sorted((first, second), key=lambda colour: float(colour @ [0.299, 0.587, 0.114]))
     return dark, light
 
@@ -287,11 +291,13 @@ def _as_photo(mask: MaskLike) -> Photo:
         raise MaskError(f"the mask {'' if isinstance(source, str | os.PathLike) else 'is '}{error}") from error
 
 
-def _of_editor(value: Mapping[str, Any]) -> Any:
-    """The painted layer of what Gradio's image editor returns."""
-    layers = [layer for layer in value.get("layers") or () if layer is not None]
-    if len(layers) != 1:
-        raise MaskError(f"the image editor has {len(layers)} painted layers; expected one")
+def _of_editor(value: Mapping[str, Any]) -> Image.Image:
+    """The painted layers of what Gradio's image editor returns, on each other."""
+    layers = [as_photo(layer).image.convert("RGBA") for layer in value.get("layers") or () if layer is not None]
+    if len({layer.size for layer in layers}) != 1:
+        raise MaskError(f"the image editor has {len(layers)} painted layers; expected some of one size")
+    for layer in layers[1:]:
+        layers[0].alpha_composite(layer)
     return layers[0]
 
 

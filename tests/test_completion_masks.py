@@ -36,6 +36,7 @@ def draw_hole(scale: int = 1) -> Image.Image:
 HOLE = draw_hole()
 INSIDE = np.asarray(HOLE) > 0
 VISIBLE = ImageChops.invert(HOLE)
+FLIP = Image.Transpose.FLIP_TOP_BOTTOM
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
@@ -105,6 +106,7 @@ SAME: dict[str, Any] = {
     "photo object": to_photo(HOLE),
     "open file": io.BytesIO(encoded(HOLE)),
     "editor": {"background": PICTURE, "layers": [with_alpha(Image.new("RGB", HOLE.size, "red"))], "composite": None},
+    "editor, second layer": {"layers": [Image.new("RGBA", HOLE.size), with_alpha(Image.new("RGB", HOLE.size, "red"))]},
 }
 
 
@@ -129,6 +131,7 @@ def test_a_mask_of_a_path_is_read_and_what_was_taken_is_said(tmp_path: Path) -> 
         (paint("red", Image.new("RGB", HOLE.size, "white")), "invert the mask"),
         (PICTURE, "the photo itself"),
         (Image.fromarray(astronaut()).crop((212, 272, 412, 512)), "more than two levels"),
+        (Image.composite(Image.new("L", HOLE.size, 128), HOLE, HOLE.transpose(FLIP)), "more than two levels"),
         (Image.new("L", HOLE.size), "the mask has one level only, 0"),
         (Image.new("L", HOLE.size, 255), "100% of the photo would be filled"),
         (HOLE.resize((256, 256)), "256x256 pixels and the photo 200x240"),
