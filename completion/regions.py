@@ -30,12 +30,6 @@ class Regions:
     scratches: NDArray[np.bool_]
     background: NDArray[np.bool_]
 
-    def sources(self) -> dict[str, NDArray[np.bool_]]:
-        """Return the parts that are not empty by their name, as in `Completion`."""
-        named = {"surroundings": self.scratches | self.background}
-        named |= {f"face {number}": part for number, part in enumerate(self.parts, 1)}
-        return {name: part for name, part in named.items() if part.any()}
-
 
 def divide(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> Regions:
     """Assign each pixel of a hole (H, W) to a face, to a scratch or to the background."""
