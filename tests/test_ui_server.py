@@ -119,7 +119,7 @@ def alive(http: httpx.Client, photo: Path) -> bool:
 
 def inputs(photo: Any, mask: Any = None, solver: str = "fast") -> list[Any]:
     """What /complete takes."""
-    return [photo, "center", mask, solver, 1, "poisson", 0, None, True]
+    return [photo, "center", mask, solver, 1, "poisson", 0, None, True, None]
 
 
 def memory_bytes() -> int:
