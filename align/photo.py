@@ -28,6 +28,7 @@ from PIL import (
 )
 
 from align import colour
+from align.bounds import check_work
 from align.deep import decode_colours, encode_png, to_8_bits, write_tiff
 from align.errors import PhotoError
 from align.files import atomic_write, read_file
@@ -167,6 +168,7 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode the content of a file, see `read_photo`."""
     # The header has the size; verify checks the checksums of a PNG, which decoding ignores.
     with _quiet(), _damage_named():
+        check_work(data)
         _open(data, max_pixels)[0].verify()
     with _quiet(), _damage_named():
         file, notes = _open(data, max_pixels)

@@ -20,7 +20,8 @@ from pictures import FACE
 from PIL import Image
 
 from align.cli import settings_from
-from ui.__main__ import build_parser, main
+from align.files import lock_folder
+from ui.__main__ import build_parser, main, own_folder
 from ui.config import ServeOptions
 
 WAIT_S = 300  # for a busy machine
@@ -126,6 +127,34 @@ def test_names_and_proxies_are_lists() -> None:
     options = settings_from(build_parser().parse_args(words), ServeOptions)
     assert options.allow_host == ("faces.example", "www.faces.example")
     assert options.trusted_proxy == ("127.0.0.1", "10.0.0.0/8")
+
+
+def test_a_public_address_needs_a_proxy_or_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--host", "0.0.0.0"]) == 2
+    assert "put a reverse proxy in front" in capsys.readouterr().err
+    for words in ({"trusted_proxy": ("10.0.0.1",)}, {"open_to_network": True}):
+        assert ServeOptions(host="0.0.0.0", **words).host == "0.0.0.0"  # type: ignore[arg-type]
+    assert ServeOptions(host="::1")
+
+
+def test_what_a_killed_page_has_left_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names = ["page-killed/.lock", "page-killed/upload/a.png", "page-used/.lock", "page-used/a.png", "page-other/a.png"]
+    for name in (*names, "stream/a.png"):
+        path = tmp_path / f"dcgan-completion-{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".lock").touch()
+    (tmp_path / "dcgan-completion-page-link").symlink_to(tmp_path / "mine")
+    with lock_folder(tmp_path / "dcgan-completion-page-used"), own_folder() as folder:
+        assert Path(folder, ".lock").exists()
+        kept = {"page-used", "page-other", "page-link", "stream", Path(folder).name.removeprefix("dcgan-completion-")}
+        assert {path.name for path in tmp_path.iterdir()} == {"mine", *(f"dcgan-completion-{name}" for name in kept)}
+        assert (tmp_path / "mine" / ".lock").exists()
+    assert not Path(folder).exists()
 
 
 def test_an_unusable_proxy_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ from pictures import CENTER, FACE, NO_FACE, pixels, save
 
 from completion import FaceCompleter
 from dcgan.weights import Weights
-from ui.access import LOCAL, Access, AccessError, Recent
+from ui.access import LOCAL, Access, AccessError
 from ui.config import Limits
 from ui.server import Guard, sweep
 from ui.service import Service
@@ -185,9 +185,7 @@ def test_the_api_lists_its_endpoints_and_no_others(connect: Callable[..., Client
 # The allow-list
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/config", "/healthz", "/metrics", "/nothing", f"{API}/file=/etc/passwd", f"{API}/info"]
-)
+@pytest.mark.parametrize("path", ["/", "/config", "/healthz", "/nothing", f"{API}/file=/etc/passwd", f"{API}/info"])
 def test_every_response_has_security_headers(http: httpx.Client, path: str) -> None:
     headers = http.get(path).headers
     assert "default-src 'self'" in headers["content-security-policy"]
@@ -240,7 +238,7 @@ def test_web_sockets_are_refused() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(unasked, 1, {"requests": 0, "closing": False}, LOCAL, dict)
+    guard = Guard(unasked, 1, {"requests": 0, "closing": False}, LOCAL)
     asyncio.run(guard({"type": "websocket", "path": "/"}, unasked, send))
     assert sent == [{"type": "websocket.close"}]
 
@@ -385,7 +383,7 @@ def test_an_upload_of_many_files_over_the_limit_is_refused(http: httpx.Client, p
     assert alive(http, photo)
 
 
-def test_an_upload_of_unknown_length_has_the_same_limit(http: httpx.Client, photo: Path) -> None:
+def test_an_upload_of_unknown_length_is_refused(http: httpx.Client, photo: Path) -> None:
     def endless() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
         for _ in range(1000):
@@ -394,7 +392,7 @@ def test_an_upload_of_unknown_length_has_the_same_limit(http: httpx.Client, phot
     try:
         headers = {"content-type": "multipart/form-data; boundary=x"}
         answer = http.post(f"{API}/upload", content=endless(), headers=headers)
-        assert answer.status_code == 413
+        assert answer.status_code == 411
     except httpx.TransportError:
         pass  # the server closed before all was sent
     assert alive(http, photo)
@@ -416,6 +414,8 @@ def test_huge_names_and_thousands_of_parts_are_handled(http: httpx.Client, photo
 
 
 def test_requests_from_other_sites_are_refused(http: httpx.Client, page: Any, photo: Path) -> None:
+    own = {"accept": "x", "sec-fetch-site": "cross-site"}
+    assert http.get("/logout", headers=own).status_code == 403 and http.get("/", headers=own).status_code == 200
     for path in ("upload", "queue/join", "call/complete"):
         for headers, refused in (
             ({"sec-fetch-site": "cross-site"}, True),
@@ -423,6 +423,7 @@ def test_requests_from_other_sites_are_refused(http: httpx.Client, page: Any, ph
             ({"origin": "http://evil.example"}, True),
             ({"origin": "http://localhost:1"}, True),
             ({"origin": "null"}, True),
+            ({"origin": page.url.replace("http", "chrome-extension")}, True),
             ({"origin": page.url}, False),
         ):
             answer = http.post(f"{API}/{path}", json={}, headers=headers)
@@ -436,14 +437,15 @@ def test_the_page_has_only_the_names_that_are_allowed(serve: Serve, encoder_weig
     with serve(
         Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=Access(("faces.example",))
     ) as named:
-        for host in (*allowed, "evil.example", "faces.example.evil.example", ""):
+        evil = ("evil.example", "faces.example.evil.example", "[::1].evil.example", "127.0.0.1:80@evil.example", "")
+        for host in (*allowed, *evil):
             answer = httpx.get(f"{named.url}/config", headers={"host": host})
             assert answer.status_code == (200 if host in allowed else 403), host
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_below_a_path_forwarded_headers_are_believed_from_trusted_proxies_only(
-    serve: Serve, encoder_weights: Weights, trusted: bool, caplog: pytest.LogCaptureFixture
+    serve: Serve, encoder_weights: Weights, trusted: bool
 ) -> None:
     access = Access(("faces.example",), ("127.0.0.0/8",) if trusted else ())
     headers = {"x-forwarded-host": "faces.example", "x-forwarded-proto": "https", "x-forwarded-for": "10.1.2.3"}
@@ -460,8 +462,6 @@ def test_below_a_path_forwarded_headers_are_believed_from_trusted_proxies_only(
         assert http.get("/config", headers=headers | {"x-forwarded-host": "evil.example"}).status_code == (
             403 if trusted else 200
         )
-        http.post(f"{API}/unknown", headers=headers)
-    assert ("from 10.1.2.3" if trusted else "from 127.0.0.1") in caplog.text
 
 
 def test_an_unusable_proxy_is_refused() -> None:
@@ -497,7 +497,7 @@ def test_a_forged_request_is_logged_in_one_line_and_answered_with_all_headers(
 def test_a_visitor_has_a_quota_of_uploads(
     http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, encoder_weights: Weights
 ) -> None:
-    monkeypatch.setattr("ui.server._QUOTA_UPLOADS", 0)
+    monkeypatch.setattr("ui.server._UPLOADS", 5000 / (4 * LIMITS.file_bytes))  # one upload
     with (
         serve(
             Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=Access((), ("127.0.0.1",))
@@ -510,32 +510,53 @@ def test_a_visitor_has_a_quota_of_uploads(
             assert answer.status_code == status
 
 
-def test_amounts_count_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    recent = Recent(60)
-    for clock[0], visitor in ((0, "anna"), (30, "anna"), (30, "bert")):
-        recent.add(visitor, 5)
-    assert (recent.sum("anna"), recent.sum("bert"), recent.sum("carl")) == (10, 5, 0)
-    clock[0] = 61
-    assert (recent.sum("anna"), recent.sum("bert")) == (5, 5)
-    clock[0] = 91
-    assert (recent.sum("anna"), recent.sum("bert")) == (0, 0)
+def test_attempts_uploads_and_requests_count_from_their_beginning() -> None:
+    """So that many at once cannot pass together."""
+
+    async def ask(guard: Guard, path: str, length: int, answers: list[int], body: asyncio.Event) -> None:
+        async def receive() -> Any:
+            await body.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            answers.extend([message["status"]] if "status" in message else [])
+
+        headers = [(b"host", b"localhost"), (b"content-length", str(length).encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+        await guard(scope | {"client": ("10.0.0.1", 1), "scheme": "http"}, receive, send)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        status = 400 if scope["path"] == "/login" else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def at_once(path: str, number: int, length: int) -> list[int]:
+        guard = Guard(application, 1000, {"requests": 0, "closing": False}, LOCAL)
+        answers: list[int] = []
+        body = asyncio.Event()
+        asked = [asyncio.ensure_future(ask(guard, path, length, answers, body)) for _ in range(number)]
+        await asyncio.sleep(0.05)
+        body.set()
+        await asyncio.gather(*asked)
+        assert guard.state["requests"] == guard.uploading_bytes == 0 and guard.at_once.left("10.0.0.1") == 64
+        return answers
+
+    for path, number, length, passed in (
+        ("/login", 40, 10, {400: 5, 429: 35}),
+        (f"{API}/upload", 40, 1000, {200: 8, 429: 32}),
+        (f"{API}/upload", 100, 1, {200: 64, 429: 36}),
+    ):
+        answers = asyncio.run(at_once(path, number, length))
+        assert {status: answers.count(status) for status in answers} == passed
 
 
-def test_metrics_count_answers_and_requests(http: httpx.Client, photo: Path) -> None:
-    def metrics() -> dict[str, float]:
-        lines = http.get("/metrics").raise_for_status().text.splitlines()
-        return {name: float(value) for name, value in (line.split(" ") for line in lines if line[0] != "#")}
-
-    before = metrics()
-    http.get("/nothing")
-    assert alive(http, photo)
-    after = metrics()
-    refused = 'ui_answers_total{status="404"}'
-    assert after[refused] == before.get(refused, 0) + 1
-    assert after['ui_answers_total{status="200"}'] > before['ui_answers_total{status="200"}']
-    assert (after["ui_running"], after["ui_waiting"]) == (0, 0) and after["ui_requests"] >= 0
+def test_the_names_of_sessions_are_short(http: httpx.Client) -> None:
+    for name in ("x" * 37, "a b", 5, ["x"]):
+        body = {"data": [], "fn_index": 0, "session_hash": name}
+        assert http.post(f"{API}/queue/join", json=body).status_code == 400
+    assert http.get(f"{API}/queue/data?session_hash={'x' * 37}").status_code == 400
+    assert http.get(f"{API}/heartbeat/{'x' * 37}").status_code == 404
 
 
 def test_scripts_are_compressed_and_pictures_are_not(http: httpx.Client, photo: Path) -> None:
@@ -768,24 +789,18 @@ def test_everything_but_healthz_needs_the_password(
         assert np.array_equal(pixels(io.BytesIO(Path(path).read_bytes()))[~CENTER], FACE[~CENTER])
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_login_sets_one_cookie_that_fits_the_scheme(serve: Serve, encoder_weights: Weights, scheme: str) -> None:
-    access = Access((), ("127.0.0.1",))
-    with serve(
-        Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), auth=("anna", "secret"), access=access
-    ) as locked:
-        headers = {"x-forwarded-proto": scheme}
-        data = {"username": "anna", "password": "secret"}
-        answer = httpx.post(f"{locked.url}/login", data=data, headers=headers, timeout=120)
-        [cookie] = answer.headers.get_list("set-cookie")
-        assert ("Secure" in cookie) == (scheme == "https") and "HttpOnly" in cookie and "SameSite=lax" in cookie
-        login = {"cookie": cookie.partition(";")[0]}
-        assert httpx.get(f"{locked.url}/config", headers=headers | login, timeout=120).status_code == 200
+def test_those_who_share_a_name_stay_when_one_leaves(serve: Serve, encoder_weights: Weights) -> None:
+    with serve(Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), auth=("anna", "secret")) as locked:
+        clients = [httpx.Client(base_url=locked.url, timeout=120) for _ in range(2)]
+        for http in clients:
+            assert http.post("/login", data={"username": "anna", "password": "secret"}).status_code == 200
+        assert clients[0].get("/logout?all_session=true").status_code == 302
+        assert clients[1].get("/config").status_code == 200
+        for http in clients:
+            http.close()
 
 
-def test_wrong_passwords_are_logged_and_limited(
-    serve: Serve, encoder_weights: Weights, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_wrong_passwords_are_limited(serve: Serve, encoder_weights: Weights) -> None:
     access = Access((), ("127.0.0.1",))
     with (
         serve(
@@ -801,5 +816,3 @@ def test_wrong_passwords_are_logged_and_limited(
         assert [login("wrong", "10.0.0.1") for _ in range(7)] == [400] * 5 + [429] * 2
         assert login("secret", "10.0.0.1") == 429
         assert login("secret", "10.0.0.2") == 200
-    wrong = [line for line in caplog.messages if "wrong name or password" in line]
-    assert len(wrong) == 5 and all("10.0.0.1" in line and "secret" not in line for line in wrong)

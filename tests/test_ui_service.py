@@ -108,7 +108,8 @@ def test_a_result_takes_two_opens_one_decoding_and_one_search_for_faces(
         again = service.read(path)
         filled = last(service.fill(again.photo, hole, service.alignments(again, described(service, again, faces))))
         service.save(again, [kept(filled, tmp_path / "step.png", again)], tmp_path / "saved")
-    assert (len(opens), len(decodings)) == (2, 1) and 1 <= len(searches) <= 3
+    assert (len(opens), len(decodings)) == (6, 3)  # with one patch, twice
+    assert 1 <= len(searches) <= 3
 
 
 def described(service: Service, upload: Upload, faces: Any) -> list[Any]:
@@ -288,7 +289,8 @@ def test_a_saved_photo_has_the_bytes_of_the_command_line(
 def test_a_zip_file_holds_every_filled_photo_and_a_report(service: Service, upload: Upload, folder: Path) -> None:
     filled = last(service.fill(upload.photo, CENTER, []))
     steps = [kept(filled, folder / "step.png", upload)]
-    items = [("a.png", upload, steps, ""), ("a.png", upload, [], ""), ("../b.jpg", None, [], "too dark")]
+    photo = save(folder / "photo.png")
+    items = [("a.png", photo, steps, ""), ("a.png", photo, [], ""), ("../b.jpg", None, [], "too dark")]
     with zipfile.ZipFile(service.save_all(items, folder / "all.zip")) as archive:
         assert archive.namelist() == ["a.png", "a-2.png", "report.json"]
         report = json.loads(archive.read("report.json"))
@@ -375,10 +377,19 @@ def test_a_photo_without_a_face_or_over_the_limit_is_refused(service: Service, t
     assert explain(MaskError("the hole is empty")) == "The hole is empty."
 
 
-def test_slow_solvers_and_many_pixels_make_a_request_large(service: Service, upload: Upload, tmp_path: Path) -> None:
-    large = service.read(save(tmp_path / "large.png", np.zeros((1000, 2000, 3))))
-    assert service.is_large(upload, solver="paper") and service.is_large(large, candidates=5)
-    assert not service.is_large(upload, candidates=8) and not service.is_large(large, candidates=4)
+def test_slow_solvers_and_many_pixels_make_a_request_large(service: Service, tmp_path: Path) -> None:
+    small, large = save(tmp_path / "small.png"), save(tmp_path / "large.png", np.zeros((1000, 2000, 3)))
+    unread = tmp_path / "unread.png"
+    unread.write_bytes(bytes(2**20))
+    service.read(small), service.read(large)
+    assert service.is_large(small, solver="paper") and service.is_large(large, candidates=5)
+    assert not service.is_large(small, candidates=8) and not service.is_large(large, candidates=4)
+    assert service.is_large(unread)
+
+
+def test_a_mask_has_a_few_names(service: Service, upload: Upload, folder: Path) -> None:
+    with pytest.raises(ServiceError, match="the mask has 200 names; give at most 8"):
+        last(service.complete(upload, ",".join(["mouth"] * 200), folder))
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.cli import Parser, add_common, add_settings, run_main, run_program, settings_from
 from completion.config import LoadOptions
-from ui.config import Limits, ServeOptions
+from ui.config import LOOPBACK, Limits, ServeOptions
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from types import FrameType
 
+_PREFIX = "dcgan-completion-page-"
 _EXAMPLE = """examples:
   %(prog)s
-  %(prog)s --host 0.0.0.0 --port 8080 --auth anna:secret --max-pixels 4000000
+  %(prog)s --trusted-proxy 127.0.0.1 --allow-host example.org --max-pixels 4000000
 
 exit codes: 0 stopped by Ctrl+C, 1 failed, 2 wrong usage or unusable weights, 143 stopped by SIGTERM"""
 
@@ -50,16 +54,32 @@ def main(argv: list[str] | None = None, program: str = "python -m ui") -> int:
 
 
 def _serve_from_a_folder(arguments: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(prefix="dcgan-completion-") as folder:
+    with own_folder() as folder:
         return _serve(arguments, folder)
+
+
+@contextmanager
+def own_folder() -> Iterator[str]:
+    """A locked folder for uploads and results; those that killed pages have left are removed."""
+    from align.errors import PhotoError
+    from align.files import lock_folder
+
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError, PhotoError):  # of another user, or in use
+            if left.lstat().st_uid == os.getuid() and not left.is_symlink() and (left / ".lock").is_file():
+                with lock_folder(left, wait_s=0):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, lock_folder(Path(folder)):
+        yield folder
 
 
 def _serve(arguments: argparse.Namespace, folder: str) -> int:
     # Gradio reads these when it is imported.
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     from completion import FaceCompleter
-    from ui.access import LOOPBACK, Access
+    from ui.access import Access
     from ui.app import build_app, launch
+    from ui.reader import Reader
     from ui.server import drain, sweep
     from ui.service import Service
     from ui.turns import Turns
@@ -67,7 +87,8 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     options, limits = settings_from(arguments, ServeOptions), settings_from(arguments, Limits)
     loading = settings_from(arguments, LoadOptions)
     access = Access((options.host, *options.allow_host), options.trusted_proxy)
-    service = Service(FaceCompleter.load(loading.weights, loading.device), limits)
+    completer = FaceCompleter.load(loading.weights, loading.device)
+    service = Service(completer, limits, Reader(completer, limits))
     stop, received = threading.Event(), []
 
     def stopping(number: int, frame: FrameType | None) -> None:

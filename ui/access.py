@@ -1,16 +1,17 @@
-"""Who may ask what of the page: names of the server, trusted proxies, origins, and amounts per visitor."""
+"""Who may ask what of the page: names of the server, trusted proxies, origins, and budgets of visitors."""
 
 import ipaddress
+import math
+import re
 import time
-from collections import deque
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
 from align.errors import InputError
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_FORWARDED = (b"forwarded", b"x-real-ip")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d+)?", re.IGNORECASE)
+_MOST_VISITORS = 10_000  # that a budget remembers, unless more of them are below their full budget
 
 
 class AccessError(InputError):
@@ -41,71 +42,75 @@ class Access:
                     f"the trusted proxy is {proxy!r}; give an IP address, or a network as 10.0.0.0/8"
                 ) from error
 
-    def trusts(self, address: str) -> bool:
-        """Whether an address is that of a trusted proxy."""
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(found in ipaddress.ip_network(proxy) for proxy in self.proxies)
-
-    def refusal(self, method: str, headers: Headers) -> str | None:
+    def refusal(self, method: str, path: str, headers: Headers) -> str | None:
         """Why a request is refused for the name of the server or for its origin; None if it is not."""
         asked = headers.get("x-forwarded-host", headers.get("host", ""))
-        for name in (headers.get("host", ""), asked):
-            if not self._allows(_hostname(name)):
-                return "this name of the server is not allowed; an operator can allow it with --allow-host"
-        origin = headers.get("origin")
-        elsewhere = origin is not None and origin.partition("://")[2] != asked
-        if elsewhere or (method == "POST" and headers.get("sec-fetch-site") == "cross-site"):
+        if not (self._allows(headers.get("host", "")) and self._allows(asked)):
+            return "this name of the server is not allowed; an operator can allow it with --allow-host"
+        elsewhere = headers.get("origin", f"http://{asked}") not in (f"http://{asked}", f"https://{asked}")
+        changes = method == "POST" or path == "/logout"
+        if elsewhere or changes and headers.get("sec-fetch-site") == "cross-site":
             return "requests from other sites are refused; use the page itself"
         return None
 
-    def _allows(self, name: str) -> bool:
+    def _allows(self, host: str) -> bool:
+        found = _HOST.fullmatch(host)
+        if not found:
+            return False
         try:
-            ipaddress.ip_address(name)
+            ipaddress.ip_address(found[1] or found[2])
         except ValueError:
-            return name in ("localhost", *self.hosts)
+            return (found[2] or "").lower() in ("localhost", *self.hosts)
         return True
 
 
 LOCAL = Access()
 
 
-class Recent:
-    """Amounts per visitor within a time.
+class Budget:
+    """What each visitor may use of something: reserved before, and given back or forgotten after.
 
     Args:
-        seconds: how long an amount counts.
+        most: the whole budget of a visitor.
+        seconds: time in which a used budget fills up again, evenly; infinity if it is only given back.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._amounts: deque[tuple[float, str, int]] = deque()
-        self._sums: dict[str, int] = {}
+    def __init__(self, most: float, seconds: float = math.inf) -> None:
+        self._most, self._seconds = most, seconds
+        self._left: dict[str, tuple[float, float]] = {}  # what is left, and since when
 
-    def add(self, visitor: str, amount: int) -> None:
-        """Add an amount of a visitor."""
-        self._amounts.append((time.monotonic(), visitor, amount))
-        self._sums[visitor] = self._sums.get(visitor, 0) + amount
+    def left(self, visitor: str) -> float:
+        """What a visitor has left."""
+        left, since = self._left.get(visitor, (self._most, 0.0))
+        return min(self._most, left + (time.monotonic() - since) * self._most / self._seconds)
 
-    def sum(self, visitor: str) -> int:
-        """The amounts of a visitor that still count."""
-        while self._amounts and time.monotonic() - self._amounts[0][0] > self._seconds:
-            _, other, amount = self._amounts.popleft()
-            self._sums[other] -= amount
-            if not self._sums[other]:
-                del self._sums[other]
-        return self._sums.get(visitor, 0)
+    def take(self, visitor: str, amount: float = 1) -> bool:
+        """Reserve an amount; False if a visitor has less left."""
+        left = self.left(visitor)
+        if amount <= left:
+            self._left[visitor] = left - amount, time.monotonic()
+        if len(self._left) > _MOST_VISITORS:
+            self._left = {who: left for who, left in self._left.items() if self.left(who) < self._most}
+        return amount <= left
+
+    def give_back(self, visitor: str, amount: float = 1) -> None:
+        """Return what was reserved."""
+        self._left[visitor] = min(self._most, self.left(visitor) + amount), time.monotonic()
 
 
 def without_forwarded(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Headers of a request without those that only a proxy may set."""
-    return [(name, value) for name, value in headers if name not in _FORWARDED and not name.startswith(b"x-forwarded-")]
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in (b"forwarded", b"x-real-ip") and not name.startswith(b"x-forwarded-")
+    ]
 
 
-def _hostname(host: str) -> str:
-    """A Host header without its port, in lower case: "[::1]:80" gives "::1"."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+def visitor_of(address: str) -> str:
+    """Whom an address stands for: an IPv4 address is one visitor, and so is a network of 2^64 IPv6 addresses."""
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))

@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse
 
 from align.errors import InputError
-from ui.access import LOCAL, LOOPBACK, Access
+from ui.access import LOCAL, Access, visitor_of
+from ui.config import LOOPBACK
 from ui.server import ASSETS, Guard, log, one_line, upload_folder
 from ui.service import Fill, Service, ServiceError, Upload, explain
 from ui.turns import Turns
@@ -33,9 +34,9 @@ _FRESH = {"cache-control": "no-cache"}  # browsers ask whether a file has change
 
 
 def build_app(service: Service, turns: Turns) -> gr.Server:
-    """Build the page, for `launch`; fills wait for their turn in `turns`."""
+    """Build the page, for `launch`; photos are read and filled in their turn in `turns`."""
     app = gr.Server(title="Fill in a face", openapi_url=None, docs_url=None, redoc_url=None)
-    app.service, app.turns = service, turns  # type: ignore[attr-defined]
+    app.service = service  # type: ignore[attr-defined]
     for name in ASSETS:
         app.add_route(f"/{name}", partial(_asset, _HERE / name))
     _add_page_endpoints(app, service, turns)
@@ -46,11 +47,12 @@ def build_app(service: Service, turns: Turns) -> gr.Server:
 def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
     """Add what the page calls: open, fill, save, save_all."""
 
-    @app.api(name="open", concurrency_id="short", concurrency_limit=2)
+    @app.api(name="open", concurrency_id="turns", concurrency_limit=None)
     @_as_messages()
-    def open_photo(photo: FileData, eyes: list[float] | None = None) -> dict[str, Any]:
+    def open_photo(request: gr.Request, photo: FileData, eyes: list[float] | None = None) -> dict[str, Any]:
         """Find the faces of a photo or, with x and y of two eyes, describe the face there."""
-        upload = service.read(_path(photo))
+        with _turn(request, service, turns, _path(photo)):
+            upload = service.read(_path(photo))
         faces = [service.marked(upload, eyes)] if eyes else service.faces(upload)
         width, height = upload.size
         return {"width": width, "height": height, "faces": [service.describe(upload, face) for face in faces]}
@@ -67,36 +69,37 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
     ) -> Iterator[dict[str, Any]]:
         """Fill what is marked (a PNG, opaque = fill), on top of earlier steps; the answer is a patch for the photo."""
         with _as_messages():
-            shown_by = service.references(_paths(references))
-            upload = service.read(_path(photo))
-            hole = service.hole(upload, _path(marks))
-            shown, _ = service.patched(upload, _patches(steps))
-            found = service.alignments(upload, faces or [])
-            with turns.ticket(_visitor(request), service.is_large(upload)) as ticket:
+            with turns.ticket(_visitor(request), service.is_large(_path(photo))) as ticket:
                 for place in turns.places(ticket):
                     yield {"state": "waiting", "ahead": place.ahead, "seconds": round(place.seconds)}
+                shown_by = service.references(_paths(references))
+                upload = service.read(_path(photo))
+                hole = service.hole(upload, _path(marks))
+                shown, _ = service.patched(upload, _patches(steps))
+                found = service.alignments(upload, faces or [])
                 for item in service.fill(shown, hole, found, service.options(seed=attempt).seed, shown_by):
                     yield _answer(upload, item) if item else {"state": "filling"}
 
-    @app.api(name="save", concurrency_id="short", concurrency_limit=2)
+    @app.api(name="save", concurrency_id="turns", concurrency_limit=None)
     @_as_messages()
-    def save(photo: FileData, steps: list[dict[str, Any]] | None = None) -> FileData:
+    def save(request: gr.Request, photo: FileData, steps: list[dict[str, Any]] | None = None) -> FileData:
         """Write a photo with its steps, in its own size and format."""
-        upload = service.read(_path(photo))
-        with _folder() as folder:
+        with _turn(request, service, turns, _path(photo)), _folder() as folder:
+            upload = service.read(_path(photo))
             return _file(service.save(upload, _patches(steps), Path(folder, f"{_stem(photo)}-filled")))
 
-    @app.api(name="save_all", concurrency_id="short", concurrency_limit=2)
+    @app.api(name="save_all", concurrency_id="batch", concurrency_limit=1)
     @_as_messages()
-    def save_all(photos: list[dict[str, Any]]) -> FileData:
+    def save_all(request: gr.Request, photos: list[dict[str, Any]]) -> FileData:
         """Write several photos into a ZIP file with a report; each has name, photo, steps, or the reason it failed."""
         items = []
         for item in _all_of(dict, photos):
             photo = item.get("photo")
-            upload = service.read(_path(photo)) if photo else None
-            items.append((f"{item.get('name')}", upload, _patches(item.get("steps")), f"{item.get('reason', '')}"))
+            path = _path(photo) if photo else None
+            items.append((f"{item.get('name')}", path, _patches(item.get("steps")), f"{item.get('reason', '')}"))
         with _folder() as folder:
-            return _file(service.save_all(items, Path(folder, "filled.zip")))
+            turn = partial(_turn, request, service, turns)
+            return _file(service.save_all(items, Path(folder, "filled.zip"), turn))
 
 
 def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
@@ -119,19 +122,21 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
         """Fill a hole in a photo. Give a mask file (white = fill) or the name of a hole."""
         with _as_messages():
             chosen: dict[str, Any] = {"solver": solver, "candidates": candidates, "blend": blend, "seed": seed}
-            chosen |= {"prior_weight": prior_weight, "reference": service.references(_paths(references))}
-            upload = service.read(_path(photo))
+            chosen |= {"prior_weight": prior_weight}
             where = _path(mask_file) if mask_file else mask
             # If the client has gone, Gradio ends the work at a yield.
-            large = service.is_large(upload, **chosen)
+            large = service.is_large(_path(photo), **chosen)
             with turns.ticket(_visitor(request), large) as ticket, _folder() as folder:
                 for _ in turns.places(ticket):
                     yield []
+                chosen["reference"] = service.references(_paths(references))
+                upload = service.read(_path(photo))
                 for item in service.complete(upload, where, Path(folder), _stem(photo), as_png, **chosen):
                     yield [_file(path) for path in item[0]] if item else []
 
     @app.api(name="batch", concurrency_id="batch", concurrency_limit=1)
     def batch(
+        request: gr.Request,
         photos: list[FileData],
         mask: str = "center",
         mask_files: list[FileData] | None = None,
@@ -142,8 +147,9 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
         with _as_messages():
             files, its_masks = _paths(photos), _paths(mask_files)
             lines: list[str] = []
+            turn = partial(_turn, request, service, turns)
             with _folder() as folder:
-                for item in service.batch(files, mask, its_masks, Path(folder), solver=solver, seed=seed):
+                for item in service.batch(files, mask, its_masks, Path(folder), turn, solver=solver, seed=seed):
                     if isinstance(item, Path):
                         yield {"lines": lines, "file": _file(item)}
                     else:
@@ -189,9 +195,8 @@ def launch(
     page = Template((_HERE / "page.html").read_text()).substitute(facts=html.escape(json.dumps(facts)))
     app.add_route("/", lambda _: HTMLResponse(page, headers=_FRESH))
     state: dict[str, Any] = {"requests": 0, "closing": False}
-    gauges = app.turns.gauges  # type: ignore[attr-defined]
-    app.add_middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state, access=access, gauges=gauges)
-    os.environ["FORWARDED_ALLOW_IPS"] = ""  # uvicorn believes no forwarded headers; Guard does for trusted proxies
+    app.add_middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state, access=access)
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(access.proxies)  # whose forwarded headers uvicorn believes
     queueing.traceback = _OneLine  # type: ignore[assignment]
     starts = _mount_explore(app, service, root_path) if facts["explore"] else None
     try:
@@ -212,6 +217,7 @@ def launch(
             mcp_server=False,
             max_threads=threads,
             max_file_size=limits.file_bytes,
+            state_session_capacity=1000,
             app_kwargs={"lifespan": starts},
         )
     except OSError as error:
@@ -281,8 +287,17 @@ def _as_messages() -> Iterator[None]:
 
 
 def _visitor(request: gr.Request) -> str:
-    """Who sent a request: the user name or, without a login, the address."""
-    return request.username or (request.client.host if request.client else "")
+    """Who sent a request: those who share a user name differ by their address."""
+    return f"{request.username or ''} {visitor_of(request.client.host if request.client else '')}"
+
+
+@contextmanager
+def _turn(request: gr.Request, service: Service, turns: Turns, photo: Path) -> Iterator[None]:
+    """Wait for the turn of a photo, and hold it."""
+    with turns.ticket(_visitor(request), service.is_large(photo)) as ticket:
+        for _ in turns.places(ticket):
+            pass
+        yield
 
 
 def _path(file: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -14,7 +15,10 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from align.cli import Parser, add_common, add_settings, run_main, run_program, settings_from
 from completion.config import LoadOptions
@@ -23,28 +27,31 @@ from ui.config import LoadTestOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from gradio_client import Client
     from numpy.typing import NDArray
 
 _START_S = 300  # importing torch takes long on a busy machine
 _PAUSE_S = 0.5  # between a refusal and the next try
-_EXAMPLE = """example:
+_MOST_MEMORY = 1.5 * 2**30
+_EXAMPLE = """examples:
   %(prog)s --users 16 --seconds 60
+  %(prog)s --hostile
 
-exit codes: 0 done, 1 a visitor got an error, another's photo or no answer at all, 2 wrong usage,
-130 stopped by Ctrl+C"""
+exit codes: 0 done, 1 a visitor got an error, another's photo or no answer at all, or attackers slowed too many down,
+took too much memory or left files, 2 wrong usage, 130 stopped by Ctrl+C"""
 
 
 @dataclass
 class Visitor:
-    """A visitor who has the same photo completed again and again.
+    """A visitor who has the same hole in the same photo filled again and again.
 
     Attributes:
         photo: the file.
         pixels: uint8 (H, W, 3), the same photo.
         client: connection to the page.
-        seconds: latency of each answer.
+        mask: mask file of the hole.
+        hole: bool (H, W), the same hole.
+        seconds: when each answer began, and its latency.
         refused: requests refused because the queue was full.
         errors: messages of requests that failed.
         mixed: answers whose pixels outside the hole are not those of the photo.
@@ -53,26 +60,29 @@ class Visitor:
     photo: Path
     pixels: NDArray[np.uint8]
     client: Client
-    seconds: list[float] = field(default_factory=list)
+    mask: Path
+    hole: NDArray[np.bool_]
+    seconds: list[tuple[float, float]] = field(default_factory=list)
     refused: int = 0
     errors: list[str] = field(default_factory=list)
     mixed: int = 0
 
-    def complete(self, mask: Path, hole: NDArray[np.bool_]) -> None:
-        """Complete the photo once and record the outcome.
+    def work(self, ends: float) -> None:
+        """Complete the photo until a time of time.monotonic."""
+        while time.monotonic() < ends:
+            self.complete()
 
-        Args:
-            mask: mask file of the hole.
-            hole: bool (H, W), the same hole.
-        """
-        import numpy as np
+    def complete(self) -> None:
+        """Complete the photo once and record the outcome."""
         from gradio_client import handle_file
 
         from align.photo import read_photo
 
         began = time.monotonic()
         try:
-            [path] = self.client.predict(handle_file(self.photo), mask_file=handle_file(mask), api_name="/complete")
+            [path] = self.client.predict(
+                handle_file(self.photo), mask_file=handle_file(self.mask), api_name="/complete"
+            )
         except Exception as error:  # every kind counts
             if "queue is full" in str(error).lower():
                 self.refused += 1
@@ -80,8 +90,8 @@ class Visitor:
             else:
                 self.errors.append(f"{type(error).__name__}: {error}")
             return
-        self.seconds.append(time.monotonic() - began)
-        self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~hole], self.pixels[~hole])
+        self.seconds.append((began, time.monotonic() - began))
+        self.mixed += not np.array_equal(read_photo(Path(path)).pixels[~self.hole], self.pixels[~self.hole])
 
 
 def build_parser(program: str = "python -m ui.benchmark") -> Parser:
@@ -112,24 +122,56 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     from dcgan.report import markdown
 
     options, loading = settings_from(arguments, LoadTestOptions), settings_from(arguments, LoadOptions)
-    with (
-        tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as folder,
-        served_page(loading.weights, loading.device, options.max_waiting) as (url, process),
-    ):
-        visitors, seconds, memory = _visit(url, process.pid, Path(folder), options.users, options.seconds)
-    print(markdown([("measure", "value"), *_rows(visitors, seconds, memory)]))
-    errors = sorted({error for visitor in visitors for error in visitor.errors})
-    for error in errors:
+    seconds = options.seconds or (600 if options.hostile else 60)
+    with tempfile.TemporaryDirectory(prefix="dcgan-benchmark-") as name:
+        folder, temporary = Path(name), Path(name, "page")
+        temporary.mkdir()
+        with served_page(loading.weights, loading.device, options.max_waiting, temporary) as (url, process):
+            visitors = _visitors(url, folder, options.users)
+            before = memory = _memory_bytes(process.pid)
+            began = time.monotonic()
+            threads = [threading.Thread(target=visitor.work, args=(began + seconds,)) for visitor in visitors]
+            for thread in threads:
+                thread.start()
+            attacks = began + seconds / 3 if options.hostile else math.inf
+            attackers: list[subprocess.Popen[bytes]] = []
+            while any(thread.is_alive() for thread in threads):
+                if time.monotonic() > attacks and not attackers:
+                    command = [sys.executable, "-m", "ui.attackers", url]
+                    attackers = [subprocess.Popen([*command, name]) for name in ("flood", "hang", "bombs")]
+                memory = max(memory, _memory_bytes(process.pid))
+                time.sleep(0.2)
+            took = time.monotonic() - began
+            for attacker in attackers:
+                attacker.kill()
+                attacker.wait()
+            for visitor in visitors:
+                visitor.client.close()
+        left = [path for path in temporary.rglob("*") if path.is_file()]
+    calm, attacked = (
+        [latency for each in visitors for start, latency in each.seconds if (start > attacks) == late]
+        for late in (False, True)
+    )
+    rows = _rows(visitors, took, calm, (before, memory))
+    wrong = not calm or any(visitor.errors or visitor.mixed for visitor in visitors)
+    if options.hostile:
+        limit = 2 * float(np.quantile(calm, 0.95)) if calm else 0.0
+        share = fmean(latency <= limit for latency in attacked) if attacked else 0.0
+        rows += [
+            ("answers under attack", f"{len(attacked)}"),
+            ("median latency under attack (s)", f"{np.median(attacked):.2f}" if attacked else ""),
+            (f"answers under attack within twice the 95th percentile, {limit:.2f} s", f"{share:.1%}"),
+            ("files left", f"{len(left)}"),
+        ]
+        wrong |= share < 0.95 or memory > _MOST_MEMORY or bool(left)
+    print(markdown([("measure", "value"), *rows]))
+    for error in sorted({error for visitor in visitors for error in visitor.errors}):
         print(f"benchmark: {error}", file=sys.stderr)
-    answered = any(visitor.seconds for visitor in visitors)
-    return 1 if errors or any(visitor.mixed for visitor in visitors) or not answered else 0
+    return int(wrong)
 
 
-def _visit(
-    url: str, pid: int, folder: Path, users: int, seconds: float
-) -> tuple[list[Visitor], float, tuple[int, int]]:
-    """Let visitors use the page; also the duration in seconds, and the page's memory in bytes before and after."""
-    import numpy as np
+def _visitors(url: str, folder: Path, users: int) -> list[Visitor]:
+    """Visitors with an address and a photo of their own, each of whom has asked once, so that all caches are filled."""
     from gradio_client import Client
 
     from align.photo import write_photo
@@ -143,44 +185,31 @@ def _visit(
     for number, pixels in enumerate(photos):
         photo, results = folder / f"{number}" / "photo.png", folder / f"{number}" / "results"
         write_photo(photo, pixels)
-        visitor = Visitor(photo, pixels, Client(url, verbose=False, download_files=results))
-        visitor.complete(mask, hole)  # fills the caches of the page
+        headers = {"x-forwarded-for": f"10.0.{number // 256}.{number % 256}"}
+        client = Client(url, verbose=False, download_files=results, headers=headers)
+        visitor = Visitor(photo, pixels, client, mask, hole)
+        visitor.complete()
         visitor.seconds.clear()
         visitors.append(visitor)
-    memory = _memory_bytes(pid)
-    began = time.monotonic()
-
-    def work(visitor: Visitor) -> None:
-        while time.monotonic() < began + seconds:
-            visitor.complete(mask, hole)
-
-    threads = [threading.Thread(target=work, args=(visitor,)) for visitor in visitors]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took = time.monotonic() - began
-    for visitor in visitors:
-        visitor.client.close()
-    return visitors, took, (memory, _memory_bytes(pid))
+    return visitors
 
 
-def _rows(visitors: Sequence[Visitor], took: float, memory: tuple[int, int]) -> list[tuple[str, str]]:
-    import numpy as np
-
-    seconds = [second for visitor in visitors for second in visitor.seconds]
+def _rows(
+    visitors: Sequence[Visitor], took: float, seconds: Sequence[float], memory: tuple[int, int]
+) -> list[tuple[str, str]]:
+    answers = sum(len(visitor.seconds) for visitor in visitors)
     return [
         ("concurrent visitors", f"{len(visitors)}"),
         ("duration (s)", f"{took:.1f}"),
-        ("answers", f"{len(seconds)}"),
+        ("answers", f"{answers}"),
         ("refused because the queue was full", f"{sum(visitor.refused for visitor in visitors)}"),
         ("errors", f"{sum(len(visitor.errors) for visitor in visitors)}"),
         ("answers with another visitor's photo", f"{sum(visitor.mixed for visitor in visitors)}"),
-        ("answers per second", f"{len(seconds) / took:.2f}"),
+        ("answers per second", f"{answers / took:.2f}"),
         ("median latency (s)", f"{np.median(seconds):.2f}" if seconds else ""),
         ("95th percentile of the latency (s)", f"{np.quantile(seconds, 0.95):.2f}" if seconds else ""),
         ("memory before (MiB)", f"{memory[0] / 2**20:.0f}"),
-        ("memory after (MiB)", f"{memory[1] / 2**20:.0f}"),
+        ("most memory (MiB)", f"{memory[1] / 2**20:.0f}"),
     ]
 
 
@@ -188,7 +217,6 @@ def tinted_photos(count: int) -> list[NDArray[np.uint8]]:
     """The public-domain astronaut photo in `count` tints: uint8 (256, 256, 3) each."""
     from colorsys import hsv_to_rgb
 
-    import numpy as np
     from skimage.data import astronaut
 
     face = astronaut()[0:256, 100:356]
@@ -196,13 +224,16 @@ def tinted_photos(count: int) -> list[NDArray[np.uint8]]:
 
 
 @contextmanager
-def served_page(weights: str, device: str, waiting: int = 16) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served_page(
+    weights: str, device: str, waiting: int = 16, temporary: Path | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Serve the page from its own process, so that its memory can be measured apart from the visitors'.
 
     Args:
         weights: a name or a file.
         device: where the networks run.
         waiting: most requests that wait.
+        temporary: folder for its temporary files.
     Yields:
         the address and the process.
     """
@@ -210,10 +241,11 @@ def served_page(weights: str, device: str, waiting: int = 16) -> Iterator[tuple[
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["--weights", weights, "--device", device, "--max-waiting", waiting]
+    words = ["--weights", weights, "--device", device, "--max-waiting", waiting, "--trusted-proxy", "127.0.0.1"]
     command = [sys.executable, "-m", "ui", "--port", port, "--quiet", "--no-open", *words]
+    environment = os.environ | ({"TMPDIR": str(temporary)} if temporary else {})
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([str(word) for word in command]) as process:
+    with subprocess.Popen([str(word) for word in command], env=environment) as process:
         try:
             ends = time.monotonic() + _START_S
             while True:
@@ -230,9 +262,11 @@ def served_page(weights: str, device: str, waiting: int = 16) -> Iterator[tuple[
 
 
 def _memory_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 on systems without /proc."""
+    """Resident memory of a process and of those that it started; 0 on systems without /proc."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in pids]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

@@ -6,6 +6,8 @@ from typing import Annotated
 from align.errors import ConfigError
 from align.settings import Option, Range, check
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 def _user(text: str) -> tuple[str, str]:
     name, colon, password = text.partition(":")
@@ -39,6 +41,9 @@ class ServeOptions:
         "addresses or networks of reverse proxies whose forwarded headers are believed",
         Option(metavar="ADDRESS,...", parse=_names),
     ] = ()
+    open_to_network: Annotated[
+        bool, "serve an address that others reach without a reverse proxy, which limits connections and encrypts"
+    ] = False
     root_path: Annotated[str, "path under which a reverse proxy serves the page, as /faces", Option(metavar="PATH")] = (
         ""
     )
@@ -46,6 +51,11 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        if not (self.host in LOOPBACK or self.trusted_proxy or self.open_to_network):
+            raise ConfigError(
+                f"the host is {self.host}, which others reach; put a reverse proxy in front and name it with "
+                "--trusted-proxy, or give --open-to-network"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,15 @@ class LoadTestOptions:
     """How hard to test the page."""
 
     users: Annotated[int, Range(1, 1000), "number of concurrent visitors", Option(metavar="N")] = 16
-    seconds: Annotated[int, Range(1, 1_000_000), "duration of the test in seconds", Option(metavar="N")] = 60
+    seconds: Annotated[
+        int | None,
+        Range(1, 1_000_000),
+        "duration of the test in seconds (default: 60, hostile 600)",
+        Option(metavar="N"),
+    ] = None
+    hostile: Annotated[
+        bool, "after a third of the time, three more visitors attack: one floods, one hangs, one sends bombs"
+    ] = False
     max_waiting: Annotated[int, Range(1, 1_000_000), "most requests in the queue of the page", Option(metavar="N")] = 16
 
     def __post_init__(self) -> None:

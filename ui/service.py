@@ -7,9 +7,11 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from align.errors import InputError, NoFaceError
+from align.errors import InputError, NoFaceError, PhotoError
 from align.files import output_names
 from align.landmarks import predictor
 from align.locate import align_by_eyes
@@ -31,6 +33,7 @@ from completion.batch import FillResult, summary, write_completions
 from completion.config import SOLVERS, FillOptions
 from dcgan import holes
 from ui.config import Limits
+from ui.reader import read_with_faces
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
@@ -40,16 +43,16 @@ _OVAL = (0.5, 0.56), (0.32, 0.4)  # centre and half axes of a whole face in the 
 _SIMPLER_PX = 0.8  # an outline may differ so much from the part's, in pixels of that crop
 _SLOW = [name for name, solver in SOLVERS.items() if solver.steps > 100]
 _LARGE_PX = 8_000_000  # larger photos, all candidates together, take long
+_LARGE_BYTES = 2**19  # the file of a photo that takes long to read and to search
 _SMALLEST_PX, _LARGEST = 4, 4  # limits on the side of a face: in pixels, and relative to the photo
 _MOST_CANDIDATES = 8
 _QUICK_PX = 512  # longest side at which a quick fill is made
 _REST_S = 10  # after the search is stopped, its best result is blended
 _STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
-_MOST_PATCHES, _MOST_FACES = 200, 200
+_MOST_PATCHES, _MOST_FACES, _MOST_NAMES = 200, 200, 8
 _MOST_PX = 1_000_000  # of a coordinate
 _WORKERS = 4  # two fills run at once; others may still end that were given up
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 T = TypeVar("T")
 
 
@@ -72,12 +75,10 @@ class Upload:
     Attributes:
         photo: the photo, which remembers its faces.
         suffix: suffix of its format, such as ".jpg".
-        lock: held while the faces are being found.
     """
 
     photo: Photo
     suffix: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -116,6 +117,7 @@ class Service:
     Args:
         completer: fills the photos.
         limits: how much one visitor may ask for.
+        reads: reads a photo and finds its faces, by default in this process.
     Attributes:
         offers: names of further actions that the page shows: "damage" finds damage, "reference" takes another photo of
             the person.
@@ -123,15 +125,16 @@ class Service:
 
     offers: frozenset[str] = frozenset()
 
-    def __init__(self, completer: FaceCompleter, limits: Limits) -> None:
+    def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[[Path], Photo] | None = None) -> None:
         self.limits = limits
         self.completer = completer
+        self._reads = reads or partial(read_with_faces, completer=completer, limits=limits)
         self._pool = ThreadPoolExecutor(_WORKERS, "fill")
         self._uploads: OrderedDict[Path, Upload] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, path: Path) -> Upload:
-        """Decode an uploaded photo, or remember it; those used last are kept, up to four of the largest size.
+        """Decode an uploaded photo and find its faces; those used last are kept, up to four of the largest size.
 
         Raises:
             PhotoError: the file cannot be read, or the photo is too large.
@@ -140,7 +143,7 @@ class Service:
             if upload := self._uploads.get(path):
                 self._uploads.move_to_end(path)
                 return upload
-        photo = read_photo(path, self.limits.max_pixels)
+        photo = self._reads(path)
         with Image.open(path) as image:  # reads the header only
             upload = Upload(photo, _SUFFIXES.get(image.format or "", ".png"))
         with self._lock:
@@ -150,12 +153,11 @@ class Service:
         return upload
 
     def faces(self, upload: Upload) -> list[Alignment]:
-        """The faces of a photo, the largest first; found once."""
-        with upload.lock:
-            try:
-                return self.completer.locate(upload.photo, every=True)
-            except NoFaceError:
-                return []
+        """The faces of a photo, the largest first."""
+        try:
+            return self.completer.locate(upload.photo, every=True)
+        except NoFaceError:
+            return []
 
     def marked(self, upload: Upload, eyes: Sequence[float]) -> Alignment:
         """The face at two eyes, (x, y, x, y) in pixels, the left one in the photo first.
@@ -215,12 +217,12 @@ class Service:
             ServiceError: the file cannot be read, or nothing is painted.
         """
         try:
-            with Image.open(path, formats=["PNG"]) as image:
-                if math.prod(image.size) > self.limits.max_pixels:
-                    raise ValueError(f"{image.size}")
-                opaque = np.asarray(image.convert("RGBA"))[..., -1]
-        except _UNREADABLE as error:
+            marks = read_photo(path, self.limits.max_pixels)
+            if "A" not in marks.mode:
+                raise PhotoError("it has no transparency")
+        except PhotoError as error:
             raise ServiceError("what is painted cannot be read; load the page again") from error
+        opaque = np.asarray(marks.image)[..., -1]
         if opaque.shape != upload.size[::-1]:
             opaque = cv2.resize(opaque, upload.size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
         if not opaque.max(initial=0) > 127:
@@ -242,13 +244,13 @@ class Service:
         pixels = upload.photo.pixels.copy()
         for path, x, y in patches:
             try:
-                with Image.open(path, formats=["PNG"]) as image:
-                    right, bottom = x + image.width, y + image.height
-                    if image.mode != "RGBA" or min(x, y) < 0 or right > width or bottom > height:
-                        raise ValueError(f"{image.mode} {image.size}")
-                    patch = np.asarray(image)
-            except _UNREADABLE as error:
+                step = read_photo(path, self.limits.max_pixels)
+            except PhotoError as error:
                 raise ServiceError("a step cannot be read; load the page again") from error
+            patch = step.stored
+            right, bottom = x + patch.shape[1], y + patch.shape[0]
+            if step.mode != "RGBA" or patch.dtype != np.uint8 or min(x, y) < 0 or right > width or bottom > height:
+                raise ServiceError("a step does not fit the photo; load the page again")
             opaque = patch[..., 3] > 127
             pixels[y:bottom, x:right][opaque] = patch[..., :3][opaque]
             covered[y:bottom, x:right] |= opaque
@@ -318,12 +320,19 @@ class Service:
         write_photo(path, photo.pixels, upload.photo, covered)
         return path
 
-    def save_all(self, items: Sequence[tuple[str, Upload | None, Sequence[Any], str]], path: Path) -> Path:
+    def save_all(
+        self,
+        items: Sequence[tuple[str, Path | None, Sequence[Any], str]],
+        path: Path,
+        turn: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
+    ) -> Path:
         """Write several photos into one ZIP file, with a report.
 
         Args:
-            items: of each photo its name, the upload, its patches, and why it failed; without upload it was not filled.
+            items: of each photo its name, the uploaded file, its patches, and why it failed; without file it was not
+                filled.
             path: file to write.
+            turn: see `batch`.
         Raises:
             ServiceError: none of the photos was filled, or there are too many.
         """
@@ -331,9 +340,10 @@ class Service:
             raise ServiceError(f"there are {len(items)} photos; give from 1 to {self.limits.photos}")
         names = output_names(_distinct([Path(name) for name, *_ in items]), Path())
         report, files = [], []
-        for (name, upload, patches, reason), output in zip(items, names.values(), strict=True):
-            if upload is not None:
-                files.append(self.save(upload, patches, path.parent / output.stem))
+        for (name, photo, patches, reason), output in zip(items, names.values(), strict=True):
+            if photo is not None:
+                with turn(photo):
+                    files.append(self.save(self.read(photo), patches, path.parent / output.stem))
                 report.append({"photo": name, "file": files[-1].name, "steps": len(patches)})
             else:
                 report.append({"photo": name, "failed": reason or "not filled"})
@@ -380,7 +390,13 @@ class Service:
             raise ServiceError(f"the work took longer than {seconds:g} s; reduce the photo, or mark less") from None
 
     def batch(
-        self, photos: Sequence[Path], mask: str, mask_files: Sequence[Path], folder: Path, **options: Any
+        self,
+        photos: Sequence[Path],
+        mask: str,
+        mask_files: Sequence[Path],
+        folder: Path,
+        turn: Callable[[Path], AbstractContextManager[Any]] = nullcontext,
+        **options: Any,
     ) -> Iterator[str | Path]:
         """Complete several photos, one at a time.
 
@@ -389,6 +405,7 @@ class Service:
             mask: the name of a hole, used if there are no mask files.
             mask_files: one mask for all photos, or one for each photo, with the photo's name.
             folder: where to write the files.
+            turn: waits for the turn of a photo, and holds it meanwhile.
             options: see `completion.config.FillOptions`.
         Yields:
             a line about each photo; then a ZIP file with the completions and report.json.
@@ -409,8 +426,9 @@ class Service:
         for photo, name in zip(photos, names, strict=True):
             try:
                 chosen = _mask_of(name, masks) if masks else mask
-                steps = self.complete(self.read(photo), chosen, folder, outputs[name].stem, **options)
-                files, done = next(item for item in steps if item is not None)
+                with turn(photo):
+                    steps = self.complete(self.read(photo), chosen, folder, outputs[name].stem, **options)
+                    files, done = next(item for item in steps if item is not None)
                 result = FillResult(photo, "completed", (files[0],), "", done.notes, done.shares, done.figures)
             except InputError as error:
                 result = FillResult(photo, "failed", reason=explain(error))
@@ -433,10 +451,13 @@ class Service:
         """
         return replace(self.completer.options, **options)
 
-    def is_large(self, upload: Upload, **options: Any) -> bool:
-        """Whether a completion takes so long that it must not run beside another of its kind."""
+    def is_large(self, path: Path, **options: Any) -> bool:
+        """Whether reading a photo, or completing one that was read, takes too long to run beside another such."""
         chosen = self.options(**options)
-        return chosen.solver in _SLOW or chosen.candidates * math.prod(upload.size) > _LARGE_PX
+        with self._lock:
+            upload = self._uploads.get(path)
+        large = chosen.candidates * math.prod(upload.size) > _LARGE_PX if upload else path.stat().st_size > _LARGE_BYTES
+        return large or chosen.solver in _SLOW
 
     def _in_time(self, items: Iterator[T], seconds: float) -> Iterator[T]:
         """Run an iterator in a worker thread, whose calls into C cannot be interrupted.
@@ -523,6 +544,8 @@ def _is_number(value: Any) -> bool:
 
 def _check_name(mask: str) -> None:
     """Refuse anything but names of holes, above all paths on the server."""
+    if isinstance(mask, str) and mask.count(",") >= _MOST_NAMES:
+        raise ServiceError(f"the mask has {mask.count(',') + 1} names; give at most {_MOST_NAMES}")
     if not isinstance(mask, str) or holes.split_names(mask) is None:
         raise ServiceError(f"there is no hole named {mask!r}; choose one of {', '.join(HOLES)}, or send a mask")
 

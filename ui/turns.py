@@ -66,10 +66,6 @@ class Turns:
         with self._changed:
             return len(self._running()), len(self._waiting())
 
-    def gauges(self) -> dict[str, float]:
-        """The counts by their names in /metrics."""
-        return dict(zip(("ui_running", "ui_waiting"), self.counts, strict=True))
-
     @contextmanager
     def ticket(self, visitor: str, large: bool) -> Iterator[Ticket]:
         """Queue a request; leaving the context gives its place to the next.

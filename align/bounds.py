@@ -1,0 +1,50 @@
+"""Files whose decoding would take far more time or memory than their pixels explain, found without decoding them."""
+
+import re
+import struct
+
+from align.errors import PhotoError
+
+_MOST_SCANS = 100  # of a JPEG, each of which is as much work as all pixels; encoders write about ten
+_CHUNK_BYTES, _FEW_CHUNKS = 256, 4000  # of a PNG; encoders write chunks of 8 kB and more
+_RLE_PX, _RLE_WIDTH = 2**22, 2**15  # of a run-length encoded BMP, which Pillow decodes in Python: two seconds
+_MARKER = re.compile(rb"\xff[\x01\xc0-\xcf\xd8-\xfe]")  # those inside of scans are left out
+
+
+def check_work(data: bytes) -> None:
+    """Check that the work to decode a file is bounded by its pixels.
+
+    Raises:
+        PhotoError: it is not.
+    """
+    found = ""
+    if data.startswith(b"\xff\xd8\xff") and data.count(b"\xff\xda") > _MOST_SCANS:
+        found = f"a JPEG of {scans:,} scans" if (scans := _scans(data)) > _MOST_SCANS else ""
+    elif data.startswith(b"\x89PNG\r\n\x1a\n") and (chunks := _chunks(data)) > _FEW_CHUNKS + len(data) // _CHUNK_BYTES:
+        found = f"a PNG of more than {chunks - 1:,} chunks"
+    elif data.startswith(b"BM") and len(data) >= 54:
+        header, width, height, _, compression = struct.unpack_from("<IiiII", data, 14)
+        pixels = width * abs(height)
+        long = pixels > _RLE_PX or width > _RLE_WIDTH or len(data) > 2 * pixels + 4 * abs(height) + 2**16
+        if header >= 40 and compression in (1, 2) and long:
+            found = f"a run-length encoded BMP of {width}x{abs(height)} in {len(data):,} bytes"
+    if found:
+        raise PhotoError(f"{found}, which takes too long to read; save it anew, for example with GIMP")
+
+
+def _scans(data: bytes) -> int:
+    """The number of scans in the first picture of a JPEG."""
+    at, scans = 2, 0
+    while (marker := _MARKER.search(data, at)) and marker[0] != b"\xff\xd9":
+        scans += marker[0] == b"\xff\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return scans
+
+
+def _chunks(data: bytes) -> int:
+    """The number of chunks in a PNG; counting ends at what `check_work` allows."""
+    at, chunks = 8, 0
+    while at < len(data) and chunks <= _FEW_CHUNKS + len(data) // _CHUNK_BYTES:
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        chunks += 1
+    return chunks
