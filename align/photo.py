@@ -267,7 +267,10 @@ def as_photo(photo: PhotoLike) -> Photo:
     if isinstance(photo, Photo):
         return photo
     if isinstance(photo, Image.Image):
-        return to_photo(photo)
+        if not all(photo.size):
+            raise PhotoError(f"the photo has {photo.width}x{photo.height} pixels; expected at least 1x1")
+        with _damage_named():
+            return to_photo(photo)
     if isinstance(photo, str | os.PathLike):
         try:
             return read_photo(Path(photo).expanduser())

@@ -22,9 +22,10 @@ from align.landmarks import predict_aligned
 from align.locate import view_of
 from align.photo import Photo, PhotoLike, as_photo, filled, merge, write_photo
 from align.resize import box_around
+from align.settings import check
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
-from completion.config import FillOptions, Solver
+from completion.config import FillOptions, LoadOptions, Solver
 from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Generated, Variant, add_detail, head_of, inner_face
 from completion.faces import as_faces, faces_by_landmarks, faces_under, given_face
 from completion.grain import grain, match_means
@@ -223,7 +224,9 @@ class FaceCompleter:
             options: see the class.
         Raises:
             WeightsError, DeviceError: the weights or the device cannot be used.
+            ConfigError: the device is no text, or an option is out of range.
         """
+        check(LoadOptions(device=device))
         return cls(open_weights(weights, device), **options)
 
     def __call__(self, photo: PhotoLike, mask: MaskLike | MaskSpec, **options: Any) -> Completion:
@@ -377,8 +380,17 @@ class FaceCompleter:
             options: see `steps`; faces, candidates and the time limit have no effect.
         Returns:
             uint8 (N, S, S, 3).
+        Raises:
+            InputError: crops or holes have another type or shape, or there are none.
         """
         chosen = self._chosen(options)
+        for name, value, kind in (("crops", crops, np.uint8), ("holes", holes, np.bool_)):
+            if not isinstance(value, np.ndarray) or value.dtype != kind or value.shape[:3] != crops.shape[:3]:
+                raise InputError(f"{name} is {_described(value)}; expected uint8 (N, S, S, 3) and bool (N, S, S)")
+        size = crops.shape[1] if crops.ndim == 4 else 0
+        if size not in self.weights or crops.shape != (len(crops), size, size, 3) or holes.ndim != 3 or not len(crops):
+            sizes = " or ".join(map(str, self.weights))
+            raise InputError(f"crops is {_described(crops)}; expected uint8 (N, S, S, 3) with S = {sizes} and N from 1")
         visible = np.stack([inpaint(crop, hole) for crop, hole in zip(crops, holes, strict=True)])
         weights = self.weights[crops.shape[1]]
         solver = self._solver(weights, replace(chosen, candidates=1))
@@ -704,3 +716,7 @@ def _different(step: Step, count: int) -> list[NDArray[np.uint8]]:
     while len(taken) < min(count, len(order)):
         taken.append(int(distances[:, taken].min(axis=1).argmax()))
     return list(images[sorted(taken)])
+
+
+def _described(value: Any) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"

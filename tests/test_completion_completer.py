@@ -536,3 +536,31 @@ def test_the_pixels_of_all_candidates_are_bounded(completer: FaceCompleter, monk
     assert len(completer(FACE, CENTER, candidates=3).candidates) == 3
     with pytest.raises(InputError, match="candidates is 4; expected at most 3 for a photo of 32x32"):
         completer(FACE, CENTER, candidates=4)
+
+
+CROPS, HOLES = np.zeros((1, 32, 32, 3), dtype=np.uint8), np.ones((1, 32, 32), dtype=bool)
+
+
+@pytest.mark.parametrize(
+    ("crops", "holes", "words"),
+    [
+        (CROPS[:, :30], HOLES, "crops is uint8|holes is bool"),
+        (CROPS, HOLES[:0], "holes is bool"),
+        (CROPS[:0], HOLES[:0], "N from 1"),
+        (CROPS.astype(float), HOLES, "crops is float64"),
+        (CROPS, HOLES.astype(int), "holes is int64"),
+        ("x", HOLES, "crops is of type str"),
+        (CROPS, None, "holes is of type NoneType"),
+        (CROPS[..., 0], HOLES, "crops is uint8"),
+        (np.zeros((1, 48, 48, 3), dtype=np.uint8), np.ones((1, 48, 48), dtype=bool), "S = 32"),
+    ],
+)
+def test_crops_and_holes_of_another_kind_are_named(small_weights: Weights, crops: Any, holes: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        FaceCompleter(small_weights).complete_crops(crops, holes)
+
+
+@pytest.mark.parametrize("device", [None, 0])
+def test_a_device_of_another_type_is_named(device: Any) -> None:
+    with pytest.raises(InputError, match=f"device is {device}; expected"):
+        FaceCompleter.load(device=device)
