@@ -8,7 +8,7 @@ WORKERS ?= 2
 MAKEFLAGS += --jobs=2
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
 
-.PHONY: demo own page test check lint types all-tests quick-tests fuzz clean
+.PHONY: demo own page test check lint types all-tests quick-tests fuzz kill clean
 
 # Complete the centre of the face in a photo of an astronaut, by NASA and in the public domain, with the bundled weights.
 demo: $(VENV)/installed
@@ -53,6 +53,11 @@ quick-tests: $(VENV)/installed-dev
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/installed-dev
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTEST) tests/test_fuzz.py
+
+# Kill batches, training and the page so many times, at random moments.
+KILLS ?= 50
+kill: $(VENV)/installed-dev
+	KILLS=$(KILLS) $(PYTEST) tests/test_killed.py
 
 # The stamp files keep later runs from installing again.
 $(VENV)/installed: pyproject.toml constraints.txt

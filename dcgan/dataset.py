@@ -33,8 +33,9 @@ def load_faces(
         raise DatasetError(f"{source} has no file names; leave files out when you pack it")
     try:
         faces = np.load(source, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{source} is unreadable ({error}); expected a file of python -m dcgan pack") from error
+    except Exception as error:  # numpy raises almost anything for damaged headers
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{source} is unreadable ({reason}); expected a file of python -m dcgan pack") from error
     if not isinstance(faces, np.ndarray) or faces.dtype != np.uint8 or faces.shape[1:] != (size, size, 3):
         found = f"{faces.dtype} {faces.shape}" if isinstance(faces, np.ndarray) else "several arrays"
         raise DatasetError(f"{source} holds {found}; expected uint8 (N, {size}, {size}, 3); pack with this size")

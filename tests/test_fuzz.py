@@ -17,18 +17,24 @@ import torch
 from pictures import HEIC
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_align_bounds import rle
 
 from align.cli import Parser, add_common
 from align.deep import encode_png, write_tiff
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
+from align.files import prepare_report
 from align.folder import MANIFEST, Crop
 from align.locate import align_by_landmarks
-from align.manifest import read_records
+from align.manifest import is_owned, read_records
 from align.photo import read_photo, to_photo
 from align.template import TEMPLATES
+from completion.manifest import Manifest
 from completion.masks import read_mask
+from completion.runtime import open_session
 from dcgan.checkpoint import CheckpointError, load_checkpoint
-from dcgan.run import read_stats
+from dcgan.dataset import DatasetError, load_faces, pack_faces
+from dcgan.export import export_onnx
+from dcgan.run import command_of, read_stats
 from dcgan.weights import Weights, WeightsError, tensor_digest
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
@@ -99,6 +105,10 @@ def encoded(kind: str) -> bytes:
     settings = {} if kind in ("BMP", "GIF", "PPM") else {"exif": exif}
     if kind == "DEFLATED":
         kind, settings = "TIFF", settings | {"compression": "tiff_adobe_deflate"}
+    if kind == "progressive":
+        kind, settings = "JPEG", settings | {"progressive": True}
+    if kind == "RLE":
+        return rle(8, 8, b"\x08\x05\0\0" * 8 + b"\0\1")
     if kind == "16-bit":
         return encode_png(pixels.astype(np.uint16) * 257, settings)
     if kind == "16-bit TIFF":
@@ -109,7 +119,7 @@ def encoded(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "DEFLATED", "GIF", "PPM", "AVIF", "HEIC", "16-bit", "16-bit TIFF"]
+    "kind", "JPEG progressive PNG WEBP BMP RLE TIFF DEFLATED GIF PPM AVIF HEIC 16-bit".split() + ["16-bit TIFF"]
 )
 def test_damaged_photos(tmp_path: Path, kind: str) -> None:
     def read(content: bytes) -> None:
@@ -155,6 +165,53 @@ def test_damaged_json_lines(tmp_path: Path) -> None:
             align_by_landmarks(tmp_path / MANIFEST, Path("a.jpg"), TEMPLATES["face"], 64)
 
     check_all(read, seed)
+
+
+def test_damaged_records_of_what_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"mine")
+    lines = [{"output": "a.png", "files": {"a.png": "0" * 64}, "request": {"photo": "0" * 64}}]
+    lines += [{"file": "a.png", "sha256": "0" * 64}, {"command": "train", "kimg": 1}]
+    seed = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n"
+
+    def read(content: bytes) -> None:
+        for name in (".completions.jsonl", ".written.jsonl", "config.json"):
+            (tmp_path / name).write_bytes(content)
+        manifest = Manifest(tmp_path)
+        manifest.fingerprint(file)
+        assert not manifest.made_by_us(file) and not is_owned(file)
+        with contextlib.suppress(CheckpointError):
+            command_of(tmp_path)
+
+    check_all(read, seed)
+
+
+def test_damaged_reports_are_not_replaced(tmp_path: Path) -> None:
+    def read(content: bytes) -> None:
+        (tmp_path / "r.json").write_bytes(content)
+        prepare_report(tmp_path / "r.json")
+
+    check_all(read, b'{"settings": {}, "photos": [{"photo": "a.png", "status": "failed"}]}', PhotoError)
+
+
+def test_damaged_packed_faces(tmp_path: Path) -> None:
+    pack_faces(np.zeros((2, 8, 8, 3), dtype=np.uint8), tmp_path / "whole.npy")
+
+    def read(content: bytes) -> None:
+        (tmp_path / "faces.npy").write_bytes(content)
+        assert load_faces(tmp_path / "faces.npy", 8, print).shape[1:] == (8, 8, 3)
+
+    check_all(read, (tmp_path / "whole.npy").read_bytes(), DatasetError)
+
+
+def test_damaged_graphs(tmp_path: Path, encoder_weights: Weights) -> None:
+    export_onnx(encoder_weights, tmp_path / "whole.onnx")
+
+    def read(content: bytes) -> None:
+        (tmp_path / "w.onnx").write_bytes(content)
+        open_session(tmp_path / "w.onnx")
+
+    check_all(read, (tmp_path / "whole.onnx").read_bytes(), WeightsError, cases=60)
 
 
 def test_damaged_weights(tmp_path: Path, encoder_weights_file: Path) -> None:

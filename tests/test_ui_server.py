@@ -682,12 +682,13 @@ def test_a_small_photo_is_filled_while_a_large_request_runs_and_those_behind_it_
 ) -> None:
     monkeypatch.setattr("ui.service._LARGE_PX", 2000)
     large = upload(http, face_with_hole(photo.parent / "b.png"))
+    wide = upload(http, save(photo.parent / "c.png", np.zeros((64, 64, 4), dtype=np.uint8) + 255))
+    assert all(ask(http, "open", [file, None])[0] for file in (large, wide))  # their sizes are known from now on
     data = inputs(large, solver="thorough")
     data[4] = 2  # candidates
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, http, "complete", data)
         assert gate.begun.wait(300)
-        wide = upload(http, save(photo.parent / "c.png", np.zeros((64, 64, 4), dtype=np.uint8) + 255))
         behind = pool.submit(ask, http, "fill", [wide, wide, [], [], 0])
         while page.turns.counts != (1, 1):
             assert not behind.done()
