@@ -98,7 +98,7 @@ class _Process:
 
 
 def _serve(pipe: Connection, completer: FaceCompleter, limits: Limits) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # the page decides when it ends
+    for number in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the page ends this process by SIGTERM
         signal.signal(number, signal.SIG_IGN)
     _limit_memory(_SPARE_BYTES + _BYTES_PER_PIXEL * limits.max_pixels)
     pipe.send("ready")
