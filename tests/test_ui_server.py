@@ -285,9 +285,9 @@ def test_only_the_pages_own_files_are_served(page: Any, tmp_path: Path, path: st
 # Each way to send a file: the endpoint, and its data with the visitor's own file and another.
 WAYS: dict[str, tuple[str, Callable[[Any, Any], list[Any]]]] = {
     "photo": ("open", lambda own, file: [file, None]),
-    "photo to fill": ("fill", lambda own, file: [file, own, [], [], 0]),
-    "marks": ("fill", lambda own, file: [own, file, [], [], 0]),
-    "step to fill": ("fill", lambda own, file: [own, own, [{"file": file, "x": 0, "y": 0}], [], 0]),
+    "photo to fill": ("fill", lambda own, file: [file, own, [], [], 0, None]),
+    "marks": ("fill", lambda own, file: [own, file, [], [], 0, None]),
+    "step to fill": ("fill", lambda own, file: [own, own, [{"file": file, "x": 0, "y": 0}], [], 0, None]),
     "photo to save": ("save", lambda own, file: [file, []]),
     "step to save": ("save", lambda own, file: [own, [{"file": file, "x": 0, "y": 0}]]),
     "photo of many": ("save_all", lambda own, file: [[{"name": "a", "photo": file, "steps": []}]]),
@@ -633,7 +633,7 @@ def test_a_request_that_names_thousands_of_files_is_refused(http: httpx.Client, 
 )
 def test_a_forged_fill_is_refused(http: httpx.Client, tmp_path: Path, number: int, wrong: Any) -> None:
     own = upload(http, face_with_hole(tmp_path / "a.png"))
-    data = [own, own, [], [], 0]
+    data = [own, own, [], [], 0, None]
     data[number] = wrong
     accepted, text = ask(http, "fill", data)
     assert not accepted and names_no_path(text) and "null" not in text
@@ -689,7 +689,7 @@ def test_a_small_photo_is_filled_while_a_large_request_runs_and_those_behind_it_
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, http, "complete", data)
         assert gate.begun.wait(300)
-        behind = pool.submit(ask, http, "fill", [wide, wide, [], [], 0])
+        behind = pool.submit(ask, http, "fill", [wide, wide, [], [], 0, None])
         while page.turns.counts != (1, 1):
             assert not behind.done()
             time.sleep(0.1)
