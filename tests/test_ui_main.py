@@ -215,7 +215,7 @@ def test_sigterm_finishes_running_work_and_lets_it_be_fetched(start: Start) -> N
     with httpx.Client(base_url=f"{served.url}/gradio_api", timeout=WAIT_S) as http:
         [path] = http.post("/upload", files={"files": photo.getvalue()}).json()
         file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data = [file, "center", None, "paper", 1, "poisson", 0, None, True]
+        data = [file, "center", None, "paper", 1, "poisson", 0, None, True, None]
         event = http.post("/call/complete", json={"data": data}).json()["event_id"]
         with http.stream("GET", f"/call/complete/{event}") as stream:
             lines = stream.iter_lines()

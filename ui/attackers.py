@@ -101,7 +101,7 @@ def _uploaded(client: httpx.Client, content: bytes) -> dict[str, Any]:
 
 
 def _inputs(photo: dict[str, Any]) -> list[Any]:
-    return [photo, "center", None, "fast", 1, "poisson", 0, None, True]
+    return [photo, "center", None, "fast", 1, "poisson", 0, None, True, None]
 
 
 if __name__ == "__main__":
