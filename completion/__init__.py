@@ -8,10 +8,17 @@ from weights import VERSION as __version__
 if TYPE_CHECKING:
     from completion.completer import Completion, FaceCompleter
     from completion.config import FillOptions
+    from completion.damage import find_damage
     from completion.step import Step
 
-__all__ = ["Completion", "FaceCompleter", "FillOptions", "Step", "__version__"]
-_MODULES = {"Completion": "completer", "FaceCompleter": "completer", "FillOptions": "config", "Step": "step"}
+__all__ = ["Completion", "FaceCompleter", "FillOptions", "Step", "__version__", "find_damage"]
+_MODULES = {
+    "Completion": "completer",
+    "FaceCompleter": "completer",
+    "FillOptions": "config",
+    "Step": "step",
+    "find_damage": "damage",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ _EXAMPLE = """masks:
   center[:MARGIN] random[:SHARE] left right top bottom half full grid lowres
   pattern eyes nose mouth, or several of them: eyes,mouth
   alpha   the transparent pixels of the photo
+  damage[:SENSITIVITY]  cracks, scratches, stains and other damage, found in the photo; 0.5 if no number is given
   FILE    a mask image; white pixels are filled
   FOLDER  mask images with the same names as the photos
 
@@ -36,6 +37,7 @@ examples:
   %(prog)s --mask holes/ photos/ --output done/ --strip --report done.json
   %(prog)s --mask mouth --faces all group.jpg --output done.png
   %(prog)s --mask torn.png grandmother.jpg --reference album/
+  %(prog)s --mask damage scans/ --output restored/
   %(prog)s --mask eyes - < img.png > done.png
 
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 3 some photos failed, 128 + N stopped by signal N"""

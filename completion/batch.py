@@ -32,6 +32,7 @@ from completion.plan import Plan, candidate_files, candidates_of
 from completion.step import Step
 from dcgan.metrics import psnr
 from dcgan.weights import WeightsError
+from weights import FINDER, SHA256
 
 _SSIM_PX = 4_000_000  # largest photo to measure SSIM on; it needs 300 bytes per pixel
 
@@ -193,7 +194,9 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
 
     # Fill it.
     progress: list[Step] = []
-    for item in completer.steps(photo, hole, faces=faces, lowres=mask.names == "lowres", **chosen):
+    completion = Completion((photo.pixels[hole],), photo, hole)
+    lowres, undamaged = mask.names == "lowres", mask.damage is not None and not hole.any()
+    for item in () if undamaged else completer.steps(photo, hole, faces=faces, lowres=lowres, **chosen):
         if isinstance(item, Completion):
             completion = item
         else:
@@ -203,6 +206,8 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
     # Write the files, record them, and give them their names, that of the completion last.
     with staging(output.parent) as stage:
         staged = stage / output.name
+        if files.save_mask:
+            write_photo(staged.with_suffix(".mask.png"), hole * np.uint8(255))
         if files.strip:
             write_photo(staged.with_suffix(".strip.png"), strip(photo.pixels, hole, completion.pixels))
         if files.history:
@@ -219,7 +224,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
                 file.unlink()
         manifest.record(made, _fingerprint(plan, path, photo.sha256))
     figures = completion.figures | {"seconds": time.monotonic() - began}
-    if files.report and not (mask.files or mask.alpha):  # else the true pixels are unknown
+    if files.report and not (mask.files or mask.alpha or mask.damage):  # else the true pixels are unknown
         figures |= _measure(photo.pixels, completion.pixels, hole)
     notes += completion.notes
     details = {face: asdict(detail) for face, detail in completion.details.items()}
@@ -229,6 +234,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
 def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:
     mask = plan.mask_of(photo)
     words = [*filter(None, [mask.names]), *["alpha"] * mask.alpha, *map(digest, mask.files)]
+    words += [] if mask.damage is None else [f"damage:{mask.damage:g}", SHA256[FINDER]]
     return fingerprint(sha256, ",".join(words), plan.landmarks_sha256, plan.settings)
 
 

@@ -26,10 +26,11 @@ from align.settings import check
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion.config import FillOptions, LoadOptions, Solver
+from completion.damage import find_damage
 from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT, Generated, Variant, add_detail, head_of, inner_face
 from completion.faces import as_faces, faces_by_landmarks, faces_under, given_face
 from completion.grain import grain, match_means
-from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint, reduce_visible
+from completion.inpaint import fill_around, fsr_inpaint, inpaint, is_wide, reduce_visible
 from completion.masks import MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
@@ -292,13 +293,14 @@ class FaceCompleter:
 
         Args:
             photo: the photo.
-            mask: names, "alpha" and files, separated by commas, see completion.masks.parse_mask; else an image, see
-                completion.masks.read_mask.
+            mask: names, "alpha", "damage" and files, separated by commas, see completion.masks.parse_mask; else an
+                image, see completion.masks.read_mask.
             faces: the faces to choose from for names; None to detect them.
             invert: invert files, images and alpha.
             options: see `steps`.
         Returns:
-            The hole, bool (H, W); the faces, if the mask is placed on them alone; and notes on how it was read.
+            The hole, bool (H, W), empty only if there is no damage; the faces, if the mask is placed on them alone; and
+            notes on how it was read.
         Raises:
             MaskError: the mask cannot be used.
             NoFaceError: a name was given, and no face was found.
@@ -315,6 +317,11 @@ class FaceCompleter:
         hole, notes = np.zeros(photo.pixels.shape[:2], dtype=bool), ()
         if spec.alpha:
             hole, notes = alpha_hole(photo, invert)
+        if spec.damage is not None:
+            damage = find_damage(photo, spec.damage)
+            share = f"damage was found in {damage.mean():.2%} of the photo"
+            notes += (share if damage.any() else "no damage was found",)
+            hole |= damage
         for file in spec.files:
             part, found = read_mask(file, photo, invert)
             hole |= part
@@ -322,7 +329,7 @@ class FaceCompleter:
         if spec.names:
             part, placed = self.place(photo, spec.names, faces, **options)
             hole |= part
-            faces = placed if not (spec.alpha or spec.files) else faces
+            faces = placed if not (spec.alpha or spec.files or spec.damage) else faces
         return hole, faces, notes
 
     def steps(
@@ -367,7 +374,10 @@ class FaceCompleter:
         spec = parse_mask(mask) if isinstance(mask, str) else mask
         lowres = bool(lowres) or isinstance(spec, MaskSpec) and spec.names == "lowres"
         if not hole.any():
-            raise MaskError("the hole is empty; mark at least one pixel to fill")
+            if not isinstance(spec, MaskSpec) or spec.damage is None:
+                raise MaskError("the hole is empty; mark at least one pixel to fill")
+            yield Completion((photo.pixels[hole],), photo, hole, remarks=photo.notes + notes)
+            return
         for item in self._complete(photo, hole, faces, lowres, chosen, began):
             yield replace(item, remarks=photo.notes + notes + item.remarks) if isinstance(item, Completion) else item
 
@@ -529,7 +539,7 @@ class FaceCompleter:
 
         # Fill what lies beside the faces, and bring the fills to the photo's tone.
         pairs = zip(fills, unfilled, strict=False)
-        fills = [patchmatch_inpaint(fill, rest, rest, inner) if is_wide(rest) else fill for fill, rest in pairs]
+        fills = [fill_around(fill, rest, inner) for fill, rest in pairs]
         inside = [fill[hole] for fill in fills]
         sources = {name: variant.part for name, variant in best.items()}
         sources["surroundings"] = regions.scratches | unfilled[0]

@@ -246,7 +246,9 @@ class FileOptions:
     """What to read and write when the photos are files."""
 
     mask: Annotated[
-        str, "pixels to fill, see below; or give photo, mask file", Option(short="-m", metavar="NAME|FILE|FOLDER|alpha")
+        str,
+        "pixels to fill, see below; or give photo, mask file",
+        Option(short="-m", metavar="NAME|FILE|FOLDER|alpha|damage"),
     ] = ""
     invert_mask: Annotated[bool, "fill black pixels of mask files, or opaque pixels with alpha"] = False
     landmarks: Annotated[
@@ -260,6 +262,7 @@ class FileOptions:
         "from stdin -)",
         Option(short="-o"),
     ] = None
+    save_mask: Annotated[bool, "also write the mask, white on black, to edit it and fill again"] = False
     strip: Annotated[bool, "also write the photo, the hole and the completion side by side"] = False
     history: Annotated[bool, "also write a GIF of the search, and its losses as JSON Lines"] = False
     report: Annotated[

@@ -13,6 +13,7 @@ from align.resize import box_around, scale_to, scaled_size
 _RADIUS_PX = 3  # of the pixels that OpenCV's methods average
 _SIDE_PX, _MARGIN_PX = 512, 16  # larger areas are inpainted at reduced size; width of the border that is read
 _FSR_SIDE_PX, _FSR_PX, _FSR_MARGIN_PX = 512, 25_000, 32  # limits on side and hole area; width of the border
+_FSR_TILES = 5  # at most so many beside each other
 _PATCH_RADIUS_PX, _PATCH_SEED = 3, 0
 _PATCH_SOURCE = 0.75  # width of the border that patches are taken from, relative to the longer side of the area
 _PATCHED_SIDE_PX, _PATCHED_PX = 512, 60_000  # limits on the sides of the border and on the area
@@ -60,9 +61,10 @@ def blurred_fill(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[n
 
 
 def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Extend surrounding structures into a hole; slower than `inpaint`, but better in wide holes.
+    """Extend surrounding structures into a hole; slower than `inpaint`, but better.
 
-    Large areas are reduced in size, which limits the time to about a second.
+    Works tile by tile, at a reduced size where a tile has much to fill or the area is very large, which limits the time
+    to about a second for each of at most 25 tiles.
 
     Args:
         photo: uint8 (H, W, 3); not modified.
@@ -73,13 +75,37 @@ def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray
     Source: Genser et al. 2018, "Demonstration of rapid frequency selective reconstruction for image resolution
         enhancement"; OpenCV's xphoto module.
     """
-    box = box_around(part, _FSR_MARGIN_PX)
+    result, (rows, columns) = photo.copy(), box_around(part)
+    longer_px = max(rows.stop - rows.start, columns.stop - columns.start)
+    side_px = max(_FSR_SIDE_PX - 2 * _FSR_MARGIN_PX, -(-longer_px // _FSR_TILES))
+    for top in range(rows.start, rows.stop, side_px):
+        for left in range(columns.start, columns.stop, side_px):
+            tile = slice(top, min(top + side_px, rows.stop)), slice(left, min(left + side_px, columns.stop))
+            if part[tile].any():
+                _fill_tile(result, photo, hole, part, tile)
+    return result
+
+
+def _fill_tile(
+    result: NDArray[np.uint8],
+    photo: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+    part: NDArray[np.bool_],
+    tile: tuple[slice, slice],
+) -> None:
+    """Fill `part` within a tile of a photo; writes to `result`."""
+    inner = box_around(part[tile])
+    inner = (
+        slice(tile[0].start + inner[0].start, tile[0].start + inner[0].stop),
+        slice(tile[1].start + inner[1].start, tile[1].start + inner[1].stop),
+    )
+    box = tuple(slice(max(0, side.start - _FSR_MARGIN_PX), side.stop + _FSR_MARGIN_PX) for side in inner)
     under = hole[box]
     size = scaled_size(under.shape, min(scale_to(under.shape, _FSR_SIDE_PX), (_FSR_PX / under.sum()) ** 0.5))
     # A reduced pixel that overlaps the hole belongs to it.
     small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     if small_hole.all():
-        return photo
+        return
     small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
     # OpenCV leaves up to 12 of the last rows and columns unfilled, as bright green lines.
     padding = [(0, 8 + -length % 4) for length in small_hole.shape]
@@ -87,10 +113,29 @@ def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray
     filled = np.zeros_like(small)
     cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
     filled = np.ascontiguousarray(filled[: size[1], : size[0]])
-    result = photo.copy()
-    inside = part[box]
-    result[box][inside] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside]
-    return result
+    inside = np.zeros_like(part)
+    inside[inner] = part[inner]
+    result[box][inside[box]] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside[box]]
+
+
+def fill_around(
+    photo: NDArray[np.uint8], part: NDArray[np.bool_], barred: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Fill each area of a hole from what is around it: narrow ones with colour, wide ones with patches.
+
+    Args:
+        photo: uint8 (H, W, 3); not modified.
+        part: bool (H, W), the pixels to fill; they are never read.
+        barred: see `patchmatch_inpaint`.
+    Returns:
+        uint8 (H, W, 3), changed only in `part`.
+    """
+    near = cv2.dilate(part.astype(np.uint8), np.ones((2 * _MARGIN_PX + 1,) * 2, np.uint8))
+    count, labels = cv2.connectedComponents(near)
+    for number in range(1, count):
+        area = part & (labels == number)
+        photo = patchmatch_inpaint(photo, part, area, barred) if is_wide(area) else inpaint(photo, area)
+    return photo
 
 
 def is_wide(area: NDArray[np.bool_]) -> bool:

@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +21,7 @@ from align.files import list_photos
 from align.photo import Photo, as_photo
 from align.resize import in_bands
 from align.warp import Alignment, transform
+from completion.damage import DAMAGE, SENSITIVITY
 from dcgan.holes import HOLES, split_names
 
 MaskLike = NDArray[Any] | Image.Image | Photo | str | os.PathLike[str] | bytes | IO[bytes] | Mapping[str, Any]
@@ -33,11 +35,13 @@ class MaskSpec:
         names: names of holes as for `dcgan.holes.named_hole`; "" if there is none.
         alpha: whether the transparent pixels of the photo belong to the hole.
         files: mask files, or a folder of masks.
+        damage: sensitivity with which damage is searched for, see completion.damage.find_damage; None if it is not.
     """
 
     names: str = ""
     alpha: bool = False
     files: tuple[Path, ...] = ()
+    damage: float | None = None
 
 
 _SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains
@@ -103,21 +107,34 @@ def read_mask(mask: MaskLike, photo: Photo, invert: bool = False) -> tuple[NDArr
 
 
 def parse_mask(text: str) -> MaskSpec:
-    """Read names, "alpha" and paths, separated by commas; upper case and spaces do not matter in names.
+    """Read names, "alpha", "damage" and paths, separated by commas; upper case and spaces do not matter in names.
 
     Raises:
         MaskError: a part is neither a name nor an existing path, or the number of a name is out of range.
     """
     words = [word.strip() for word in text.split(",")]
-    names = [word.casefold() for word in words if word.casefold().partition(":")[0] in HOLES]
-    files = [word for word in words if word.casefold().partition(":")[0] not in (*HOLES, "alpha")]
+    kinds = {word: word.casefold().partition(":")[0] for word in words}
+    names = [word.casefold() for word in words if kinds[word] in HOLES]
+    files = [word for word in words if kinds[word] not in (*HOLES, "alpha", DAMAGE)]
+    damage = [_sensitivity(word) for word in words if kinds[word] == DAMAGE]
     if files and os.path.lexists(text):
         return MaskSpec(files=(Path(text),))
     for word in files:
         if not os.path.lexists(word):
             raise unknown_mask(word)
     split_names(",".join(names))  # checks the numbers
-    return MaskSpec(",".join(names), "alpha" in map(str.casefold, words), tuple(map(Path, files)))
+    files_named = tuple(map(Path, files))
+    return MaskSpec(",".join(names), "alpha" in map(str.casefold, words), files_named, max(damage, default=None))
+
+
+def _sensitivity(word: str) -> float:
+    """The number of "damage:0.7"."""
+    _, colon, number = word.partition(":")
+    with suppress(ValueError):
+        value = float(number) if colon else SENSITIVITY
+        if 0 < value < 1:
+            return value
+    raise MaskError(f"the mask is {word!r}, but damage takes a number above 0 and below 1")
 
 
 def unknown_mask(word: str) -> MaskError:
@@ -131,7 +148,7 @@ def unknown_mask(word: str) -> MaskError:
         near = beside.get(folded(path)) or next(iter(get_close_matches(str(path), map(str, beside.values()), 1)), None)
         return MaskError(f"there is no mask file {word}" + (f"; there is {near}" if near else ""))
     name = word.partition(":")[0].casefold()
-    return MaskError(f"there is no mask named {word!r}; {hint(name, (*HOLES, 'alpha', 'a mask file'))}")
+    return MaskError(f"there is no mask named {word!r}; {hint(name, (*HOLES, 'alpha', DAMAGE, 'a mask file'))}")
 
 
 def alpha_hole(photo: Photo, invert: bool = False) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
@@ -345,7 +362,7 @@ def mask_names(mask: Path) -> set[Path]:
     Upper and lower case, and composed and decomposed letters, are the same.
     """
     stem = mask.with_suffix("").name
-    stems = {stem, re.sub(r"^mask[_-]|[_-]mask$", "", stem, flags=re.IGNORECASE)}
+    stems = {stem, re.sub(r"^mask[_-]|[._-]mask$", "", stem, flags=re.IGNORECASE)}
     stems |= {re.sub(r"\.(jpe?g|png|webp|bmp|tiff?|heic|avif)$", "", each, flags=re.IGNORECASE) for each in stems}
     return {folded(mask.with_name(each)) for each in stems}
 

@@ -20,7 +20,7 @@ def strip(photo: NDArray[np.uint8], hole: NDArray[np.bool_], completed: NDArray[
 
     Args:
         photo: uint8 (H, W, 3).
-        hole: bool (H, W), not empty.
+        hole: bool (H, W).
         completed: uint8 (H, W, 3).
     Returns:
         uint8 (h, 3 * w, 3), scaled up or down to a viewable size.
@@ -35,7 +35,7 @@ def contact_sheet(
 
     Args:
         photo: uint8 (H, W, 3).
-        hole: bool (H, W), not empty.
+        hole: bool (H, W).
         completions: uint8 (H, W, 3) each.
     Returns:
         uint8 (rows * h, columns * w, 3), scaled up or down to a viewable size; unused cells are white.
@@ -60,11 +60,13 @@ def crop_to_mask(hole: NDArray[np.bool_], pictures: Sequence[NDArray[np.uint8]])
     """Crop pictures to a hole, with a border on all sides as wide as the hole's longer side.
 
     Args:
-        hole: bool (H, W), not empty.
+        hole: bool (H, W); if it is empty, the pictures are not cropped.
         pictures: uint8 (H, W, 3) each.
     Returns:
         uint8 (h, w, 3) each, scaled up or down to a viewable size.
     """
+    if not hole.any():
+        return [_viewable(each) for each in pictures]
     rows, columns = box_around(hole)
     box = box_around(hole, max(rows.stop - rows.start, columns.stop - columns.start) - 1)
     return [_viewable(each[box]) for each in pictures]

@@ -156,6 +156,7 @@ def _outputs(output: Path, options: FillOptions, files: FileOptions) -> list[Pat
     return [
         output,
         *candidates_of(output, options.candidates),
+        *([output.with_suffix(".mask.png")] if files.save_mask else []),
         *([output.with_suffix(".strip.png")] if files.strip else []),
         *([output.with_suffix(".history.gif"), output.with_suffix(".history.jsonl")] if files.history else []),
     ]

@@ -11,6 +11,7 @@ from align.resize import box_around
 from align.warp import Alignment
 
 _SCRATCH = 0.015  # maximum half width of a scratch, relative to the crop's side
+_FACELESS = 0.5  # side of the crop that is assumed where there is no face, relative to the photo's shorter side
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
 
 
@@ -36,7 +37,8 @@ def divide(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> Regions:
     owner = owners(hole, faces)
     touched = [face for index, face in enumerate(faces) if (owner == index).any()]
     if not touched:
-        return Regions([], [], np.zeros_like(hole), hole)
+        scratches = _thin(hole, _FACELESS * min(hole.shape))
+        return Regions([], [], scratches, hole & ~scratches)
     owner = owners(hole, touched)
     sides = [face.size / face.scale for face in touched]
     # Scratches are better filled from their surroundings, unless they leave little of the face visible.

@@ -31,6 +31,7 @@ from dcgan.config import (
     Batch,
     EncoderConfig,
     EvaluateOptions,
+    FinderConfig,
     LocatorConfig,
     NetworkConfig,
     Overwrite,
@@ -237,6 +238,28 @@ def _locator(arguments: argparse.Namespace, options: _LocatorRun, config: Locato
     return _follow(run, arguments.verbose, [options.output], config.kimg)
 
 
+@dataclass(frozen=True)
+class _FinderRun:
+    photos: Annotated[tuple[Path, ...], "folders of photos without damage", POSITIONAL]
+    output: _RunFolder
+    device: Device = "auto"
+
+
+@command("photos/ more/ --output runs/finder", verbose=True)
+def _damage(arguments: argparse.Namespace, options: _FinderRun, config: FinderConfig) -> int:
+    """Train the finder, which marks cracks, stains and other damage in photos.
+
+    Run the same command again to resume; python -m dcgan export then writes it as an .onnx file.
+    """
+    from dcgan.finder import load_photos, train_finder
+
+    device = pick_device(options.device)
+    photos = load_photos(options.photos, say)
+    say(f"{len(photos)} photos; training the finder to {config.kimg:g} kimg on {device}, run folder {options.output}")
+    run = train_finder(config, photos, options.output, device)
+    return _follow(run, arguments.verbose, [options.output], config.kimg)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _AllRuns(_Run):
     hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
@@ -362,8 +385,8 @@ def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
 
 @dataclass(frozen=True)
 class _Export:
-    run: Annotated[Path, "run folder of python -m dcgan train, encode or locator, or weights", POSITIONAL]
-    file: Annotated[Path, "file to write: .safetensors for a run, .onnx for weights and the locator", POSITIONAL]
+    run: Annotated[Path, "run folder of python -m dcgan train, encode, locator or damage, or weights", POSITIONAL]
+    file: Annotated[Path, "file to write: .onnx for weights, the locator and the finder, else .safetensors", POSITIONAL]
     template: _Template = "face"
     overwrite: Overwrite = False
 
@@ -374,19 +397,20 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
 
     For a run of train these are D and the moving average of G; for a run of encode, the weights that the encoder was
     trained for, with the encoder, and beside them an .onnx file of the same name, with which completion needs no torch.
-    The locator is written as an .onnx file only. Also plots the training curves to losses.png in the run folder. Given
-    weights instead of a run, writes only their .onnx file.
+    The locator and the finder are written as .onnx files only. Also plots the training curves to losses.png in the run
+    folder. Given weights instead of a run, writes only their .onnx file.
     """
     from dcgan.encoder import export_encoder
     from dcgan.export import export_onnx, export_run, plot_losses
+    from dcgan.finder import export_finder
     from dcgan.locator import export_locator
     from dcgan.run import command_of
 
     run, file, graph = options.run, options.file, options.file.with_suffix(".onnx")
     name = "" if run.is_file() or str(run) in REGISTRY else command_of(run)
-    expected = {"": ".onnx for weights, or give a run folder", "locator": ".onnx for a run of locator"}.get(
-        name, ".safetensors for a run, or give weights"
-    )
+    expected = ".safetensors for a run, or give weights"
+    if name in ("", "locator", "damage"):
+        expected = f".onnx for a run of {name}" if name else ".onnx for weights, or give a run folder"
     if file.suffix != expected.split()[0]:
         raise WeightsError(f"the file to write is {file}; expected {expected}")
     refuse_existing([file, graph], options.overwrite)
@@ -394,7 +418,7 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
         export_onnx(Weights.open(str(run), "cpu"), graph)
         print(graph)
         return 0
-    exports = {"encode": export_encoder, "locator": export_locator}
+    exports = {"encode": export_encoder, "locator": export_locator, "damage": export_finder}
     metadata = exports.get(name, partial(export_run, template=options.template))(run, file)
     if name == "encode":
         export_onnx(Weights.open(file, "cpu"), graph)

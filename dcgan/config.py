@@ -258,6 +258,15 @@ class LocatorConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class FinderConfig(RunConfig):
+    """Settings of a training run of the finder; its images are crops with drawn damage."""
+
+    kimg: Kimg = 250
+    batch: Batch = 16
+    lr: LearningRate = 2e-3
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """How much `dcgan.evaluate.evaluate` measures."""
 

@@ -104,9 +104,12 @@ def read_list(path: Path) -> frozenset[str]:
         raise DatasetError(f"the list {path}: {error}; expected the list of explore duplicates") from error
 
 
-def digest(faces: NDArray[np.uint8]) -> str:
+def digest(*images: NDArray[np.uint8]) -> str:
     """SHA-256 of the images' bytes; a run resumes only on the same images."""
-    return hashlib.sha256(faces.tobytes()).hexdigest()
+    total = hashlib.sha256()
+    for each in images:
+        total.update(each.tobytes())
+    return total.hexdigest()
 
 
 class Batches:

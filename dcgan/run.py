@@ -247,7 +247,7 @@ def command_of(folder: Path) -> str:
     except (InputError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{folder} has no config.json that names its command; expected a run folder of python -m dcgan train, "
-            "encode or locator; run the command again if it is one of an older version"
+            "encode, locator or damage; run the command again if it is one of an older version"
         ) from error
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from align.photo import read_photo, write_photo
 from align.warp import Alignment
 from completion import FaceCompleter
+from completion.benchmark.damage import MIXED, damage_photo
 from completion.picture import overlay_mask
 from dcgan.sampling import generate, sample_z
 
@@ -65,7 +66,7 @@ def face_hole(side: int, kind: int) -> NDArray[np.bool_]:
 
 
 def main() -> None:
-    """Write the first picture of the README, and the sheet."""
+    """Write the first picture of the README, the one of found damage, and the sheet."""
     completer = FaceCompleter.load(device="cpu")
     astronaut = read_photo(DOCS / "astronaut.jpg").pixels
     photo = sepia(astronaut[:SIDE_PX, 40 : 40 + SIDE_PX])
@@ -73,6 +74,10 @@ def main() -> None:
     torn = np.where(hole[..., None], np.uint8(243), photo)
     done = completer(torn, hole)
     write_photo(DOCS / "print.jpg", np.hstack([torn, overlay_mask(photo, hole), done.pixels]))
+
+    cracked = damage_photo(astronaut[:SIDE_PX, 40 : 40 + SIDE_PX], MIXED, 2, 18).pixels
+    done = completer(cracked, "damage")
+    write_photo(DOCS / "damage.jpg", np.hstack([cracked, overlay_mask(cracked, done.hole), done.pixels]))
 
     weights = completer.weights[128].generator
     z = 0.6 * sample_z(60, weights.config, torch.Generator().manual_seed(7))[list(CHOSEN)]  # nearer to the usual face

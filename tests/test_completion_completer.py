@@ -213,7 +213,7 @@ def test_a_hole_partly_outside_every_face_is_filled_classically_there(
     hole = far | draw_named_mask(PORTRAIT, "mouth", [found])
     completed = run(completer, portrait, hole)[1]
     assert np.array_equal(completed.sources["surroundings"], far)
-    assert np.array_equal(completed.pixels[far], inpaint(PORTRAIT, hole)[far])
+    assert np.array_equal(completed.pixels[far], inpaint(PORTRAIT, far)[far])
 
 
 def test_a_hole_without_a_face_is_refused_or_filled_from_its_surroundings(

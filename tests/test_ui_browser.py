@@ -108,6 +108,7 @@ class Answers:
         uploads: (name, bytes) of each upload.
         faces: what `open` answers.
         patches: (colour, x, y, side) of the next fills; the last one is repeated.
+        damage: outlines that `damage` answers.
         errors: endpoint -> what it answers instead, once.
     """
 
@@ -116,6 +117,7 @@ class Answers:
         self.uploads: list[tuple[str, bytes]] = []
         self.faces = [face(150 * number) for number in range(faces)]
         self.patches = [(RED, 50, 60, 40), (GREEN, 200, 160, 40)]
+        self.damage: list[list[list[int]]] = []
         self.errors: dict[str, list[str]] = {}
         page.route("**/gradio_api/upload", self._upload)
         page.route("**/gradio_api/call/**", self._call)
@@ -159,6 +161,8 @@ class Answers:
             _, x, y, _ = self._patch(len(self.named("fill")) - 1)
             file = {"path": f"/patches/{len(self.named('fill')) - 1}", "orig_name": "step.png"}
             return {"state": "done", "file": file, "x": x, "y": y, "faces": 1, "outside": False, "quick": False}
+        if name == "damage":
+            return {"outlines": self.damage}
         return {"path": f"/results/{name}", "orig_name": f"{name}.jpg"}
 
     def _patch(self, number: int) -> tuple[tuple[int, int, int], int, int, int]:
@@ -411,6 +415,27 @@ def test_parts_are_buttons_for_a_face_or_for_all(visit: Callable[..., Any]) -> N
     assert (painted(page, *first), painted(page, *second)) == (0, 0)
     mouth.click(modifiers=["Shift"])
     assert (painted(page, *first), painted(page, *second)) == (1, 1)
+
+
+def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(visit: Callable[..., Any]) -> None:
+    page = visit()
+    answers = Answers(page)
+    load(page, grey())
+    page.locator("#damage").click()
+    says(page, "No damage was found")
+    answers.damage = [[[50, 50], [150, 50], [150, 150], [50, 150]], [[80, 80], [120, 80], [120, 120], [80, 120]]]
+    stroke(page, (300, 200))
+    page.locator("#sensitivity").fill("80")
+    says(page, "Damage is marked")
+    assert painted(page, 60, 60) and not painted(page, 112, 112) and painted(page, 300, 200)
+    assert [data[2] for data in answers.named("damage")] == [0.5, 0.8]
+    page.locator("#sensitivity").fill("70")
+    until(page, "ready")
+    fill(page, 2)
+    [marks] = answers.marks()
+    assert marks[60, 60] and not marks[100, 100] and marks[200, 300] and not marks[45, 100]
+    page.locator("#undo").click()
+    assert painted(page, 60, 60)
 
 
 def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(visit: Callable[..., Any]) -> None:

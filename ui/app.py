@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse
 
 from align.errors import InputError
+from completion.damage import SENSITIVITY
 from ui.access import LOCAL, Access, visitor_of
 from ui.config import LOOPBACK
 from ui.server import ASSETS, Guard, log, one_line, upload_folder
@@ -45,7 +46,7 @@ def build_app(service: Service, turns: Turns) -> gr.Server:
 
 
 def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
-    """Add what the page calls: open, fill, save, save_all."""
+    """Add what the page calls: open, damage, fill, save, save_all."""
 
     @app.api(name="open", concurrency_id="turns", concurrency_limit=None)
     @_as_messages()
@@ -56,6 +57,19 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
         faces = [service.marked(upload, eyes)] if eyes else service.faces(upload)
         width, height = upload.size
         return {"width": width, "height": height, "faces": [service.describe(upload, face) for face in faces]}
+
+    @app.api(name="damage", concurrency_id="turns", concurrency_limit=None)
+    @_as_messages()
+    def damage(
+        request: gr.Request,
+        photo: FileData,
+        steps: list[dict[str, Any]] | None = None,
+        sensitivity: float = SENSITIVITY,
+    ) -> dict[str, Any]:
+        """Find the damage of a photo with its steps: outlines; what they enclose by the even-odd rule is damaged."""
+        with _turn(request, service, turns, _path(photo)):
+            shown, _ = service.patched(service.read(_path(photo)), _patches(steps))
+            return {"outlines": service.damage(shown, sensitivity)}
 
     @app.api(name="fill", concurrency_id="turns", concurrency_limit=None)
     def fill(

@@ -18,8 +18,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from align.cli import Parser, add_common, add_settings, run_main, run_program, settings_from
 from completion.config import LoadOptions
 from ui.config import LoadTestOptions
@@ -27,6 +25,7 @@ from ui.config import LoadTestOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from gradio_client import Client
     from numpy.typing import NDArray
 
@@ -74,6 +73,7 @@ class Visitor:
 
     def complete(self) -> None:
         """Complete the photo once and record the outcome."""
+        import numpy as np
         from gradio_client import handle_file
 
         from align.photo import read_photo
@@ -119,6 +119,8 @@ def main(argv: list[str] | None = None, program: str = "python -m ui.benchmark")
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
     from dcgan.report import markdown
 
     options, loading = settings_from(arguments, LoadTestOptions), settings_from(arguments, LoadOptions)
@@ -172,6 +174,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
 def _visitors(url: str, folder: Path, users: int) -> list[Visitor]:
     """Visitors with an address and a photo of their own, each of whom has asked once, so that all caches are filled."""
+    import numpy as np
     from gradio_client import Client
 
     from align.photo import write_photo
@@ -197,6 +200,8 @@ def _visitors(url: str, folder: Path, users: int) -> list[Visitor]:
 def _rows(
     visitors: Sequence[Visitor], took: float, seconds: Sequence[float], memory: tuple[int, int]
 ) -> list[tuple[str, str]]:
+    import numpy as np
+
     answers = sum(len(visitor.seconds) for visitor in visitors)
     return [
         ("concurrent visitors", f"{len(visitors)}"),
@@ -217,6 +222,7 @@ def tinted_photos(count: int) -> list[NDArray[np.uint8]]:
     """The public-domain astronaut photo in `count` tints: uint8 (256, 256, 3) each."""
     from colorsys import hsv_to_rgb
 
+    import numpy as np
     from skimage.data import astronaut
 
     face = astronaut()[0:256, 100:356]

@@ -11,14 +11,16 @@ export const drawStrokes = (context, strokes) => {
   context.lineCap = context.lineJoin = "round";
   for (const { erase, size, points, outlines } of strokes) {
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-    for (const outline of outlines ?? []) {
-      context.beginPath();
-      for (const point of outline) context.lineTo(...point);
-      context.fill();
-    }
-    if (!points) continue;
     context.lineWidth = size;
     context.beginPath();
+    for (const outline of outlines ?? []) {
+      context.moveTo(...outline[0]);
+      for (const point of outline) context.lineTo(...point);
+      context.closePath();
+    }
+    if (outlines) context.fill("evenodd");  // found damage has gaps
+    if (outlines && size) context.stroke();
+    if (!points) continue;
     for (const point of points) context.lineTo(...point);
     context.lineTo(points.at(-1)[0] + 0.01, points.at(-1)[1]);  // a dot
     context.stroke();

@@ -153,6 +153,8 @@ const showControls = () => {
   $("redo").disabled = working || !photos.canRedo(photo);
   $("clear").disabled = working || !strokes.length;
   $("again").disabled = working || !photos.tries(photo).length;
+  $("damage").disabled = $("sensitivity").disabled = working;
+  $("sensitivity").hidden = !photo.searched;
 };
 const toggle = (part, faces) => {
   const indices = faces.map((face) => photo.faces.indexOf(face)), strokes = photos.painted(photo);
@@ -294,15 +296,16 @@ const work = async (of, from, strokes, signal) => {
   await photos.keep(all, of);
 };
 // Run one long thing at a time, which Stop ends.
-const long = async (task) => {
+const long = async (task, words = "Filling in ...") => {
   if (busy()) return;
   running = new AbortController();
-  say("Filling in ...", "filling");
+  say(words, "filling");
   show();
   try {
-    await task(running.signal);
+    const result = await task(running.signal);
     running = null;
     ready();
+    if (result) say(result);
   } catch (error) {
     running = null;
     if (error.name === "AbortError") say("Stopped.", "ready");
@@ -322,10 +325,22 @@ const again = () => {
   if (!of || busy() || step.from === null) return;
   return long((signal) => work(of, step.from, step.strokes, signal));
 };
-// The same parts in every photo; photos with marks of their own keep them.
+// Mark what the server finds damaged; what was painted by hand stays.
+const damage = async (of, signal) => {
+  const { outlines } = await lasting([of], async () =>
+    call("damage", [...Object.values(await sent(of, signal)), $("sensitivity").value / 100], signal), signal);
+  const kept = photos.painted(of).filter((stroke) => stroke.part !== "damage");
+  photos.paint(of, outlines.length ? [...kept, { part: "damage", size: 1, outlines }] : kept);
+  of.searched = true;
+  photos.keep(all, of);
+  return outlines.length ? "Damage is marked. Change it with brush and eraser, then fill in."
+    : "No damage was found. Move the slider to the right to find more.";
+};
+const findDamage = () => photo && long((signal) => damage(photo, signal), "Looking for damage ...");
+// The same parts, or the damage, in every photo; photos with marks of their own keep them.
 const fillAll = () => long(async (signal) => {
   const shown = photos.painted(photo).length ? photos.painted(photo) : photos.current(photo).strokes;
-  const parts = [...new Set(shown.map((stroke) => stroke.part).filter(Boolean))];
+  const wanted = new Set(shown.map((stroke) => stroke.part).filter(Boolean)), parts = [...wanted].filter((part) => part !== "damage");
   let failed = 0;
   for (const of of all) {
     signal.throwIfAborted();
@@ -333,10 +348,12 @@ const fillAll = () => long(async (signal) => {
     try {
       if (!of.faces) await find(of);
       if (!photos.painted(of).length) {
-        if (!parts.length) throw new Error("Nothing is marked in this photo. Paint over what is missing, or choose a part.");
-        if (!of.faces.length) throw new Error(MISSING);
-        photos.paint(of, of.faces.flatMap((face, index) =>
-          parts.map((part) => ({ face: index, part, outlines: face.parts[part] }))));
+        if (!wanted.size) throw new Error("Nothing is marked in this photo. Paint over what is missing, or choose a part.");
+        if (parts.length && !of.faces.length) throw new Error(MISSING);
+        if (parts.length < wanted.size) await damage(of, signal);
+        photos.paint(of, [...photos.painted(of), ...of.faces.flatMap((face, index) =>
+          parts.map((part) => ({ face: index, part, outlines: face.parts[part] })))]);
+        if (!photos.painted(of).length) continue;  // it has no damage
       }
       await work(of, of.now, photos.painted(of), signal);
     } catch (error) {
@@ -428,6 +445,8 @@ on("undo", step(photos.undo));
 on("redo", step(photos.redo));
 on("clear", () => paint([]));
 on("fill", fill);
+on("damage", findDamage);
+$("sensitivity").addEventListener("change", findDamage);
 on("again", again);
 on("stop", () => running?.abort());
 on("fillall", fillAll);

@@ -31,6 +31,7 @@ from align.warp import Alignment, transform
 from completion import Completion, FaceCompleter
 from completion.batch import FillResult, summary, write_completions
 from completion.config import SOLVERS, FillOptions
+from completion.damage import find_damage
 from dcgan import holes
 from ui.config import Limits
 from ui.reader import read_with_faces
@@ -123,7 +124,7 @@ class Service:
             the person.
     """
 
-    offers: frozenset[str] = frozenset()
+    offers = frozenset({"damage"})
 
     def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[[Path], Photo] | None = None) -> None:
         self.limits = limits
@@ -189,6 +190,19 @@ class Service:
                 for name, outlines in _parts(upload.photo.pixels, face).items()
             },
         }
+
+    def damage(self, photo: Photo, sensitivity: float) -> list[list[list[float]]]:
+        """The outlines of the damage in a photo, as points (x, y) of the page; the even-odd rule gives its inside.
+
+        Raises:
+            ServiceError: the sensitivity is no number.
+            MaskError: it is out of range.
+        """
+        if not _is_number(sensitivity):
+            raise ServiceError("the sensitivity is no number; load the page again")
+        hole = find_damage(photo, sensitivity).astype(np.uint8)
+        outlines, _ = cv2.findContours(hole, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        return [(outline[:, 0] + 0.5).tolist() for outline in outlines]
 
     def alignments(self, upload: Upload, faces: Any) -> list[Alignment]:
         """The faces that the page sends back: each six numbers of a matrix, by rows, and the crop's size.

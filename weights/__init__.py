@@ -27,6 +27,7 @@ DEFAULT = "faces-64"
 AUTO = "auto"  # all weights in the registry: each face uses those that fit its size
 LOCATOR = "locator.onnx"  # finds the eyes of partly hidden faces; see completion.faces
 OCTAVE = "octave.onnx"  # sharpens large generated faces; see completion.octave
+FINDER = "finder.onnx"  # finds damage; see completion.damage
 FOLDER = Path(__file__).parent
 # SHA-256 of every file in the folder, in hex.
 SHA256 = {
@@ -35,6 +36,7 @@ SHA256 = {
     "faces-128.safetensors": "f85162b0bafe1450d75ecafda3e214aff29df934dd2a3e075b4b936b8277dcf4",
     "faces-128.onnx": "693880f998855340e5112f9ec67d446494d5105349631681ec28b954b01212bc",
     LOCATOR: "6dcca5cc1298631caa1c00088bd8722ac6347037edad91f0117754b4064f81f5",
+    FINDER: "4e3c03e0d6939750754fe7c95fc0b36c5a5809bab29e5fa6f06958a9b3e3862d",
     OCTAVE: "3ed94182d56a1e02844c33b34562b6af371992dab8effde58e0682070736dea8",
 }
 VERSION = __version__ = "0.4.0"

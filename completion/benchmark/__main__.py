@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _EXAMPLE = """examples:
   %(prog)s aligned_val/ --train aligned/ --holes center pattern --methods fast telea linear
   %(prog)s --whole photos/ --methods fast fast+alpha telea
+  %(prog)s --damage photos/
 
 mean and linear need --train. The results in --output are updated after every method.
 exit codes: 0 done, 1 failed, 2 wrong usage or unusable input, 128 + N stopped by signal N"""
@@ -41,7 +42,7 @@ def build_parser(program: str = "python -m completion.benchmark") -> Parser:
         "Prints the tables, and writes them to a folder together with JSON and pictures.",
         epilog=_EXAMPLE,
     )
-    help_faces = "folder of aligned faces not used in training; with --whole, folders of photos"
+    help_faces = "folder of aligned faces not used in training; with --whole and --damage, folders of photos"
     parser.add_argument("faces", type=Path, nargs="+", help=help_faces)
     add_settings(parser, BenchmarkOptions)
     add_settings(parser, LoadOptions, only=("device",))
@@ -61,8 +62,30 @@ def main(argv: list[str] | None = None, program: str = "python -m completion.ben
     return run_main("benchmark", lambda: _run(arguments), "stopped; results so far are in the output folder")
 
 
+def _run_damage(arguments: argparse.Namespace, options: BenchmarkOptions, device: str) -> int:
+    from align.files import prepare_folder, write_json, write_text
+    from align.photo import write_photo
+    from completion.benchmark.damage import compare_damage, read_clean, sheet, tables
+    from completion.completer import FaceCompleter
+
+    prepare_folder(options.output, *arguments.faces)
+    paths = [options.output / name for name in ("damage.json", "damage.md", "damage.jpg")]
+    refuse_existing(paths, options.overwrite)
+    photos = read_clean(arguments.faces, options)
+    completer, rows = FaceCompleter.load(options.weights or AUTO, device), []
+    for row in show_progress(compare_damage(photos, options.seed, completer), quiet=arguments.quiet):
+        rows.append(row)
+        write_json(paths[0], [asdict(each) for each in rows])
+        write_text(paths[1], tables(rows) + "\n")
+    write_photo(paths[2], sheet(photos, options.seed, completer))
+    print(tables(rows))
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
     options, device = settings_from(arguments, BenchmarkOptions), settings_from(arguments, LoadOptions).device
+    if options.damage:
+        return _run_damage(arguments, options, device)
 
     from tqdm import tqdm
 

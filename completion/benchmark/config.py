@@ -59,6 +59,7 @@ class BenchmarkOptions:
     """
 
     whole: Annotated[bool, "use whole photos, with holes drawn at their own resolution"] = False
+    damage: Annotated[bool, "draw damage on whole photos, find it and restore them"] = False
     train: Annotated[
         Path | None, "aligned faces of other people, to fit mean and linear to", Option(metavar="FOLDER")
     ] = None

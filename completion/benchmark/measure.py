@@ -337,7 +337,7 @@ def _measure(
             row = {"hole_psnr": psnr(real, fake, hole), "identity": float(distance), "found": float(found)}
             if options.whole:
                 row |= {
-                    "detail": _detail(fake, hole) / _detail(real, hole),
+                    "detail": detail(fake, hole) / detail(real, hole),
                     "colour": float(np.linalg.norm(_mean_lab(fake, hole) - _mean_lab(real, hole))),
                     "rim": _rim(fake, hole) / _rim(real, hole),
                     "error": float(np.abs(fake.astype(np.int16) - real)[hole].mean() / max(1, real.std())),
@@ -363,7 +363,7 @@ def _measure(
     )
 
 
-def _detail(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> float:
+def detail(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> float:
     light = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), _BLUR_PX)
     return float(np.abs(cv2.Laplacian(light, cv2.CV_32F))[hole].mean()) + _LEAST
 
