@@ -438,6 +438,30 @@ def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(visit: 
     assert painted(page, 60, 60)
 
 
+def test_other_photos_of_a_person_are_sent_with_each_fill(visit: Callable[..., Any]) -> None:
+    page = visit()
+    answers = Answers(page)
+    load(page, grey())
+    with page.expect_file_chooser() as chooser:
+        page.locator("#reference").click()
+    chooser.value.set_files([grey(name="younger.png"), grey(name="older.png")])
+    says(page, "2 photos of this person are used from now on")
+    stroke(page, (300, 200))
+    fill(page, 2)
+    page.locator("#again").click()
+    page.locator("#steps li").nth(2).wait_for()
+    until(page, "ready")
+    names = [name for name, _ in answers.uploads]
+    sent = [f"/uploads/{1 + names.index(name)}" for name in ("younger.png", "older.png")]
+    assert [[file["path"] for file in data[5]] for data in answers.named("fill")] == [sent, sent]
+    assert names.count("younger.png") == 1
+    page.locator("#reference").click()
+    says(page, "No other photo of this person is used")
+    page.locator("#again").click()
+    page.locator("#steps li").nth(3).wait_for()
+    assert answers.named("fill")[-1][5] == []
+
+
 def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(visit: Callable[..., Any]) -> None:
     page = visit()
     answers = Answers(page, faces=0)

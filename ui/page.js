@@ -153,7 +153,8 @@ const showControls = () => {
   $("redo").disabled = working || !photos.canRedo(photo);
   $("clear").disabled = working || !strokes.length;
   $("again").disabled = working || !photos.tries(photo).length;
-  $("damage").disabled = $("sensitivity").disabled = working;
+  $("damage").disabled = $("sensitivity").disabled = $("reference").disabled = working;
+  $("reference").setAttribute("aria-pressed", String(others(photo).length > 0));
   $("sensitivity").hidden = !photo.searched;
 };
 const toggle = (part, faces) => {
@@ -216,6 +217,7 @@ const sent = async (of, signal, id = of.now) => {
   }
   return { photo: of.remote, steps };
 };
+const others = (of) => of.references ?? [];  // other photos of the person
 // Do something again when the server is back, or when it has forgotten the photos.
 const lasting = async (ofs, work, signal) => {
   for (let tries = 0; ;) {
@@ -229,7 +231,7 @@ const lasting = async (ofs, work, signal) => {
         await back(signal);
         say(before);
       } else if (!forgotten || tries++ > 1) throw error;
-      for (const of of ofs) for (const item of [of, ...of.steps]) item.remote = null;
+      for (const of of ofs) for (const item of [of, ...of.steps, ...others(of)]) item.remote = null;
     }
   }
 };
@@ -282,7 +284,9 @@ const work = async (of, from, strokes, signal) => {
   const attempt = of.steps.filter((step) => step.from === from && step.strokes === strokes).length;
   const [answer, blob] = await lasting([of], async () => {
     const known = await sent(of, signal, from), faces = (of.faces ?? []).map((face) => face.alignment);
-    const answer = await call("fill", [known.photo, await upload(marks, "marks.png", signal), known.steps, faces, attempt],
+    for (const other of others(of)) other.remote ??= await upload(other.file, name(other.file), signal);
+    const shown = others(of).map((other) => other.remote), painted = await upload(marks, "marks.png", signal);
+    const answer = await call("fill", [known.photo, painted, known.steps, faces, attempt, shown],
       signal, (item) => {
         if (item.state === "waiting") say(waiting(item), "waiting");
         if (item.state === "filling") say("Filling in ...", "filling");
@@ -419,6 +423,14 @@ const open = async (files) => {
     say([...new Set(problems)].join(" "), photo ? "failed" : "empty");
   }
 };
+// Other photos of the person, from which large faces get their detail.
+const refer = (files) => {
+  photo.references = files.map((file) => ({ file, remote: null }));
+  const count = files.length === 1 ? "1 photo of this person is" : `${files.length} photos of this person are`;
+  say(files.length ? `${count} used from now on. Fill in, or try again.` : "No other photo of this person is used.");
+  show();
+  photos.keep(all, photo);
+};
 const remove = async () => {
   $("sure").close();
   const at = all.indexOf(photo);
@@ -446,6 +458,8 @@ on("redo", step(photos.redo));
 on("clear", () => paint([]));
 on("fill", fill);
 on("damage", findDamage);
+on("reference", () => others(photo).length ? refer([]) : $("others").click());
+$("others").addEventListener("change", () => { refer([...$("others").files]); $("others").value = ""; });
 $("sensitivity").addEventListener("change", findDamage);
 on("again", again);
 on("stop", () => running?.abort());

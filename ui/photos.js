@@ -1,6 +1,6 @@
 // Photos with their history, kept in the browser.
 //
-// A photo is {id, name, file, width, height, faces, chosen, steps, now, state, reason, remote}. `steps` is a tree: a step
+// A photo is {id, name, file, width, height, faces, chosen, steps, now, state, reason, remote, references}. `steps` is a tree: a step
 // is {id, from, patch, strokes, past, at, next, attempt, label}. `patch` ({blob, x, y}) is laid over the picture of the
 // step `from`; `past` are the states of what is painted on the step's own picture, and `at` the one that shows.
 // Strokes are {erase, size, points}, and parts of faces {face, part, outlines}, in pixels of the photo.
@@ -120,7 +120,9 @@ const run = async (mode, work) => {
     transaction.onerror = transaction.onabort = () => done(null);
   });
 };
-const bytes = (photo) => photo.file.size + photo.steps.reduce((sum, step) => sum + (step.patch?.blob.size ?? 0), 0);
+const bytes = ({ file, steps, references }) =>
+  [file, ...steps.map((step) => step.patch?.blob), ...(references ?? []).map((other) => other.file)]
+    .reduce((sum, each) => sum + (each?.size ?? 0), 0);
 
 export const keep = async (photos, photo) => {
   photo.used = Date.now();
@@ -133,7 +135,7 @@ export const keep = async (photos, photo) => {
 };
 // Pictures on screen and files on the server are made again.
 const plain = (photo) => ({
-  ...photo, remote: null, finding: null, picture: null,
+  ...photo, remote: null, finding: null, picture: null, references: photo.references?.map(({ file }) => ({ file, remote: null })),
   steps: photo.steps.map((step) => ({ ...step, remote: null, thumb: null, picture: null })),
 });
 export const forget = (photo) => run("readwrite", (store) => store.delete(photo.id));

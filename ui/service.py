@@ -124,7 +124,7 @@ class Service:
             the person.
     """
 
-    offers = frozenset({"damage"})
+    offers = frozenset({"damage", "reference"})
 
     def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[[Path], Photo] | None = None) -> None:
         self.limits = limits
