@@ -194,7 +194,7 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
 
     # Fill it.
     progress: list[Step] = []
-    completion = Completion((photo.pixels[hole],), photo, hole)
+    completion = Completion((photo.pixels[hole],), photo, hole, remarks=photo.notes)
     lowres, undamaged = mask.names == "lowres", mask.damage is not None and not hole.any()
     for item in () if undamaged else completer.steps(photo, hole, faces=faces, lowres=lowres, **chosen):
         if isinstance(item, Completion):

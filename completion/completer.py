@@ -378,6 +378,8 @@ class FaceCompleter:
                 raise MaskError("the hole is empty; mark at least one pixel to fill")
             yield Completion((photo.pixels[hole],), photo, hole, remarks=photo.notes + notes)
             return
+        if isinstance(spec, MaskSpec) and spec.damage is not None and chosen.no_face is None:
+            chosen = replace(chosen, no_face="fill")
         for item in self._complete(photo, hole, faces, lowres, chosen, began):
             yield replace(item, remarks=photo.notes + notes + item.remarks) if isinstance(item, Completion) else item
 

@@ -164,7 +164,7 @@ class FillOptions:
     no_face: Annotated[
         NoFace | None,
         "fill a mask that touches no face from its surroundings, or fail (default: fail for a single photo, fill for "
-        "several)",
+        "several and for damage)",
     ] = None
     box: Annotated[
         _Quad | None,

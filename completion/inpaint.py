@@ -131,11 +131,18 @@ def fill_around(
         uint8 (H, W, 3), changed only in `part`.
     """
     near = cv2.dilate(part.astype(np.uint8), np.ones((2 * _MARGIN_PX + 1,) * 2, np.uint8))
-    count, labels = cv2.connectedComponents(near)
+    filled = photo.copy()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(near)
     for number in range(1, count):
-        area = part & (labels == number)
-        photo = patchmatch_inpaint(photo, part, area, barred) if is_wide(area) else inpaint(photo, area)
-    return photo
+        left, top, width, height = (int(value) for value in stats[number, :4])
+        reach = round(_PATCH_SOURCE * max(width, height)) + 4 * _PATCH_RADIUS_PX
+        box = slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
+        area, source = part[box] & (labels[box] == number), None if barred is None else barred[box]
+        if is_wide(area):
+            filled[box] = patchmatch_inpaint(filled[box], part[box], area, source)
+        else:
+            filled[box] = inpaint(filled[box], area)
+    return filled
 
 
 def is_wide(area: NDArray[np.bool_]) -> bool:

@@ -383,7 +383,8 @@ def find_mask(masks: Mapping[Path, Sequence[Path]], name: Path, photo: Path) -> 
         MaskError: there is no such mask, or more than one.
     """
     found = [path for path in masks.get(folded(name), []) if not path.samefile(photo)]
-    # A mask with exactly this name comes before one with an affix.
+    # `a.mask.png`, which --save-mask writes beside its completion, comes first, then a mask with exactly this name.
+    found = [path for path in found if path.with_suffix("").suffix.casefold() == ".mask"] or found
     exact = [path for path in found if folded(path.with_suffix("")).name == folded(name).name]
     found = exact or found
     if len(found) != 1:

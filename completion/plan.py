@@ -103,7 +103,7 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
             raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
         folder, outputs = None, dict.fromkeys(photos, output)
     if options.no_face is None:
-        options = replace(options, no_face="fill" if folders or len(photos) > 1 else "fail")
+        options = replace(options, no_face="fill" if folders or len(photos) > 1 or mask.damage else "fail")
     landmarks, report = files.landmarks, files.report
     read = [*folders, *photos, *{photo.parent for photo in listed}]  # a photo's folder may be a link
     read += [*options.reference, *mask.files, *([landmarks] if landmarks else [])]

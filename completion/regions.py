@@ -11,7 +11,8 @@ from align.resize import box_around
 from align.warp import Alignment
 
 _SCRATCH = 0.015  # maximum half width of a scratch, relative to the crop's side
-_FACELESS = 0.5  # side of the crop that is assumed where there is no face, relative to the photo's shorter side
+# Where there is no face, the side that is assumed for its crop, relative to the photo's shorter side; and a limit.
+_FACELESS, _MOST_PX = 0.5, 10
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
 
 
@@ -36,18 +37,16 @@ def divide(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> Regions:
     """Assign each pixel of a hole (H, W) to a face, to a scratch or to the background."""
     owner = owners(hole, faces)
     touched = [face for index, face in enumerate(faces) if (owner == index).any()]
-    if not touched:
-        scratches = _thin(hole, _FACELESS * min(hole.shape))
-        return Regions([], [], scratches, hole & ~scratches)
-    owner = owners(hole, touched)
+    owner, scratches, areas = owners(hole, touched), np.zeros_like(hole), []
     sides = [face.size / face.scale for face in touched]
-    # Scratches are better filled from their surroundings, unless they leave little of the face visible.
-    scratched = (owner >= 0).sum() < _SCRATCHED * np.square(sides).sum()
-    scratches = _thin(hole, min(sides)) if scratched else np.zeros_like(hole)
-    background, *parts = (np.zeros_like(hole) for _ in range(1 + len(touched)))
-    for number, part in enumerate([background, *parts], -1):
-        part[hole] = owner == number
-        part &= ~scratches
+    for number, side in enumerate([min(_FACELESS * min(hole.shape), _MOST_PX / _SCRATCH), *sides], -1):
+        area = np.zeros_like(hole)
+        area[hole] = owner == number
+        # Scratches are better filled from their surroundings, unless they leave little of the face visible.
+        if area.any() and (number < 0 or area.sum() < _SCRATCHED * side**2):
+            scratches |= area & _thin(hole, side)
+        areas.append(area)
+    background, *parts = (area & ~scratches for area in areas)
     return Regions(touched, parts, scratches, background)
 
 

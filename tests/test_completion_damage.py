@@ -143,6 +143,15 @@ def test_a_folder_is_restored_and_its_masks_can_be_used_again(
     assert (pixels(out / "cracked.mask.png") > 127).sum() > hole.sum()
 
 
+def test_damage_that_touches_no_face_is_filled(tmp_path: Path) -> None:
+    drawn = damage_photo(np.full((200, 200, 3), 110, dtype=np.uint8), "cracks", 0, 0)
+    done = tmp_path / "done.png"
+    assert run("--mask", "damage", save(tmp_path / "cracked.png", drawn.pixels), "--output", done) == 0
+    before, after = (np.abs(each[drawn.hole].astype(int) - 110).mean() for each in (drawn.pixels, pixels(done)))
+    assert after < 0.3 * before
+    assert np.array_equal(FaceCompleter.load(device="cpu")(drawn.pixels, "damage").pixels, pixels(done))
+
+
 def test_damage_is_united_with_other_masks(encoder_weights_file: Path) -> None:
     completer = FaceCompleter.load(str(encoder_weights_file), device="cpu")
     drawn = damage_photo(PORTRAIT, "flakes", 0, 0).pixels

@@ -58,3 +58,12 @@ def test_pixels_missing_everywhere_are_not_scratches() -> None:
     hole = under(LEFT) & (np.random.default_rng(0).random(SHAPE) < 0.8)
     regions = divide(hole, [LEFT])
     assert not regions.scratches.any() and np.array_equal(regions.parts[0], hole)
+
+
+def test_what_is_thin_is_judged_for_each_face_and_the_background_alone() -> None:
+    crack, mark = box(SHAPE, 10, 190, 270, 272), box(SHAPE, 100, 104, 80, 120)
+    regions = divide(crack | mark, [LEFT])  # 4 pixels are no scratch on LEFT; 2 are one outside
+    assert np.array_equal(regions.scratches, crack) and np.array_equal(regions.parts[0], mark)
+    small = Alignment(np.array([[1.6, 0, -130], [0, 1.6, -160]]), 32)  # of 20 pixels, on which nothing is thin
+    regions = divide(crack | mark, [small])
+    assert np.array_equal(regions.scratches & crack, crack) and not (regions.scratches & under(small)).any()

@@ -284,7 +284,7 @@ const work = async (of, from, strokes, signal) => {
   const attempt = of.steps.filter((step) => step.from === from && step.strokes === strokes).length;
   const [answer, blob] = await lasting([of], async () => {
     const known = await sent(of, signal, from), faces = (of.faces ?? []).map((face) => face.alignment);
-    for (const other of others(of)) other.remote ??= await upload(other.file, name(other.file), signal);
+    for (const other of others(of)) other.remote ??= await upload(other.file, other.name, signal);
     const shown = others(of).map((other) => other.remote), painted = await upload(marks, "marks.png", signal);
     const answer = await call("fill", [known.photo, painted, known.steps, faces, attempt, shown],
       signal, (item) => {
@@ -334,7 +334,7 @@ const damage = async (of, signal) => {
   const { outlines } = await lasting([of], async () =>
     call("damage", [...Object.values(await sent(of, signal)), $("sensitivity").value / 100], signal), signal);
   const kept = photos.painted(of).filter((stroke) => stroke.part !== "damage");
-  photos.paint(of, outlines.length ? [...kept, { part: "damage", size: 1, outlines }] : kept);
+  photos.paint(of, outlines.length ? [{ part: "damage", size: 1, outlines }, ...kept] : kept);  // before the eraser
   of.searched = true;
   photos.keep(all, of);
   return outlines.length ? "Damage is marked. Change it with brush and eraser, then fill in."
@@ -424,8 +424,14 @@ const open = async (files) => {
   }
 };
 // Other photos of the person, from which large faces get their detail.
-const refer = (files) => {
-  photo.references = files.map((file) => ({ file, remote: null }));
+const refer = async (files) => {
+  const found = [];
+  try {
+    for (const file of files) found.push({ file: (await photos.read(file, facts.pixels)).file, name: name(file), remote: null });
+  } catch (error) {
+    return say(error.message, "failed");
+  }
+  photo.references = found;
   const count = files.length === 1 ? "1 photo of this person is" : `${files.length} photos of this person are`;
   say(files.length ? `${count} used from now on. Fill in, or try again.` : "No other photo of this person is used.");
   show();

@@ -125,6 +125,7 @@ const bytes = ({ file, steps, references }) =>
     .reduce((sum, each) => sum + (each?.size ?? 0), 0);
 
 export const keep = async (photos, photo) => {
+  if (!photos.includes(photo)) return;  // it was removed meanwhile
   photo.used = Date.now();
   await run("readwrite", (store) => store.put(plain(photo)));
   let sum = 0;
@@ -135,7 +136,7 @@ export const keep = async (photos, photo) => {
 };
 // Pictures on screen and files on the server are made again.
 const plain = (photo) => ({
-  ...photo, remote: null, finding: null, picture: null, references: photo.references?.map(({ file }) => ({ file, remote: null })),
+  ...photo, remote: null, finding: null, picture: null, references: photo.references?.map((other) => ({ ...other, remote: null })),
   steps: photo.steps.map((step) => ({ ...step, remote: null, thumb: null, picture: null })),
 });
 export const forget = (photo) => run("readwrite", (store) => store.delete(photo.id));

@@ -50,6 +50,7 @@ _MOST_CANDIDATES = 8
 _QUICK_PX = 512  # longest side at which a quick fill is made
 _REST_S = 10  # after the search is stopped, its best result is blended
 _STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
+_OUTLINE_PX = 0.7  # by how much an outline of damage may be off
 _MOST_PATCHES, _MOST_FACES, _MOST_NAMES = 200, 200, 8
 _MOST_PX = 1_000_000  # of a coordinate
 _WORKERS = 4  # two fills run at once; others may still end that were given up
@@ -202,7 +203,8 @@ class Service:
             raise ServiceError("the sensitivity is no number; load the page again")
         hole = find_damage(photo, sensitivity).astype(np.uint8)
         outlines, _ = cv2.findContours(hole, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-        return [(outline[:, 0] + 0.5).tolist() for outline in outlines]
+        fewer = (cv2.approxPolyDP(outline, _OUTLINE_PX, True) for outline in outlines)
+        return [(outline[:, 0] + 0.5).tolist() for outline in fewer]
 
     def alignments(self, upload: Upload, faces: Any) -> list[Alignment]:
         """The faces that the page sends back: each six numbers of a matrix, by rows, and the crop's size.
