@@ -60,7 +60,7 @@ def test_the_losses_fall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in train_finder(config, [PORTRAIT, PORTRAIT[::-1], PORTRAIT[:, ::-1]], tmp_path, CPU):
         pass
     lines = read_stats(tmp_path)
-    assert len(lines) == 10 and lines[-1]["dice"] < lines[0]["dice"] and lines[-1]["entropy"] < lines[0]["entropy"]
+    assert len(lines) == 10 and lines[-1]["entropy"] < 0.95 * lines[0]["entropy"]
     assert {"iou", "precision", "recall", "clean"} <= lines[-1].keys()
 
 

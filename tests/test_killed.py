@@ -50,7 +50,17 @@ def test_a_batch_that_is_killed_leaves_whole_files_and_completes_at_last(
     rng = random.Random(KILLS)
     for number in range(12):
         save(tmp_path / "raw" / f"{number}.png", np.roll(FACE, number, axis=0))
-    words = ["completion", "--mask", "center", "--candidates", 2, "--strip", "--weights", encoder_weights_file]
+    words = [
+        "completion",
+        "--aligned",
+        "--mask",
+        "center",
+        "--candidates",
+        2,
+        "--strip",
+        "--weights",
+        encoder_weights_file,
+    ]
     took_s = finished(*words, "-o", tmp_path / "whole", tmp_path / "raw")
     whole = {name: (tmp_path / "whole" / name).read_bytes() for name in files(tmp_path / "whole")}
     done, out = 0, tmp_path / "out"

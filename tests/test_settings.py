@@ -16,12 +16,27 @@ from align.errors import ConfigError
 from align.settings import Range, unwrap
 from completion.benchmark.config import BenchmarkOptions
 from completion.config import SOLVERS, FileOptions, FillOptions, LoadOptions
-from dcgan.config import EncoderConfig, EvaluateOptions, LocatorConfig, NetworkConfig, RunConfig, TrainConfig
+from dcgan.config import (
+    EncoderConfig,
+    EvaluateOptions,
+    FinderConfig,
+    LocatorConfig,
+    NetworkConfig,
+    RunConfig,
+    TrainConfig,
+)
 
 # Valid settings of every class.
 SETTINGS: list[Any] = [
     *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
-    *(EncoderConfig(), EvaluateOptions(mre_draws=100_000), LocatorConfig(), NetworkConfig(), RunConfig()),
+    *(
+        EncoderConfig(),
+        EvaluateOptions(mre_draws=100_000),
+        FinderConfig(),
+        LocatorConfig(),
+        NetworkConfig(),
+        RunConfig(),
+    ),
     TrainConfig(),
 ]
 

@@ -177,7 +177,7 @@ def test_a_program_completes_a_batch(connect: Callable[..., Client], photo: Path
 
 def test_the_api_lists_its_endpoints_and_no_others(connect: Callable[..., Client]) -> None:
     found = connect().view_api(return_format="dict", print_info=False)
-    assert set(found["named_endpoints"]) == {"/open", "/fill", "/save", "/save_all", "/complete", "/batch"}
+    assert set(found["named_endpoints"]) == {"/open", "/damage", "/fill", "/save", "/save_all", "/complete", "/batch"}
     assert not found["unnamed_endpoints"]
     assert all(endpoint["description"] for endpoint in found["named_endpoints"].values())
 
