@@ -8,7 +8,7 @@ from align.errors import PhotoError
 _MOST_SCANS = 100  # of a JPEG, each of which is as much work as all pixels; encoders write about ten
 _CHUNK_BYTES, _FEW_CHUNKS = 256, 4000  # of a PNG; encoders write chunks of 8 kB and more
 _RLE_PX, _RLE_WIDTH = 2**22, 2**15  # of a run-length encoded BMP, which Pillow decodes in Python: two seconds
-_MARKER = re.compile(rb"\xff[\x01\xc0-\xcf\xd8-\xfe]")  # those inside of scans are left out
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # those of a JPEG that a length follows, and its end
 
 
 def check_work(data: bytes) -> None:

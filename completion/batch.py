@@ -129,10 +129,8 @@ def _check_files(plan: Plan, photo: Path, manifest: Manifest) -> None:
     for file in plan.outputs_of(photo):
         check_target(file)
         if file.exists() and not plan.files.overwrite and not manifest.made_by_us(file):
-            raise PhotoError(
-                f"the output {file} exists, and was not made by this program or was changed since; "
-                "overwrite it or choose another output"
-            )
+            why = ", and was not made by this program or was changed since" if plan.folder else ""
+            raise PhotoError(f"the output {file} exists{why}; overwrite it or choose another output")
 
 
 def _worker(load: Callable[[], FaceCompleter], plan: Plan, jobs: int) -> Callable[[Path], FillResult]:

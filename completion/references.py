@@ -1,5 +1,6 @@
 """Find the person of a photo in reference photos."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ _ALIKE = 0.08  # faces this much farther than the nearest are as good
 _MOUTH_ALIKE = 0.08  # so are mouths open by as much, in widths of the mouth
 _BORDER = 1.5  # of a reference that is kept around the face, in spans
 _EMBEDDED_PX = 150
-_KEPT_BYTES = 500_000_000  # of faces that are remembered
+_KEPT_BYTES = 100_000_000  # of faces that are remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,14 @@ class Reference:
 
 
 class References:
-    """Finds the faces in reference photos, and remembers them by the digest of the file."""
+    """Finds the faces in reference photos, and remembers them by the digest of the file; threads may share it."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[Reference]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["References"], tuple[()]]:
+        return References, ()  # another process finds its own
 
     def find(self, paths: Sequence[Path], photo_sha256: str) -> tuple[list[Reference], list[str]]:
         """Find all faces in files and folders.
@@ -75,18 +80,25 @@ class References:
             for file in files:
                 try:
                     sha256 = digest(file)
-                    if sha256 not in self._found and sha256 != photo_sha256:
-                        self._found[sha256] = _faces(file.name, read_photo(file).pixels)
+                    found = [] if sha256 == photo_sha256 else self._faces_in(file, sha256)
                 except PhotoError as error:
                     remarks.append(f"the reference {file} cannot be used: {error}")
                     continue
-                found = [] if sha256 == photo_sha256 else self._found[sha256]
                 references += [replace(each, named=named) for each in found]
                 if named and not found and sha256 != photo_sha256:
                     remarks.append(f"no face was found in the reference {file}")
-        while sum(each.portrait.pixels.nbytes for faces in self._found.values() for each in faces) > _KEPT_BYTES:
-            del self._found[next(iter(self._found))]
         return references, remarks
+
+    def _faces_in(self, file: Path, sha256: str) -> list[Reference]:
+        with self._lock:
+            if sha256 in self._found:
+                return self._found[sha256]
+        found = _faces(file.name, read_photo(file).pixels)
+        with self._lock:
+            self._found[sha256] = found
+            while sum(each.portrait.pixels.nbytes for faces in self._found.values() for each in faces) > _KEPT_BYTES:
+                del self._found[next(iter(self._found))]
+        return found
 
 
 def choose(

@@ -29,15 +29,15 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def jpeg(repeats: int) -> bytes:
-    """A progressive JPEG, 64x64, whose second scan is repeated."""
+def jpeg(repeats: int, between: bytes = b"") -> bytes:
+    """A progressive JPEG, 64x64, whose second scan is repeated, each time after some bytes."""
     file = io.BytesIO()
     ramp = np.arange(64, dtype=np.uint8) * np.ones((64, 1), np.uint8)
     Image.fromarray(ramp).save(file, "JPEG", progressive=True)
     data = file.getvalue()
     scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
     start, end = (data.rfind(b"\xff\xc4", 0, scan) for scan in scans[1:3])
-    return data[:end] + data[start:end] * repeats + data[end:]
+    return data[:end] + (between + data[start:end]) * repeats + data[end:]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,9 @@ def jpeg(repeats: int) -> bytes:
         (png(*[(b"IDAT", b"")] * 10_000), "a PNG of more than"),
         (png(*[(b"abAb", b"")] * 10_000), "a PNG of more than"),
         (jpeg(200), "a JPEG of 2.. scans"),
+        (jpeg(200, b"\xff\x01"), "a JPEG of 2.. scans"),
     ],
-    ids=["wide BMP", "long BMP", "large BMP", "empty pixels", "unknown chunks", "scans"],
+    ids=["wide BMP", "long BMP", "large BMP", "empty pixels", "unknown chunks", "scans", "scans behind markers"],
 )
 def test_a_file_that_takes_too_long_is_refused_before_it_is_decoded(
     data: bytes, words: str, monkeypatch: pytest.MonkeyPatch

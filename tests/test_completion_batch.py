@@ -429,6 +429,13 @@ def test_files_of_others_and_edited_results_are_replaced_only_with_overwrite(fil
     assert not any(np.array_equal(pixels(done / name), NO_FACE) for name in files(done))
 
 
+def test_a_single_output_file_is_not_replaced_and_nothing_false_is_said_of_it(fill: Fill, raw: Path) -> None:
+    output = raw.parent / "one.png"
+    assert [fill(raw / "a.png", output=output)[0].status for _ in range(2)] == ["completed", "failed"]
+    [result] = fill(raw / "a.png", output=output)
+    assert result.reason == f"the output {output} exists; overwrite it or choose another output"
+
+
 def test_the_manifest_has_files_and_fingerprints_and_broken_lines_are_ignored(
     fill: Fill, raw: Path, done: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_the_photo_itself_is_no_reference(same: Path) -> None:
     [found], _ = references.find((same,), "")
     assert found.named and not references.find((same.parent,), "")[0][0].named
     assert references.find((same,), digest(same))[0] == []
+
+
+def test_few_faces_are_remembered_and_a_copy_finds_its_own(same: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    references = References()
+    [found], _ = references.find((same,), "")
+    assert references._found and not pickle.loads(pickle.dumps(references))._found
+    monkeypatch.setattr("completion.references._KEPT_BYTES", found.portrait.pixels.nbytes)
+    other = save(same.parent / "other.png", np.pad(PORTRAIT, ((9, 0), (0, 0), (0, 0)), "edge"))
+    assert len(references.find((same, other), "")[0]) == 2 and len(references._found) == 1
 
 
 def test_the_nearest_person_is_chosen_before_the_pose(same: Path) -> None:
