@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 
 _NOT_IN_FILES = ("--config", "--help", "--version")
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP
+)
 # One Ctrl+C can arrive as several signals, from the terminal and from a launcher such as torchrun.
 _SAME_SIGNAL_S = 1.0
 

@@ -100,6 +100,9 @@ def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> 
 @contextmanager
 def _shielded() -> Iterator[None]:
     """Start processes that inherit that the signals that a terminal sends to all of a command are blocked."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
     try:
         yield

@@ -157,6 +157,21 @@ def test_what_a_killed_page_has_left_is_removed_and_nothing_else(
     assert not Path(folder).exists()
 
 
+def test_the_page_starts_without_what_windows_lacks() -> None:
+    code = """
+import os, signal
+del os.getuid, signal.SIGHUP, signal.pthread_sigmask
+import ui.reader
+from align.cli import SIGNALS
+from align.parallel import _shielded
+from ui.__main__ import own_folder
+with _shielded(), own_folder():
+    print(*SIGNALS)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(int(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
 def test_an_unusable_proxy_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--trusted-proxy", "proxy.example"]) == 2
     [line] = capsys.readouterr().err.splitlines()

@@ -64,9 +64,10 @@ def own_folder() -> Iterator[str]:
     from align.errors import PhotoError
     from align.files import lock_folder
 
+    user = getattr(os, "getuid", int)()  # on Windows, all files are of user 0
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError, PhotoError):  # of another user, or in use
-            if left.lstat().st_uid == os.getuid() and not left.is_symlink() and (left / ".lock").is_file():
+            if left.lstat().st_uid == user and not left.is_symlink() and (left / ".lock").is_file():
                 with lock_folder(left, wait_s=0):
                     shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, lock_folder(Path(folder)):
