@@ -31,6 +31,13 @@ class Slow(FaceCompleter):
         return super().locate(photo, *words, **named)
 
 
+class Dying(FaceCompleter):
+    """Ends the process that receives it."""
+
+    def __setstate__(self, state: Any) -> None:
+        os._exit(1)
+
+
 def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_photo_is_read(
     encoder_weights: Weights, tmp_path: Path
 ) -> None:
@@ -48,3 +55,5 @@ def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_photo_is_rea
     assert places[0] == places[1] and places[0]
     with pytest.raises(PhotoError, match="took longer than 1 s"):
         Reader(Slow(encoder_weights), replace(limits, seconds=1))(wide[33])
+    with pytest.raises(PhotoError, match="the memory of"):
+        Reader(Dying(encoder_weights), limits)(photo)

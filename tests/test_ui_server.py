@@ -163,6 +163,7 @@ def test_a_photo_is_opened_filled_twice_and_saved_by_a_program(
         marks = save(tmp_path / "marks.png", np.dstack([FACE, np.where(hole, 255, 0)]))
         done = client.predict(handle_file(photo), handle_file(marks), steps, faces, 0, api_name="/fill")
         assert (done["state"], done["x"], done["y"], done["faces"], done["quick"]) == ("done", 8, rows.start, 1, False)
+        assert done["notes"] == []
         steps.append({"file": handle_file(done["file"]), "x": done["x"], "y": done["y"]})
     saved = pixels(client.predict(handle_file(photo), steps, api_name="/save"))
     assert np.array_equal(saved[~union], FACE[~union]) and (saved[union] != FACE[union]).any()

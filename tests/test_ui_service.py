@@ -236,7 +236,8 @@ def test_the_marks_are_where_the_drawing_is_opaque_whatever_its_size(service: Se
     half = service.hole(upload, marks(tmp_path / "n.png", hole[::2, ::2]))
     assert (half != hole).sum() <= 2 * (32 + 36)
     huge = np.ones((1, 3_000_001), dtype=bool)
-    for wrong in (marks(tmp_path / "huge.png", huge), save(tmp_path / "x.jpg"), _text(tmp_path / "x.png")):
+    webp = marks(tmp_path / "hole.webp", hole)
+    for wrong in (marks(tmp_path / "huge.png", huge), save(tmp_path / "x.jpg"), webp, _text(tmp_path / "x.png")):
         with pytest.raises(ServiceError, match="cannot be read"):
             service.hole(upload, wrong)
     with pytest.raises(ServiceError, match="Nothing is marked"):
@@ -303,6 +304,29 @@ def test_a_zip_file_holds_every_filled_photo_and_a_report(service: Service, uplo
 # Completions and batches
 
 
+def test_masks_and_references_are_decoded_like_photos_and_drawings_are_png(
+    encoder_weights: Weights, upload: Upload, tmp_path: Path, folder: Path
+) -> None:
+    def refuses(path: Path, faces: bool = True) -> photo.Photo:
+        raise PhotoError(f"{path.name}, faces: {faces}")
+
+    service = Service(FaceCompleter(encoder_weights, aligned=True), Limits(), refuses)
+    mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0))
+    for work in (lambda: service.references([mask]), lambda: last(service.complete(upload, mask, folder))):
+        with pytest.raises(PhotoError, match="mask.png, faces: False"):
+            work()
+    drawn, webp = (marks(tmp_path / f"drawn.{suffix}", CENTER) for suffix in ("png", "webp"))
+    assert np.array_equal(service.hole(upload, drawn), CENTER)
+    service.patched(upload, [(drawn, 0, 0)])
+    with pytest.raises(ServiceError, match="a step cannot be read"):
+        service.patched(upload, [(webp, 0, 0)])
+
+
+def test_a_photo_that_only_its_reader_knows_is_saved_as_png(encoder_weights: Weights, tmp_path: Path) -> None:
+    service = Service(FaceCompleter(encoder_weights), Limits(), lambda path: photo.as_photo(FACE))
+    assert service.read(_text(tmp_path / "a.heic")).suffix == ".png"
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"candidates": 3, "seed": 5}, {"solver": "thorough", "blend": "alpha"}], ids=str
 )
@@ -337,8 +361,12 @@ def test_another_photo_of_the_person_gives_its_detail(
     plain, referred = (last(service.fill(portrait.photo, hole, faces, 0, each)) for each in ((), shown_by))
     assert np.array_equal(referred.pixels[..., :3][referred.pixels[..., 3] > 0], done.pixels[hole])
     assert not np.array_equal(plain.pixels, referred.pixels)
-    with pytest.raises(ServiceError, match="references; give up to"):
-        service.references([other] * (service.limits.photos + 1))
+    assert referred.notes == ()
+    without = save(tmp_path / "without.png", NO_FACE)
+    noted = last(service.fill(portrait.photo, hole, faces, 0, (without,)))
+    assert noted.notes == ("No face was found in the reference without.png.",)
+    with pytest.raises(ServiceError, match="give up to 8"):
+        service.references([other] * 9)
     with pytest.raises(PhotoError):
         service.references([save(tmp_path / "x.png").with_name("absent.png")])
 

@@ -379,4 +379,5 @@ def _answer(upload: Upload, item: Fill) -> dict[str, Any]:
         "faces": item.faces,
         "outside": item.outside,
         "quick": item.quick,
+        "notes": list(item.notes),
     }

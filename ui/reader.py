@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from align.cli import SIGNALS
 from align.errors import InputError, NoFaceError, PhotoError
 from align.photo import Photo, read_photo
 from completion import FaceCompleter
@@ -20,15 +21,16 @@ _START_S = 120  # on a busy machine
 _BYTES_PER_PIXEL, _SPARE_BYTES = 48, 2**28
 
 
-def read_with_faces(path: Path, completer: FaceCompleter, limits: Limits) -> Photo:
-    """Read a photo, which then remembers its faces.
+def read_with_faces(path: Path, completer: FaceCompleter, limits: Limits, faces: bool = True) -> Photo:
+    """Read a photo, which then remembers its faces, unless those are not asked for.
 
     Raises:
         PhotoError: the file cannot be read, or the photo is too large.
     """
     photo = read_photo(path, limits.max_pixels)
     with suppress(NoFaceError):
-        completer.locate(photo, every=True)
+        if faces:
+            completer.locate(photo, every=True)
     return photo
 
 
@@ -45,11 +47,11 @@ class Reader:
         for _ in range(_PROCESSES):
             self._idle.put(_Process(completer, limits))
 
-    def __call__(self, path: Path) -> Photo:
+    def __call__(self, path: Path, faces: bool = True) -> Photo:
         """Read a photo; also raises PhotoError if that takes too much time or memory."""
         process = self._idle.get()
         try:
-            return process.read(path)
+            return process.read(path, faces)
         finally:
             self._idle.put(process)
 
@@ -62,11 +64,11 @@ class _Process:
         self._process: Any = None
         self._pipe: Connection
 
-    def read(self, path: Path) -> Photo:
-        if self._process is None or not self._process.is_alive():
-            self._start()
+    def read(self, path: Path, faces: bool) -> Photo:
         try:
-            self._pipe.send(path)
+            if self._process is None or not self._process.is_alive():
+                self._start()
+            self._pipe.send((path, faces))
             if not self._pipe.poll(self._limits.seconds):
                 self._end()
                 raise PhotoError(f"reading it took longer than {self._limits.seconds:g} s; reduce the photo")
@@ -83,8 +85,9 @@ class _Process:
         # Forked processes would inherit locks of other threads.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._completer, self._limits), daemon=True)
-        self._process.start()
+        process = context.Process(target=_serve, args=(theirs, self._completer, self._limits), daemon=True)
+        process.start()
+        self._process = process
         theirs.close()
         if not self._pipe.poll(_START_S):
             self._end()
@@ -92,24 +95,25 @@ class _Process:
         self._pipe.recv()
 
     def _end(self) -> None:
-        self._process.kill()
-        self._process.join()
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
         self._pipe.close()
 
 
 def _serve(pipe: Connection, completer: FaceCompleter, limits: Limits) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the page ends this process by SIGTERM
+    for number in {*SIGNALS} - {signal.SIGTERM}:  # of the terminal: the page ends this process by SIGTERM
         signal.signal(number, signal.SIG_IGN)
     _limit_memory(_SPARE_BYTES + _BYTES_PER_PIXEL * limits.max_pixels)
     pipe.send("ready")
     while True:
         try:
-            path = pipe.recv()
+            path, faces = pipe.recv()
         except EOFError:  # the page has ended
             return
         found: Photo | Exception
         try:
-            found = read_with_faces(path, completer, limits)
+            found = read_with_faces(path, completer, limits, faces)
         except InputError as error:
             found = error
         except MemoryError:

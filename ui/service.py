@@ -9,7 +9,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,13 @@ import cv2
 import dlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from align.errors import InputError, NoFaceError, PhotoError
-from align.files import output_names
+from align.files import output_names, read_file
 from align.landmarks import predictor
 from align.locate import align_by_eyes
-from align.photo import Photo, read_photo, write_photo
+from align.photo import Photo, decode_photo, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion import Completion, FaceCompleter
@@ -51,7 +51,7 @@ _QUICK_PX = 512  # longest side at which a quick fill is made
 _REST_S = 10  # after the search is stopped, its best result is blended
 _STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
 _OUTLINE_PX = 0.7  # by how much an outline of damage may be off
-_MOST_PATCHES, _MOST_FACES, _MOST_NAMES = 200, 200, 8
+_MOST_PATCHES, _MOST_FACES, _MOST_NAMES, _MOST_REFERENCES = 200, 200, 8, 8
 _MOST_PX = 1_000_000  # of a coordinate
 _WORKERS = 4  # two fills run at once; others may still end that were given up
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -66,7 +66,10 @@ def explain(error: InputError) -> str:
     """An error as a sentence for a person."""
     if isinstance(error, NoFaceError):  # the library's advice is for programs
         return "No face was found there. Mark a part of a face, or use a photo that shows the face larger."
-    text = str(error).rstrip(".")
+    return _sentence(str(error).rstrip("."))
+
+
+def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -99,6 +102,7 @@ class Fill:
         faces: number of faces that it touches.
         outside: whether a part lies outside all faces.
         quick: whether the time limit cut the work short.
+        notes: why references were not used, as sentences.
     """
 
     pixels: NDArray[np.uint8]
@@ -107,6 +111,7 @@ class Fill:
     faces: int = 0
     outside: bool = False
     quick: bool = False
+    notes: tuple[str, ...] = ()
 
     def save(self, path: Path, photo: Photo) -> None:
         """Write a PNG with the colour profile of the photo, so that browsers show both alike."""
@@ -119,7 +124,7 @@ class Service:
     Args:
         completer: fills the photos.
         limits: how much one visitor may ask for.
-        reads: reads a photo and finds its faces, by default in this process.
+        reads: reads a photo and, unless it gets faces=False, finds its faces; by default in this process.
     Attributes:
         offers: names of further actions that the page shows: "damage" finds damage, "reference" takes another photo of
             the person.
@@ -127,7 +132,7 @@ class Service:
 
     offers = frozenset({"damage", "reference"})
 
-    def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[[Path], Photo] | None = None) -> None:
+    def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[..., Photo] | None = None) -> None:
         self.limits = limits
         self.completer = completer
         self._reads = reads or partial(read_with_faces, completer=completer, limits=limits)
@@ -146,8 +151,9 @@ class Service:
                 self._uploads.move_to_end(path)
                 return upload
         photo = self._reads(path)
-        with Image.open(path) as image:  # reads the header only
-            upload = Upload(photo, _SUFFIXES.get(image.format or "", ".png"))
+        upload = Upload(photo, ".png")
+        with suppress(UnidentifiedImageError), Image.open(path) as image:  # reads the header only; of HEIC it cannot
+            upload.suffix = _SUFFIXES.get(image.format or "", ".png")
         with self._lock:
             self._uploads[path] = upload
             while sum(math.prod(kept.size) for kept in self._uploads.values()) > 4 * self.limits.max_pixels:
@@ -233,7 +239,7 @@ class Service:
             ServiceError: the file cannot be read, or nothing is painted.
         """
         try:
-            marks = read_photo(path, self.limits.max_pixels)
+            marks = self._drawn(path)
             if "A" not in marks.mode:
                 raise PhotoError("it has no transparency")
         except PhotoError as error:
@@ -260,7 +266,7 @@ class Service:
         pixels = upload.photo.pixels.copy()
         for path, x, y in patches:
             try:
-                step = read_photo(path, self.limits.max_pixels)
+                step = self._drawn(path)
             except PhotoError as error:
                 raise ServiceError("a step cannot be read; load the page again") from error
             patch = step.stored
@@ -272,6 +278,13 @@ class Service:
             covered[y:bottom, x:right] |= opaque
         return replace(upload.photo, pixels=pixels), covered
 
+    def _drawn(self, path: Path) -> Photo:
+        """Read a PNG that the page made; unlike other formats, it takes no longer than its pixels explain."""
+        data = read_file(path, self.limits.file_bytes)
+        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise PhotoError("it is no PNG")
+        return decode_photo(data, self.limits.max_pixels)
+
     def references(self, paths: Sequence[Path]) -> tuple[Path, ...]:
         """Check uploaded photos of the person, for the option `reference`.
 
@@ -279,10 +292,10 @@ class Service:
             ServiceError: there are too many.
             PhotoError: a file cannot be read, or the photo is too large.
         """
-        if len(paths) > self.limits.photos:
-            raise ServiceError(f"there are {len(paths)} references; give up to {self.limits.photos}")
+        if len(paths) > _MOST_REFERENCES:
+            raise ServiceError(f"there are {len(paths)} references; give up to {_MOST_REFERENCES}")
         for path in paths:
-            read_photo(path, self.limits.max_pixels)
+            self._reads(path, faces=False)
         return tuple(paths)
 
     def fill(
@@ -307,6 +320,7 @@ class Service:
             WeightsError: the networks cannot be used.
         """
         seconds, quick, touched, pixels = self.limits.seconds, False, list(faces), photo.pixels
+        notes: list[str] = []
         # The first of several candidates has no noise, and is the fill of attempt 0.
         options: dict[str, Any] = {"seed": attempt, "candidates": 1 + (attempt > 0), "seconds": seconds}
         options |= {"no_face": "fill", "reference": reference}
@@ -315,6 +329,7 @@ class Service:
                 if isinstance(item, Completion):
                     pixels, quick = item.candidates[-1], item.stopped_s is not None
                     touched = list(item.faces)
+                    notes = [remark for remark in item.remarks if "reference" in remark]
                 else:
                     yield None
         except TimeoutError:
@@ -327,7 +342,10 @@ class Service:
         patch = np.dstack([pixels[box], np.where(hole[box], np.uint8(255), np.uint8(0))])
         patch[~hole[box]] = 0
         outside = bool(rest.sum() > _STRAY * hole.sum())
-        yield Fill(patch, int(columns[0]), int(rows[0]), len(touched), outside, quick)
+        for path in reference:  # its folder is the server's
+            notes = [note.replace(str(path), path.name) for note in notes]
+        said = tuple(map(_sentence, notes))
+        yield Fill(patch, int(columns[0]), int(rows[0]), len(touched), outside, quick, said)
 
     def save(self, upload: Upload, patches: Sequence[tuple[Path, int, int]], path: Path) -> Path:
         """Write a photo with its patches (see `patched`), with its metadata; its format gives the suffix of `path`."""
@@ -392,7 +410,7 @@ class Service:
             if self.faces(upload):  # found once for every mask
                 options["faces"] = self.faces(upload)
         else:
-            where = read_photo(mask, self.limits.max_pixels)
+            where = self._reads(mask, faces=False)
         seconds = self.limits.seconds
         steps = self.completer.steps(upload.photo, where, seconds=seconds, **options)
         try:
