@@ -78,6 +78,6 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-# Delete everything that the recipes above create.
+# Delete everything that the recipes above create, except own/, as its weights took time.
 clean:
 	rm -rf $(VENV) demo build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache

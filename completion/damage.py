@@ -12,6 +12,8 @@ from weights import FINDER
 DAMAGE, SENSITIVITY = "damage", 0.5  # as a mask, with its default number
 _TILE_PX, _MARGIN_PX, _STRIDE_PX = 1024, 64, 16  # margin: what the network sees around a pixel
 _SPECK_PX = 6  # smaller marks are grain
+_AROUND = np.ones((3, 3), np.uint8)
+_COPY_PX, _SMALLER = 1000, 0.7  # longer side of a copy of photos that are reduced at least so much by it
 _OVERVIEW_PX, _LARGE = 288, 0.01  # longer side of the copy in which torn edges count, of at least this share of it
 _MOST = 0.5  # greatest share of a photo that may be marked
 
@@ -37,12 +39,14 @@ def find_damage(photo: PhotoLike, sensitivity: float = SENSITIVITY) -> NDArray[n
     pixels = as_photo(photo).pixels
     likely = damage_likelihood(pixels)
     marked = _marks(likely, sensitivity, _SPECK_PX)
-    # What is torn off is plain inside. It shows in a small copy, in which its edge is near.
-    if (scale := scale_to(pixels.shape, _OVERVIEW_PX)) < 1:
-        overview = damage_likelihood(reduced(pixels, scale))
-        torn = _marks(overview, sensitivity, round(_LARGE * overview.size), at_border=True)
-        marked[cv2.resize(torn, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0] = 1
-    hole = cv2.dilate(marked, np.ones((3, 3), np.uint8)) > 0  # as edges are blurred
+    # In a large scan cracks are wide, and what is torn off is plain inside: both show in smaller copies.
+    for side_px, torn in ((_COPY_PX, False), (_OVERVIEW_PX, True)):
+        if (scale := scale_to(pixels.shape, side_px)) < (1 if torn else _SMALLER):
+            copy = damage_likelihood(reduced(pixels, scale))
+            found = _marks(copy, sensitivity, round(_LARGE * copy.size) if torn else _SPECK_PX, at_border=torn)
+            enlarged = cv2.resize(found, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            marked[enlarged > 0] = 1
+    hole = cv2.dilate(marked, _AROUND) > 0  # as edges are blurred
     return hole if hole.mean() <= _MOST else likely > np.quantile(likely, 1 - _MOST, method="higher")
 
 

@@ -52,19 +52,32 @@ def test_marks_are_likely_areas_with_a_very_likely_pixel_and_no_specks(reds: Non
     assert find_damage(red(likely), 0.9)[11, 41]  # where 119 is very likely
 
 
+def seen_at(monkeypatch: pytest.MonkeyPatch, side_px: int) -> None:
+    """Let the finder see only tiles of this side."""
+
+    class Some(Reds):
+        def run(self, outputs: None, feed: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+            [found] = super().run(outputs, feed)
+            return [found * (found.shape[1] == side_px)]
+
+    monkeypatch.setattr(runtime, "bundled_session", lambda name: Some())
+
+
 def test_torn_edges_are_also_found_in_an_overview(monkeypatch: pytest.MonkeyPatch) -> None:
     likely = np.zeros((600, 600), dtype=np.uint8)
     likely[:120, :120] = 255  # a torn corner
     likely[300:330, :30] = likely[300:500, 300:500] = 255  # too small to count, and not at the border
-
-    class Overview(Reds):
-        def run(self, outputs: None, feed: dict[str, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-            [found] = super().run(outputs, feed)
-            return [found if found.shape[1] < 300 else np.zeros_like(found)]
-
-    monkeypatch.setattr(runtime, "bundled_session", lambda name: Overview())
+    seen_at(monkeypatch, 288)
     found = find_damage(red(likely))
     assert found[:110, :110].all() and not found[130:].any() and not found[:, 130:].any()
+
+
+def test_wide_cracks_of_large_scans_are_also_found_in_a_smaller_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    likely = np.zeros((1600, 1600), dtype=np.uint8)
+    likely[800:840, 100:1500] = 255
+    seen_at(monkeypatch, 1008)
+    found = find_damage(red(likely))
+    assert found[802:838, 102:1498].all() and found.sum() < 1.3 * 40 * 1400
 
 
 @pytest.mark.parametrize("sensitivity", [0.01, 0.5, 0.99])

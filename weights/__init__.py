@@ -39,4 +39,4 @@ SHA256 = {
     FINDER: "4e3c03e0d6939750754fe7c95fc0b36c5a5809bab29e5fa6f06958a9b3e3862d",
     OCTAVE: "3ed94182d56a1e02844c33b34562b6af371992dab8effde58e0682070736dea8",
 }
-VERSION = __version__ = "0.4.0"
+VERSION = __version__ = "0.5.0"
