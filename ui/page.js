@@ -270,7 +270,8 @@ const mark = async (eyes, index = null) => {
 
 const waiting = ({ ahead, seconds }) =>
   `${ahead === 1 ? "1 person is" : `${ahead} people are`} before you, about ${Math.max(1, seconds)} second${seconds > 1 ? "s" : ""}.`;
-const words = ({ faces, outside, quick }) => {
+const words = ({ faces, outside, quick, notes }) => {
+  if (notes?.length) return notes.join(" ");
   if (quick) return "This took too long, so the fill is a quick one. Try again for a better one.";
   if (!faces) return "No face lies there. It was filled from what is around it.";
   if (outside) return "A part lies outside the face. It was filled from what is around it.";
@@ -426,6 +427,7 @@ const open = async (files) => {
 // Other photos of the person, from which large faces get their detail.
 const refer = async (files) => {
   const found = [];
+  if (files.length > 8) return say("Choose at most 8 photos of this person.", "failed");
   try {
     for (const file of files) found.push({ file: (await photos.read(file, facts.pixels)).file, name: name(file), remote: null });
   } catch (error) {
