@@ -322,7 +322,7 @@ def _toned(pixels: NDArray[Any], rng: np.random.Generator) -> Pixels:
         if rng.random() < 0.5:
             warm = rng.uniform(0, 30)
             tint = np.array([warm, 0.2 * warm, -warm]) if rng.random() < 0.85 else rng.normal(0, 10, 3)
-        middle = (1 - np.square(grey / 127.5 - 1))[..., None]  # black and white keep less of a tint
+        middle = (1 - np.square(2 * grey / 255 - 1))[..., None]  # black and white keep less of a tint
         pixels = grey[..., None] + tint * (0.4 + 0.6 * middle)
     if rng.random() < 0.5:
         low, high = rng.uniform(0, 90), rng.uniform(150, 255)
