@@ -82,40 +82,31 @@ def fsr_inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_], part: NDArray
         for left in range(columns.start, columns.stop, side_px):
             tile = slice(top, min(top + side_px, rows.stop)), slice(left, min(left + side_px, columns.stop))
             if part[tile].any():
-                _fill_tile(result, photo, hole, part, tile)
+                box = tuple(slice(max(0, side.start - _FSR_MARGIN_PX), side.stop + _FSR_MARGIN_PX) for side in tile)
+                filled = _fsr(photo[box], hole[box])
+                within = tuple(
+                    slice(side.start - whole.start, side.stop - whole.start)
+                    for side, whole in zip(tile, box, strict=True)
+                )
+                result[tile][part[tile]] = filled[within][part[tile]]
     return result
 
 
-def _fill_tile(
-    result: NDArray[np.uint8],
-    photo: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
-    part: NDArray[np.bool_],
-    tile: tuple[slice, slice],
-) -> None:
-    """Fill `part` within a tile of a photo; writes to `result`."""
-    inner = box_around(part[tile])
-    inner = (
-        slice(tile[0].start + inner[0].start, tile[0].start + inner[0].stop),
-        slice(tile[1].start + inner[1].start, tile[1].start + inner[1].stop),
-    )
-    box = tuple(slice(max(0, side.start - _FSR_MARGIN_PX), side.stop + _FSR_MARGIN_PX) for side in inner)
-    under = hole[box]
-    size = scaled_size(under.shape, min(scale_to(under.shape, _FSR_SIDE_PX), (_FSR_PX / under.sum()) ** 0.5))
+def _fsr(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fill a hole in a small photo; the photo itself if too little of it is visible."""
+    size = scaled_size(hole.shape, min(scale_to(hole.shape, _FSR_SIDE_PX), (_FSR_PX / hole.sum()) ** 0.5))
     # A reduced pixel that overlaps the hole belongs to it.
-    small_hole = cv2.resize(under.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+    small_hole = cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     if small_hole.all():
-        return
-    small = cv2.resize(np.where(under[..., None], np.uint8(0), photo[box]), size, interpolation=cv2.INTER_AREA)
+        return photo
+    small = cv2.resize(np.where(hole[..., None], np.uint8(0), photo), size, interpolation=cv2.INTER_AREA)
     # OpenCV leaves up to 12 of the last rows and columns unfilled, as bright green lines.
     padding = [(0, 8 + -length % 4) for length in small_hole.shape]
     small, small_hole = np.pad(small, [*padding, (0, 0)]), np.pad(small_hole, padding, constant_values=True)
     filled = np.zeros_like(small)
     cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)
     filled = np.ascontiguousarray(filled[: size[1], : size[0]])
-    inside = np.zeros_like(part)
-    inside[inner] = part[inner]
-    result[box][inside[box]] = cv2.resize(filled, under.shape[::-1], interpolation=cv2.INTER_CUBIC)[inside[box]]
+    return cv2.resize(filled, hole.shape[::-1], interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
 def fill_around(

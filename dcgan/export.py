@@ -22,12 +22,13 @@ from dcgan.train import recalibrate_batch_norm
 from dcgan.weights import FORMAT, Weights, WeightsError
 
 _PANELS: dict[str, tuple[str, ...]] = {
-    "losses": ("loss_d", "loss_g", "image", "feature", "adversarial"),
+    "losses": ("loss_d", "loss_g", "image", "feature", "adversarial", "entropy", "dice"),
     "mean logits": ("real", "fake"),
     "gradient penalties": ("r1", "r2", "gp"),
     "MS-SSIM of pairs, D's overfitting": ("ms_ssim_samples", "ms_ssim_reals", "overfit"),
     "error and size of z": ("z", "z_square"),
     "error of the locator": ("error", "max_eye_error", "pck_0.1"),
+    "finder": ("iou", "precision", "recall", "clean"),
     "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80"),
 }
 

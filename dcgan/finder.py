@@ -23,7 +23,7 @@ from align.errors import PhotoError
 from align.files import list_photos
 from align.photo import read_photo
 from align.resize import reduced, scale_to
-from dcgan.checkpoint import load_run, restoring
+from dcgan.checkpoint import load_run, restoring, training_record
 from dcgan.config import FinderConfig
 from dcgan.damage import damaged, score
 from dcgan.dataset import DatasetError, digest
@@ -31,7 +31,7 @@ from dcgan.device import machine
 from dcgan.export import write_graph
 from dcgan.graph import capturable_adam, set_rate
 from dcgan.run import Run, RunInputs, TrainingStep
-from dcgan.step import cosine
+from dcgan.step import rising_cosine
 from dcgan.tensors import to_tensor
 
 CROP_PX = 128
@@ -141,9 +141,7 @@ def train_finder(
     run = Run(folder, "damage", config, {"F": network, "optimiser": optimiser}, inputs)
 
     def rate(number: int) -> float:
-        images = number * config.batch
-        rise = min(1.0, (images + config.batch) / _RISE)
-        return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
+        return rising_cosine(config, number, _RISE)
 
     def step(number: int) -> dict[str, Tensor]:
         set_rate(optimiser, rate(number))
@@ -196,9 +194,7 @@ def export_finder(folder: Path, path: Path) -> dict[str, Any]:
     with restoring(folder):
         network = Finder()
         network.load_state_dict(saved["F"])
-        images = saved["step"] * saved["config"]["batch"]
-    metadata = {"images": images, "seconds": round(saved["seconds"]), "machine": saved["machine"]}
-    metadata |= {"data_images": saved["data_images"], "training": saved["config"]}
+        metadata = training_record(saved, saved["config"]["batch"], {})
     inputs = {"tiles": torch.zeros(2, CROP_PX, CROP_PX, 3, dtype=torch.uint8)}
     axes = {name: {0: "N", 1: "H", 2: "W"} for name in (*inputs, "found")}
     write_graph(network.eval(), inputs, "found", axes, {}, {"facts": json.dumps(metadata)}, path)

@@ -30,7 +30,7 @@ from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
 from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.sampling import device_of
-from dcgan.step import cosine
+from dcgan.step import rising_cosine
 from dcgan.tensors import to_tensor
 
 _WIDE_PX, _WIDE_REACH = 192, 1.75  # of the faces in memory; views are cut out of them
@@ -114,9 +114,7 @@ def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: tor
     run = Run(folder, "locator", config, {"L": locator.network, "optimiser": optimiser}, inputs)
 
     def rate(number: int) -> float:
-        images = number * config.batch
-        rise = min(1.0, (images + config.batch) / _RISE)
-        return rise * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
+        return rising_cosine(config, number, _RISE)
 
     def step(number: int) -> dict[str, Tensor]:
         set_rate(optimiser, rate(number))
