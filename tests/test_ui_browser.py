@@ -42,6 +42,14 @@ HOLD = """answer => {
         return Promise.resolve(new Response(new ReadableStream({ start })));
     };
 }"""
+# Until what the page keeps is stored: transactions run one after the other.
+STORED = """() => new Promise((done) => {
+    indexedDB.open("fill-in-a-face", 1).onsuccess = ({ target }) => {
+        const transaction = target.result.transaction("photos", "readwrite");
+        transaction.objectStore("photos").count();
+        transaction.oncomplete = () => done(true);
+    };
+})"""
 PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
 
 
@@ -485,6 +493,7 @@ def test_a_reload_keeps_photos_strokes_and_steps(visit: Callable[..., Any]) -> N
     stroke(page, (70, 80))
     fill(page, 2)
     stroke(page, (300, 200))
+    page.evaluate(STORED)
     page.reload()
     until(page, "ready")
     steps(page, "original", "1")

@@ -202,7 +202,6 @@ def launch(
         "pixels": limits.max_pixels,
         "photos": limits.photos,
         "local": host in LOOPBACK and not access.proxies,
-        "offers": sorted(service.offers),
         "explore": find_spec("torch") is not None,
         "login": auth is not None,
     }

@@ -560,7 +560,6 @@ $("login").addEventListener("submit", async (event) => {
 $("privacy").textContent = facts.local ? "Your photos stay on this computer." : "This server deletes your photos after one hour.";
 $("explore").hidden = !facts.explore;
 $("logout").hidden = !facts.login;
-for (const button of document.querySelectorAll("[data-offer]")) button.hidden = !facts.offers.includes(button.dataset.offer);
 if (facts.login && !await loggedIn()) {
   say("", "login");
 } else {

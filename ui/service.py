@@ -125,12 +125,7 @@ class Service:
         completer: fills the photos.
         limits: how much one visitor may ask for.
         reads: reads a photo and, unless it gets faces=False, finds its faces; by default in this process.
-    Attributes:
-        offers: names of further actions that the page shows: "damage" finds damage, "reference" takes another photo of
-            the person.
     """
-
-    offers = frozenset({"damage", "reference"})
 
     def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[..., Photo] | None = None) -> None:
         self.limits = limits
