@@ -3,8 +3,9 @@
 import argparse
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,7 @@ from align.cli import (
     show_progress,
     silence,
 )
+from align.files import publish, staging
 from align.settings import POSITIONAL, Option, Range
 from align.template import TemplateName
 from dcgan.config import (
@@ -97,7 +99,6 @@ def command(example: str, verbose: bool = False) -> Callable[[Callable[..., int]
 
 # Options that several commands have
 
-_RunFolder = Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option(short="-o")]
 _Preset = Annotated[Literal["default", "paper"], "settings to start from"]
 _Template = Annotated[TemplateName, "alignment template of the training faces"]
 _Dedupe = Annotated[
@@ -110,12 +111,16 @@ class _Of:
     weights: Annotated[str, WEIGHTS_HELP, Option(positional=True, parse=weights_name)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
-    faces: Annotated[Path, "folder of crops written by python -m align, or a file of pack", POSITIONAL]
-    output: _RunFolder
-    val: Annotated[Path | None, "folder of validation faces, to measure overfitting and the PSNR inside holes"] = None
+    output: Annotated[Path, "run folder for settings, logs, grids and checkpoints", Option(short="-o")]
     device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FacesRun(_Run):
+    faces: Annotated[Path, "folder of crops written by python -m align, or a file of pack", POSITIONAL]
+    val: Annotated[Path | None, "folder of validation faces, to measure overfitting and the PSNR inside holes"] = None
 
 
 # Training
@@ -142,14 +147,15 @@ def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
         raise DatasetError(f"the file to write is {options.file}; expected .npy")
     refuse_existing([options.file], options.overwrite)
     faces = load_faces(options.faces, options.size, say, read_list(options.dedupe) if options.dedupe else ())
-    pack_faces(faces, options.file)
+    with _published(options.file.parent, options.overwrite) as folder:
+        pack_faces(faces, folder / options.file.name)
     say(f"{len(faces)} faces, {faces.nbytes / 1e6:.0f} MB")
     print(options.file)
     return 0
 
 
-@dataclass(frozen=True)
-class _TrainRun(_Run):
+@dataclass(frozen=True, kw_only=True)
+class _TrainRun(_FacesRun):
     dedupe: _Dedupe = None
     preset: _Preset = "default"
 
@@ -167,13 +173,13 @@ def _train(arguments: argparse.Namespace, options: _TrainRun, network: NetworkCo
     from dcgan.train import train
 
     group, device_name = parallel.join(options.device)
-    report = _ignore if group.rank else say
-    device = pick_device(device_name)
-    faces, val = _load(options, config.network.size, report, options.dedupe)
-    processes = f", {group.size} processes" if group.size > 1 else ""
-    report(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}{processes}, run folder {options.output}")
-    run = train(config, faces, options.output, device, val, group)
-    return _follow(run, arguments.verbose, [options.output], config.kimg, group=group)
+    with silence(group.rank > 0):  # the first process speaks for all
+        device = pick_device(device_name)
+        faces, val = _load(options, config.network.size, options.dedupe)
+        where = f"{device}, {group.size} processes" if group.size > 1 else device
+        say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {where}, run folder {options.output}")
+        run = train(config, faces, options.output, device, val, group)
+        return _follow(run, arguments.verbose, [options.output], config.kimg, group=group)
 
 
 def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
@@ -190,7 +196,7 @@ def _train_config(arguments: argparse.Namespace, preset: str) -> TrainConfig:
 
 
 @command("faces-64 aligned/ --output runs/encoder", verbose=True)
-def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: EncoderConfig) -> int:
+def _encode(arguments: argparse.Namespace, of: _Of, options: _FacesRun, config: EncoderConfig) -> int:
     """Train an encoder, which maps visible pixels to a latent z, for the G and D of some weights.
 
     Run the same command again to resume; python -m dcgan export then writes the weights with the encoder.
@@ -215,12 +221,10 @@ def _encode(arguments: argparse.Namespace, of: _Of, options: _Run, config: Encod
     return _follow(run, arguments.verbose, [options.output], config.kimg)
 
 
-@dataclass(frozen=True)
-class _LocatorRun:
+@dataclass(frozen=True, kw_only=True)
+class _LocatorRun(_Run):
     photos: Annotated[Path, "folder of photos with faces", POSITIONAL]
     landmarks: Annotated[Path, "faces.jsonl, written by python -m align for these photos", POSITIONAL]
-    output: _RunFolder
-    device: Device = "auto"
 
 
 @command("photos/ aligned/faces.jsonl --output runs/locator", verbose=True)
@@ -238,11 +242,9 @@ def _locator(arguments: argparse.Namespace, options: _LocatorRun, config: Locato
     return _follow(run, arguments.verbose, [options.output], config.kimg)
 
 
-@dataclass(frozen=True)
-class _FinderRun:
+@dataclass(frozen=True, kw_only=True)
+class _FinderRun(_Run):
     photos: Annotated[tuple[Path, ...], "folders of photos without damage", POSITIONAL]
-    output: _RunFolder
-    device: Device = "auto"
 
 
 @command("photos/ more/ --output runs/finder", verbose=True)
@@ -261,7 +263,7 @@ def _damage(arguments: argparse.Namespace, options: _FinderRun, config: FinderCo
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AllRuns(_Run):
+class _AllRuns(_FacesRun):
     hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
     size: Annotated[Literal[64, 128, 256], "side of the faces in pixels"] = 128
     template: _Template = "face"
@@ -291,16 +293,12 @@ def _train_all(arguments: argparse.Namespace, options: _AllRuns) -> int:
     return _follow(run, arguments.verbose, [output / "faces.safetensors", output / "faces.onnx"], end=end)
 
 
-def _load(options: _Run, size: int, report: Callable[[str], None] = say, dedupe: Path | None = None) -> Any:
+def _load(options: _FacesRun, size: int, dedupe: Path | None = None) -> Any:
     """Read the training faces and, if there are any, the validation faces: uint8 (N, S, S, 3)."""
     from dcgan.dataset import load_faces, read_list
 
-    faces = load_faces(options.faces, size, report, read_list(dedupe) if dedupe else ())
-    return faces, load_faces(options.val, size, report) if options.val else None
-
-
-def _ignore(text: str) -> None:
-    """Report of the processes other than the first."""
+    faces = load_faces(options.faces, size, say, read_list(dedupe) if dedupe else ())
+    return faces, load_faces(options.val, size, say) if options.val else None
 
 
 def _follow(
@@ -321,16 +319,15 @@ def _follow(
     from dcgan.parallel import Group
 
     group = group or Group()
-    report = _ignore if group.rank else say
     stop, stopped, begin, total = StopSignal(keep_first=True), 0.0, 0, None
     if kimg is not None:
         begin, total = next(run).images, round(kimg * 1000)
         if begin >= total:
-            report(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
+            say(f"the run has reached {begin / 1000:g} kimg; a larger --kimg continues it")
         elif begin:
-            report(f"resuming at {begin / 1000:g} kimg")
+            say(f"resuming at {begin / 1000:g} kimg")
     began = time.monotonic()
-    with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=group.rank > 0 or None) as bar:
+    with tqdm(total=total, initial=begin, unit="img", unit_scale=True, disable=None) as bar:
         for step in run:
             bar.update(step.images - bar.n)
             if step.stats:
@@ -339,30 +336,41 @@ def _follow(
                 left = (total - step.images) * (now - began) / (step.images - begin) if total else end - now
                 done = f"{step.run}: " if step.run else ""
                 done += f"kimg {step.images / 1000:g}" + (f" of {total / 1000:g}" if total else "")
-                report(f"{done}, {(now - began) / 60:.1f} min; about {max(0, left) / 60:.0f} min left")
+                say(f"{done}, {(now - began) / 60:.1f} min; about {max(0, left) / 60:.0f} min left")
                 if verbose:
-                    report("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
+                    say("  ".join(f"{name} {value:.4g}" for name, value in step.stats.items()))
             # A signal to any process stops all of them at the same step. They ask each other when they log, as every
             # message makes them wait for their GPUs.
             if step.stats or group.size == 1:
                 stopped = group.mean(stop.number)
             if stopped:
                 run.close()
-                report(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
+                say(f"stopped and saved at {step.images / 1000:.1f} kimg; run the same command again to resume")
                 break
     group.close()
     if stopped:
         return 128 + (stop.number or signal.SIGTERM)
-    if group.rank == 0:
-        print(*outputs, sep="\n")
+    print(*outputs, sep="\n")
     return 0
 
 
 # What is done with trained networks
 
 
-@dataclass(frozen=True)
-class _Sample(ExploreWeights, ExploreOptions):
+@contextmanager
+def _published(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder to write files to, which appear in `folder` at the end; without `overwrite`, they replace none.
+
+    Another command may have written the same files since `refuse_existing` looked.
+    """
+    with staging(folder) as hidden:
+        yield hidden
+        for file in sorted(hidden.iterdir()):
+            publish(file, folder / file.name, overwrite)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample(ExploreWeights):
     count: Annotated[int, Range(1, 1_000_000), "number of faces"] = 64
 
 
@@ -377,8 +385,9 @@ def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
     paths = [options.output / name for name in ("grid.png", *(f"{index:04d}.png" for index in range(options.count)))]
     refuse_existing(paths, options.overwrite)
     faces = generate(G, sample_z(options.count, G.config, options.seed))
-    for path, picture in zip(paths, [grid(faces), *faces], strict=True):
-        write_photo(path, picture)
+    with _published(options.output, options.overwrite) as folder:
+        for path, picture in zip(paths, [grid(faces), *faces], strict=True):
+            write_photo(folder / path.name, picture)
     print(paths[0])
     return 0
 
@@ -414,17 +423,16 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
     if file.suffix != expected.split()[0]:
         raise WeightsError(f"the file to write is {file}; expected {expected}")
     refuse_existing([file, graph], options.overwrite)
-    if not name:
-        export_onnx(Weights.open(str(run), "cpu"), graph)
-        print(graph)
-        return 0
     exports = {"encode": export_encoder, "locator": export_locator, "damage": export_finder}
-    metadata = exports.get(name, partial(export_run, template=options.template))(run, file)
-    if name == "encode":
-        export_onnx(Weights.open(file, "cpu"), graph)
-    curves = plot_losses(run, options.overwrite)
-    say(f"{metadata['images'] / 1000:.1f} kimg in {metadata['seconds'] / 60:.0f} minutes on {metadata['machine']}")
-    print(*([file, graph] if name == "encode" else [file]), curves, sep="\n")
+    with _published(file.parent, options.overwrite) as folder:
+        if name:
+            metadata = exports.get(name, partial(export_run, template=options.template))(run, folder / file.name)
+        if name in ("", "encode"):
+            export_onnx(Weights.open(folder / file.name if name else str(run), "cpu"), folder / graph.name)
+    print(*([file, graph] if name == "encode" else [file]), sep="\n")
+    if name:
+        print(plot_losses(run, options.overwrite))
+        say(f"{metadata['images'] / 1000:.1f} kimg in {metadata['seconds'] / 60:.0f} minutes on {metadata['machine']}")
     return 0
 
 
@@ -454,7 +462,8 @@ def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateO
     training = load_faces(what.train, trained.size, say) if what.train else None
     *_, evaluation = show_progress(evaluate(trained, validation, training, options))
     source = {"name": Path(what.weights).name, "sha256": trained.sha256, "images": trained.metadata.get("images")}
-    write_report(what.output, evaluation, source)
+    with _published(what.output, what.overwrite) as folder:
+        write_report(folder, evaluation, source)
     say(table(evaluation))
     print(*(what.output / name for name in FILES[:2]), sep="\n")
     return 0
@@ -463,69 +472,49 @@ def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateO
 @dataclass(frozen=True)
 class _Benchmark:
     seconds: Annotated[float, Range(0, 100_000), "seconds per row of the table"] = 20
-    report: Annotated[Path | None, "JSON file for the table", Option(metavar="FILE.json")] = None
     preset: _Preset = "default"
     device: Device = "auto"
 
 
-@command("--seconds 30 --report benchmark.json")
+@command("--seconds 30")
 def _benchmark_train(
     arguments: argparse.Namespace, options: _Benchmark, network: NetworkConfig, config: TrainConfig
 ) -> int:
-    """Time the training step against a plain fp32 loop and the machine's matrix product.
+    """Time the training step against a plain fp32 loop.
 
     The loop trains the same networks with the same batch. On a GPU the step runs with and without CUDA graphs, at 64 px
     and, grown, at 128 px, unless --size chooses one size.
     """
-    from align.files import prepare_report, write_json
     from dcgan.benchmark import HEADER, benchmark_train
     from dcgan.grow import grown_config
 
     configs, device = [_train_config(arguments, options.preset)], pick_device(options.device)
     if device.type == "cuda" and "size" not in arguments:
         configs.append(replace(configs[0], network=grown_config(configs[0].network, 2 * configs[0].network.size)))
-    if options.report:
-        prepare_report(options.report)
-    tables = []
     for config in configs:
         say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")
-        print(HEADER)
-        rows = []
-        for row in benchmark_train(config, device, options.seconds):
-            print(row)
-            rows.append(asdict(row))
-        tables.append({"machine": machine(device), "config": asdict(config), "rows": rows})
-    if options.report:
-        write_json(options.report, tables)
+        print(HEADER, *benchmark_train(config, device, options.seconds), sep="\n")
     return 0
 
 
-def _explore(
-    name: str,
-    arguments: argparse.Namespace,
-    options: ExploreOptions,
-    settings: Any,
-    of: ExploreWeights | None = None,
-) -> int:
+def _explore(name: str, arguments: argparse.Namespace, options: ExploreOptions) -> int:
     """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
     from dcgan.explore.files import write_files
 
     files = EXPERIMENTS[name].files
-    paths = [options.output / file for file in files]
-    refuse_existing(paths, options.overwrite)
-    used = vars(settings) | {"seed": options.seed}
-    recorded = {"experiment": name} | used | (vars(of) if of else {})
-    record = {"settings": {key: str(value) if isinstance(value, Path) else value for key, value in recorded.items()}}
-    if of:
-        used["weights"] = Weights.open(of.weights, of.device)
-        record["weights_sha256"] = used["weights"].sha256
+    refuse_existing([options.output / file for file in files], options.overwrite)
+    settings = {key: value for key, value in vars(options).items() if key not in ("output", "overwrite")}
+    shown = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+    record: dict[str, Any] = {"settings": {"experiment": name} | shown}
+    if isinstance(options, ExploreWeights):
+        settings["weights"] = Weights.open(options.weights, settings.pop("device"))
+        record["weights_sha256"] = settings["weights"].sha256
     run = import_module(f"dcgan.explore.{name.replace('-', '_')}").run
-    *_, outputs = show_progress(run(**used))
-    for file in files:
-        if file.endswith(".json"):
-            outputs[file] = record | outputs[file]
-    write_files(options.output, outputs)
-    print(*paths, sep="\n")
+    *_, outputs = show_progress(run(**settings))
+    outputs[f"{name}.json"] = record | outputs[f"{name}.json"]
+    with _published(options.output, options.overwrite) as folder:
+        write_files(folder, outputs)
+    print(*(options.output / file for file in files), sep="\n")
     return 0
 
 
@@ -537,7 +526,7 @@ COMMANDS["explore"] = Command(
             f"{each.settings.__doc__} Writes {', '.join(each.files)}.",
             each.example,
             partial(_explore, name),
-            (ExploreOptions, each.settings, *([ExploreWeights] if each.weights else [])),
+            (each.settings,),
         )
         for name, each in EXPERIMENTS.items()
     },

@@ -279,10 +279,7 @@ class EvaluateOptions:
     k: Annotated[int, Range(1, 1000), "neighbours for precision and recall"] = 3
     mre_faces: Annotated[int, Range(1, 100_000), "faces of each kind to reconstruct"] = 100
     mre_steps: Annotated[int, Range(1, 100_000), "steps of Adam per reconstruction"] = 200
-    mre_restarts: Annotated[int, Range(1, 10_000), "z to optimise per face; the best result counts"] = 1
-    mre_draws: Annotated[int, Range(1, 100_000), "random z from which the starting points are chosen"] = 256
+    mre_draws: Annotated[int, Range(1, 100_000), "random z from which the starting point of each face is chosen"] = 256
 
     def __post_init__(self) -> None:
         check(self)
-        if self.mre_restarts > self.mre_draws:
-            raise ConfigError(f"mre_restarts is {self.mre_restarts}; expected at most mre_draws, {self.mre_draws}")

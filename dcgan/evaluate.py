@@ -21,6 +21,7 @@ from dcgan.adam import Adam
 from dcgan.config import EvaluateOptions
 from dcgan.embeddings import embed
 from dcgan.sampling import device_of, generate, in_parts, sample_z
+from dcgan.step import cosine
 from dcgan.tensors import to_image, to_tensor
 from dcgan.weights import Weights
 
@@ -252,8 +253,8 @@ def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Mea
 def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:
     """Find the images of G, in eval mode, with the least absolute difference to given faces: uint8 (N, S, S, 3).
 
-    For each face, Adam optimises the best `mre_restarts` of `mre_draws` random z, with a learning rate that falls from
-    0.2 to 0 on a cosine schedule, and the best result is kept. A uniform z stays within its bounds.
+    For each face, Adam optimises the best of `mre_draws` random z, with a learning rate that falls from 0.2 to 0 on a
+    cosine schedule. A uniform z stays within its bounds.
 
     Source: Qi 2020, "Loss-sensitive generative adversarial networks on Lipschitz densities", section 7 (MRE).
     """
@@ -262,21 +263,17 @@ def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: Evalua
     drawn = sample_z(options.mre_draws, G.config, options.seed + 1).to(device)
     with torch.no_grad():
         images = torch.cat([G(part) for part in drawn.split(_BATCH)])
-        far = torch.cdist(real.flatten(1), images.flatten(1), p=1)  # (N, draws)
-    starts = far.topk(min(options.mre_restarts, options.mre_draws), largest=False).indices  # (N, restarts)
-    z = drawn[starts.flatten()].requires_grad_(True)
-    target = real.repeat_interleave(starts.shape[1], dim=0)
+        nearest = torch.cdist(real.flatten(1), images.flatten(1), p=1).argmin(dim=1)
+    z = drawn[nearest].requires_grad_(True)
     adam = Adam(z)
     for step in range(options.mre_steps):
-        (gradient,) = torch.autograd.grad((G(z) - target).abs().mean(dim=(1, 2, 3)).sum(), z)
-        adam.step(gradient, _LR * (1 + math.cos(math.pi * step / options.mre_steps)) / 2)
+        (gradient,) = torch.autograd.grad((G(z) - real).abs().mean(dim=(1, 2, 3)).sum(), z)
+        adam.step(gradient, cosine(_LR, 0, step / options.mre_steps))
         if G.config.z_prior == "uniform":
             with torch.no_grad():
                 z.clamp_(-1, 1)
     with torch.no_grad():
-        images = G(z)
-        best = (images - target).abs().mean(dim=(1, 2, 3)).view(starts.shape).argmin(dim=1)
-    return to_image(images.unflatten(0, starts.shape)[torch.arange(len(faces)), best.cpu()])
+        return to_image(G(z))
 
 
 def _real_sets(
@@ -301,8 +298,7 @@ def _real_sets(
 def faces_detected(crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Run dlib's face detector on crops (N, S, S, 3), enlarged and with a margin: bool (N,)."""
     whole = Alignment.identity(crops.shape[1])
-    zoom = _VIEW_PX / whole.size
-    return np.array([find_landmarks(crop, whole, 5, zoom, upsample=0) is not None for crop in crops])
+    return np.array([find_landmarks(crop, whole, 5, _VIEW_PX / whole.size, upsample=0) is not None for crop in crops])
 
 
 def thumbnails(faces: NDArray[np.uint8]) -> NDArray[np.float32]:

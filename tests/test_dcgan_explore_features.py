@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from runs import explore
 
 from align.photo import read_photo
 from dcgan.dataset import DatasetError
-from dcgan.explore.features import Labelled, PatchFeatures, accuracy, d_features, load_labelled, raw_pixels
+from dcgan.explore.features import Labelled, PatchFeatures, accuracy, d_features, load_digits, raw_pixels
 from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
@@ -64,30 +63,16 @@ def test_draws_cover_every_class_without_test_images() -> None:
         data.draw(6, np.random.default_rng(0))
 
 
-def test_digits_need_no_files() -> None:
-    data = load_labelled("digits", 32, 100, 0)
-    assert data.images.shape == (200, 32, 32, 3) and data.test.sum() == 100
-    assert set(data.labels) == set(range(10))
-    again, other = load_labelled("digits", 32, 100, 0), load_labelled("digits", 32, 100, 1)
+def test_digits_are_drawn_by_the_seed() -> None:
+    data, again, other = (load_digits(32, seed) for seed in (0, 0, 1))
+    assert data.images.shape == (1797, 32, 32, 3) and data.test.sum() == 898 and set(data.labels) == set(range(10))
     assert np.array_equal(again.images, data.images) and not np.array_equal(other.images, data.images)
-
-
-def folder_of(path: Path, classes: int) -> Path:
-    rng = np.random.default_rng(0)
-    for label in range(classes):
-        (path / f"class {label}").mkdir(parents=True)
-        for index in range(12):
-            pixels = rng.integers(100 * label, 100 * label + 50, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(path / f"class {label}" / f"{index}.png")
-    return path
+    assert data.images[data.labels == 0, 14:18, 14:18].mean() < data.images[data.labels == 8, 14:18, 14:18].mean()
 
 
 def test_the_command_writes_picture_and_numbers(tmp_path: Path, small_weights_file: Path) -> None:
-    data, out = folder_of(tmp_path / "data", 2), tmp_path / "out"
-    words = ["--weights", small_weights_file, "--data", data, "--labels", 1, 3, "--draws", 2]
-    found = explore("features", out, *words)
+    found = explore("features", tmp_path, "--weights", small_weights_file, "--labels", 5, "--draws", 1)
     assert list(found["accuracy"]) == ["D", "untrained D", "k-means patches", "pixels"]
-    assert found["classes"] == 2 and found["tested"] == 12
-    assert found["accuracy"]["pixels"]["3"] == {"mean": 1.0, "std": 0.0}  # dark and bright
-    assert found["accuracy"]["D"]["3"]["mean"] == 1
-    assert read_photo(out / "features.png").pixels.std() > 10
+    assert found["classes"] == 10 and found["tested"] == 898
+    assert all(0.5 < found["accuracy"][kind]["5"]["mean"] < 1 for kind in found["accuracy"])
+    assert read_photo(tmp_path / "features.png").pixels.std() > 10

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,6 @@ def test_train_all_passes_its_settings_on(
     [
         (["sample", "--output"], "samples"),
         (["export", "run"], "w.safetensors"),
-        (["benchmark-train", *SMALL, "--report"], "w.json"),
     ],
 )
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(
@@ -265,7 +265,53 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("dcgan.sampling.generate", None)
     monkeypatch.setattr("dcgan.export.export_run", None)
-    monkeypatch.setattr("dcgan.benchmark.benchmark_train", None)
     assert main([*words, str(tmp_path / "file" / name)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "file" in line and "cannot be written to: " in line
+
+
+@pytest.mark.parametrize(
+    ("words", "work", "output"),
+    [
+        (["pack", "faces", "{out}/faces.npy", "--size", "32"], "dataset.pack_faces", "faces.npy"),
+        (["sample", "--weights", "{weights}", "-o", "{out}", "--count", "2"], "sampling.generate", "grid.png"),
+        (["export", "{weights}", "{out}/w.onnx"], "export.export_onnx", "w.onnx"),
+        (["evaluate", "{weights}", "faces", "-o", "{out}", "--mre-faces", "1"], "report.write_report", "samples.png"),
+        (
+            ["explore", "walk", "--weights", "{weights}", "-o", "{out}", "--pairs", "1", "--steps", "3"],
+            "explore.files.write_files",
+            "walk.json",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_another_command_writes_meanwhile_is_replaced_only_with_overwrite(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    encoder_weights_file: Path,
+    words: list[str],
+    work: str,
+    output: str,
+) -> None:
+    """The other command ends first."""
+    save_all(tmp_path / "faces", np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
+    monkeypatch.chdir(tmp_path)
+    module, name = work.rsplit(".", 1)
+    inner, theirs = getattr(import_module(f"dcgan.{module}"), name), tmp_path / "out" / output
+
+    def overtaken(*arguments: Any) -> Any:
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_bytes(b"theirs")
+        return inner(*arguments)
+
+    monkeypatch.setattr(f"dcgan.{work}", overtaken)
+    # Without dlib, which is slow.
+    monkeypatch.setattr("dcgan.evaluate.embed", lambda crops, **_: crops.reshape(len(crops), -1)[:, :48] / 255)
+    monkeypatch.setattr("dcgan.evaluate.faces_detected", lambda crops: crops.any(axis=(1, 2, 3)))
+    words = [word.format(out="out", weights=encoder_weights_file) for word in words]
+    assert main(words) == 2
+    assert f"{output} exists" in capsys.readouterr().err.splitlines()[-1]
+    assert theirs.read_bytes() == b"theirs" and not list(theirs.parent.glob(".*.part"))
+    assert main([*words, "--overwrite"]) == 0
+    assert theirs.read_bytes() != b"theirs"

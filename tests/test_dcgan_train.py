@@ -421,8 +421,5 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, faces: NDArra
 def test_the_benchmark_compares_the_step_with_a_plain_loop() -> None:
     config = replace(CONFIG, network=NetworkConfig(network="mlp", size=16, nz=4), batch=8)
     plain, bare, whole = benchmark_train(config, CPU, seconds=0.1, rounds=1)
-    assert plain.ratio == 1 and 0 < whole.share
+    assert plain.ratio == 1 and "no penalty" in bare.name
     assert whole.ratio == pytest.approx(whole.images_per_second / plain.images_per_second)
-    # D's own gradients are computed in G's step of the plain loop, too.
-    assert plain.flops_per_image - bare.flops_per_image == 2 * (768 * 512 + 512 * 256 + 256)
-    assert whole.flops_per_image > bare.flops_per_image

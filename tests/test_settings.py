@@ -31,7 +31,7 @@ SETTINGS: list[Any] = [
     *(AlignOptions(), FileOptions("center"), FillOptions(), LoadOptions(), BenchmarkOptions(), SOLVERS["paper"]),
     *(
         EncoderConfig(),
-        EvaluateOptions(mre_draws=100_000),
+        EvaluateOptions(),
         FinderConfig(),
         LocatorConfig(),
         NetworkConfig(),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from align.cli import Progress
-from align.errors import PhotoError
-from align.files import parse_json, read_text
 from align.landmarks import find_landmarks
 from align.warp import Alignment
 from dcgan.dataset import DatasetError
@@ -30,9 +27,6 @@ _END = 0.15  # share of the samples that count as having a label, and share that
 _NOISE = 0.25
 _TRIALS, _FRESH = 8, 64
 _SWEEP = (-3, -2, -1, 0, 1, 2, 3)
-
-# Numbers of the samples "with" and "without" each label.
-Lists = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 def measure(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -82,16 +76,13 @@ def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, 
     return _directions(draw_samples(weights, count, seed))
 
 
-def run(
-    weights: Weights, label: Sequence[str], labels: Path | None, count: int, seed: int
-) -> Iterator[Progress | Outputs]:
+def run(weights: Weights, label: Sequence[str], count: int, seed: int) -> Iterator[Progress | Outputs]:
     """Add and subtract mean z as in the paper, sweep along the direction of each label, and turn heads.
 
     Raises:
-        DatasetError: too few of the samples are faces, or the file of labels that people have assigned is unusable.
+        DatasetError: too few of the samples are faces.
     Source: Radford et al., ICLR 2016, section 6.3.2, figures 7 and 8.
     """
-    lists = _read_lists(labels, count) if labels else {}
     yield Progress("samples", 0, 1)
     drawn = draw_samples(weights, count, seed)
     rng = np.random.default_rng(seed)
@@ -104,14 +95,9 @@ def run(
         trials = [Trial(rng.choice(high, 3, False), *rng.choice(low, (2, 3), False)) for _ in range(_TRIALS)]
         rows += _rows(weights, drawn, name, trials[0], rng)
         numbers["arithmetic"][name] = _score(weights, drawn, name, trials, rng)
-    for name, sides in lists.items():
-        trial = Trial(np.array(sides["with"]), *np.array_split(sides["without"], 2))
-        rows += _rows(weights, drawn, name, trial, rng)
-        apart = drawn.z[list(sides["with"])].mean(dim=0) - drawn.z[list(sides["without"])].mean(dim=0)
-        ways[name] = apart / apart.norm()
     yield Progress("sweeps", 0, 1)
     fresh = sample_z(_FRESH, weights.generator.config, seed + 1)
-    swept = {name: ways[name] for name in [*label, *lists]}
+    swept = {name: ways[name] for name in label}
     numbers["change_per_unit_in_stds"] = label_changes(weights, drawn, swept, fresh)
     amounts = torch.tensor(_SWEEP)[:, None]
     sweeps = [
@@ -210,7 +196,7 @@ def extremes(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _combined(z: Tensor, trial: Trial, rng: np.random.Generator) -> Tensor:
-    """Combine mean z to a - b + c, and vary it: see `_varied`."""
+    """Combine mean z to a - b + c, see `_varied`."""
     a, b, c = (z[rows].mean(dim=0) for rows in trial)
     return _varied(a - b + c, rng)
 
@@ -292,25 +278,3 @@ def _turn(weights: Weights, drawn: Samples, fresh: Tensor) -> tuple[NDArray[np.u
         "change_in_stds": float((right[both] - left[both]).mean() / np.nanstd(values)) if both.any() else 0.0,
     }
     return sheet(rows), numbers
-
-
-def _read_lists(path: Path, count: int) -> Lists:
-    """Read labels that people have assigned to the samples of a seed: at least 1 with and 2 without each label."""
-    try:
-        lists: Lists = parse_json(read_text(path))
-        if not all(isinstance(sides, dict) for sides in lists.values()):
-            raise ValueError("a label is not an object")
-    except (PhotoError, ValueError, AttributeError) as error:
-        raise DatasetError(
-            f'the labels {path} are unreadable ({error}); expected JSON such as {{"name": {{"with": [...], '
-            '"without": [...]}}'
-        ) from error
-    for label, sides in lists.items():
-        for side, least in (("with", 1), ("without", 2)):
-            numbers = sides.get(side, [])
-            if len(numbers) < least or not all(isinstance(index, int) and 0 <= index < count for index in numbers):
-                raise DatasetError(
-                    f'the label {label!r} has {numbers} for "{side}"; expected at least {least} sample numbers from 0 '
-                    f"to {count - 1}"
-                )
-    return lists

@@ -1,9 +1,8 @@
-"""Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
+"""Classify digits with few labels by features of D, of an untrained D, of patches and of pixels."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +12,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate, unfold
 
 from align.cli import Progress
-from align.errors import ConfigError, PhotoError
-from align.files import list_photos
-from align.photo import read_photo
+from align.errors import ConfigError
 from dcgan.dataset import DatasetError
 from dcgan.explore.files import Outputs, plotted
 from dcgan.networks import Discriminator
@@ -24,7 +21,6 @@ from dcgan.tensors import to_tensor
 from dcgan.weights import Weights
 
 _REDUCED_PX = 32
-_TEST = 0.5  # share of test images
 _POOLED = 4
 _PATCH_PX, _STRIDE_PX = 6, 2
 _CENTROIDS, _PATCHES = 64, 20_000
@@ -52,50 +48,18 @@ class Labelled:
         return np.concatenate([rng.choice(row, per_class, replace=False) for row in rows])
 
 
-def load_labelled(data: str, size: int, most: int, seed: int) -> Labelled:
-    """Load images of a side of `size`: scikit-learn's digits, or a folder with one sub-folder per class.
+def load_digits(size: int, seed: int) -> Labelled:
+    """Load scikit-learn's digits in random order, enlarged to a side of `size`; half of them are test images."""
+    from sklearn import datasets
 
-    Half of them, at random, are test images. Of both, `most` are drawn at random if there are more.
-
-    Raises:
-        DatasetError: the images are absent or unreadable.
-    """
+    digits = datasets.load_digits()
     rng = np.random.default_rng(seed)
-    if data == "digits":
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = [(digit * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=2) for digit in digits.images]
-        labels = digits.target
-    else:
-        images, labels = _folder(Path(data))
-    test = np.zeros(len(labels), dtype=bool)
-    test[rng.permutation(len(labels))[: round(_TEST * len(labels))]] = True
-    kept = np.concatenate([rng.permutation(np.flatnonzero(test == side))[:most] for side in (False, True)])
-    resized = [_resize(images[index], size) for index in kept]
-    return Labelled(np.stack(resized), np.asarray(labels, dtype=np.int64)[kept], test[kept])
-
-
-def _folder(folder: Path) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if len(classes) < 2:
-        raise DatasetError(
-            f"{folder} has {len(classes)} sub-folders; expected digits, or a folder with one sub-folder per class"
-        )
-    images, labels = [], []
-    for label, path in enumerate(classes):
-        for photo in list_photos(path):
-            try:
-                images.append(read_photo(photo).pixels)
-            except PhotoError as error:
-                raise DatasetError(f"{photo}: {error}") from error
-            labels.append(label)
-    return images, labels
-
-
-def _resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    how = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_CUBIC
-    return cv2.resize(image, (size, size), interpolation=how).astype(np.uint8, copy=False)
+    test = np.zeros(len(digits.target), dtype=bool)
+    test[rng.permutation(len(test))[: round(len(test) / 2)]] = True
+    order = np.concatenate([rng.permutation(np.flatnonzero(test == side)) for side in (False, True)])
+    grey = (digits.images[order] * (255 / 16)).astype(np.uint8)
+    enlarged = np.stack([cv2.resize(digit, (size, size), interpolation=cv2.INTER_CUBIC) for digit in grey])
+    return Labelled(enlarged[..., None].repeat(3, axis=3), digits.target[order], test[order])
 
 
 def _reduced(images: NDArray[np.uint8]) -> Tensor:
@@ -174,19 +138,17 @@ def accuracy(
     return float(machine.score(scaled[test], labels[test]))
 
 
-def run(
-    weights: Weights, data: str, most: int, labels: Sequence[int], draws: int, seed: int
-) -> Iterator[Progress | Outputs]:
-    """Classify with few labels by features of D, of an untrained D, of patches and of pixels.
+def run(weights: Weights, labels: Sequence[int], draws: int, seed: int) -> Iterator[Progress | Outputs]:
+    """Classify digits with few labels by features of D, of an untrained D, of patches and of pixels.
 
     Raises:
         ConfigError: D is not convolutional.
-        DatasetError: the images are unusable, or a class has too few.
+        DatasetError: a class has too few images.
     """
     D = weights.discriminator
     if D.config.network != "dcgan":
         raise ConfigError(f"D is of kind {D.config.network}; expected dcgan, whose convolutional layers can be pooled")
-    images = load_labelled(data, weights.size, most, seed)
+    images = load_digits(weights.size, seed)
     rng = np.random.default_rng(seed)
     chosen = {count: [images.draw(count, rng) for _ in range(draws)] for count in labels}
     with torch.random.fork_rng(devices=[]):

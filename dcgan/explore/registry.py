@@ -14,59 +14,51 @@ Label = Literal["mouth open", "smile width", "turn right", "eyes open", "bright 
 LABELS: tuple[str, ...] = get_args(Label)
 _FROM_1, _FROM_2 = Range(1, 1_000_000_000), Range(2, 1_000_000_000)
 _Share = Annotated[float, Range(0, 1)]
-_Data = Annotated[str, "digits of scikit-learn, or a folder with one sub-folder per class"]
-_Most = Annotated[int, _FROM_2, "largest number of training images, and of test images"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExploreOptions:
-    """What every experiment needs."""
+    """Settings of every experiment."""
 
     output: Annotated[Path, "folder for the output files", Option(short="-o")]
     seed: Seed = 0
     overwrite: Overwrite = False
 
 
-@dataclass(frozen=True)
-class ExploreWeights:
-    """Which networks an experiment uses."""
+@dataclass(frozen=True, kw_only=True)
+class ExploreWeights(ExploreOptions):
+    """Settings of an experiment with trained networks."""
 
     weights: WeightsName = DEFAULT
     device: Device = "auto"
 
 
-@dataclass(frozen=True)
-class _Walk:
+@dataclass(frozen=True, kw_only=True)
+class _Walk(ExploreWeights):
     """Interpolate between random z, spherically and linearly, and measure how smoothly the images change."""
 
     pairs: Annotated[int, _FROM_1, "number of walks"] = 8
     steps: Annotated[int, Range(3, 10_000), "images per walk, both ends included"] = 16
 
 
-@dataclass(frozen=True)
-class _Arithmetic:
+@dataclass(frozen=True, kw_only=True)
+class _Arithmetic(ExploreWeights):
     """Add and subtract mean z of faces with and without a label, sweep along the direction of a label, turn heads."""
 
     label: Annotated[tuple[Label, ...], "measured labels (default: all)", Option(metavar="LABEL")] = get_args(Label)
-    labels: Annotated[
-        Path | None,
-        'JSON file of your own labels, such as {"glasses": {"with": [3, 17], "without": [0, 1, 2]}}, with numbers of '
-        "samples of this seed",
-        Option(metavar="FILE.json"),
-    ] = None
     count: Annotated[int, _FROM_1, "number of samples"] = 1000
 
 
-@dataclass(frozen=True)
-class _Gan1d:
+@dataclass(frozen=True, kw_only=True)
+class _Gan1d(ExploreOptions):
     """Train the original GAN on one-dimensional data, and compare D, its loss and G's gradients with the theory."""
 
     steps: Annotated[int, Range(8, 1_000_000_000), "steps of G for each of two objectives"] = 1000
     d_steps: Annotated[int, _FROM_1, "steps of D per step of G"] = 3
 
 
-@dataclass(frozen=True)
-class _Saliency:
+@dataclass(frozen=True, kw_only=True)
+class _Saliency(ExploreWeights):
     """Show the pixels that filters of D respond to, for a trained and an untrained D."""
 
     faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", POSITIONAL] = None
@@ -75,8 +67,8 @@ class _Saliency:
     filters: Annotated[int, _FROM_1, "number of filters to show"] = 6
 
 
-@dataclass(frozen=True)
-class _Neighbours:
+@dataclass(frozen=True, kw_only=True)
+class _Neighbours(ExploreWeights):
     """Find the training faces nearest to samples, by face embedding and by pixels."""
 
     faces: Annotated[Path, "folder of the faces that G was trained on", POSITIONAL]
@@ -86,8 +78,8 @@ class _Neighbours:
     ] = 5000
 
 
-@dataclass(frozen=True)
-class _Duplicates:
+@dataclass(frozen=True, kw_only=True)
+class _Duplicates(ExploreOptions):
     """Find near-duplicates in a folder of faces, and list them for train --dedupe."""
 
     faces: Annotated[Path, "folder of crops written by python -m align", POSITIONAL]
@@ -96,18 +88,16 @@ class _Duplicates:
     planted: Annotated[int, Range(0, 1_000_000_000), "number of altered copies of each kind, to measure the recall"] = 0
 
 
-@dataclass(frozen=True)
-class _Features:
-    """Classify images with few labels by features of D, of an untrained D, of patches and of pixels."""
+@dataclass(frozen=True, kw_only=True)
+class _Features(ExploreWeights):
+    """Classify scikit-learn's digits with few labels by features of D, of an untrained D, of patches and of pixels."""
 
-    data: _Data = "digits"
-    most: _Most = 2000
     labels: Annotated[tuple[Annotated[int, _FROM_1], ...], "labels per class", Option(metavar="N")] = (2, 10, 50)
     draws: Annotated[int, _FROM_1, "random draws of these labels"] = 5
 
 
-@dataclass(frozen=True)
-class _Forget:
+@dataclass(frozen=True, kw_only=True)
+class _Forget(ExploreWeights):
     """Drop the feature maps of G that correlate with a label or a box, and measure the label before and after."""
 
     label: Annotated[Label, "measured label"] = "mouth open"
@@ -127,14 +117,13 @@ class _Forget:
 class Experiment:
     """An experiment, described by the docstring of its settings.
 
-    Its module dcgan.explore.NAME, with _ for -, defines `run`, which takes the seed, the settings and, if it has any,
-    the weights by name, and yields Progress and at last its outputs, see `dcgan.explore.files.Outputs`.
+    Its module dcgan.explore.NAME, with _ for -, defines `run`, which takes the settings and the loaded weights by name,
+    and yields Progress and at last its outputs, see `dcgan.explore.files.Outputs`.
     """
 
-    settings: type
+    settings: type[ExploreOptions]
     example: str  # arguments of an example
     files: tuple[str, ...]  # names of its outputs
-    weights: bool = True  # whether it has the flags --weights and --device
 
 
 EXPERIMENTS = {
@@ -144,14 +133,13 @@ EXPERIMENTS = {
         '--label "mouth open" --output arithmetic/',
         ("arithmetic.png", "sweep.png", "turn.png", "arithmetic.json"),
     ),
-    "gan-1d": Experiment(_Gan1d, "--steps 2000 --output gan-1d/", ("gan-1d.png", "gan-1d.json"), weights=False),
+    "gan-1d": Experiment(_Gan1d, "--steps 2000 --output gan-1d/", ("gan-1d.png", "gan-1d.json")),
     "saliency": Experiment(_Saliency, "--filters 4 --output saliency/", ("saliency.png", "saliency.json")),
     "neighbours": Experiment(_Neighbours, "aligned/ --output neighbours/", ("neighbours.png", "neighbours.json")),
     "duplicates": Experiment(
         _Duplicates,
         "aligned/ --planted 500 --output duplicates/",
         ("duplicates.png", "duplicates.json", "duplicates.txt"),
-        weights=False,
     ),
     "features": Experiment(_Features, "--labels 5 20 --output features/", ("features.png", "features.json")),
     "forget": Experiment(_Forget, '--label "mouth open" --output forget/', ("forget.png", "forget.json")),
