@@ -210,7 +210,7 @@ class FaceCompleter:
         self.size = max(self.weights)
         self.template = TEMPLATES[templates[0]]
         self._runners: dict[tuple[int, str], Runner] = {}
-        self._references = References()
+        self.references = References()
         # Fails early if an encoder, torch or the device is missing.
         solver = self.options.solver
         self.gpu = any(self._runner(each, resolve(solver, each)).gpu for each in self.weights.values())
@@ -257,6 +257,20 @@ class FaceCompleter:
         if not photo.faces[key]:
             raise NoFaceError(f"no face was found; {self._advice}")
         return photo.faces[key]
+
+    def locate_under(
+        self, photo: PhotoLike, hole: NDArray[np.bool_], aligned: bool | None = None
+    ) -> tuple[list[Alignment], int]:
+        """Find the faces that a hole (H, W) may cover, and how many of them show only in the original photo.
+
+        Args:
+            photo: see align.photo.as_photo.
+            hole: bool (H, W).
+            aligned: see `locate`.
+        """
+        photo = as_photo(photo)
+        whole = self._aligned(photo, self.options.aligned if aligned is None else aligned)
+        return faces_under(photo.pixels, hole, self.template, self.size) if whole is None else (whole, 0)
 
     def place(
         self, photo: PhotoLike, mask: str, faces: Sequence[Alignment] | None = None, **options: Any
@@ -426,9 +440,7 @@ class FaceCompleter:
         # Find the faces, and cut out the area.
         hidden = 0
         if faces is None:
-            faces = self._aligned(photo, options.aligned)
-        if faces is None:
-            faces, hidden = faces_under(photo.pixels, hole, self.template, self.size)
+            faces, hidden = self.locate_under(photo, hole, options.aligned)
         faces = [self._fitted(face) for face in faces if touches(hole, face)]
         if not faces and (options.no_face != "fill" or hole.all()):
             raise NoFaceError(f"no face was found under the hole; mark part of a face, {self._advice}")
@@ -490,7 +502,7 @@ class FaceCompleter:
 
         # Complete a photo of one tone in luminance.
         tone = Tone.of(pixels, visible, hole, regions.faces)
-        references, remarks = self._references.find(options.reference, photo.sha256)
+        references, remarks = self.references.find(options.reference, photo.sha256)
         if tone:
             pixels, visible = grey(pixels), grey(visible)
             references = [each.in_grey() for each in references]

@@ -1,7 +1,7 @@
 """Find the person of a photo in reference photos."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from align.embedding import embed
 from align.errors import PhotoError
 from align.files import list_photos
 from align.landmarks import find_faces, predict_aligned
-from align.photo import digest, read_photo
+from align.photo import MAX_PIXELS, digest, read_photo
 from align.resize import reduced, reduction, scale_to
 from align.template import TEMPLATES
 from align.warp import Alignment, fit, invert, transform
@@ -50,10 +50,20 @@ class Reference:
         return replace(self, portrait=replace(self.portrait, pixels=grey(self.portrait.pixels)))
 
 
-class References:
-    """Finds the faces in reference photos, and remembers them by the digest of the file; threads may share it."""
+def find_in(file: Path, max_pixels: int = MAX_PIXELS) -> list[Reference]:
+    """Find the faces in a photo; raises PhotoError, see `align.photo.read_photo`."""
+    return _faces(file.name, read_photo(file, max_pixels).pixels)
 
-    def __init__(self) -> None:
+
+class References:
+    """Finds the faces in reference photos, and remembers them by the digest of the file; threads may share it.
+
+    Args:
+        finds: finds the faces in a file.
+    """
+
+    def __init__(self, finds: Callable[[Path], list[Reference]] = find_in) -> None:
+        self._finds = finds
         self._found: dict[str, list[Reference]] = {}
         self._lock = threading.Lock()
 
@@ -80,7 +90,7 @@ class References:
             for file in files:
                 try:
                     sha256 = digest(file)
-                    found = [] if sha256 == photo_sha256 else self._faces_in(file, sha256)
+                    found = [] if sha256 == photo_sha256 else self.faces_in(file, sha256)
                 except PhotoError as error:
                     remarks.append(f"the reference {file} cannot be used: {error}")
                     continue
@@ -89,11 +99,12 @@ class References:
                     remarks.append(f"no face was found in the reference {file}")
         return references, remarks
 
-    def _faces_in(self, file: Path, sha256: str) -> list[Reference]:
+    def faces_in(self, file: Path, sha256: str) -> list[Reference]:
+        """Find the faces in a file with this digest; raises PhotoError if it cannot be read."""
         with self._lock:
             if sha256 in self._found:
                 return self._found[sha256]
-        found = _faces(file.name, read_photo(file).pixels)
+        found = self._finds(file)
         with self._lock:
             self._found[sha256] = found
             while sum(each.portrait.pixels.nbytes for faces in self._found.values() for each in faces) > _KEPT_BYTES:

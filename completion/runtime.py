@@ -93,4 +93,7 @@ class OnnxGenerate:
     ) -> NDArray[np.uint8]:
         """Generate faces, see `Generate`."""
         faces: NDArray[np.uint8] = self._session.run(None, {"crops": crops, "holes": holes, "noise": noise})[0]
+        expected = (len(crops) * len(noise), *crops.shape[1:])
+        if faces.dtype != np.uint8 or faces.shape != expected:
+            raise WeightsError(f"{self._path} gives {faces.dtype} {faces.shape}; expected uint8 {expected}")
         return faces

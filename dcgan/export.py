@@ -19,7 +19,7 @@ from dcgan.networks import Discriminator, Generator
 from dcgan.run import read_stats
 from dcgan.tensors import to_bytes, to_tensor
 from dcgan.train import recalibrate_batch_norm
-from dcgan.weights import FORMAT, Weights, WeightsError
+from dcgan.weights import FORMAT, Weights, WeightsError, sealed
 
 _PANELS: dict[str, tuple[str, ...]] = {
     "losses": ("loss_d", "loss_g", "image", "feature", "adversarial", "entropy", "dice"),
@@ -141,7 +141,7 @@ def write_graph(
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
     helper.set_model_props(model, {"format": FORMAT} | metadata)
     with atomic_write(path) as file:
-        file.write(model.SerializeToString(deterministic=True))
+        file.write(sealed(model.SerializeToString(deterministic=True)))
 
 
 def plot_losses(folder: Path, overwrite: bool = False) -> Path:

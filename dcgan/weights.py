@@ -140,15 +140,20 @@ class Weights:
         return self._networks.get("C", self.generator)
 
     def onnx_path(self) -> Path | None:
-        """Return the .onnx file beside the weights, after checking its SHA-256 if it is bundled; None if there is none.
+        """Return the .onnx file beside the weights, after checking its SHA-256; None if there is none.
 
         Raises:
-            WeightsError: a bundled file is missing or altered.
+            WeightsError: a bundled file is missing, or the file is not as it was exported.
         """
         path = self._path.with_suffix(".onnx")
         if self._bundled:
             return bundled_file(path.name)
-        return path if self._path.suffix and path.is_file() else None
+        if not (self._path.suffix and path.is_file()):
+            return None
+        content = path.read_bytes()
+        if content != sealed(content[: -len(sealed(b""))]):
+            raise WeightsError(f"{path} is damaged or changed; export it again (python -m dcgan export)")
+        return path
 
     def save(self, path: Path) -> str:
         """Write the networks to one safetensors file, in half precision; returns its SHA-256, see `sha256`."""
@@ -215,6 +220,12 @@ class Weights:
             network.load_state_dict(parts[letter])
             network.to(device).eval().requires_grad_(False)
         return networks
+
+
+def sealed(model: bytes) -> bytes:
+    """Return an ONNX file with one more entry of its metadata at its end: the SHA-256 of what precedes."""
+    # Field 14 of the model, 74 bytes; its field 1, the key, has 6 and its field 2, the value, 64.
+    return model + b"\x72\x4a\x0a\x06digest\x12\x40" + hashlib.sha256(model).hexdigest().encode()
 
 
 def bundled_file(name: str, verify: bool = True) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -30,7 +31,7 @@ from dcgan.export import export_onnx
 from dcgan.holes import HOLES, named_hole
 from dcgan.sampling import generate, sample_z
 from dcgan.tensors import to_image, to_tensor
-from dcgan.weights import Weights, WeightsError
+from dcgan.weights import Weights, WeightsError, sealed
 
 ENCODER = SOLVERS["encoder"]
 ABSENT = "torch torchvision tensorboard skimage sklearn matplotlib onnx gradio ray"
@@ -137,12 +138,27 @@ def test_auto_opens_all_weights_in_the_order_of_their_size() -> None:
     assert list(by_size(open_weights("auto", "cpu")[::-1])) == [64, 128]
 
 
-def test_damaged_onnx_files_and_those_of_other_weights_are_refused(tmp_path: Path, exported: Path) -> None:
+def test_damaged_changed_and_other_onnx_files_beside_weights_are_refused(tmp_path: Path, exported: Path) -> None:
     path = Path(shutil.copy(exported, tmp_path / "e.safetensors"))
     crops, holes = np.zeros((1, 32, 32, 3), dtype=np.uint8), np.zeros((1, 32, 32), dtype=bool)
-    damaged = exported.with_suffix(".onnx").read_bytes()[:-1000]
+    whole = exported.with_suffix(".onnx").read_bytes()
+    model = onnx.load_from_string(whole)
+    for tensor in model.graph.initializer:  # other tensors with the same metadata
+        values = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values * 0, tensor.name)) if values.ndim > 1 else None
+    floats = onnx.load_from_string(whole)
+    floats.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    floats.graph.node.append(onnx.helper.make_node("Cast", ["faces"], ["wrong"], to=onnx.TensorProto.FLOAT))
+    floats.graph.output[0].name = "wrong"
     other = (weights.FOLDER / "faces-64.onnx").read_bytes()
-    for content, words in ((damaged, "cannot be used.*dcgan export"), (other, "exported from other weights")):
+    for content, words in (
+        (whole[:-1000], "damaged or changed.*dcgan export"),
+        (model.SerializeToString(), "damaged or changed.*dcgan export"),
+        (other, "damaged or changed"),
+        (sealed(whole[:-1000]), "cannot be used.*dcgan export"),
+        (sealed(other), "exported from other weights"),
+        (sealed(floats.SerializeToString()), "gives float32 .1, 32, 32, 3.; expected uint8 .1, 32, 32, 3."),
+    ):
         path.with_suffix(".onnx").write_bytes(content)
         with pytest.raises(WeightsError, match=words):
             list(runner(Weights.open(path, "cpu"), ENCODER).solve(crops, holes, ENCODER))

@@ -19,7 +19,7 @@ from dcgan.config import NetworkConfig
 from dcgan.networks import Discriminator, Generator
 from dcgan.sampling import generate
 from dcgan.tensors import OutputError
-from dcgan.weights import Weights, WeightsError, bundled_file, tensor_digest
+from dcgan.weights import Weights, WeightsError, bundled_file, sealed, tensor_digest
 
 
 def rewrite(source: Path, target: Path, header: dict[str, str | None], change: dict[str, torch.Tensor | None]) -> Path:
@@ -331,7 +331,7 @@ def test_changed_bundled_weights_are_refused_when_networks_are_needed(
 def test_a_graph_beside_the_weights_is_found(tmp_path: Path, small_weights_file: Path, small_weights: Weights) -> None:
     path = Path(shutil.copy(small_weights_file, tmp_path / "mine.safetensors"))
     assert Weights.open(path).onnx_path() is None
-    path.with_suffix(".onnx").write_bytes(b"graph")
+    path.with_suffix(".onnx").write_bytes(sealed(b"graph"))
     assert Weights.open(str(path)).onnx_path() == path.with_suffix(".onnx")
     inner = Weights.of(small_weights.generator, small_weights.discriminator)
     assert inner.onnx_path() is None and inner.device == "cpu" and not inner.has_encoder and inner.sha256 == ""

@@ -18,8 +18,10 @@ from align import landmarks, photo
 from align.errors import InputError, MaskError, NoFaceError, PhotoError
 from completion import Completion, FaceCompleter
 from completion.__main__ import main
+from completion.references import find_in
 from dcgan.weights import Weights
 from ui.config import Limits
+from ui.reader import TooSlowError, read_reference, search
 from ui.service import PARTS, Fill, Service, ServiceError, Upload, explain
 
 Command = Callable[..., None]
@@ -307,14 +309,15 @@ def test_a_zip_file_holds_every_filled_photo_and_a_report(service: Service, uplo
 def test_masks_and_references_are_decoded_like_photos_and_drawings_are_png(
     encoder_weights: Weights, upload: Upload, tmp_path: Path, folder: Path
 ) -> None:
-    def refuses(path: Path, faces: bool = True) -> photo.Photo:
-        raise PhotoError(f"{path.name}, faces: {faces}")
+    def refuses(work: Callable[..., Any], path: Path) -> Any:
+        raise PhotoError(f"{work.__name__} {path.name}")
 
     service = Service(FaceCompleter(encoder_weights, aligned=True), Limits(), refuses)
     mask = save(tmp_path / "mask.png", np.where(CENTER, 255, 0))
-    for work in (lambda: service.references([mask]), lambda: last(service.complete(upload, mask, folder))):
-        with pytest.raises(PhotoError, match="mask.png, faces: False"):
-            work()
+    with pytest.raises(PhotoError, match="read_reference mask.png"):
+        service.references([mask])
+    with pytest.raises(PhotoError, match="read mask.png"):
+        last(service.complete(upload, mask, folder))
     drawn, webp = (marks(tmp_path / f"drawn.{suffix}", CENTER) for suffix in ("png", "webp"))
     assert np.array_equal(service.hole(upload, drawn), CENTER)
     service.patched(upload, [(drawn, 0, 0)])
@@ -322,8 +325,34 @@ def test_masks_and_references_are_decoded_like_photos_and_drawings_are_png(
         service.patched(upload, [(webp, 0, 0)])
 
 
+def test_references_are_decoded_and_faces_searched_for_by_the_reader_alone(
+    encoder_weights: Weights, portrait: Upload, tmp_path: Path
+) -> None:
+    other = save(tmp_path / "other.png", np.pad(PORTRAIT, ((9, 0), (0, 0), (0, 0)), "edge"))
+    found, faces, slow = find_in(other), FaceCompleter(encoder_weights).locate(PORTRAIT), threading.Event()
+
+    def does(work: Callable[..., Any], *words: Any) -> Any:
+        if work is read_reference:
+            return found
+        assert work is search
+        if slow.is_set():
+            raise TooSlowError("reading it took longer than 60 s")
+        return faces, 0
+
+    service = Service(FaceCompleter(encoder_weights), Limits(), does)
+    hole = np.zeros(PORTRAIT.shape[:2], dtype=bool)
+    hole[130:150, 90:130] = True
+    shown_by = service.references([_text(other)])  # no longer a photo
+    filled = last(service.fill(portrait.photo, hole, [], 0, shown_by))
+    expected = service.completer(portrait.photo, hole, faces=faces, reference=shown_by)
+    assert expected.details["face 1"].source == "other.png" and filled.notes == ()
+    assert np.array_equal(filled.pixels[..., :3].reshape(-1, 3), expected.pixels[hole])
+    slow.set()
+    assert last(service.fill(portrait.photo, hole, [])).quick
+
+
 def test_a_photo_that_only_its_reader_knows_is_saved_as_png(encoder_weights: Weights, tmp_path: Path) -> None:
-    service = Service(FaceCompleter(encoder_weights), Limits(), lambda path: photo.as_photo(FACE))
+    service = Service(FaceCompleter(encoder_weights), Limits(), lambda *_: photo.as_photo(FACE))
     assert service.read(_text(tmp_path / "a.heic")).suffix == ".png"
 
 

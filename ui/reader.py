@@ -1,18 +1,26 @@
-"""Photos are decoded, and their faces searched for, in processes of their own, which limits on time and memory end."""
+"""Photos are decoded, and faces searched for, in processes of their own, which limits on time and memory end."""
 
 import multiprocessing
 import queue
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from align.cli import SIGNALS
 from align.errors import InputError, NoFaceError, PhotoError
 from align.photo import Photo, read_photo
+from align.warp import Alignment
 from completion import FaceCompleter
+from completion.references import Reference, find_in
 from ui.config import Limits
+
+Work = Callable[..., Any]
 
 # Each process takes 90 MB, and a second to start.
 _PROCESSES = 2
@@ -21,21 +29,40 @@ _START_S = 120  # on a busy machine
 _BYTES_PER_PIXEL, _SPARE_BYTES = 48, 2**28
 
 
-def read_with_faces(path: Path, completer: FaceCompleter, limits: Limits, faces: bool = True) -> Photo:
-    """Read a photo, which then remembers its faces, unless those are not asked for.
+class TooSlowError(PhotoError, TimeoutError):
+    """Work on a photo took longer than the limit."""
 
-    Raises:
-        PhotoError: the file cannot be read, or the photo is too large.
-    """
-    photo = read_photo(path, limits.max_pixels)
+
+# What is done in these processes: the first two arguments are theirs, the others come from the page.
+
+
+def read(completer: FaceCompleter, limits: Limits, path: Path) -> Photo:
+    """Read a photo; raises PhotoError if it cannot be read or is too large."""
+    return read_photo(path, limits.max_pixels)
+
+
+def read_with_faces(completer: FaceCompleter, limits: Limits, path: Path) -> Photo:
+    """Read a photo, which then remembers its faces; see `read`."""
+    photo = read(completer, limits, path)
     with suppress(NoFaceError):
-        if faces:
-            completer.locate(photo, every=True)
+        completer.locate(photo, every=True)
     return photo
 
 
+def read_reference(completer: FaceCompleter, limits: Limits, path: Path) -> list[Reference]:
+    """The faces in a reference photo; see `read`."""
+    return find_in(path, limits.max_pixels)
+
+
+def search(
+    completer: FaceCompleter, limits: Limits, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]
+) -> tuple[list[Alignment], int]:
+    """The faces under a hole, see `FaceCompleter.locate_under`."""
+    return completer.locate_under(pixels, hole)
+
+
 class Reader:
-    """Reads photos as `read_with_faces` does, at most two at a time; a third waits.
+    """Does the work above, at most two pieces at a time; a third waits.
 
     Args:
         completer: finds the faces.
@@ -47,38 +74,38 @@ class Reader:
         for _ in range(_PROCESSES):
             self._idle.put(_Process(completer, limits))
 
-    def __call__(self, path: Path, faces: bool = True) -> Photo:
-        """Read a photo; also raises PhotoError if that takes too much time or memory."""
+    def __call__(self, work: Work, *words: Any) -> Any:
+        """Do one of the functions above; also raises TooSlowError, and PhotoError if it takes too much memory."""
         process = self._idle.get()
         try:
-            return process.read(path, faces)
+            return process.do(work, *words)
         finally:
             self._idle.put(process)
 
 
 class _Process:
-    """A process that reads one photo after the other; it starts with the first, and again after one that ended it."""
+    """A process that does one piece after the other; it starts with the first, and again after one that ended it."""
 
     def __init__(self, completer: FaceCompleter, limits: Limits) -> None:
         self._completer, self._limits = completer, limits
         self._process: Any = None
         self._pipe: Connection
 
-    def read(self, path: Path, faces: bool) -> Photo:
+    def do(self, work: Work, *words: Any) -> Any:
         try:
             if self._process is None or not self._process.is_alive():
                 self._start()
-            self._pipe.send((path, faces))
-            if not self._pipe.poll(self._limits.seconds):
+            self._pipe.send((work, words))
+            found: Any = TooSlowError(f"reading it took longer than {self._limits.seconds:g} s; reduce the photo")
+            if self._pipe.poll(self._limits.seconds):
+                found = self._pipe.recv()
+            else:
                 self._end()
-                raise PhotoError(f"reading it took longer than {self._limits.seconds:g} s; reduce the photo")
-            found = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._end()
             raise PhotoError("it cannot be read within the memory of a photo; save it anew as PNG") from error
         if isinstance(found, Exception):
             raise found
-        assert isinstance(found, Photo)
         return found
 
     def _start(self) -> None:
@@ -108,12 +135,11 @@ def _serve(pipe: Connection, completer: FaceCompleter, limits: Limits) -> None:
     pipe.send("ready")
     while True:
         try:
-            path, faces = pipe.recv()
+            work, words = pipe.recv()
         except EOFError:  # the page has ended
             return
-        found: Photo | Exception
         try:
-            found = read_with_faces(path, completer, limits, faces)
+            found = work(completer, limits, *words)
         except InputError as error:
             found = error
         except MemoryError:

@@ -25,16 +25,17 @@ from align.errors import InputError, NoFaceError, PhotoError
 from align.files import output_names, read_file
 from align.landmarks import predictor
 from align.locate import align_by_eyes
-from align.photo import Photo, decode_photo, write_photo
+from align.photo import Photo, decode_photo, digest, write_photo
 from align.template import TEMPLATES
 from align.warp import Alignment, transform
 from completion import Completion, FaceCompleter
 from completion.batch import FillResult, summary, write_completions
 from completion.config import SOLVERS, FillOptions
 from completion.damage import find_damage
+from completion.references import References
 from dcgan import holes
 from ui.config import Limits
-from ui.reader import read_with_faces
+from ui.reader import read, read_reference, read_with_faces, search
 
 HOLES = tuple(name for name in holes.HOLES if name != "lowres")  # lowres is no hole that one could see or draw
 PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
@@ -124,13 +125,14 @@ class Service:
     Args:
         completer: fills the photos.
         limits: how much one visitor may ask for.
-        reads: reads a photo and, unless it gets faces=False, finds its faces; by default in this process.
+        does: does the work of ui.reader, given one of its functions and what this takes; by default in this process.
     """
 
-    def __init__(self, completer: FaceCompleter, limits: Limits, reads: Callable[..., Photo] | None = None) -> None:
+    def __init__(self, completer: FaceCompleter, limits: Limits, does: Callable[..., Any] | None = None) -> None:
         self.limits = limits
         self.completer = completer
-        self._reads = reads or partial(read_with_faces, completer=completer, limits=limits)
+        self._does = does or (lambda work, *words: work(completer, limits, *words))
+        completer.references = References(partial(self._does, read_reference))
         self._pool = ThreadPoolExecutor(_WORKERS, "fill")
         self._uploads: OrderedDict[Path, Upload] = OrderedDict()
         self._lock = threading.Lock()
@@ -145,7 +147,7 @@ class Service:
             if upload := self._uploads.get(path):
                 self._uploads.move_to_end(path)
                 return upload
-        photo = self._reads(path)
+        photo = self._does(read_with_faces, path)
         upload = Upload(photo, ".png")
         with suppress(UnidentifiedImageError), Image.open(path) as image:  # reads the header only; of HEIC it cannot
             upload.suffix = _SUFFIXES.get(image.format or "", ".png")
@@ -281,7 +283,7 @@ class Service:
         return decode_photo(data, self.limits.max_pixels)
 
     def references(self, paths: Sequence[Path]) -> tuple[Path, ...]:
-        """Check uploaded photos of the person, for the option `reference`.
+        """Find the faces in uploaded photos of the person, for the option `reference`.
 
         Raises:
             ServiceError: there are too many.
@@ -290,7 +292,7 @@ class Service:
         if len(paths) > _MOST_REFERENCES:
             raise ServiceError(f"there are {len(paths)} references; give up to {_MOST_REFERENCES}")
         for path in paths:
-            self._reads(path, faces=False)
+            self.completer.references.faces_in(path, digest(path))
         return tuple(paths)
 
     def fill(
@@ -306,7 +308,7 @@ class Service:
         Args:
             photo: the photo as it is shown.
             hole: bool (H, W).
-            faces: where the faces are; none to search for them.
+            faces: where the faces are; none to search for them, see ui.reader.search.
             attempt: 0 for the best fill; each other number gives an alternative, see `candidates` of FillOptions.
             reference: other photos of the person.
         Yields:
@@ -320,7 +322,8 @@ class Service:
         options: dict[str, Any] = {"seed": attempt, "candidates": 1 + (attempt > 0), "seconds": seconds}
         options |= {"no_face": "fill", "reference": reference}
         try:
-            for item in self._in_time(self.completer.steps(photo, hole, faces=faces or None, **options), seconds):
+            found = faces or self._does(search, photo.pixels, hole)[0]
+            for item in self._in_time(self.completer.steps(photo, hole, faces=found, **options), seconds):
                 if isinstance(item, Completion):
                     pixels, quick = item.candidates[-1], item.stopped_s is not None
                     touched = list(item.faces)
@@ -398,21 +401,21 @@ class Service:
         most = max(1, min(_MOST_CANDIDATES, 2 * self.limits.max_pixels // math.prod(upload.size)))
         if self.options(**options).candidates > most:
             raise ServiceError(f"candidates is {options['candidates']}; a photo of this size gets at most {most}")
+        seconds, hidden = self.limits.seconds, 0
         where: str | Photo
-        if not isinstance(mask, Path):  # whatever a program has sent
-            _check_name(mask)
-            where = mask
-            if self.faces(upload):  # found once for every mask
-                options["faces"] = self.faces(upload)
-        else:
-            where = self._reads(mask, faces=False)
-        seconds = self.limits.seconds
-        steps = self.completer.steps(upload.photo, where, seconds=seconds, **options)
         try:
+            if isinstance(mask, Path):
+                where = self._does(read, mask)
+                hole, *_ = self.completer.mark(upload.photo, where)
+                faces, hidden = self._does(search, upload.photo.pixels, hole)
+            else:  # whatever a program has sent
+                _check_name(mask)
+                where, faces = mask, self.completer.locate(upload.photo, every=True)
+            steps = self.completer.steps(upload.photo, where, faces=faces, seconds=seconds, **options)
             for item in self._in_time(steps, seconds + _REST_S):
                 if isinstance(item, Completion):
                     output = folder / f"{name}-completed{'.png' if as_png else upload.suffix}"
-                    yield write_completions(output, item), item
+                    yield write_completions(output, item), replace(item, hidden=hidden)
                 else:
                     yield None
         except TimeoutError:
