@@ -1,7 +1,6 @@
 """Draw the damage of old prints on photos, and things that only look like it, to train the finder."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -16,19 +15,23 @@ _CLEAN = 0.4  # share of the crops without damage
 _FREE_PX = 2  # by how much the edge of a mark may be off
 
 
-@dataclass(frozen=True)
 class Layer:
     """What lies on a photo.
 
-    Attributes:
-        opacity: float32 (S, S) in [0, 1].
-        colour: float32 (S, S, 3) or (3,), grey levels.
-        shade: float32 (S, S), factor on the light of the photo beneath, which is no damage by itself; 1 for none.
+    Args:
+        opacity: (S, S) in [0, 1].
+        colour: (S, S, 3) or (3,), grey levels.
+        shade: (S, S), factor on the light of the photo beneath, which is no damage by itself; None for no change.
     """
 
-    opacity: Pixels
-    colour: Pixels
-    shade: Pixels | float = 1.0
+    def __init__(self, opacity: Pixels, colour: Pixels, shade: Pixels | None = None) -> None:
+        self.opacity = np.clip(opacity, 0, 1).astype(np.float32)
+        self.colour = np.clip(colour, 0, 255).astype(np.float32)
+        self.shade = shade
+
+    def over(self, pixels: Pixels) -> Pixels:
+        """The photo (S, S, 3) beneath the layer, without its shade."""
+        return pixels + self.opacity[..., None] * (self.colour - pixels)
 
 
 def damaged(crop: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -42,16 +45,15 @@ def damaged(crop: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[
     """
     pixels = _toned(crop.astype(np.float32), rng)
     for draw in rng.choice(np.array(_LOOK_ALIKES), size=rng.choice(3, p=[0.5, 0.3, 0.2])):
-        layer = draw(len(crop), rng)
-        pixels += layer.opacity[..., None] * (layer.colour - pixels)
-    before, solid = pixels.copy(), np.zeros(crop.shape[:2], dtype=bool)
+        pixels = draw(len(crop), rng).over(pixels)
+    before, solid = pixels, np.zeros(crop.shape[:2], dtype=bool)
     if rng.random() > _CLEAN:
         shares = np.array(list(KINDS.values())) / sum(KINDS.values())
         for draw in rng.choice(np.array(list(KINDS)), size=rng.integers(1, 4), p=shares):
             layer = draw(len(crop), rng)
-            pixels = pixels * np.asarray(layer.shade)[..., None] if np.ndim(layer.shade) else pixels
-            before = before * np.asarray(layer.shade)[..., None] if np.ndim(layer.shade) else before
-            pixels = pixels + layer.opacity[..., None] * (layer.colour - pixels)
+            if layer.shade is not None:
+                pixels, before = pixels * layer.shade[..., None], before * layer.shade[..., None]
+            pixels = layer.over(pixels)
             solid |= layer.opacity > _SOLID * layer.opacity.max()
     # A crack across an area of its own colour goes on there, but a mark that shows nowhere is none.
     change = cv2.blur(np.abs(pixels - before).max(axis=2), (5, 5))
@@ -97,7 +99,7 @@ def crack(size: int, rng: np.random.Generator) -> Layer:
         points = lines[rng.integers(len(lines))][0]
         lines.append((_walk(size, rng, wiggle=0.5, begin=points[rng.integers(len(points))], reach=0.5), width * 0.7))
     opacity = np.maximum.reduce([_stroke(points, part, size, rng, ragged=0.5) for points, part in lines])
-    shade: Pixels | float = 1.0
+    shade = None
     if rng.random() < 0.4:
         beside = cv2.GaussianBlur(opacity, (0, 0), width)
         shade = 1 - rng.uniform(0.1, 0.5) * np.roll(beside, rng.integers(-3, 4, 2), (0, 1))
@@ -133,8 +135,8 @@ def dust(size: int, rng: np.random.Generator) -> Layer:
 
 def hair(size: int, rng: np.random.Generator) -> Layer:
     """Fibres that lay on the scanner: thin, smooth, curled lines."""
-    opacity = np.zeros((size, size), dtype=np.float32)
     width = _log_uniform(rng, 0.5, 1.6)
+    opacity = np.zeros((size, size), dtype=np.float32)
     for _ in range(rng.integers(1, 4)):
         points = _walk(size, rng, wiggle=0.02, reach=rng.uniform(0.2, 1), bend=rng.normal(0, 0.12))
         opacity = np.maximum(opacity, _stroke(points, width, size, rng))
@@ -143,11 +145,8 @@ def hair(size: int, rng: np.random.Generator) -> Layer:
 
 def flake(size: int, rng: np.random.Generator) -> Layer:
     """Places where the emulsion came off: patches with sharp, irregular edges."""
-    opacity = np.zeros((size, size), dtype=np.float32)
-    for _ in range(rng.integers(1, 5)):
-        radius = _log_uniform(rng, 2, 20)
-        opacity = np.maximum(opacity, _blob(size, rng, radius, softness=0.04))
-    return Layer(opacity * rng.uniform(0.8, 1), _material(size, rng))
+    patches = [_blob(size, rng, _log_uniform(rng, 2, 20), softness=0.04) for _ in range(rng.integers(1, 5))]
+    return Layer(np.maximum.reduce(patches) * rng.uniform(0.8, 1), _material(size, rng))
 
 
 def tear(size: int, rng: np.random.Generator) -> Layer:
@@ -161,11 +160,9 @@ def tear(size: int, rng: np.random.Generator) -> Layer:
         away = np.minimum(away, np.cos(turned) * along[None, :] + np.sin(turned) * along[:, None])
     away = away + rng.uniform(0.05, 0.25) * (_noise(size, rng, 3) - 0.5) + 0.06 * (_noise(size, rng, 24) - 0.5)
     pixel = 2 / size
-    opacity = np.clip(away / pixel + 0.5, 0, 1)
-    ground = np.broadcast_to(rng.choice([0, 30, 128, 255]) + rng.normal(0, 8, 3), (size, size, 3))
-    ground = np.clip(ground, 0, 255).astype(np.float32)
+    ground = rng.choice([0, 30, 128, 255]) + rng.normal(0, 8, 3)
     rim = (away < rng.uniform(0, 12) * pixel)[..., None]
-    return Layer(opacity, np.where(rim, _paper(size, rng, light=True), ground).astype(np.float32))
+    return Layer(away / pixel + 0.5, np.where(rim, _paper(size, rng, light=True), ground))
 
 
 def fold(size: int, rng: np.random.Generator) -> Layer:
@@ -188,9 +185,8 @@ def stain(size: int, rng: np.random.Generator) -> Layer:
     inside = _blob(size, rng, radius, softness)
     rim = np.clip(4 * inside * (1 - inside), 0, 1) if rng.random() < 0.5 else 0.0
     tone = np.array([[90, 60, 30], [30, 30, 35], [200, 190, 160], [150, 110, 60], [70, 80, 60]])[rng.integers(5)]
-    colour = np.clip(tone + rng.normal(0, 15, 3), 0, 255).astype(np.float32)
-    opacity = inside * rng.uniform(0.35, 0.95) * (0.7 + 0.3 * _noise(size, rng, 12)) + 0.4 * rim
-    return Layer(np.clip(opacity, 0, 1).astype(np.float32), colour)
+    colour = tone + rng.normal(0, 15, 3)
+    return Layer(inside * rng.uniform(0.35, 0.95) * (0.7 + 0.3 * _noise(size, rng, 12)) + 0.4 * rim, colour)
 
 
 def fingerprint(size: int, rng: np.random.Generator) -> Layer:
@@ -203,7 +199,7 @@ def fingerprint(size: int, rng: np.random.Generator) -> Layer:
     phase = away / _log_uniform(rng, 1.2, 2.5) + 6 * _noise(size, rng, 3)
     ridges = np.clip(0.5 + np.sin(phase), 0, 1) * np.clip((radius - away) / 4, 0, 1)
     ridges *= 0.4 + 0.6 * _noise(size, rng, 8)
-    return Layer((ridges * rng.uniform(0.4, 0.9)).astype(np.float32), _material(size, rng))
+    return Layer(ridges * rng.uniform(0.4, 0.9), _material(size, rng))
 
 
 def pen(size: int, rng: np.random.Generator) -> Layer:
@@ -215,7 +211,7 @@ def pen(size: int, rng: np.random.Generator) -> Layer:
         bend = rng.normal(0, 0.25)
         points = _walk(size, rng, wiggle=rng.uniform(0.02, 0.3), reach=rng.uniform(0.3, 2), bend=bend)
         opacity = np.maximum(opacity, _stroke(points, width, size, rng))
-    colour = np.clip(colours[rng.integers(len(colours))] + rng.normal(0, 10, 3), 0, 255).astype(np.float32)
+    colour = colours[rng.integers(len(colours))] + rng.normal(0, 10, 3)
     return Layer(opacity * rng.uniform(0.75, 1), colour)
 
 
@@ -243,7 +239,7 @@ def _letters(size: int, rng: np.random.Generator) -> Layer:
     scale, at = _log_uniform(rng, 0.5, 4), (rng.uniform(-0.3, 0.7, 2) * size * _FINE).astype(int)
     begin = (int(at[0]), int(at[1] + 40 * scale))
     cv2.putText(canvas, text, begin, int(rng.integers(0, 4)), scale, 255, int(np.ceil(scale * 2)), cv2.LINE_AA)
-    return Layer(_reduced(canvas, size), _paper(size, rng, light=rng.random() < 0.5))
+    return Layer(_reduced(canvas, size), _material(size, rng, light=0.5))
 
 
 def _bars(size: int, rng: np.random.Generator) -> Layer:
@@ -255,7 +251,7 @@ def _bars(size: int, rng: np.random.Generator) -> Layer:
         centre = middle + number * gap * np.array([-along[1], along[0]])
         ends = [tuple(int(value) for value in centre + side * 4 * size * along) for side in (-1, 1)]
         cv2.line(canvas, ends[0], ends[1], 255, width, cv2.LINE_AA)
-    return Layer(_reduced(canvas, size), _paper(size, rng, light=rng.random() < 0.5))
+    return Layer(_reduced(canvas, size), _material(size, rng, light=0.5))
 
 
 def _beads(size: int, rng: np.random.Generator) -> Layer:
@@ -266,7 +262,7 @@ def _beads(size: int, rng: np.random.Generator) -> Layer:
         cv2.circle(canvas, (int(x), int(y)), round(radius * _FINE), 255, -1, cv2.LINE_AA)
     opacity = _reduced(canvas, size)
     light = cv2.GaussianBlur(opacity, (0, 0), radius / 2)[..., None]
-    return Layer(opacity, (_paper(size, rng, light=rng.random() < 0.7) * (0.4 + 0.6 * light)).astype(np.float32))
+    return Layer(opacity, _material(size, rng, light=0.7) * (0.4 + 0.6 * light))
 
 
 def _frame(size: int, rng: np.random.Generator) -> Layer:
@@ -276,7 +272,7 @@ def _frame(size: int, rng: np.random.Generator) -> Layer:
     for side in (opacity, opacity[::-1], opacity.T, opacity.T[::-1])[: rng.integers(1, 5)]:
         side[:width] = 1
     tone = rng.choice([5, 235, 250]) + rng.normal(0, 5, 3)
-    return Layer(np.rot90(opacity, int(rng.integers(4))).copy(), np.clip(tone, 0, 255).astype(np.float32))
+    return Layer(np.rot90(opacity, int(rng.integers(4))), tone)
 
 
 def _cloth(size: int, rng: np.random.Generator) -> Layer:
@@ -303,9 +299,9 @@ def _blossoms(size: int, rng: np.random.Generator) -> Layer:
 
 
 def _in_soft_light(opacity: Pixels, rng: np.random.Generator) -> Layer:
-    light = (0.75 + rng.uniform(0, 1) * (_noise(len(opacity), rng, rng.uniform(2, 8)) - 0.5))[..., None]
-    colour = np.clip(_paper(len(opacity), rng, light=rng.random() < 0.75) * light, 0, 255)
-    return Layer(opacity, colour.astype(np.float32))
+    size = len(opacity)
+    light = (0.75 + rng.uniform(0, 1) * (_noise(size, rng, rng.uniform(2, 8)) - 0.5))[..., None]
+    return Layer(opacity, _material(size, rng, light=0.75) * light)
 
 
 _LOOK_ALIKES = [_letters, _bars, _beads, _frame, _cloth, _blossoms]
@@ -391,18 +387,10 @@ def _walk(
     step: float = 4.0,
     both: bool = False,
 ) -> NDArray[np.float64]:
-    """Points (N, 2) of a path.
+    """Points (N, 2) of a path, `step` pixels apart, from `begin` in one or both directions.
 
-    Args:
-        size: side of the crop.
-        rng: source of everything random.
-        wiggle: standard deviation of the turns in radians a step.
-        reach: length of the path relative to the side.
-        begin: (x, y); anywhere in the crop by default.
-        angle: direction at the beginning in radians; any by default.
-        bend: mean turn in radians a step.
-        step: distance of the points in pixels.
-        both: go from `begin` in both directions.
+    Its length is `reach` times the side; each step turns by `bend` on the mean, with the standard deviation `wiggle`,
+    in radians. By default, the beginning (x, y) and the first angle are drawn.
     """
     count = max(2, round(reach * size / step))
     begin = rng.uniform(-0.1, 1.1, 2) * size if begin is None else begin

@@ -107,15 +107,14 @@ class EncoderTrainer:
         self.ema = deepcopy(self.E).eval().requires_grad_(False)
         self.ema_g = deepcopy(self.G).requires_grad_(False)
         self.averages = [MovingAverage(self.ema, self.E, config.ema_kimg, config.batch)]
+        self.modules: dict[str, Any] = {"E": self.E, "ema": self.ema}
         param_groups = _param_groups(config, self.E, 1)
         if config.lr_generator > 0:
             self.G.requires_grad_(True)
             param_groups += _param_groups(config, self.G, config.lr_generator)
-        self.optimiser = capturable_adam(param_groups, config.lr, (0.9, 0.99))
-        self.modules: dict[str, Any] = {"E": self.E, "ema": self.ema, "optimiser": self.optimiser}
-        if config.lr_generator > 0:
             self.averages.append(MovingAverage(self.ema_g, self.G, config.ema_kimg, config.batch))
             self.modules |= {"G": self.G, "ema_g": self.ema_g}
+        self.optimiser = self.modules["optimiser"] = capturable_adam(param_groups, config.lr, (0.9, 0.99))
         if config.adversarial_weight > 0 or config.patch_weight > 0:
             learning = [parameter for judge in self.judges.values() for parameter in judge.parameters()]
             self.opt_critic = capturable_adam(learning, config.lr_critic, (0.0, 0.99))
@@ -349,10 +348,9 @@ def widened(start: Encoder, E: Encoder) -> dict[str, Tensor]:
 def export_encoder(folder: Path, path: Path) -> dict[str, Any]:
     """Write the encoder of a run's newest checkpoint into a copy of the weights that it was trained for.
 
-    Returns:
-        The metadata of E's training, as stored in the file.
+    What is said of `dcgan.export.export_run` holds here, too.
+
     Raises:
-        CheckpointError: the folder has no readable checkpoint.
         WeightsError: the copy of the weights in the folder is absent or damaged.
     """
     saved = load_run(folder, "encode")

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,10 @@ def export_onnx(weights: Weights, path: Path) -> None:
         EncoderGenerator(weights.encoder, weights.completer).eval(),
         {"crops": crops, "holes": crops[..., 0] > 0, "noise": noise},
         "faces",
-        {"crops": {0: "N"}, "holes": {0: "N"}, "noise": {0: "K"}, "faces": {0: "N * K"}},
-        {"noise": np.zeros((1, config.nz), np.float32)},
+        {"crops": ("N",), "holes": ("N",), "noise": ("K",), "faces": ("N * K",)},
         {"size": str(config.size), "template": weights.template, "sha256": weights.sha256, "nz": str(config.nz)},
         path,
+        [("noise", np.zeros((1, config.nz), np.float32))],
     )
 
 
@@ -105,15 +106,15 @@ def write_graph(
     module: nn.Module,
     inputs: dict[str, Tensor],
     output: str,
-    axes: dict[str, dict[int, str]],
-    defaults: dict[str, NDArray[np.float32]],
+    axes: Mapping[str, tuple[str, ...]],
     metadata: dict[str, str],
     path: Path,
+    defaults: Iterable[tuple[str, NDArray[np.float32]]] = (),
 ) -> None:
     """Write a network, in eval mode on the CPU, as an ONNX graph, its large tensors in half precision.
 
-    The inputs are examples by name; `axes` has names for the variable dimensions of inputs and output, `defaults` the
-    values of optional inputs.
+    The inputs are examples by name; `axes` names the first, variable dimensions of inputs and output, `defaults` has
+    the values of optional inputs.
     """
     from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 
@@ -126,7 +127,7 @@ def write_graph(
             exported,  # type: ignore[arg-type]  # a file, as of the documentation
             input_names=list(inputs),
             output_names=[output],
-            dynamic_axes=axes,
+            dynamic_axes={name: dict(enumerate(names)) for name, names in axes.items()},
             opset_version=17,
             dynamo=False,
         )
@@ -138,7 +139,7 @@ def write_graph(
             name, half = tensor.name, f"{tensor.name} (half)"
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
             graph.node.insert(0, helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
-    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults.items())
+    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in defaults)
     helper.set_model_props(model, {"format": FORMAT} | metadata)
     with atomic_write(path) as file:
         file.write(sealed(model.SerializeToString(deterministic=True)))

@@ -29,9 +29,8 @@ from dcgan.damage import damaged, score
 from dcgan.dataset import DatasetError, digest
 from dcgan.device import machine
 from dcgan.export import write_graph
-from dcgan.graph import capturable_adam, set_rate
+from dcgan.graph import capturable_adam
 from dcgan.run import Run, RunInputs, TrainingStep
-from dcgan.step import rising_cosine
 from dcgan.tensors import to_tensor
 
 CROP_PX = 128
@@ -118,19 +117,8 @@ def train_finder(
 ) -> Steps[TrainingStep]:
     """Train the finder on crops with drawn damage, or resume from the newest checkpoint of the run folder.
 
-    As in `dcgan.train.train`, random numbers are functions of the seed and the step, and closing the iterator saves a
-    checkpoint.
-
-    Args:
-        config: the settings; only `kimg` may change when a run is resumed.
-        photos: uint8 (H, W, 3) each, two or more; some are only measured.
-        folder: run folder as of `dcgan.train.train`.
-        device: where to compute.
-    Yields:
-        The position where the run starts or resumes, then every step.
-    Raises:
-        TrainingError: a loss or weight is NaN or infinite.
-        CheckpointError: the folder holds another run.
+    The photos, uint8 (H, W, 3) each, are two or more; some are only measured. What is said of `dcgan.train.train` holds
+    here, too.
     """
     every = max(2, round(1 / _HELD_OUT))
     val, train = photos[::every], [photo for number, photo in enumerate(photos) if number % every]
@@ -140,28 +128,17 @@ def train_finder(
     inputs = RunInputs(digest(*photos), len(photos), machine(device))
     run = Run(folder, "damage", config, {"F": network, "optimiser": optimiser}, inputs)
 
-    def rate(number: int) -> float:
-        return rising_cosine(config, number, _RISE)
-
-    def step(number: int) -> dict[str, Tensor]:
-        set_rate(optimiser, rate(number))
-        crops, holes = _batch(train, config.batch, np.random.default_rng([config.seed, number]))
-        losses = finder_losses(network.logits(crops.to(device)), holes.to(device))
-        optimiser.zero_grad(set_to_none=True)
-        (losses["entropy"] + losses["dice"]).backward()
-        optimiser.step()
-        return losses
+    def losses(rng: np.random.Generator) -> dict[str, Tensor]:
+        crops, holes = _batch(train, config.batch, rng)
+        return finder_losses(network.logits(crops.to(device)), holes.to(device))
 
     def diagnose() -> dict[str, float]:
-        network.eval()
         crops, holes = _batch(val, _MEASURED, np.random.default_rng(0))
-        with torch.no_grad():
-            found = torch.cat([network(part.to(device)) for part in crops.split(32)]).cpu()
-        network.train()
+        found = torch.cat([network(part.to(device)) for part in crops.split(32)]).cpu()
         run.grid(_pictures(crops[:_SHOWN], holes[:_SHOWN], found[:_SHOWN]), columns=12)
         return score(zip(found.numpy() > 127, holes[:, 0].numpy() > 0, strict=True))
 
-    yield from run.loop(step, rate, diagnose)
+    yield from run.fit(network, losses, diagnose, _RISE)
 
 
 def finder_losses(logits: Tensor, holes: Tensor) -> dict[str, Tensor]:
@@ -180,24 +157,15 @@ def finder_losses(logits: Tensor, holes: Tensor) -> dict[str, Tensor]:
 
 
 def export_finder(folder: Path, path: Path) -> dict[str, Any]:
-    """Write the finder of a run's newest checkpoint as an ONNX graph, with the input and output of `Finder`.
-
-    Args:
-        folder: run folder of `train_finder`.
-        path: file to write, .onnx.
-    Returns:
-        The metadata of the training, as stored in the file.
-    Raises:
-        CheckpointError: the folder has no readable checkpoint.
-    """
+    """Write the finder of a run's newest checkpoint as an ONNX graph; see `dcgan.export.export_run`."""
     saved = load_run(folder, "damage")
     with restoring(folder):
         network = Finder()
         network.load_state_dict(saved["F"])
         metadata = training_record(saved, saved["config"]["batch"], {})
     inputs = {"tiles": torch.zeros(2, CROP_PX, CROP_PX, 3, dtype=torch.uint8)}
-    axes = {name: {0: "N", 1: "H", 2: "W"} for name in (*inputs, "found")}
-    write_graph(network.eval(), inputs, "found", axes, {}, {"facts": json.dumps(metadata)}, path)
+    axes = dict.fromkeys(("tiles", "found"), ("N", "H", "W"))
+    write_graph(network.eval(), inputs, "found", axes, {"facts": json.dumps(metadata)}, path)
     return metadata
 
 

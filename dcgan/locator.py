@@ -25,12 +25,11 @@ from dcgan.config import LocatorConfig, NetworkConfig
 from dcgan.dataset import DatasetError, digest
 from dcgan.device import machine
 from dcgan.export import write_graph
-from dcgan.graph import capturable_adam, set_rate
+from dcgan.graph import capturable_adam
 from dcgan.holes import TRAINING_KINDS
 from dcgan.networks import Encoder
 from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.sampling import device_of
-from dcgan.step import rising_cosine
 from dcgan.tensors import to_tensor
 
 _WIDE_PX, _WIDE_REACH = 192, 1.75  # of the faces in memory; views are cut out of them
@@ -113,27 +112,15 @@ def train_locator(config: LocatorConfig, faces: Faces, folder: Path, device: tor
     inputs = RunInputs(digest(faces.pixels), len(faces), machine(device))
     run = Run(folder, "locator", config, {"L": locator.network, "optimiser": optimiser}, inputs)
 
-    def rate(number: int) -> float:
-        return rising_cosine(config, number, _RISE)
-
-    def step(number: int) -> dict[str, Tensor]:
-        set_rate(optimiser, rate(number))
-        rng = np.random.default_rng([config.seed, number])
+    def losses(rng: np.random.Generator) -> dict[str, Tensor]:
         views, holes, shifts = _batch(train, rng.integers(len(train), size=config.batch), rng)
-        error = _distance(_estimate(locator, views, holes), shifts.to(device)).mean()
-        optimiser.zero_grad(set_to_none=True)
-        error.backward()
-        optimiser.step()
-        return {"error": error}
+        return {"error": _distance(_estimate(locator, views, holes), shifts.to(device)).mean()}
 
     def diagnose() -> dict[str, float]:
-        locator.eval()
         run.grid(_pictures(locator, val))
-        found = _measure(locator, val)
-        locator.train()
-        return found
+        return _measure(locator, val)
 
-    yield from run.loop(step, rate, diagnose)
+    yield from run.fit(locator, losses, diagnose, _RISE)
 
 
 def create(nef: int) -> Encoder:
@@ -157,13 +144,7 @@ class Locator(nn.Module):
 
 
 def export_locator(folder: Path, path: Path) -> dict[str, Any]:
-    """Write the `Locator` of a run's newest checkpoint as an ONNX graph.
-
-    Returns:
-        The metadata of the training, as stored in the file.
-    Raises:
-        CheckpointError: the folder has no readable checkpoint.
-    """
+    """Write the `Locator` of a run's newest checkpoint as an ONNX graph; see `dcgan.export.export_run`."""
     saved = load_run(folder, "locator")
     with restoring(folder):
         network = create(saved["config"]["nef"])
@@ -171,8 +152,8 @@ def export_locator(folder: Path, path: Path) -> dict[str, Any]:
         metadata = training_record(saved, saved["config"]["batch"], {})
     crops = torch.zeros(2, VIEW_PX, VIEW_PX, 3, dtype=torch.uint8)  # a size of 1 would become a constant of the graph
     inputs = {"crops": crops, "holes": crops[..., 0] > 0}
-    axes = {name: {0: "N"} for name in (*inputs, "shifts")}
-    write_graph(Locator(network).eval(), inputs, "shifts", axes, {}, {"facts": json.dumps(metadata)}, path)
+    axes = dict.fromkeys(("crops", "holes", "shifts"), ("N",))
+    write_graph(Locator(network).eval(), inputs, "shifts", axes, {"facts": json.dumps(metadata)}, path)
     return metadata
 
 
@@ -259,7 +240,6 @@ def _corners(width: int, height: int) -> NDArray[np.float64]:
     return np.array([(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)])
 
 
-@torch.no_grad()
 def _measure(locator: Locator, faces: Faces) -> dict[str, float]:
     """Mean error of the eyes in distances between them, and the share within a tenth, for the same draws each time."""
     rng = np.random.default_rng(0)
@@ -272,7 +252,6 @@ def _measure(locator: Locator, faces: Faces) -> dict[str, float]:
     return {"max_eye_error": float(worst.mean()), "pck_0.1": float((worst < 0.1).float().mean())}
 
 
-@torch.no_grad()
 def _pictures(locator: Locator, faces: Faces) -> Tensor:
     """Views with crosses where the eyes are, in green, and where the locator expects them, in red: (N, 3, S, S)."""
     views, holes, shifts = _batch(faces, np.arange(_SHOWN) * len(faces) // _SHOWN, np.random.default_rng(0))

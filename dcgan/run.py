@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,9 @@ from align.photo import write_photo
 from align.picture import grid
 from dcgan.checkpoint import CheckpointError, load_checkpoint, restoring, save_checkpoint
 from dcgan.config import RunConfig
+from dcgan.graph import set_rate
 from dcgan.parallel import Group
+from dcgan.step import cosine
 from dcgan.tensors import to_image
 
 
@@ -181,6 +184,41 @@ class Run:
                 self._save()
                 raise
             self._save()
+
+    def fit(
+        self,
+        network: nn.Module,
+        losses: Callable[[np.random.Generator], dict[str, Tensor]],
+        diagnose: Callable[[], dict[str, float]],
+        rise: int,
+    ) -> Iterator[TrainingStep]:
+        """Train one network by the sum of its losses on what is drawn at random, with modules["optimiser"].
+
+        The learning rate rises linearly over the first `rise` images, and follows a cosine over the run. For `diagnose`
+        the network is in eval mode. See `loop`.
+        """
+        config, optimiser = self.config, self.modules["optimiser"]
+
+        def rate(number: int) -> float:
+            images, length = number * config.batch, config.kimg * 1000
+            return min(1.0, (images + config.batch) / rise) * cosine(config.lr, config.lr_end, images / length)
+
+        def step(number: int) -> dict[str, Tensor]:
+            set_rate(optimiser, rate(number))
+            found = losses(np.random.default_rng([config.seed, number]))
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack([*found.values()]).sum().backward()
+            optimiser.step()
+            return found
+
+        @torch.no_grad()
+        def measure() -> dict[str, float]:
+            network.eval()
+            found = diagnose()
+            network.train()
+            return found
+
+        return self.loop(step, rate, measure)
 
     def _due(self, every_kimg: float) -> bool:
         """Whether the last step passed a multiple of `every_kimg`, or finished the run."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dcgan import loss
 from dcgan.augment import draw_shifts, translate
-from dcgan.config import RunConfig, TrainConfig
+from dcgan.config import TrainConfig
 from dcgan.graph import Batch, Graphed, capturable_adam, set_rate, tune
 from dcgan.networks import Discriminator, Generator
 from dcgan.parallel import Group, synchronise
@@ -151,12 +151,6 @@ def learning_rate(config: TrainConfig, number: int) -> float:
 def cosine(first: float, last: float, done: float) -> float:
     """Cosine schedule from `first` to `last`; `done` is the finished share of the run."""
     return last + (first - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2
-
-
-def rising_cosine(config: RunConfig, number: int, rise: int) -> float:
-    """The learning rate at a step: a cosine schedule over the run, times a linear rise over the first `rise` images."""
-    images = number * config.batch
-    return min(1.0, (images + config.batch) / rise) * cosine(config.lr, config.lr_end, images / (config.kimg * 1000))
 
 
 class MovingAverage:

@@ -53,8 +53,8 @@ def plain_steps(config: TrainConfig, reals: list[list[Tensor]]) -> Iterator[tupl
                 logits_real, logits_fake = D(real).float(), D(fake).float()
             total = losses.d(logits_real, logits_fake)
             stats = {"loss_d": total, "real": logits_real.mean()}
-            if scale and not own:
-                for name, images, logits in (("r1", real, logits_real), ("r2", fake, logits_fake)):
+            for name, images, logits in (("r1", real, logits_real), ("r2", fake, logits_fake)):
+                if scale and not own and getattr(config, name):
                     stats[name] = gradient_penalty(images, logits)
                     total = total + getattr(config, name) / 2 * scale * stats[name]
             if scale and own:
@@ -97,6 +97,7 @@ def flat(value: object) -> list[Tensor]:
         {"precision": "bf16"},
         {"precision": "bf16", "loss": "wgan-gp", "translate": 0.1},
         {"d_steps": 3, "translate": 0.2, "ttur": 2},
+        {"r1": 0, "penalty_every": 2},
         *({"network": replace(CONFIG.network, d_norm=norm)} for norm in ("batch", "spectral")),
         {"network": replace(CONFIG.network, network="mlp")},
         {"network": replace(CONFIG.network, upsample="transposed", kernel=5, z_prior="uniform")},
