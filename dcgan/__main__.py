@@ -146,7 +146,7 @@ def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
     if options.file.suffix != ".npy":
         raise DatasetError(f"the file to write is {options.file}; expected .npy")
     refuse_existing([options.file], options.overwrite)
-    faces = load_faces(options.faces, options.size, say, read_list(options.dedupe) if options.dedupe else ())
+    faces = load_faces(options.faces, options.size, say, read_list(options.dedupe))
     with _published(options.file.parent, options.overwrite) as folder:
         pack_faces(faces, folder / options.file.name)
     say(f"{len(faces)} faces, {faces.nbytes / 1e6:.0f} MB")
@@ -297,7 +297,7 @@ def _load(options: _FacesRun, size: int, dedupe: Path | None = None) -> Any:
     """Read the training faces and, if there are any, the validation faces: uint8 (N, S, S, 3)."""
     from dcgan.dataset import load_faces, read_list
 
-    faces = load_faces(options.faces, size, say, read_list(dedupe) if dedupe else ())
+    faces = load_faces(options.faces, size, say, read_list(dedupe))
     return faces, load_faces(options.val, size, say) if options.val else None
 
 

@@ -96,8 +96,10 @@ def load_named_faces(
     return list(faces), np.stack(list(faces.values()))
 
 
-def read_list(path: Path) -> frozenset[str]:
-    """Read a list of files to leave out, one name per line; raises DatasetError if it is unreadable."""
+def read_list(path: Path | None) -> frozenset[str]:
+    """Read a list of files to leave out, one name per line, if there is one; DatasetError if it is unreadable."""
+    if path is None:
+        return frozenset()
     try:
         return frozenset(read_text(path).split("\n")) - {""}
     except PhotoError as error:

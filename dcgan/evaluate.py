@@ -82,15 +82,8 @@ class _Sets:
     training: NDArray[np.uint8] | None
 
 
-@dataclass
-class _Found:
-    """What one measure found; as in `Evaluation`."""
-
-    metrics: list[Metric]
-    counts: dict[str, int] = field(default_factory=dict)
-    pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-
-
+# What one measure found: the metrics, counts and pictures of an `Evaluation`.
+_Found = tuple[list[Metric], dict[str, int], dict[str, NDArray[np.uint8]]]
 _Measuring = Generator[Progress, None, _Found]
 
 
@@ -132,10 +125,10 @@ def evaluate(
         ("neighbours", _neighbours(sets, embeddings)),
     ):
         begin = time.monotonic()
-        found = yield from measure
-        result.metrics += found.metrics
-        result.counts |= found.counts
-        result.pictures |= found.pictures
+        found, counts, pictures = yield from measure
+        result.metrics += found
+        result.counts |= counts
+        result.pictures |= pictures
         result.seconds[name] = time.monotonic() - begin
     yield result
 
@@ -161,7 +154,7 @@ def _embeddings(
         for pair in (fake, real)
     )
     better = ("less", "less", "more", "more")
-    return _Found([Metric(name, of_fake[name], of_real[name], how) for name, how in zip(of_fake, better, strict=True)])
+    return [Metric(name, of_fake[name], of_real[name], how) for name, how in zip(of_fake, better, strict=True)], {}, {}
 
 
 def _patches(sets: _Sets, seed: int) -> _Measuring:
@@ -174,8 +167,7 @@ def _patches(sets: _Sets, seed: int) -> _Measuring:
         return found | {"mean": sum(found.values()) / len(found)}
 
     fake, real = distances(sets.fake), distances(sets.other)
-    found = [Metric(f"SWD x1000, {level}", fake[level], real[level], "less") for level in fake]
-    return _Found(found, {"SWD": few})
+    return [Metric(f"SWD x1000, {level}", fake[level], real[level], "less") for level in fake], {"SWD": few}, {}
 
 
 def _variety(sets: _Sets) -> _Measuring:
@@ -189,14 +181,14 @@ def _variety(sets: _Sets) -> _Measuring:
         return float(torch.cat([similarity.ms_ssim(to_tensor(a[part]), to_tensor(b[part])) for part in parts]).mean())
 
     metric = Metric("MS-SSIM of pairs", of_pairs(sets.fake), of_pairs(sets.reference), "as real")
-    return _Found([metric], {"MS-SSIM pairs": few})
+    return [metric], {"MS-SSIM pairs": few}, {}
 
 
 def _detection(sets: _Sets) -> _Measuring:
     few = min(len(sets.reference), len(sets.fake), _MAX_DETECTED)
     fake = yield from in_parts("detect generated faces", sets.fake[:few], faces_detected)
     real = yield from in_parts("detect validation faces", sets.reference[:few], faces_detected)
-    return _Found([Metric("face found", float(fake.mean()), float(real.mean()), "more")], {"detector": few})
+    return [Metric("face found", float(fake.mean()), float(real.mean()), "more")], {"detector": few}, {}
 
 
 def _reconstruction(sets: _Sets, G: networks.Generator, options: EvaluateOptions) -> _Measuring:
@@ -217,14 +209,13 @@ def _reconstruction(sets: _Sets, G: networks.Generator, options: EvaluateOptions
     result = [Metric("MRE of validation faces", mre["validation"], mre["own"], "less")]
     if "training" in mre:
         result.append(Metric("MRE of training faces", mre["training"], mre["own"], "as validation"))
-    return _Found(result, pictures=pictures)
+    return result, {}, pictures
 
 
 def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Measuring:
-    percents = {"median": 50, "1st percentile": 1}
     training = sets.training
     if training is None:
-        return _Found([])
+        return [], {}, {}
     yield Progress("nearest training faces", 0, 1)
     few = min(len(sets.fake), len(sets.reference), _MAX_SEARCHED)
     # Flipped ones too, since training flips half of the faces.
@@ -241,13 +232,13 @@ def _neighbours(sets: _Sets, embeddings: dict[str, NDArray[np.float64]]) -> _Mea
             "as real",
         )
         for by, ((fake, _), (real, _)) in found.items()
-        for name, percent in percents.items()
+        for name, percent in (("median", 50), ("1st percentile", 1))
     ]
     (by_face, face_index), (by_pixels, pixel_index) = found["embedding"][0], found["pixels"][0]
     closest = np.concatenate([distances[:few].argsort(kind="stable")[:6] for distances in (by_face, by_pixels)])
     rows = [*sets.fake[closest], *sets.other[face_index[closest]], *training[pixel_index[closest] % len(training)]]
     counts = {"searched by embedding": len(sets.other), "searched by pixels": len(training)}
-    return _Found(result, counts, {"neighbours.png": grid(rows, len(closest))})
+    return result, counts, {"neighbours.png": grid(rows, len(closest))}
 
 
 def reconstruct(G: networks.Generator, faces: NDArray[np.uint8], options: EvaluateOptions) -> NDArray[np.uint8]:

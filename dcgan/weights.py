@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +57,6 @@ class Weights:
     device: str  # where the networks are or will be: auto, cpu, cuda or cuda:N
     _path: Path = Path("weights")
     _bundled: bool = False
-    _header: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, name_or_file: str | Path, device: str = "auto") -> Weights:
@@ -84,7 +83,7 @@ class Weights:
             network, sha256 = NetworkConfig(**parse_json(header["network"])), header["sha256"]
         except (KeyError, ValueError, TypeError, OverflowError, ConfigError) as error:
             raise WeightsError(f"{path} describes an invalid network: {error}") from error
-        return cls(network, template, metadata, settings, sha256, check_device(device), path, bundled, header)
+        return cls(network, template, metadata, settings, sha256, check_device(device), path, bundled)
 
     @classmethod
     def of(
@@ -100,8 +99,13 @@ class Weights:
         """Make weights of networks in memory; by default, G is the completer."""
         settings, device = None if encoder is None else encoder.settings, str(next(generator.parameters()).device)
         weights = cls(generator.config, template, metadata or {}, settings, sha256, device)
-        copy = None if completer is generator else completer
-        weights._networks = _by_letter(generator, discriminator, encoder, copy)  # as if it were loaded
+        networks = {
+            "G": generator,
+            "D": discriminator,
+            "E": encoder,
+            "C": None if completer is generator else completer,
+        }
+        weights._networks = {letter: network for letter, network in networks.items() if network is not None}
         return weights
 
     @property
@@ -188,9 +192,10 @@ class Weights:
         from dcgan.networks import Discriminator, Encoder, Generator
 
         def described() -> dict[str, Any]:
-            E = None if self.encoder_settings is None else Encoder(self.network, **self.encoder_settings)
-            C = Generator(self.network) if "C" in parts else None
-            return _by_letter(Generator(self.network), Discriminator(self.network), E, C)
+            networks: dict[str, nn.Module] = {"G": Generator(self.network), "D": Discriminator(self.network)}
+            if self.encoder_settings is not None:
+                networks["E"] = Encoder(self.network, **self.encoder_settings)
+            return networks | ({"C": Generator(self.network)} if "C" in parts else {})
 
         device, path = pick_device(self.device), self._path
         if self._bundled:
@@ -199,8 +204,7 @@ class Weights:
             tensors = load_file(path)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} cannot be read ({error}); export or download it again") from error
-        header = {key: value for key, value in self._header.items() if key != "sha256"}
-        if not self._bundled and self.sha256 != tensor_digest(header, tensors):
+        if not self._bundled and self.sha256 != tensor_digest(_read_header(path), tensors):
             raise WeightsError(
                 f"{path} is damaged: its sha256 does not match its contents; export or download it again"
             )
@@ -242,10 +246,11 @@ def bundled_file(name: str, verify: bool = True) -> Path:
 
 
 def tensor_digest(header: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of settings and tensors, independent of their order in the file."""
+    """SHA-256 of settings, except an earlier digest, and tensors, independent of their order in the file."""
     import torch
 
-    total = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    settings = {key: value for key, value in header.items() if key != "sha256"}
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for key in sorted(tensors):
         value = tensors[key]
         total.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
@@ -272,13 +277,6 @@ def _read_header(path: Path) -> dict[str, str]:
             f"{path} has format version {header.get('version')}, this program reads version {_VERSION}; update it"
         )
     return header
-
-
-def _by_letter(
-    generator: Generator, discriminator: Discriminator, encoder: Encoder | None, completer: Generator | None
-) -> dict[str, nn.Module]:
-    networks = {"G": generator, "D": discriminator, "E": encoder, "C": completer}
-    return {letter: network for letter, network in networks.items() if network is not None}
 
 
 def _check_tensors(path: Path, name: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

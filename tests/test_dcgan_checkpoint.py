@@ -63,13 +63,10 @@ def test_an_encoder_survives_saving_and_loading(
 @pytest.mark.parametrize(
     ("header", "change", "words"),
     [
-        ({"encoder": "{}"}, {}, "an invalid network"),
-        ({"encoder": '{"nef": -1}'}, {}, "an invalid network"),
         ({"encoder": '{"nef": 8192}'}, {}, "nef is 8192; expected an integer from 1 to 1024"),
         ({"encoder": '{"nef": 1024, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\); expected \(1024, "),
         ({"encoder": '{"nef": 8.0}'}, {}, "nef is 8.0; expected an integer"),
         ({"encoder": "[]"}, {}, "an invalid network"),
-        ({"encoder": '{"nef": 4, "skips": true}'}, {}, r"E.layers.0.weight is \(8, 4, 4, 4\); expected \(4, "),
         ({}, {"E.layers.0.weight": None}, "E has missing or extra tensors"),
     ],
 )
@@ -134,20 +131,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, small_weights_file: Path, con
         assert Weights.open(path, "cpu").generator
 
 
-def test_a_flipped_bit_is_noticed(tmp_path: Path, small_weights_file: Path) -> None:
-    content = bytearray(small_weights_file.read_bytes())
-    content[-1000] ^= 1
-    (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(WeightsError, match="sha256"):
-        assert Weights.open(tmp_path / "w.safetensors", "cpu").generator
-
-
-def test_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
-    content = small_weights_file.read_bytes()
-    (tmp_path / "w.safetensors").write_bytes(content.replace(rb"images\": 0", rb"images\": 9"))
-    assert (tmp_path / "w.safetensors").read_bytes() != content
-    with pytest.raises(WeightsError, match="sha256"):
-        assert Weights.open(tmp_path / "w.safetensors", "cpu").generator
+def test_a_flipped_bit_or_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) -> None:
+    content, path = small_weights_file.read_bytes(), tmp_path / "w.safetensors"
+    flipped = content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:]
+    for changed in (flipped, content.replace(rb"images\": 0", rb"images\": 9")):
+        assert changed != content
+        path.write_bytes(changed)
+        with pytest.raises(WeightsError, match="sha256"):
+            assert Weights.open(path, "cpu").generator
 
 
 @pytest.mark.parametrize(
@@ -158,7 +149,6 @@ def test_changed_settings_are_noticed(tmp_path: Path, small_weights_file: Path) 
         ({"D.more": torch.zeros(1)}, "missing or extra tensors: more"),
         ({"D.head.bias": torch.full((1,), float("nan"))}, "contains NaN or infinity"),
         ({"D.head.bias": torch.zeros(1, dtype=torch.int64)}, "D.head.bias is torch.int64; expected torch.float16 or"),
-        ({"D.head.bias": torch.zeros(1).to(torch.float8_e4m3fn)}, "D.head.bias is torch.float8_e4m3fn; expected"),
         ({"D.\x1b[31m\n": torch.zeros(1)}, r"extra tensors: '\\x1b\[31m\\n'"),
     ],
 )
@@ -178,12 +168,10 @@ def test_wrong_tensors_are_refused(
         ({"network": '{"dropout": 0.5}'}, "an invalid network"),
         ({"network": "not json"}, "an invalid network"),
         ({"network": "[" * 10**5}, "an invalid network: it is nested too deeply"),
-        ({"network": "[]"}, "an invalid network"),
         ({"network": '{"size": 32.0}'}, "size is 32.0; expected an integer"),
         ({"network": '{"size": 32, "ngf": 1024, "nz": 8, "upsample": "nearest"}'}, "G.layers.0.weight is"),
         ({"facts": "[]"}, "an invalid network"),
         ({"facts": '{"logit_offset": NaN}'}, "NaN is not a finite number"),
-        ({"facts": '{"logit_offset": "a"}'}, "an invalid network"),
         ({"template": ""}, "the template is ''; expected one of face"),
         ({"template": None}, "an invalid network: 'template'"),
     ],

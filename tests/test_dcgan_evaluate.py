@@ -128,19 +128,6 @@ def test_a_generator_of_one_face_collapses(small_weights: Weights, monkeypatch: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_overwrite_replaces_a_report(tmp_path: Path, small_weights_file: Path) -> None:
-    val, out = save_all(tmp_path / "val", np.full((32, 32, 32, 3), 9, dtype=np.uint8)), tmp_path / "out"
-    out.mkdir()
-    (out / "evaluation.md").write_text("old")
-    words = ["evaluate", str(small_weights_file), str(val), "--output", str(out), *FEW]
-    assert main(words) == 2
-    assert (out / "evaluation.md").read_text() == "old"
-    assert main([*words, "--overwrite"]) == 0
-    assert (out / "evaluation.md").read_text().startswith("# Evaluation of small.safetensors")
-    assert not (out / "neighbours.png").exists()
-
-
-@pytest.mark.usefixtures("quick")
 def test_the_seed_decides_everything(small_weights: Weights) -> None:
     faces = generated(small_weights, 40, 1)
     first, again, other = (

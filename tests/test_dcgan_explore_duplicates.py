@@ -1,4 +1,4 @@
-"""python -m dcgan explore duplicates, and train --dedupe: copies are found, other images are not."""
+"""python -m dcgan explore duplicates: copies are found, other images are not."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from PIL import Image
 from runs import explore, returned
 
 from align.photo import read_photo
-from dcgan.__main__ import main
 from dcgan.dataset import DatasetError, load_faces, load_named_faces
 from dcgan.explore import duplicates as module
 from dcgan.explore.duplicates import (
@@ -81,19 +80,7 @@ def test_crops_do_not_depend_on_brightness_and_contrast() -> None:
     assert torch.equal(centre_crops(np.full((1, 32, 32, 3), 7, dtype=np.uint8)), torch.zeros(1, 3072))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_altered_copies_differ_but_correlate(kind: str) -> None:
-    images = pictures(3)
-    copies = altered(images, kind)
-    assert copies.shape == images.shape and copies.dtype == np.uint8
-    assert not np.array_equal(copies, images)
-    back = copies[:, :, ::-1] if kind == "mirrored" else copies
-    assert np.corrcoef(back.ravel(), images.ravel())[0, 1] > 0.8
-
-
-def test_the_command_lists_copies_and_training_leaves_them_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_lists_copies(tmp_path: Path) -> None:
     images = {f"{index:03d}.png": image for index, image in enumerate(pictures(60))}
     for name, source, kind in (
         ("more/a.png", "003.png", "shift 1 px"),
@@ -110,17 +97,6 @@ def test_the_command_lists_copies_and_training_leaves_them_out(
     assert all(score["taken_for_another"] == 0 for score in scores.values())
     assert all(scores[kind]["found"] == 1 for kind in KINDS if kind != "shift 2 px")
     assert read_photo(out / "duplicates.png").pixels.shape[0] == 2 * 64
-    capsys.readouterr()
-    run = tmp_path / "run"
-    small = ["--size", "64", "--nz", "4", "--ngf", "4", "--ndf", "4", "--batch", "8", "--device", "cpu"]
-    train = ["train", str(folder), "--output", str(run), "--kimg", "0.008", *small]
-    assert main([*train, "--dedupe", str(out / "duplicates.txt")]) == 0
-    said = capsys.readouterr().err
-    assert "3 files left out, 0 on the list are absent" in said and "60 faces; training" in said
-    assert main(train) == 2  # with the copies it is another data set
-    assert "started with other images" in capsys.readouterr().err
-    assert main([*train, "--dedupe", str(tmp_path / "absent.txt")]) == 2
-    assert "absent.txt: cannot be read" in capsys.readouterr().err
 
 
 def test_different_images_are_not_duplicates(tmp_path: Path) -> None:
