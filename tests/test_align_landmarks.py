@@ -1,11 +1,13 @@
 """Landmarks by dlib on a public-domain face; errors for missing models."""
 
 import importlib.util
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import dlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,6 +32,24 @@ def test_threads_share_no_detector():
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(landmarks.detector).result()
     assert landmarks.detector() is landmarks.detector() is not other
+
+
+def test_a_kept_detector_finds_what_that_of_dlib_finds(astronaut, tmp_path):
+    kept = tmp_path / "folder" / "detector.svm"
+    face = np.ascontiguousarray(astronaut[20:230, 110:330])
+    expected = dlib.get_frontal_face_detector().run(face, 0, -1.0)
+    assert max(expected[1]) > 1
+    for damage in (None, b"", b"garbage", "half"):  # of the file that the last one has written
+        if damage is not None:
+            kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2] if damage == "half" else damage)
+        for _ in range(2):
+            assert landmarks.open_detector(kept).run(face, 0, -1.0) == expected
+        assert os.listdir(kept.parent) == [kept.name]
+
+
+def test_a_detector_that_cannot_be_kept_is_made_each_time(tmp_path):
+    (tmp_path / "file").touch()
+    assert landmarks.open_detector(tmp_path / "file" / "detector.svm").num_detectors == 5
 
 
 def crop(photo, template="face", **settings):
