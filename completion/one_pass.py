@@ -62,10 +62,14 @@ class OnePass:
         noise = rng.uniform(-1, 1, size) if self._config.z_prior == "uniform" else rng.standard_normal(size)
         # Growing from none for the first candidate to the full prior for the last.
         noise = np.linspace(0, 1, solver.samples)[:, None] * noise
-        images = self._images(crops, holes, noise)
-        if solver.flip_sigma_px is not None:
-            flipped = self._images(crops[:, :, ::-1], holes[:, :, ::-1], noise)[:, :, :, ::-1]
-            change = _blurred((flipped.astype(np.float32) - images) * np.float32(0.5), solver.flip_sigma_px)
+        if solver.flip_sigma_px is None:
+            images = self._images(crops, holes, noise)
+        else:
+            # Together, as every run converts the weights.
+            both = np.concatenate([crops, crops[:, :, ::-1]]), np.concatenate([holes, holes[:, :, ::-1]])
+            images, flipped = np.split(self._images(*both, noise), 2)
+            change = flipped[:, :, :, ::-1].astype(np.float32) - images
+            change = _blurred(change * np.float32(0.5), solver.flip_sigma_px)
             images = (images + change).round().clip(0, 255).astype(np.uint8)
         weight = np.stack([_weight(~hole) if solver.weighted else ~hole for hole in holes]).astype(np.float32)
         difference = np.abs(images.astype(np.float32) - crops[:, None]) / 127.5

@@ -157,7 +157,7 @@ def test_damaged_changed_and_other_onnx_files_beside_weights_are_refused(tmp_pat
         (other, "damaged or changed"),
         (sealed(whole[:-1000]), "cannot be used.*dcgan export"),
         (sealed(other), "exported from other weights"),
-        (sealed(floats.SerializeToString()), "gives float32 .1, 32, 32, 3.; expected uint8 .1, 32, 32, 3."),
+        (sealed(floats.SerializeToString()), "gives float32 .2, 32, 32, 3.; expected uint8 .2, 32, 32, 3."),
     ):
         path.with_suffix(".onnx").write_bytes(content)
         with pytest.raises(WeightsError, match=words):
