@@ -36,6 +36,7 @@ from dcgan.config import (
     FinderConfig,
     LocatorConfig,
     NetworkConfig,
+    OctaveConfig,
     Overwrite,
     Precision,
     Seed,
@@ -263,6 +264,30 @@ def _damage(arguments: argparse.Namespace, options: _FinderRun, config: FinderCo
 
 
 @dataclass(frozen=True, kw_only=True)
+class _OctaveRun(_Run):
+    faces: Annotated[Path, "folder of crops of twice the size of the weights, or a file of pack", POSITIONAL]
+    weights: Annotated[str, WEIGHTS_HELP, Option(parse=weights_name)] = "faces-128"
+    start: Annotated[Path | None, "octave network to start from, .onnx (default: a new one)"] = None
+
+
+@command("aligned256/ --output runs/octave", verbose=True)
+def _octave(arguments: argparse.Namespace, options: _OctaveRun, config: OctaveConfig) -> int:
+    """Train the octave network, which sharpens completed faces at twice the size of the weights.
+
+    Run the same command again to resume; python -m dcgan export then writes it as an .onnx file.
+    """
+    from dcgan.dataset import load_faces
+    from dcgan.octave import train_octave
+
+    device = pick_device(options.device)
+    trained = Weights.open(options.weights, str(device))
+    faces = load_faces(options.faces, 2 * trained.size, say)
+    say(f"{len(faces)} faces; training to {config.kimg:g} kimg on {device}, run folder {options.output}")
+    run = train_octave(config, trained, faces, options.output, device, options.start)
+    return _follow(run, arguments.verbose, [options.output], config.kimg)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _AllRuns(_FacesRun):
     hours: Annotated[float, Range(0, 1_000_000), "wall-clock time for everything"]
     size: Annotated[Literal[64, 128, 256], "side of the faces in pixels"] = 128
@@ -394,8 +419,8 @@ def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
 
 @dataclass(frozen=True)
 class _Export:
-    run: Annotated[Path, "run folder of python -m dcgan train, encode, locator or damage, or weights", POSITIONAL]
-    file: Annotated[Path, "file to write: .onnx for weights, the locator and the finder, else .safetensors", POSITIONAL]
+    run: Annotated[Path, "run folder of another command that trains, or weights", POSITIONAL]
+    file: Annotated[Path, "file to write: .safetensors for runs of train and encode, else .onnx", POSITIONAL]
     template: _Template = "face"
     overwrite: Overwrite = False
 
@@ -406,24 +431,26 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
 
     For a run of train these are D and the moving average of G; for a run of encode, the weights that the encoder was
     trained for, with the encoder, and beside them an .onnx file of the same name, with which completion needs no torch.
-    The locator and the finder are written as .onnx files only. Also plots the training curves to losses.png in the run
+    The other networks are written as .onnx files only. Also plots the training curves to losses.png in the run
     folder. Given weights instead of a run, writes only their .onnx file.
     """
     from dcgan.encoder import export_encoder
     from dcgan.export import export_onnx, export_run, plot_losses
     from dcgan.finder import export_finder
     from dcgan.locator import export_locator
+    from dcgan.octave import export_octave
     from dcgan.run import command_of
 
     run, file, graph = options.run, options.file, options.file.with_suffix(".onnx")
     name = "" if run.is_file() or str(run) in REGISTRY else command_of(run)
     expected = ".safetensors for a run, or give weights"
-    if name in ("", "locator", "damage"):
+    graphs = {"locator": export_locator, "damage": export_finder, "octave": export_octave}
+    if not name or name in graphs:
         expected = f".onnx for a run of {name}" if name else ".onnx for weights, or give a run folder"
     if file.suffix != expected.split()[0]:
         raise WeightsError(f"the file to write is {file}; expected {expected}")
     refuse_existing([file, graph], options.overwrite)
-    exports = {"encode": export_encoder, "locator": export_locator, "damage": export_finder}
+    exports = {"encode": export_encoder} | graphs
     with _published(file.parent, options.overwrite) as folder:
         if name:
             metadata = exports.get(name, partial(export_run, template=options.template))(run, folder / file.name)

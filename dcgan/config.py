@@ -267,6 +267,18 @@ class FinderConfig(RunConfig):
 
 
 @dataclass(frozen=True)
+class OctaveConfig(RunConfig):
+    """Settings of a training run of the octave network; its images are parts of completed faces."""
+
+    width: Annotated[int, Range(3, 1024), "channels at half the side; smaller sides have 5/3 and 3 times as many"] = 24
+    batch: Batch = 8
+    lr: LearningRate = 1e-3
+    adversarial_weight: Annotated[
+        float, _Weight, "weight of the relativistic loss of the patches in holes, beside an L1 distance of weight 1"
+    ] = 0.2
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """How much `dcgan.evaluate.evaluate` measures."""
 

@@ -30,7 +30,8 @@ _PANELS: dict[str, tuple[str, ...]] = {
     "error and size of z": ("z", "z_square"),
     "error of the locator": ("error", "max_eye_error", "pck_0.1"),
     "finder": ("iou", "precision", "recall", "clean"),
-    "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80"),
+    "PSNR of holes in dB": ("psnr_center", "psnr_left", "psnr_pattern", "psnr_random80", "psnr_hole"),
+    "detail, relative to real faces": ("detail",),
 }
 
 

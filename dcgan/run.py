@@ -1,4 +1,4 @@
-"""A training run: its folder, position, log and checkpoints. Its loop trains G and D, E and the locator."""
+"""A training run: its folder, position, log and checkpoints. Its loop trains every network."""
 
 import math
 import os
@@ -284,8 +284,8 @@ def command_of(folder: Path) -> str:
         return str(parse_json(read_file(folder / "config.json", MAX_TEXT_BYTES))["command"])
     except (InputError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} has no config.json that names its command; expected a run folder of python -m dcgan train, "
-            "encode, locator or damage; run the command again if it is one of an older version"
+            f"{folder} has no config.json that names its command; expected a run folder of python -m dcgan; "
+            "run the command again if it is one of an older version"
         ) from error
 
 

@@ -22,6 +22,7 @@ from dcgan.config import (
     FinderConfig,
     LocatorConfig,
     NetworkConfig,
+    OctaveConfig,
     RunConfig,
     TrainConfig,
 )
@@ -35,6 +36,7 @@ SETTINGS: list[Any] = [
         FinderConfig(),
         LocatorConfig(),
         NetworkConfig(),
+        OctaveConfig(),
         RunConfig(),
     ),
     TrainConfig(),

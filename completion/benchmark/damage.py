@@ -13,7 +13,7 @@ from align.photo import read_photo
 from align.picture import grid
 from align.resize import reduced, scale_to
 from completion.benchmark.config import BenchmarkOptions
-from completion.benchmark.measure import detail, subsample
+from completion.benchmark.measure import subsample
 from completion.benchmark.methods import BenchmarkError
 from completion.benchmark.tones import toned
 from completion.completer import FaceCompleter
@@ -21,7 +21,7 @@ from completion.damage import find_damage
 from completion.inpaint import opencv_inpaint
 from completion.picture import overlay_mask
 from dcgan.damage import score
-from dcgan.metrics import psnr
+from dcgan.metrics import detail, psnr
 from dcgan.report import markdown
 
 Pixels = NDArray[np.uint8]

@@ -30,7 +30,7 @@ from completion.picture import overlay_mask
 from dcgan.dataset import load_faces
 from dcgan.embeddings import embed
 from dcgan.holes import named_hole, needs_landmarks
-from dcgan.metrics import frechet_distance, psnr
+from dcgan.metrics import detail, frechet_distance, psnr
 
 _BATCH = 50  # aligned faces; whole photos are completed one by one
 _SIDES = ("left", "right", "top", "bottom")
@@ -40,7 +40,6 @@ _VIEW_PX, _WHOLE_VIEW_PX, _SHOWN = 192, 384, 24  # sides and number of the pictu
 # Face embeddings have 128 dimensions; from fewer faces their covariance cannot be estimated.
 _LEAST_FRECHET = 50
 _SCRATCHES = 5
-_BLUR_PX = 1.5  # standard deviation of the blur that excludes grain from detail
 _LEAST = 1e-6  # avoids zeros in ratios
 
 
@@ -361,11 +360,6 @@ def _measure(
         frechet=frechet_distance(made, truth[:n]) if n >= _LEAST_FRECHET and not options.whole else None,
         pictures=pictures,
     )
-
-
-def detail(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> float:
-    light = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), _BLUR_PX)
-    return float(np.abs(cv2.Laplacian(light, cv2.CV_32F))[hole].mean()) + _LEAST
 
 
 def _mean_lab(pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
