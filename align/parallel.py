@@ -69,32 +69,43 @@ def parallel_map(
 # cannot stream results from Ray, and it takes 0.2 s to import.
 
 
+class Pool(ProcessPoolExecutor):
+    """Processes that end with this one, and that `end` ends in the middle of their tasks; see `parallel_map`."""
+
+    def __init__(self, start: Callable[[], Any], jobs: int) -> None:
+        with _shielded():
+            # Forked workers would inherit the state of other threads, such as OpenCV's.
+            super().__init__(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
+
+    def run(self, task: Any) -> Future[Any]:
+        """Run a task."""
+        with _shielded():
+            return self.submit(_do, task)
+
+    def end(self) -> None:
+        """End the processes, although it may be minutes before their tasks end."""
+        for worker in [*(self._processes or {}).values()]:
+            worker.kill()
+        self.shutdown(cancel_futures=True)
+
+
 def _in_processes(start: Callable[[], Any], tasks: Sequence[Any], jobs: int) -> Iterator[Any]:
-    others = multiprocessing.active_children()
-    with _shielded():
-        # Forked workers would inherit the state of other threads, such as OpenCV's.
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
+    pool = Pool(start, jobs)
     waiting: deque[Future[Any]] = deque()
-    finished = False
     try:
         for task in tasks:
-            with _shielded():
-                waiting.append(pool.submit(_do, task))
+            waiting.append(pool.run(task))
             if len(waiting) > jobs * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-        finished = True
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process died, possibly out of memory; finished results are kept: "
             "run the same command again, perhaps with fewer jobs"
         ) from error
     finally:
-        for worker in multiprocessing.active_children() if not finished else ():
-            if worker not in others:  # which may be minutes before its task ends
-                worker.kill()
-        pool.shutdown(cancel_futures=True)
+        pool.end()
 
 
 @contextmanager

@@ -164,13 +164,13 @@ class Page:
 
     Attributes:
         url: its address.
-        state: of ui.server.Guard.
+        visits: what the server's middleware counts, a ui.server.Visits.
         app: Gradio's, a gr.Server.
         turns: the queue of completions, a ui.turns.Turns.
     """
 
     url: str
-    state: dict[str, Any]
+    visits: Any
     app: Any
     turns: Any
 
@@ -192,14 +192,16 @@ def serve(uploads: Path) -> Callable[..., AbstractContextManager[Page]]:
 
     @contextmanager
     def served(service: Any, **settings: Any) -> Iterator[Page]:
-        from ui.app import build_app, launch
+        from ui.access import LOCAL
+        from ui.app import launch
+        from ui.server import Visits
         from ui.turns import Turns
 
         turns = Turns(service.limits.waiting)
-        app: Any = build_app(service, turns)
-        state = launch(app, **settings)
+        visits = Visits(settings.pop("access", LOCAL), 4 * service.limits.file_bytes)
+        app: Any = launch(service, turns, visits, **settings)
         try:
-            yield Page(app.get_blocks().local_url.rstrip("/"), state, app, turns)
+            yield Page(app.get_blocks().local_url.rstrip("/"), visits, app, turns)
         finally:
             app.get_blocks().close(verbose=False)
             asyncio.set_event_loop(None)  # of those loops the last one

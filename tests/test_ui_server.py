@@ -29,7 +29,7 @@ from completion import FaceCompleter
 from dcgan.weights import Weights
 from ui.access import LOCAL, Access, AccessError
 from ui.config import Limits
-from ui.server import Guard, sweep
+from ui.server import Guard, Visits, sweep
 from ui.service import Service
 
 LIMITS = Limits(max_pixels=512 * 512, seconds=300, photos=3)
@@ -198,14 +198,14 @@ def test_every_response_has_security_headers(http: httpx.Client, path: str) -> N
 def test_during_shutdown_healthz_fails_and_new_work_is_refused(http: httpx.Client, page: Any, photo: Path) -> None:
     data = inputs(upload(http, photo))
     assert (http.get("/healthz").status_code, http.get("/healthz").text) == (200, "ok")
-    page.state["closing"] = True
+    page.visits.closing = True
     try:
         assert http.get("/healthz").status_code == 503
         assert ask(http, "complete", data) == (False, "503 the server is shutting down; try again in a minute")
         assert http.post(f"{API}/upload", files={"files": photo.read_bytes()}).status_code == 503
         assert http.get("/config").status_code == 200  # open pages still get their answers
     finally:
-        page.state["closing"] = False
+        page.visits.closing = False
     assert alive(http, photo)
 
 
@@ -239,7 +239,7 @@ def test_web_sockets_are_refused() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(unasked, 1, {"requests": 0, "closing": False}, LOCAL)
+    guard = Guard(unasked, Visits(LOCAL, 1))
     asyncio.run(guard({"type": "websocket", "path": "/"}, unasked, send))
     assert sent == [{"type": "websocket.close"}]
 
@@ -495,10 +495,10 @@ def test_a_forged_request_is_logged_in_one_line_and_answered_with_all_headers(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_visitor_has_a_quota_of_uploads(
-    http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, encoder_weights: Weights
+def test_a_visitor_has_a_quota_of_uploads_and_results(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve, encoder_weights: Weights
 ) -> None:
-    monkeypatch.setattr("ui.server._UPLOADS", 5000 / (4 * LIMITS.file_bytes))  # one upload
+    monkeypatch.setattr("ui.server._STORED", 5000 / (4 * LIMITS.file_bytes))  # one upload
     with (
         serve(
             Service(FaceCompleter(encoder_weights, aligned=True), LIMITS), access=Access((), ("127.0.0.1",))
@@ -509,6 +509,15 @@ def test_a_visitor_has_a_quota_of_uploads(
             files = {"files": photo.read_bytes()}
             answer = http.post(f"{API}/upload", files=files, headers={"x-forwarded-for": visitor})
             assert answer.status_code == status
+        http.headers["x-forwarded-for"] = "10.0.0.3"
+        own = upload(http, save(photo.parent / "new.png", np.roll(FACE, 3, axis=1)))  # no other test has its results
+        for name, data in (
+            ("complete", inputs(own)),
+            ("batch", [[own], "center", None, "fast", 1]),
+            ("save_all", [[{"name": "a.png", "photo": own, "steps": []}]]),
+        ):
+            accepted, text = ask(http, name, data)
+            assert not accepted and "bytes of photos and results within an hour" in text
 
 
 def test_attempts_uploads_and_requests_count_from_their_beginning() -> None:
@@ -533,19 +542,21 @@ def test_attempts_uploads_and_requests_count_from_their_beginning() -> None:
         await send({"type": "http.response.body"})
 
     async def at_once(path: str, number: int, length: int) -> list[int]:
-        guard = Guard(application, 1000, {"requests": 0, "closing": False}, LOCAL)
+        visits = Visits(LOCAL, 1000)
         answers: list[int] = []
         body = asyncio.Event()
-        asked = [asyncio.ensure_future(ask(guard, path, length, answers, body)) for _ in range(number)]
+        asked = [
+            asyncio.ensure_future(ask(Guard(application, visits), path, length, answers, body)) for _ in range(number)
+        ]
         await asyncio.sleep(0.05)
         body.set()
         await asyncio.gather(*asked)
-        assert guard.state["requests"] == guard.uploading_bytes == 0 and guard.at_once.left("10.0.0.1") == 64
+        assert not any(visits.now.values()) and visits.at_once.left("10.0.0.1") == 64
         return answers
 
     for path, number, length, passed in (
         ("/login", 40, 10, {400: 5, 429: 35}),
-        (f"{API}/upload", 40, 1000, {200: 8, 429: 32}),
+        (f"{API}/upload", 40, 1000, {200: 16, 429: 24}),
         (f"{API}/upload", 100, 1, {200: 64, 429: 36}),
     ):
         answers = asyncio.run(at_once(path, number, length))
@@ -586,14 +597,17 @@ def test_old_photos_and_results_are_deleted(
     assert alive(http, photo)
 
 
-def test_uploads_are_refused_when_the_disk_is_nearly_full(
+def test_uploads_and_results_are_refused_when_the_disk_is_nearly_full(
     http: httpx.Client, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    own = upload(http, save(photo.parent / "new.png", np.roll(FACE, 5, axis=1)))  # no other test has its result
     usage = shutil.disk_usage(photo.parent)._replace(free=2**30)
     with monkeypatch.context() as context:
         context.setattr(shutil, "disk_usage", lambda _: usage)
         answer = http.post(f"{API}/upload", files={"files": photo.read_bytes()})
+        accepted, text = ask(http, "complete", inputs(own))
     assert answer.status_code == 507 and names_no_path(answer.text)
+    assert not accepted and "The server's disk is full" in text
     assert alive(http, photo)
 
 
@@ -785,7 +799,6 @@ def test_everything_but_healthz_needs_the_password(
             assert http.post("/login", data={"username": "anna", "password": "Secret"}).status_code == 400
             assert http.get("/config").status_code == 401
             assert http.get("/healthz").text == "ok"
-            assert http.post(f"{API}/cancel", json={"session_hash": "x", "fn_index": 0, "event_id": "x"}).is_error
         client = connect(locked.url, auth=("anna", "secret"))
         [path] = client.predict(handle_file(photo), "center", api_name="/complete")
         assert np.array_equal(pixels(io.BytesIO(Path(path).read_bytes()))[~CENTER], FACE[~CENTER])

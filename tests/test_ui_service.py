@@ -175,6 +175,19 @@ def test_a_face_is_marked_by_its_eyes(service: Service, portrait: Upload) -> Non
             service.marked(portrait, wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("share", [0.001, 0.5])
+def test_outlines_of_damage_have_few_points_and_enclose_all_of_it(
+    service: Service, upload: Upload, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    hole = np.random.default_rng(0).random((1000, 1500)) < share
+    monkeypatch.setattr("ui.service.find_damage", lambda *_: hole)
+    outlines = service.damage(upload.photo, 0.5)
+    assert 0 < sum(map(len, outlines)) <= 20_000
+    drawn = [np.floor(np.array(outline)).astype(np.int32) for outline in outlines]
+    inside = cv2.fillPoly(np.zeros(hole.shape, np.uint8), drawn, 1)  # by the even-odd rule
+    assert (cv2.polylines(inside, drawn, True, 1)[hole] > 0).all()
+
+
 # Fills
 
 

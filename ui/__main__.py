@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -79,9 +80,9 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
     os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     from completion import FaceCompleter
     from ui.access import Access
-    from ui.app import build_app, launch
+    from ui.app import launch
     from ui.reader import Reader
-    from ui.server import drain, sweep
+    from ui.server import Visits, sweep
     from ui.service import Service
     from ui.turns import Turns
 
@@ -98,11 +99,10 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stopping)
-    turns = Turns(limits.waiting)
-    app = build_app(service, turns)
+    turns, visits = Turns(limits.waiting), Visits(access, 4 * limits.file_bytes)
     local = options.host in LOOPBACK
     opens = local and not options.no_open
-    state = launch(app, options.host, options.port, options.auth, options.root_path, opens, access)
+    app = launch(service, turns, visits, options.host, options.port, options.auth, options.root_path, opens)
     if not arguments.quiet:
         print(f"The page is at {app.get_blocks().local_url} (press Ctrl+C to stop)", file=sys.stderr)
         if not local and options.auth is None:
@@ -111,9 +111,11 @@ def _serve(arguments: argparse.Namespace, folder: str) -> int:
             )
     while not stop.wait(timeout=300):
         sweep(Path(folder), seconds=3300)
-    if not drain(state, limits.seconds + 10):
+    if not visits.drain(limits.seconds + 10):
         print("ui: stopped before all requests were answered", file=sys.stderr)
     app.get_blocks().close(verbose=False)
+    for left in multiprocessing.active_children():  # whose work nobody waits for
+        left.kill()
     return 0 if received[0] == signal.SIGINT else 143
 
 

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import re
+import threading
 import time
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ LOCAL = Access()
 
 
 class Budget:
-    """What each visitor may use of something: reserved before, and given back or forgotten after.
+    """What each visitor may use of something: reserved before, and given back or forgotten after; threads may share it.
 
     Args:
         most: the whole budget of a visitor.
@@ -78,6 +79,7 @@ class Budget:
     def __init__(self, most: float, seconds: float = math.inf) -> None:
         self._most, self._seconds = most, seconds
         self._left: dict[str, tuple[float, float]] = {}  # what is left, and since when
+        self._lock = threading.Lock()
 
     def left(self, visitor: str) -> float:
         """What a visitor has left."""
@@ -86,12 +88,13 @@ class Budget:
 
     def take(self, visitor: str, amount: float = 1) -> bool:
         """Reserve an amount; False if a visitor has less left."""
-        left = self.left(visitor)
-        if amount <= left:
-            self._left[visitor] = left - amount, time.monotonic()
-        if len(self._left) > _MOST_VISITORS:
-            self._left = {who: left for who, left in self._left.items() if self.left(who) < self._most}
-        return amount <= left
+        with self._lock:
+            left = self.left(visitor)
+            if amount <= left:
+                self._left[visitor] = left - amount, time.monotonic()
+            if len(self._left) > _MOST_VISITORS:
+                self._left = {who: left for who, left in self._left.items() if self.left(who) < self._most}
+            return amount <= left
 
     def give_back(self, visitor: str, amount: float = 1) -> None:
         """Return what was reserved."""

@@ -19,33 +19,26 @@ import gradio as gr
 from gradio import queueing
 from gradio.data_classes import FileData
 from gradio.exceptions import ServerFailedToStartError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse
 
 from align.errors import InputError
 from completion.damage import SENSITIVITY
-from ui.access import LOCAL, Access, visitor_of
+from ui.access import visitor_of
 from ui.config import LOOPBACK
-from ui.server import ASSETS, Guard, log, one_line, upload_folder
-from ui.service import Fill, Service, ServiceError, Upload, explain
+from ui.server import ASSETS, Guard, Visits, log, one_line, upload_folder
+from ui.service import Service, ServiceError, explain
 from ui.turns import Turns
 
 _HERE = Path(__file__).parent
 _FRESH = {"cache-control": "no-cache"}  # browsers ask whether a file has changed
 
 
-def build_app(service: Service, turns: Turns) -> gr.Server:
-    """Build the page, for `launch`; photos are read and filled in their turn in `turns`."""
-    app = gr.Server(title="Fill in a face", openapi_url=None, docs_url=None, redoc_url=None)
-    app.service = service  # type: ignore[attr-defined]
-    for name in ASSETS:
-        app.add_route(f"/{name}", partial(_asset, _HERE / name))
-    _add_page_endpoints(app, service, turns)
-    _add_api(app, service, turns)
-    return app
+Keep = Callable[[gr.Request, Path], FileData]
 
 
-def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
+def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns, keep: Keep) -> None:
     """Add what the page calls: open, damage, fill, save, save_all."""
 
     @app.api(name="open", concurrency_id="turns", concurrency_limit=None)
@@ -92,7 +85,14 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
                 shown, _ = service.patched(upload, _patches(steps))
                 found = service.alignments(upload, faces or [])
                 for item in service.fill(shown, hole, found, service.options(seed=attempt).seed, shown_by):
-                    yield _answer(upload, item) if item else {"state": "filling"}
+                    if item is None:
+                        yield {"state": "filling"}
+                        continue
+                    with _folder() as folder:
+                        item.save(path := Path(folder, "step.png"), upload.photo)
+                        answer: dict[str, Any] = {"state": "done", "file": keep(request, path)}
+                    described = ("x", "y", "faces", "outside", "quick", "notes")
+                    yield answer | {name: getattr(item, name) for name in described}
 
     @app.api(name="save", concurrency_id="turns", concurrency_limit=None)
     @_as_messages()
@@ -100,7 +100,7 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
         """Write a photo with its steps, in its own size and format."""
         with _turn(request, service, turns, _path(photo)), _folder() as folder:
             upload = service.read(_path(photo))
-            return _file(service.save(upload, _patches(steps), Path(folder, f"{_stem(photo)}-filled")))
+            return keep(request, service.save(upload, _patches(steps), Path(folder, f"{_stem(photo)}-filled")))
 
     @app.api(name="save_all", concurrency_id="batch", concurrency_limit=1)
     @_as_messages()
@@ -113,10 +113,10 @@ def _add_page_endpoints(app: gr.Server, service: Service, turns: Turns) -> None:
             items.append((f"{item.get('name')}", path, _patches(item.get("steps")), f"{item.get('reason', '')}"))
         with _folder() as folder:
             turn = partial(_turn, request, service, turns)
-            return _file(service.save_all(items, Path(folder, "filled.zip"), turn))
+            return keep(request, service.save_all(items, Path(folder, "filled.zip"), turn))
 
 
-def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
+def _add_api(app: gr.Server, service: Service, turns: Turns, keep: Keep) -> None:
     """Add what programs call: complete and batch."""
 
     @app.api(name="complete", concurrency_id="turns", concurrency_limit=None)
@@ -146,7 +146,7 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
                 chosen["reference"] = service.references(_paths(references))
                 upload = service.read(_path(photo))
                 for item in service.complete(upload, where, Path(folder), _stem(photo), as_png, **chosen):
-                    yield [_file(path) for path in item[0]] if item else []
+                    yield [keep(request, path) for path in item[0]] if item else []
 
     @app.api(name="batch", concurrency_id="batch", concurrency_limit=1)
     def batch(
@@ -165,51 +165,55 @@ def _add_api(app: gr.Server, service: Service, turns: Turns) -> None:
             with _folder() as folder:
                 for item in service.batch(files, mask, its_masks, Path(folder), turn, solver=solver, seed=seed):
                     if isinstance(item, Path):
-                        yield {"lines": lines, "file": _file(item)}
+                        yield {"lines": lines, "file": keep(request, item)}
                     else:
                         lines = [*lines, item]
                         yield {"lines": lines}
 
 
 def launch(
-    app: gr.Server,
+    service: Service,
+    turns: Turns,
+    visits: Visits,
     host: str = "127.0.0.1",
     port: int | None = None,
     auth: tuple[str, str] | None = None,
     root_path: str = "",
     in_browser: bool = False,
-    access: Access = LOCAL,
-) -> dict[str, Any]:
+) -> gr.Server:
     """Serve the page from a background thread.
 
     Args:
-        app: the page, from `build_app`.
+        service: what the page can do.
+        turns: photos are read and filled in their turn in it.
+        visits: who may ask, and how much.
         host: address to listen on.
         port: port to listen on; None for a free one.
         auth: user name and password that visitors must enter; None for no login.
         root_path: path under which a reverse proxy serves the page.
         in_browser: open the page in the browser.
-        access: who may ask.
-    Returns:
-        the state of the Guard, for ui.server.drain.
     Raises:
         OSError: the address cannot be used, or the page did not start in time.
     """
-    service: Service = app.service  # type: ignore[attr-defined]
+    app = gr.Server(title="Fill in a face", openapi_url=None, docs_url=None, redoc_url=None)
+    for name in ASSETS:
+        app.add_route(f"/{name}", partial(_asset, _HERE / name))
+    keep = partial(_keep, visits)
+    _add_page_endpoints(app, service, turns, keep)
+    _add_api(app, service, turns, keep)
     limits = service.limits
     threads = limits.waiting + 24  # each request that waits in ui.turns keeps one; some more are for the rest
     facts = {
         "pixels": limits.max_pixels,
         "photos": limits.photos,
-        "local": host in LOOPBACK and not access.proxies,
+        "local": host in LOOPBACK and not visits.access.proxies,
         "explore": find_spec("torch") is not None,
         "login": auth is not None,
     }
     page = Template((_HERE / "page.html").read_text()).substitute(facts=html.escape(json.dumps(facts)))
     app.add_route("/", lambda _: HTMLResponse(page, headers=_FRESH))
-    state: dict[str, Any] = {"requests": 0, "closing": False}
-    app.add_middleware(Guard, upload_bytes=4 * limits.file_bytes, state=state, access=access)
-    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(access.proxies)  # whose forwarded headers uvicorn believes
+    app.add_middleware(Guard, visits=visits)
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(visits.access.proxies)  # whose forwarded headers uvicorn believes
     queueing.traceback = _OneLine  # type: ignore[assignment]
     starts = _mount_explore(app, service, root_path) if facts["explore"] else None
     try:
@@ -243,7 +247,7 @@ def launch(
     # Gradio puts its CORS middleware before this one, and would answer preflight requests without it.
     app.user_middleware.sort(key=lambda item: item.cls is not Guard)
     app.middleware_stack = app.build_middleware_stack()
-    return state
+    return app
 
 
 def _mount_explore(app: gr.Server, service: Service, root_path: str) -> Callable[[Any], Any]:
@@ -294,14 +298,16 @@ def _as_messages() -> Iterator[None]:
         yield
     except InputError as error:
         raise gr.Error(explain(error), print_exception=False) from error
+    except HTTPException as error:  # there is no room for a result
+        raise gr.Error(explain(ServiceError(error.detail)), print_exception=False) from error
     except ModuleNotFoundError as error:  # torch, for the slow solvers
         words = f'This needs {error.name}, which the server lacks: pip install -e ".[train]"'
         raise gr.Error(words, print_exception=False) from error
 
 
 def _visitor(request: gr.Request) -> str:
-    """Who sent a request: those who share a user name differ by their address."""
-    return f"{request.username or ''} {visitor_of(request.client.host if request.client else '')}"
+    """Who sent a request; all share one user name."""
+    return visitor_of(request.client.host if request.client else "")
 
 
 @contextmanager
@@ -350,33 +356,18 @@ def _whole(value: Any) -> int:
 
 
 def _folder() -> TemporaryDirectory[str]:
-    """A folder for results until `_file` takes them."""
+    """A folder for results until `_keep` takes them."""
     return TemporaryDirectory(dir=upload_folder())
 
 
-def _file(path: Path) -> FileData:
-    """A result among the uploads, from where Gradio serves files and ui.server.sweep deletes them.
+def _keep(visits: Visits, request: gr.Request, path: Path) -> FileData:
+    """Move a result to the uploads, from where Gradio serves files and ui.server.sweep deletes them.
 
     It is named by its content, so that the same result is kept once.
     """
     with path.open("rb") as file:
         folder = Path(upload_folder(), hashlib.file_digest(file, "sha256").hexdigest())
+    if not folder.exists():
+        visits.store(_visitor(request), path.stat().st_size)
     folder.mkdir(exist_ok=True)
     return FileData(path=str(path.replace(folder / path.name)), orig_name=path.name)
-
-
-def _answer(upload: Upload, item: Fill) -> dict[str, Any]:
-    with _folder() as folder:
-        path = Path(folder, "step.png")
-        item.save(path, upload.photo)
-        file = _file(path)
-    return {
-        "state": "done",
-        "file": file,
-        "x": item.x,
-        "y": item.y,
-        "faces": item.faces,
-        "outside": item.outside,
-        "quick": item.quick,
-        "notes": list(item.notes),
-    }

@@ -1,19 +1,18 @@
 """Photos are decoded, and faces searched for, in processes of their own, which limits on time and memory end."""
 
-import multiprocessing
 import queue
-import signal
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from align.cli import SIGNALS
-from align.errors import InputError, NoFaceError, PhotoError
+from align.errors import NoFaceError, PhotoError
+from align.parallel import Pool
 from align.photo import Photo, read_photo
 from align.warp import Alignment
 from completion import FaceCompleter
@@ -24,7 +23,6 @@ Work = Callable[..., Any]
 
 # Each process takes 90 MB, and a second to start.
 _PROCESSES = 2
-_START_S = 120  # on a busy machine
 # Beyond what a process takes after its start: a photo of 16 bits with alpha, its copies, the detector's pyramid.
 _BYTES_PER_PIXEL, _SPARE_BYTES = 48, 2**28
 
@@ -70,81 +68,34 @@ class Reader:
     """
 
     def __init__(self, completer: FaceCompleter, limits: Limits) -> None:
-        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._start, self._seconds = partial(_limited, completer, limits), limits.seconds
+        self._idle: queue.SimpleQueue[Pool] = queue.SimpleQueue()
         for _ in range(_PROCESSES):
-            self._idle.put(_Process(completer, limits))
+            self._idle.put(Pool(self._start, 1))
 
     def __call__(self, work: Work, *words: Any) -> Any:
         """Do one of the functions above; also raises TooSlowError, and PhotoError if it takes too much memory."""
-        process = self._idle.get()
+        pool = self._idle.get()
         try:
-            return process.do(work, *words)
-        finally:
-            self._idle.put(process)
-
-
-class _Process:
-    """A process that does one piece after the other; it starts with the first, and again after one that ended it."""
-
-    def __init__(self, completer: FaceCompleter, limits: Limits) -> None:
-        self._completer, self._limits = completer, limits
-        self._process: Any = None
-        self._pipe: Connection
-
-    def do(self, work: Work, *words: Any) -> Any:
-        try:
-            if self._process is None or not self._process.is_alive():
-                self._start()
-            self._pipe.send((work, words))
-            found: Any = TooSlowError(f"reading it took longer than {self._limits.seconds:g} s; reduce the photo")
-            if self._pipe.poll(self._limits.seconds):
-                found = self._pipe.recv()
-            else:
-                self._end()
-        except (EOFError, OSError) as error:
-            self._end()
+            pool.run((_nothing, ())).result()  # the start of its process does not count
+            return pool.run((work, words)).result(self._seconds)
+        except (TimeoutError, BrokenProcessPool, MemoryError) as error:
+            pool.end()
+            pool = Pool(self._start, 1)
+            if isinstance(error, TimeoutError):
+                raise TooSlowError(f"reading it took longer than {self._seconds:g} s; reduce the photo") from error
             raise PhotoError("it cannot be read within the memory of a photo; save it anew as PNG") from error
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _start(self) -> None:
-        # Forked processes would inherit locks of other threads.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._completer, self._limits), daemon=True)
-        process.start()
-        self._process = process
-        theirs.close()
-        if not self._pipe.poll(_START_S):
-            self._end()
-            raise PhotoError("the machine is busy; try again in a minute")
-        self._pipe.recv()
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        self._pipe.close()
+        finally:
+            self._idle.put(pool)
 
 
-def _serve(pipe: Connection, completer: FaceCompleter, limits: Limits) -> None:
-    for number in {*SIGNALS} - {signal.SIGTERM}:  # of the terminal: the page ends this process by SIGTERM
-        signal.signal(number, signal.SIG_IGN)
+def _nothing(completer: FaceCompleter, limits: Limits) -> None:
+    pass
+
+
+def _limited(completer: FaceCompleter, limits: Limits) -> Callable[[tuple[Work, tuple[Any, ...]]], Any]:
     _limit_memory(_SPARE_BYTES + _BYTES_PER_PIXEL * limits.max_pixels)
-    pipe.send("ready")
-    while True:
-        try:
-            work, words = pipe.recv()
-        except EOFError:  # the page has ended
-            return
-        try:
-            found = work(completer, limits, *words)
-        except InputError as error:
-            found = error
-        except MemoryError:
-            found = PhotoError("it cannot be read within the memory of a photo; save it anew as PNG")
-        pipe.send(found)
+    return lambda piece: piece[0](completer, limits, *piece[1])
 
 
 def _limit_memory(more: int) -> None:

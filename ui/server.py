@@ -8,14 +8,14 @@ import re
 import shutil
 import time
 import traceback
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,39 +48,71 @@ _HEADERS = {
     b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
 }
 _JSON_BYTES = 2**20
-# Budgets of a visitor: uploads of the largest size, requests, wrong passwords, and requests at once.
-_UPLOADS, _UPLOADS_S = 8, 3600
+# Budgets of a visitor: uploads and results, in the largest upload's size, requests, wrong passwords, requests at once.
+_STORED, _STORED_S = 16, 3600
 _REQUESTS, _REQUESTS_S = 2400, 120
 _PASSWORDS, _PASSWORDS_S = 5, 300
 _AT_ONCE = 64  # with one for each open page
-_SPARE_BYTES = 2**30  # free disk space that uploads must leave
+_SPARE_BYTES = 2**30  # free disk space that uploads and results must leave
 _FETCH_S = 2  # after a response, the page starts to fetch its files within this time
 _SESSION = re.compile(r"[\w-]{1,36}")  # a UUID
 
 
-class Guard:
-    """ASGI middleware around Gradio's application.
+class Visits:
+    """What the middleware and the endpoints share.
 
     Args:
-        app: the application.
-        upload_bytes: largest upload, all files of a request together.
-        state: see Attributes.
         access: who may ask.
+        upload_bytes: largest upload, all files of a request together.
     Attributes:
-        state: shared with the creator of the middleware. "requests" is the number of requests in progress, "closing"
-            is True while the server shuts down and refuses new work.
+        stored: budgets of uploads and results, in bytes.
+        now: "requests" in progress, and bytes "uploading".
+        closing: whether the server shuts down and refuses new work.
     """
 
-    def __init__(self, app: ASGIApp, upload_bytes: int, state: dict[str, Any], access: Access) -> None:
-        self.app = app
-        self.upload_bytes = upload_bytes
-        self.state = state
-        self.access = access
-        self.uploads = Budget(_UPLOADS * upload_bytes, _UPLOADS_S)
+    def __init__(self, access: Access, upload_bytes: int) -> None:
+        self.access, self.upload_bytes = access, upload_bytes
+        self.stored = Budget(_STORED * upload_bytes, _STORED_S)
         self.requests = Budget(_REQUESTS, _REQUESTS_S)
         self.passwords = Budget(_PASSWORDS, _PASSWORDS_S)
         self.at_once = Budget(_AT_ONCE)
-        self.uploading_bytes = 0
+        self.now: Counter[str] = Counter()
+        self.closing = False
+
+    def count(self, what: str, amount: int, held: ExitStack) -> None:
+        """Add to `now` until `held` is closed."""
+        self.now[what] += amount
+        held.callback(self.now.subtract, {what: amount})
+
+    def store(self, visitor: str, size: int) -> None:
+        """Reserve bytes on the disk.
+
+        Raises:
+            HTTPException: this visitor, or the disk, has fewer left.
+        """
+        if shutil.disk_usage(upload_folder()).free < self.now["uploading"] + size + _SPARE_BYTES:
+            raise HTTPException(507, "the server's disk is full; try again in an hour")
+        if not self.stored.take(visitor, size):
+            quota = f"{_STORED * self.upload_bytes:,} bytes of photos and results"
+            raise HTTPException(429, f"you stored {quota} within an hour; try again later")
+
+    def drain(self, seconds: float) -> bool:
+        """Refuse new work, and wait until requests are answered and their files fetched; False if it takes longer."""
+        self.closing = True
+        ends = time.monotonic() + seconds
+        answered = -math.inf
+        while time.monotonic() < ends and (self.now["requests"] or time.monotonic() - answered < _FETCH_S):
+            if self.now["requests"]:
+                answered = time.monotonic()
+            time.sleep(0.05)
+        return not self.now["requests"]
+
+
+class Guard:
+    """ASGI middleware around Gradio's application."""
+
+    def __init__(self, app: ASGIApp, visits: Visits) -> None:
+        self.app, self.visits = app, visits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -89,97 +121,21 @@ class Guard:
             await send({"type": "websocket.close"})
         if scope["type"] != "http":
             return
-        if not self.access.proxies:
+        if not self.visits.access.proxies:
             scope = {**scope, "headers": without_forwarded(scope["headers"])}
         root = scope.get("root_path", "")
         if not scope["path"].startswith(f"{root}/"):  # a proxy took it away; ASGI, and routes below others, have it
             scope = {**scope, "path": root + scope["path"]}
         visitor = visitor_of(str((scope.get("client") or ("",))[0]))
-        with ExitStack() as held:
-            send = self._completed(scope, send, visitor)
-            refusal, receive = await self._refusal(scope, receive, visitor, held)
-            await (refusal or self._answer)(scope, receive, send)
-
-    async def _refusal(
-        self, scope: Scope, receive: Receive, visitor: str, held: ExitStack
-    ) -> tuple[PlainTextResponse | None, Receive]:
-        """The response to a request that is refused, else None; and a `receive` that still has the body.
-
-        What is reserved for the time of the request is given back when `held` is closed.
-        """
-
-        def refused(words: str, status: int) -> tuple[PlainTextResponse, Receive]:
-            return PlainTextResponse(words, status), receive
-
-        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
-        if path == "/healthz":
-            return refused("closing", 503) if self.state["closing"] else refused("ok", 200)
-        headers = Headers(scope=scope)
-        if (reason := self.access.refusal(method, path, headers)) is not None:
-            return refused(reason, 403)
-        allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST, "OPTIONS": _POST}.get(method)
-        if allowed is None or not allowed.fullmatch(path.rstrip("/") or "/"):
-            return refused("not found", 404)
-        if not self.requests.take(visitor) or not self.at_once.take(visitor):
-            return refused("you have sent too many requests; wait for a minute", 429)
-        held.callback(self.at_once.give_back, visitor)
-        if path == "/logout":
-            scope["query_string"] = b"all_session=false"  # those who share a name stay
-        if not all(map(_SESSION.fullmatch, parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", []))):
-            return refused("the request is malformed; load the page again", 400)
-        if method != "POST":
-            return None, receive
-        if self.state["closing"]:
-            return refused("the server is shutting down; try again in a minute", 503)
-        if path.startswith("/login") and not self.passwords.take(visitor):
-            return refused("too many wrong passwords; try again in a few minutes", 429)
-        if path.startswith("/gradio_api/upload"):
-            return await self._upload_refusal(headers, receive, visitor, held), receive
-        if path.endswith("/gradio_api/cancel") and not _has_logged_in(scope):
-            return refused("log in first", 401)
-        body = await _body(receive, _JSON_BYTES)
-        if body is None:
-            return refused(f"the request is larger than {_JSON_BYTES:,} bytes; send less", 413)
-        if (reason := _forgery(body)) is not None:
-            return refused(reason, 400)
-        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def again() -> Message:
-            return pending.pop() if pending else await receive()
-
-        return None, again
-
-    async def _upload_refusal(
-        self, headers: Headers, receive: Receive, visitor: str, held: ExitStack
-    ) -> PlainTextResponse | None:
-        length = headers.get("content-length", "")
-        if not length.isdecimal():
-            return PlainTextResponse("the upload has no Content-Length; send it with one", 411)
-        size = int(length)
-        if size > self.upload_bytes:
-            await _body(receive, 0, 2 * self.upload_bytes)  # else the client might not read the answer
-            words = f"the upload is larger than {self.upload_bytes:,} bytes; send fewer or smaller files"
-            return PlainTextResponse(words, 413)
-        if shutil.disk_usage(upload_folder()).free < self.uploading_bytes + size + _SPARE_BYTES:
-            return PlainTextResponse("the server's disk is full; try again in an hour", 507)
-        if not self.uploads.take(visitor, size):
-            quota = _UPLOADS * self.upload_bytes
-            return PlainTextResponse(f"you uploaded {quota:,} bytes within an hour; try again later", 429)
-        self.uploading_bytes += size
-        held.callback(self._uploaded, size)
-        return None
-
-    def _uploaded(self, size: int) -> None:
-        self.uploading_bytes -= size
-
-    def _completed(self, scope: Scope, send: Send, visitor: str) -> Send:
-        """A `send` that adds the security headers, and forgets the attempt of a right password."""
         policy = {b"content-security-policy": _EXPLORE_POLICY.encode()} if "/explore" in scope["path"] else {}
+        started = False
 
         async def sending(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 if scope["path"].rstrip("/").endswith("/login") and message["status"] < 400:
-                    self.passwords.give_back(visitor)
+                    self.visits.passwords.give_back(visitor)  # it was right
                 kept = [
                     (name, value)
                     for name, value in message["headers"]
@@ -188,26 +144,72 @@ class Guard:
                 message = {**message, "headers": [*kept, *(_HEADERS | policy).items()]}
             await send(message)
 
-        return sending
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, counts = False, "/heartbeat/" not in scope["path"]  # that of an open page never ends
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        self.state["requests"] += counts
-        try:
-            await self.app(scope, receive, noted)
-        except Exception as error:  # of Gradio, above all on forged requests
-            log.warning("ui: %s %.200r failed: %s", scope["method"], scope["path"], one_line(error))
+        with ExitStack() as held:
+            answer = PlainTextResponse("the request cannot be answered; load the page again", 500)
+            try:
+                receive = await self._checked(scope, receive, visitor, held)
+                await self.app(scope, receive, sending)
+            except HTTPException as error:
+                answer = PlainTextResponse(error.detail, error.status_code)
+            except Exception as error:  # of Gradio, above all on forged requests
+                log.warning("ui: %s %.200r failed: %s", scope["method"], scope["path"], one_line(error))
             if not started:
-                words = "the request cannot be answered; load the page again"
-                await PlainTextResponse(words, 500)(scope, receive, send)
-        finally:
-            self.state["requests"] -= counts
+                await answer(scope, receive, sending)
+
+    async def _checked(self, scope: Scope, receive: Receive, visitor: str, held: ExitStack) -> Receive:
+        """Check a request; a `receive` that still has its body.
+
+        What is reserved for the time of the request is given back when `held` is closed.
+
+        Raises:
+            HTTPException: the answer to a request that is not passed on.
+        """
+        visits = self.visits
+        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        if path == "/healthz":
+            raise HTTPException(503, "closing") if visits.closing else HTTPException(200, "ok")
+        headers = Headers(scope=scope)
+        if (reason := visits.access.refusal(method, path, headers)) is not None:
+            raise HTTPException(403, reason)
+        allowed = {"GET": _GET, "HEAD": _GET, "POST": _POST, "OPTIONS": _POST}.get(method)
+        if allowed is None or not allowed.fullmatch(path.rstrip("/") or "/"):
+            raise HTTPException(404, "not found")
+        if not visits.requests.take(visitor) or not visits.at_once.take(visitor):
+            raise HTTPException(429, "you have sent too many requests; wait for a minute")
+        held.callback(visits.at_once.give_back, visitor)
+        visits.count("requests", "/heartbeat/" not in path, held)  # that of an open page never ends
+        if path == "/logout":
+            scope["query_string"] = b"all_session=false"  # those who share a name stay
+        if not all(map(_SESSION.fullmatch, parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", []))):
+            raise HTTPException(400, "the request is malformed; load the page again")
+        if method != "POST":
+            return receive
+        if visits.closing:
+            raise HTTPException(503, "the server is shutting down; try again in a minute")
+        if path.startswith("/login") and not visits.passwords.take(visitor):
+            raise HTTPException(429, "too many wrong passwords; try again in a few minutes")
+        if path.startswith("/gradio_api/upload"):
+            length = headers.get("content-length", "")
+            if not length.isdecimal():
+                raise HTTPException(411, "the upload has no Content-Length; send it with one")
+            if int(length) > visits.upload_bytes:
+                await _body(receive, 0, 2 * visits.upload_bytes)  # else the client might not read the answer
+                words = f"the upload is larger than {visits.upload_bytes:,} bytes; send fewer or smaller files"
+                raise HTTPException(413, words)
+            visits.store(visitor, int(length))
+            visits.count("uploading", int(length), held)
+            return receive
+        body = await _body(receive, _JSON_BYTES)
+        if body is None:
+            raise HTTPException(413, f"the request is larger than {_JSON_BYTES:,} bytes; send less")
+        if (reason := _forgery(body)) is not None:
+            raise HTTPException(400, reason)
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Message:
+            return pending.pop() if pending else await receive()
+
+        return again
 
 
 async def _body(receive: Receive, most: int, most_read: int = 0) -> bytes | None:
@@ -244,37 +246,9 @@ def sweep(folder: Path, seconds: float) -> None:
             continue  # gone already, or a folder that is not empty
 
 
-def drain(state: dict[str, Any], seconds: float) -> bool:
-    """Refuse new work and wait until all requests are answered and their files fetched.
-
-    Args:
-        state: the state of a Guard.
-        seconds: longest time to wait.
-    Returns:
-        True if no request is left.
-    """
-    state["closing"] = True
-    ends = time.monotonic() + seconds
-    answered = -math.inf
-    while time.monotonic() < ends and (state["requests"] or time.monotonic() - answered < _FETCH_S):
-        if state["requests"]:
-            answered = time.monotonic()
-        time.sleep(0.05)
-    return not state["requests"]
-
-
 def upload_folder() -> str:
     """Where Gradio keeps uploads and results."""
     return os.environ.get("GRADIO_TEMP_DIR", gettempdir())
-
-
-def _has_logged_in(scope: Scope) -> bool:
-    """Whether a request has a login, or needs none; Gradio does not check this for /cancel."""
-    app = scope["app"]
-    if app.auth is None:
-        return True
-    cookies = Request(scope).cookies
-    return any(cookies.get(f"access-token-{kind}{app.cookie_id}") in app.tokens for kind in ("", "unsecure-"))
 
 
 def _forgery(body: bytes) -> str | None:

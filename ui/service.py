@@ -52,6 +52,7 @@ _QUICK_PX = 512  # longest side at which a quick fill is made
 _REST_S = 10  # after the search is stopped, its best result is blended
 _STRAY = 0.02  # a smaller share of the marks outside all faces is not worth a remark
 _OUTLINE_PX = 0.7  # by how much an outline of damage may be off
+_MOST_POINTS = 20_000  # of all outlines together; old prints have up to 1,300
 _MOST_PATCHES, _MOST_FACES, _MOST_NAMES, _MOST_REFERENCES = 200, 200, 8, 8
 _MOST_PX = 1_000_000  # of a coordinate
 _WORKERS = 4  # two fills run at once; others may still end that were given up
@@ -198,16 +199,22 @@ class Service:
     def damage(self, photo: Photo, sensitivity: float) -> list[list[list[float]]]:
         """The outlines of the damage in a photo, as points (x, y) of the page; the even-odd rule gives its inside.
 
+        Where they would have more than 20,000 points, they lie so far around the damage that they need fewer.
+
         Raises:
             ServiceError: the sensitivity is no number.
             MaskError: it is out of range.
         """
         if not _is_number(sensitivity):
             raise ServiceError("the sensitivity is no number; load the page again")
-        hole = find_damage(photo, sensitivity).astype(np.uint8)
-        outlines, _ = cv2.findContours(hole, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-        fewer = (cv2.approxPolyDP(outline, _OUTLINE_PX, True) for outline in outlines)
-        return [(outline[:, 0] + 0.5).tolist() for outline in fewer]
+        hole, reach_px = find_damage(photo, sensitivity).astype(np.uint8), 0
+        while True:
+            near = cv2.dilate(hole, np.ones((2 * reach_px + 1,) * 2, np.uint8))
+            outlines, _ = cv2.findContours(near, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+            fewer = [cv2.approxPolyDP(outline, max(_OUTLINE_PX, reach_px), True) for outline in outlines]
+            if sum(map(len, fewer)) <= _MOST_POINTS:
+                return [(outline[:, 0] + 0.5).tolist() for outline in fewer]
+            reach_px = 2 * reach_px + 1
 
     def alignments(self, upload: Upload, faces: Any) -> list[Alignment]:
         """The faces that the page sends back: each six numbers of a matrix, by rows, and the crop's size.
