@@ -64,7 +64,7 @@ class Command:
 
     text: str
     example: str
-    run: Callable[..., int] | None = None
+    run: Callable[..., int | None] | None = None
     settings: tuple[type, ...] = ()
     verbose: bool = False
     commands: Mapping[str, "Command"] = field(default_factory=dict)
@@ -79,17 +79,17 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(example: str, verbose: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def command(example: str, verbose: bool = False) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Make a command of a function: its name, its docstring as the help, and an option for each field of its settings.
 
-    The function takes the parsed arguments, then an object of each settings class, and returns the exit code.
+    The function takes the parsed arguments, then an object of each settings class. It returns the exit code, or None.
 
     Args:
         example: arguments of an example.
         verbose: whether there is --verbose.
     """
 
-    def register(run: Callable[..., int]) -> Callable[..., int]:
+    def register(run: Callable[..., int | None]) -> Callable[..., int | None]:
         text = " ".join((run.__doc__ or "").split())
         settings = tuple(each for each in run.__annotations__.values() if is_dataclass(each) and isinstance(each, type))
         COMMANDS[run.__name__.strip("_").replace("_", "-")] = Command(text, example, run, settings, verbose)
@@ -137,7 +137,7 @@ class _Pack:
 
 
 @command("aligned/ faces.npy")
-def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
+def _pack(arguments: argparse.Namespace, options: _Pack) -> None:
     """Write a folder of aligned faces to one file.
 
     Training, evaluate and the benchmark of completion take the file in place of the folder, and read it in a moment.
@@ -152,7 +152,6 @@ def _pack(arguments: argparse.Namespace, options: _Pack) -> int:
         pack_faces(faces, folder / options.file.name)
     say(f"{len(faces)} faces, {faces.nbytes / 1e6:.0f} MB")
     print(options.file)
-    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +399,7 @@ class _Sample(ExploreWeights):
 
 
 @command("--count 64 --output samples/")
-def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
+def _sample(arguments: argparse.Namespace, options: _Sample) -> None:
     """Generate faces. Writes grid.png and a file for each face, 0000.png, 0001.png ..."""
     from align.photo import write_photo
     from align.picture import grid
@@ -414,7 +413,6 @@ def _sample(arguments: argparse.Namespace, options: _Sample) -> int:
         for path, picture in zip(paths, [grid(faces), *faces], strict=True):
             write_photo(folder / path.name, picture)
     print(paths[0])
-    return 0
 
 
 @dataclass(frozen=True)
@@ -426,7 +424,7 @@ class _Export:
 
 
 @command("runs/faces faces.safetensors")
-def _export(arguments: argparse.Namespace, options: _Export) -> int:
+def _export(arguments: argparse.Namespace, options: _Export) -> None:
     """Write the weights of a run's newest checkpoint to one file.
 
     For a run of train these are D and the moving average of G; for a run of encode, the weights that the encoder was
@@ -460,7 +458,6 @@ def _export(arguments: argparse.Namespace, options: _Export) -> int:
     if name:
         print(plot_losses(run, options.overwrite))
         say(f"{metadata['images'] / 1000:.1f} kimg in {metadata['seconds'] / 60:.0f} minutes on {metadata['machine']}")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -473,7 +470,7 @@ class _Evaluate(_Of):
 
 
 @command("faces-64 aligned_val/ --train aligned_train/ --output evaluation/")
-def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateOptions) -> int:
+def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateOptions) -> None:
     """Measure a generator on faces that it was not trained on.
 
     Reports the distances of face embeddings and of patches, precision and recall, variety, reconstruction and
@@ -493,7 +490,6 @@ def _evaluate(arguments: argparse.Namespace, what: _Evaluate, options: EvaluateO
         write_report(folder, evaluation, source)
     say(table(evaluation))
     print(*(what.output / name for name in FILES[:2]), sep="\n")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -506,7 +502,7 @@ class _Benchmark:
 @command("--seconds 30")
 def _benchmark_train(
     arguments: argparse.Namespace, options: _Benchmark, network: NetworkConfig, config: TrainConfig
-) -> int:
+) -> None:
     """Time the training step against a plain fp32 loop.
 
     The loop trains the same networks with the same batch. On a GPU the step runs with and without CUDA graphs, at 64 px
@@ -521,10 +517,9 @@ def _benchmark_train(
     for config in configs:
         say(f"{machine(device)}, batch {config.batch}, {config.network.size} px")
         print(HEADER, *benchmark_train(config, device, options.seconds), sep="\n")
-    return 0
 
 
-def _explore(name: str, arguments: argparse.Namespace, options: ExploreOptions) -> int:
+def _explore(name: str, arguments: argparse.Namespace, options: ExploreOptions) -> None:
     """Run an experiment and write its files; the JSON includes the settings and the weights' SHA-256."""
     from dcgan.explore.files import write_files
 
@@ -542,7 +537,6 @@ def _explore(name: str, arguments: argparse.Namespace, options: ExploreOptions) 
     with _published(options.output, options.overwrite) as folder:
         write_files(folder, outputs)
     print(*(options.output / file for file in files), sep="\n")
-    return 0
 
 
 COMMANDS["explore"] = Command(
@@ -598,8 +592,7 @@ def main(argv: list[str] | None = None, program: str = "python -m dcgan") -> int
     def work() -> int:
         command = arguments.command
         with silence(arguments.quiet):
-            code: int = command.run(arguments, *(settings_from(arguments, each) for each in command.settings))
-            return code
+            return command.run(arguments, *(settings_from(arguments, each) for each in command.settings)) or 0
 
     return run_main("dcgan", work, out_of_memory="lower --batch or use --device cpu; saved checkpoints are kept")
 

@@ -30,6 +30,12 @@ CONFIG = LocatorConfig(nef=1, kimg=0.016, batch=4, tick_kimg=0.004, sample_kimg=
 WIDE = locator._WIDE_PX
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locator, "_MEASURED", 16)
+    monkeypatch.setattr(locator, "_SHOWN", 4)
+
+
 def dotted(count: int) -> Faces:
     """Grey faces with a red left and a green right eye; the photo ends where the wide crop does, or a bit before."""
     eyes = view_of(Alignment.identity(VIEW_PX), WIDE, locator._WIDE_REACH).apply(
