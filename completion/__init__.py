@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 from weights import VERSION as __version__
 
 if TYPE_CHECKING:
-    from completion.completer import Completion, FaceCompleter
+    from completion.completer import FaceCompleter
     from completion.config import FillOptions
     from completion.damage import find_damage
+    from completion.result import Completion
     from completion.step import Step
 
 __all__ = ["Completion", "FaceCompleter", "FillOptions", "Step", "__version__", "find_damage"]
 _MODULES = {
-    "Completion": "completer",
+    "Completion": "result",
     "FaceCompleter": "completer",
     "FillOptions": "config",
     "Step": "step",

@@ -24,11 +24,12 @@ from align.manifest import read_records
 from align.parallel import parallel_map
 from align.photo import Photo, digest, read_photo, write_photo
 from align.warp import Alignment
-from completion.completer import Completion, FaceCompleter
+from completion.completer import FaceCompleter
 from completion.faces import checked
 from completion.manifest import Manifest, fingerprint
 from completion.picture import contact_sheet, overlay_mask, strip, write_animation
 from completion.plan import Plan, candidate_files, candidates_of
+from completion.result import Completion
 from completion.step import Step
 from dcgan.metrics import psnr
 from dcgan.weights import WeightsError
@@ -50,7 +51,7 @@ class FillResult:
         sources: origin of the hole's pixels -> share of the hole, see `Completion.shares`.
         figures: those of `Completion.figures`, and seconds; with a report also hole_psnr and psnr (dB) for named masks,
             and ssim if scikit-image is installed.
-        details: for each detailed face, the source and its misfit, see `completion.completer.Detail`.
+        details: for each detailed face, the source and its misfit, see `completion.result.Detail`.
     """
 
     photo: Path
@@ -188,18 +189,17 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
     seed = options.seed ^ int(photo.sha256[:15], 16) if "half" in mask.names.split(",") else options.seed
     given = _given_faces(completer, plan, photo, path)
     chosen = vars(options) | {"aligned": options.aligned or _is_crop(path)}
-    hole, faces, notes = completer.mark(photo, mask, given, files.invert_mask, **(chosen | {"seed": seed}))
+    marked = completer.mark(photo, mask, given, files.invert_mask, **(chosen | {"seed": seed}))
 
     # Fill it.
     progress: list[Step] = []
-    completion = Completion((photo.pixels[hole],), photo, hole, remarks=photo.notes)
-    lowres, undamaged = mask.names == "lowres", mask.damage is not None and not hole.any()
-    for item in () if undamaged else completer.steps(photo, hole, faces=faces, lowres=lowres, **chosen):
+    for item in completer.steps(photo, marked, **chosen):
         if isinstance(item, Completion):
             completion = item
         else:
             progress += [item] if files.history else []
             yield item
+    hole = completion.hole
 
     # Write the files, record them, and give them their names, that of the completion last.
     with staging(output.parent) as stage:
@@ -224,9 +224,8 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
     figures = completion.figures | {"seconds": time.monotonic() - began}
     if files.report and not (mask.files or mask.alpha or mask.damage):  # else the true pixels are unknown
         figures |= _measure(photo.pixels, completion.pixels, hole)
-    notes += completion.notes
     details = {face: asdict(detail) for face, detail in completion.details.items()}
-    yield FillResult(path, "completed", tuple(made), "", notes, completion.shares, figures, details)
+    yield FillResult(path, "completed", tuple(made), "", completion.notes, completion.shares, figures, details)
 
 
 def _fingerprint(plan: Plan, photo: Path, sha256: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -42,6 +42,24 @@ class MaskSpec:
     alpha: bool = False
     files: tuple[Path, ...] = ()
     damage: float | None = None
+
+
+class Marked(NamedTuple):
+    """What a mask marks in a photo.
+
+    Attributes:
+        hole: bool (H, W), empty only if no damage was found.
+        faces: the faces it is placed on alone, or that were given; None if they are still to be found.
+        notes: how it was read.
+        damage: whether damage was searched for.
+        lowres: whether the means of 4x4 blocks of the aligned face are visible.
+    """
+
+    hole: NDArray[np.bool_]
+    faces: Sequence[Alignment] | None = None
+    notes: tuple[str, ...] = ()
+    damage: bool = False
+    lowres: bool = False
 
 
 _SAME_SHAPE = 0.01  # largest difference of two aspect ratios that rounding explains

@@ -1,5 +1,6 @@
-"""Divide a hole by how its parts are filled: generated faces, scratches, and the background."""
+"""Divide a hole by how its parts are filled: generated faces, scratches, and the background; cut out the area."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,13 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.locate import view_of
 from align.resize import box_around
-from align.warp import Alignment
+from align.warp import Alignment, transform
 
 _SCRATCH = 0.015  # maximum half width of a scratch, relative to the crop's side
 # Where there is no face, the side that is assumed for its crop, relative to the photo's shorter side; and a limit.
 _FACELESS, _MOST_PX = 0.5, 10
 _SCRATCHED = 0.3  # holes that cover more of the crops than this are not treated as scratches
+_AROUND, _AROUND_PX, _AROUND_FACE = 0.5, 64, 1.5  # area around a hole, by its longer side and in pixels; around a face
+# Larger holes, areas around them and faces are completed at reduced size.
+_LARGEST_HOLE_PX, _LARGEST_AREA_PX, _LARGEST_FACE_PX = 3_000_000, 12_000_000, 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,3 +82,20 @@ def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
     wide = cv2.dilate(cv2.morphologyEx(hole[box].astype(np.uint8), cv2.MORPH_OPEN, disc), disc)
     thin[box] = hole[box] & (wide == 0)
     return thin
+
+
+def working_area(hole: NDArray[np.bool_], faces: Sequence[Alignment]) -> tuple[tuple[slice, slice], float]:
+    """The rows and columns of a photo on which the fill of a hole (H, W) depends, and at what scale to fill it."""
+    sides = box_around(hole)
+    margin = round(_AROUND * max(side.stop - side.start for side in sides)) + _AROUND_PX
+    ends = [[side.start - margin, side.stop + margin] for side in sides]
+    for face in faces:
+        view = view_of(face, reach=_AROUND_FACE)
+        corners = transform(view.inverse, view.size * np.array([(0, 0), (1, 0), (0, 1), (1, 1)]))
+        for end, values in zip(ends, corners.T[::-1], strict=True):
+            end[:] = min(end[0], math.floor(values.min())), max(end[1], math.ceil(values.max()) + 1)
+    rows, columns = (slice(max(0, low), min(high, side)) for (low, high), side in zip(ends, hole.shape, strict=True))
+    largest_px = max((face.size / face.scale for face in faces), default=1.0)
+    area_px = (rows.stop - rows.start) * (columns.stop - columns.start)
+    scales = math.sqrt(_LARGEST_HOLE_PX / hole.sum()), math.sqrt(_LARGEST_AREA_PX / area_px)
+    return (rows, columns), min(1.0, *scales, _LARGEST_FACE_PX / largest_px)

@@ -19,13 +19,15 @@ from align.errors import ConfigError, InputError, MaskError, NoFaceError
 from align.landmarks import find_faces
 from align.photo import Photo, PhotoLike, as_photo
 from align.warp import Alignment, transform
-from completion import completer as completer_module
-from completion.completer import Completion, FaceCompleter, Step
+from completion.completer import FaceCompleter
 from completion.config import SOLVERS
 from completion.inpaint import inpaint
 from completion.masks import MaskLike
 from completion.named import draw_named_mask
+from completion.regions import divide
+from completion.result import Completion
 from completion.search import Search
+from completion.step import Step
 from dcgan.networks import Discriminator, Generator
 from dcgan.weights import Weights, WeightsError
 
@@ -509,15 +511,14 @@ def test_a_large_hole_is_completed_at_reduced_size(
         hole = np.random.default_rng(0).random(PORTRAIT.shape[:2]) < 0.5
     elif kind == "all":
         hole[:] = True
-    monkeypatch.setattr(completer_module, "_LARGEST_HOLE_PX", 2_000)
+    monkeypatch.setattr("completion.regions._LARGEST_HOLE_PX", 2_000)
     solved: list[int] = []
-    original = FaceCompleter._fill
 
-    def spy(self: FaceCompleter, photo: Any, hole: NDArray[np.bool_], *rest: Any) -> Any:
+    def spy(hole: NDArray[np.bool_], faces: Any) -> Any:
         solved.append(int(hole.sum()))
-        return original(self, photo, hole, *rest)
+        return divide(hole, faces)
 
-    monkeypatch.setattr(FaceCompleter, "_fill", spy)
+    monkeypatch.setattr("completion.completer.divide", spy)
     steps, completed = run(completer, portrait, hole, [found], candidates=2)
     assert solved[0] < 2_500 and sum(int(part.sum()) for part in completed.sources.values()) == hole.sum()
     if kind == "box":
@@ -532,7 +533,7 @@ def test_a_large_hole_is_completed_at_reduced_size(
 
 
 def test_the_pixels_of_all_candidates_are_bounded(completer: FaceCompleter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(completer_module, "_CANDIDATES_PX", 3 * 32 * 32)
+    monkeypatch.setattr("completion.completer._CANDIDATES_PX", 3 * 32 * 32)
     assert len(completer(FACE, CENTER, candidates=3).candidates) == 3
     with pytest.raises(InputError, match="candidates is 4; expected at most 3 for a photo of 32x32"):
         completer(FACE, CENTER, candidates=4)

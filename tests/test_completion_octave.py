@@ -54,7 +54,7 @@ def test_only_enlarged_faces_are_sharpened_unless_the_networks_are_to_be_seen(mo
         sizes.append(len(made))
         return made
 
-    monkeypatch.setattr("completion.completer.sharpen", seen)
+    monkeypatch.setattr("completion.variants.sharpen", seen)
     large = cv2.resize(PORTRAIT, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     completer(PORTRAIT, MOUTH)
     completer(large, MOUTH.repeat(2, 0).repeat(2, 1), detail="network")

@@ -10,8 +10,7 @@ from pictures import NO_FACE, PORTRAIT, save
 from test_completion_detail import FACE, LANDMARKS, hole_of, likeness
 
 from align.photo import digest
-from completion import FaceCompleter
-from completion import completer as completer_module
+from completion import FaceCompleter, variants
 from completion.references import DISTANCE, References, choose
 from dcgan.sampling import generate, sample_z
 from dcgan.weights import Weights
@@ -82,8 +81,8 @@ def test_landmarks_are_not_loaded_where_they_bring_nothing(
     completer: FaceCompleter, same: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    predict = completer_module.predict_aligned
-    monkeypatch.setattr(completer_module, "predict_aligned", lambda *args: found.append(1) or predict(*args))
+    predict = variants.predict_aligned
+    monkeypatch.setattr(variants, "predict_aligned", lambda *args: found.append(1) or predict(*args))
     plain = completer(PORTRAIT, HOLES["middle"], faces=[FACE])
     assert not found  # the mirror image of the middle is hidden as well
     without = completer(PORTRAIT, HOLES["middle"], faces=[FACE], detail="network")
