@@ -25,9 +25,10 @@ from gradio_client.exceptions import AppError
 from numpy.typing import NDArray
 from pictures import CENTER, FACE, NO_FACE, pixels, save
 
+from align.errors import ConfigError
 from completion import FaceCompleter
 from dcgan.weights import Weights
-from ui.access import LOCAL, Access, AccessError
+from ui.access import LOCAL, Access
 from ui.config import Limits
 from ui.server import Guard, Visits, sweep
 from ui.service import Service
@@ -466,7 +467,7 @@ def test_below_a_path_forwarded_headers_are_believed_from_trusted_proxies_only(
 
 
 def test_an_unusable_proxy_is_refused() -> None:
-    with pytest.raises(AccessError, match="'proxy.example'; give an IP address"):
+    with pytest.raises(ConfigError, match="'proxy.example'; give an IP address"):
         Access((), ("proxy.example",))
 
 
@@ -518,6 +519,20 @@ def test_a_visitor_has_a_quota_of_uploads_and_results(
         ):
             accepted, text = ask(http, name, data)
             assert not accepted and "bytes of photos and results within an hour" in text
+        assert not explored(http)
+
+
+def explored(http: httpx.Client) -> bool:
+    """Whether /explore draws faces."""
+    body = {"data": [0], "fn_index": 0, "session_hash": uuid4().hex}
+    http.post(f"/explore{API}/queue/join", json=body).raise_for_status()
+    text = http.get(f"/explore{API}/queue/data?session_hash={body['session_hash']}").text
+    [done] = [line for line in text.splitlines() if "process_completed" in line]
+    return bool(json.loads(done.removeprefix("data: "))["success"])
+
+
+def test_explore_draws_faces(http: httpx.Client) -> None:
+    assert explored(http)
 
 
 def test_attempts_uploads_and_requests_count_from_their_beginning() -> None:

@@ -9,14 +9,10 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from align.errors import InputError
+from align.errors import ConfigError
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d+)?", re.IGNORECASE)
 _MOST_VISITORS = 10_000  # that a budget remembers, unless more of them are below their full budget
-
-
-class AccessError(InputError):
-    """An option of access cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Access:
             names are not, because a stranger's name can be pointed at the server (DNS rebinding).
         proxies: addresses or networks of the reverse proxies whose forwarded headers are believed.
     Raises:
-        AccessError: a proxy is no address.
+        ConfigError: a proxy is no address.
     """
 
     hosts: tuple[str, ...] = ()
@@ -39,7 +35,7 @@ class Access:
             try:
                 ipaddress.ip_network(proxy)
             except ValueError as error:
-                raise AccessError(
+                raise ConfigError(
                     f"the trusted proxy is {proxy!r}; give an IP address, or a network as 10.0.0.0/8"
                 ) from error
 

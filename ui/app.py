@@ -215,7 +215,7 @@ def launch(
     app.add_middleware(Guard, visits=visits)
     os.environ["FORWARDED_ALLOW_IPS"] = ",".join(visits.access.proxies)  # whose forwarded headers uvicorn believes
     queueing.traceback = _OneLine  # type: ignore[assignment]
-    starts = _mount_explore(app, service, root_path) if facts["explore"] else None
+    starts = _mount_explore(app, service, visits, root_path) if facts["explore"] else None
     try:
         app.launch(
             server_name=host,
@@ -250,11 +250,11 @@ def launch(
     return app
 
 
-def _mount_explore(app: gr.Server, service: Service, root_path: str) -> Callable[[Any], Any]:
+def _mount_explore(app: gr.Server, service: Service, visits: Visits, root_path: str) -> Callable[[Any], Any]:
     """Serve /explore, which asks for the same login; return what starts its queue with the server."""
     from ui.explore import build_explore
 
-    explore = build_explore(service)
+    explore = build_explore(service, lambda request, size: visits.store(_visitor(request), size))
 
     def user(request: gr.Request) -> str | None:
         if app.auth is None:

@@ -3,6 +3,7 @@
 torch is imported with the first request.
 """
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,11 +20,12 @@ from ui.service import Service
 
 _FACES = 16  # on the sheet; always drawn together, because torch draws a single z differently
 _FACE_PX = 64  # most pixels a side of a generated face, before it is enlarged
+_MOST_BYTES = 2**21  # of the files of an answer
 _ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "explore", "concurrency_limit": 1}
 
 
-def build_explore(service: Service) -> gr.Blocks:
-    """Build the page, for the largest networks of a service."""
+def build_explore(service: Service, store: Callable[[gr.Request, int], None]) -> gr.Blocks:
+    """Build the page, for the largest networks of a service; `store` reserves bytes for the files of an answer."""
     weights = service.completer.weights[service.completer.size]
 
     def draw(seed: float) -> Any:
@@ -46,23 +48,26 @@ def build_explore(service: Service) -> gr.Blocks:
 
         return directions(weights)
 
-    def sample(seed: float) -> list[tuple[NDArray[np.uint8], str]]:
+    def sample(seed: float, request: gr.Request) -> list[tuple[NDArray[np.uint8], str]]:
+        store(request, _MOST_BYTES)
         return [(face, str(number)) for number, face in enumerate(generated(draw(seed)), start=1)]
 
-    def walk(seed: float, start: float, end: float) -> tuple[str, NDArray[np.uint8]]:
+    def walk(seed: float, start: float, end: float, request: gr.Request) -> tuple[str, NDArray[np.uint8]]:
         """A spherical walk between two faces: a GIF, and some of its faces side by side."""
         from completion.picture import write_animation
         from dcgan.sampling import slerp
 
+        store(request, _MOST_BYTES)
         drawn, path = draw(seed), Path(mkdtemp(dir=upload_folder()), "walk.gif")
         faces = generated(slerp(drawn[int(start) - 1], drawn[int(end) - 1], 31))
         write_animation(path, [*faces, *faces[-2:0:-1]])
         return str(path), np.hstack(faces[::5])
 
-    def move(seed: float, number: float, direction: str) -> NDArray[np.uint8]:
+    def move(seed: float, number: float, direction: str, request: gr.Request) -> NDArray[np.uint8]:
         """A face moved along a direction, from less to more, with the face itself in the middle."""
         import torch
 
+        store(request, _MOST_BYTES)
         z = draw(seed)[int(number) - 1]
         return np.hstack(generated(z + torch.linspace(-3, 3, 7)[:, None] * found_directions()[direction]))
 

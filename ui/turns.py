@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ui.service import ServiceError
 
@@ -15,32 +16,19 @@ _SECONDS = {False: 1.0, True: 20.0}  # first guess of the duration of a small an
 
 @dataclass(eq=False)
 class Ticket:
-    """A request that waits or runs.
-
-    Attributes:
-        visitor: whose request it is.
-        large: whether it takes long.
-        turn: when it may start: the waiting ticket with the least turn is next.
-        began: when it started to run, by time.monotonic; None while it waits.
-    """
+    """A request that waits or runs."""
 
     visitor: str
-    large: bool
-    turn: int
-    began: float | None = None
+    large: bool  # whether it takes long
+    turn: int  # the waiting ticket with the least turn is next
+    began: float | None = None  # when it started to run, by time.monotonic; None while it waits
 
 
-@dataclass(frozen=True)
-class Place:
-    """A place in the queue.
+class Place(NamedTuple):
+    """A place in the queue."""
 
-    Attributes:
-        ahead: number of requests that run or come first.
-        seconds: expected time until it is this request's turn.
-    """
-
-    ahead: int
-    seconds: float
+    ahead: int  # requests that run or come first
+    seconds: float  # expected time until it is this request's turn
 
 
 class Turns:
