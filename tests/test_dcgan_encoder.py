@@ -77,7 +77,7 @@ def test_e_predicts_the_z_of_generated_images(tmp_path: Path, weights: Weights, 
     """Predicting the mean of z has an error of 1."""
     E = Encoder(NETWORK, 16)
     assert z_error(weights, E) > 0.9
-    config = replace(CONFIG, nef=16, kimg=2.4, batch=32, pairs=32, ema_kimg=0.2, z_weight=1, lr=1e-2)
+    config = replace(CONFIG, nef=16, kimg=0.8, batch=32, pairs=32, ema_kimg=0.2, z_weight=1, lr=1e-2)
     finish(config, weights, faces, tmp_path)
     E.load_state_dict((load_checkpoint(tmp_path) or {})["ema"])
     assert z_error(weights, E) < 0.6
