@@ -55,9 +55,8 @@ def benchmark_train(config: TrainConfig, device: torch.device, seconds: float = 
     best = dict.fromkeys(steps, 0.0)
     for _ in range(rounds):
         for name, (count, step) in steps.items():
-            best[name] = max(
-                best[name], count * _steps_per_second(step, config.penalty_every, seconds / rounds, device)
-            )
+            speed = count * _steps_per_second(step, config.penalty_every, seconds / rounds, device)
+            best[name] = max(best[name], speed)
     for name, speed in best.items():
         yield Row(name, speed, speed / best[_PLAIN])
 

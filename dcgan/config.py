@@ -7,19 +7,14 @@ from align.errors import ConfigError
 from align.settings import SEEDS, Range, check
 
 Loss = Literal["relativistic", "non-saturating", "minimax", "ls", "hinge", "wgan-gp"]
-Precision = Annotated[
-    Literal["bf16", "fp32"],
-    "number format of the networks: bf16 for autocast to bfloat16, fp32 for float32 throughout",
-]
+Precision = Annotated[Literal["bf16", "fp32"], "number format: autocast to bfloat16, or float32 throughout"]
 Upsample = Literal["nearest", "transposed", "grown"]
 Kimg = Annotated[float, Range(0.001, 1_000_000), "length of the run in thousands of images"]
 Batch = Annotated[int, Range(1, 65_536), "real images per step, of D in train, over all processes"]
 Seed = Annotated[int, SEEDS, "seed of all random numbers"]
 LearningRate = Annotated[float, Range(1e-9, 1), "Adam's initial learning rate"]
 LastRate = Annotated[float, Range(0, 1), "final learning rate, at the end of a cosine schedule"]
-AverageKimg = Annotated[
-    float, Range(0, 1_000_000), "half-life of moving averages in thousands of images; 0 for no average"
-]
+AverageKimg = Annotated[float, Range(0, 1_000_000), "half-life of moving averages in thousands of images; 0 for none"]
 Flip = Annotated[bool, "flip half of the images horizontally"]
 Overwrite = Annotated[bool, "replace existing files"]
 _Weight = Range(0, 1_000_000)
@@ -32,15 +27,10 @@ class NetworkConfig:
 
     size: Annotated[int, Range(16, 256), "side of the images in pixels: 16, 32, 64, 128 or 256"] = 64
     nz: Annotated[int, Range(1, 4096), "length of z"] = 128
-    z_prior: Annotated[
-        Literal["normal", "uniform"], "distribution of each dimension of z: normal for N(0, 1), uniform for U(-1, 1)"
-    ] = "normal"
+    z_prior: Annotated[Literal["normal", "uniform"], "distribution of z: N(0, 1) or U(-1, 1)"] = "normal"
     ngf: Annotated[int, _Width, "channels of G's last hidden layer; each earlier layer has twice as many"] = 64
     ndf: Annotated[int, _Width, "channels of D's first layer; each later layer has twice as many"] = 64
-    kernel: Annotated[
-        Literal[4, 5],
-        "side of the strided kernels, 4 or 5; 4 is a multiple of the stride and so causes less checkerboard",
-    ] = 4
+    kernel: Annotated[Literal[4, 5], "side of the strided kernels; 4 causes less checkerboard"] = 4
     d_norm: Annotated[
         Literal["none", "batch", "spectral"],
         "normalisation in D: none (use a gradient penalty), batch (as in the paper), or spectral (Miyato et al. 2018)",
@@ -55,9 +45,7 @@ class NetworkConfig:
         "paper); different kinds for the doublings from 4x4 on are separated by commas; growing adds the kind grown, "
         "which is nearest without batch norm before it",
     ] = "nearest"
-    network: Annotated[
-        Literal["dcgan", "mlp"], "dcgan, or mlp for fully connected layers of 256 and 512 units, as in the first GANs"
-    ] = "dcgan"
+    network: Annotated[Literal["dcgan", "mlp"], "mlp for fully connected layers, as in the first GANs"] = "dcgan"
 
     def __post_init__(self) -> None:
         check(self)
@@ -115,32 +103,14 @@ class TrainConfig(RunConfig):
     kimg: Kimg = 1500
     loss: Annotated[Loss, "objective of D and G"] = "relativistic"
     d_steps: Annotated[int, Range(1, 1000), "steps of D per step of G"] = 1
-    r1: Annotated[
-        float, _Weight, "weight of the R1 penalty, half of D's squared gradient on real images; unused with wgan-gp"
-    ] = 1
-    r2: Annotated[
-        float,
-        _Weight,
-        "weight of the R2 penalty, half of D's squared gradient on generated images; unused with wgan-gp",
-    ] = 1
+    r1: Annotated[float, _Weight, "weight of half of D's squared gradient on real images; unused with wgan-gp"] = 1
+    r2: Annotated[float, _Weight, "weight of half of D's squared gradient on generated images; unused with wgan-gp"] = 1
     gp: Annotated[float, _Weight, "weight of the gradient penalty of wgan-gp; unused with other losses"] = 10
-    penalty_every: Annotated[
-        int,
-        Range(1, 1_000_000),
-        "steps between lazy gradient penalties, whose weights are scaled up accordingly",
-    ] = 4
-    translate: Annotated[
-        float,
-        Range(0, 1),
-        "largest random shift of D's inputs, real and generated, as a share of the side; 0 for none",
-    ] = 0
+    penalty_every: Annotated[int, Range(1, 1_000_000), "steps per gradient penalty, which is scaled up accordingly"] = 4
+    translate: Annotated[float, Range(0, 1), "largest random shift of D's inputs, as a share of the side"] = 0
     lr: LearningRate = 2e-4
     lr_end: LastRate = 5e-5
-    ttur: Annotated[
-        float,
-        Range(0.001, 1000),
-        "D's learning rate as a multiple of G's, the two time-scale update rule (Heusel et al. 2017)",
-    ] = 1
+    ttur: Annotated[float, Range(0.001, 1000), "D's learning rate as a multiple of G's (TTUR, Heusel et al. 2017)"] = 1
     beta1: Annotated[float, Range(0, 0.9999), "Adam's decay of the mean gradient"] = 0.0
     beta2: Annotated[float, Range(0, 0.999999), "Adam's decay of the mean squared gradient"] = 0.99
     ema_kimg: AverageKimg = 20
@@ -179,12 +149,8 @@ PRESETS = {
 class EncoderConfig(RunConfig):
     """Settings of a training run of the encoder E."""
 
-    size: Annotated[
-        int, Range(0, 256), "side of the images in pixels; smaller networks are grown; 0 for the size of the weights"
-    ] = 0
-    start: Annotated[
-        str, "weights whose E to start from, as a name or file (default: the weights that E is trained for)"
-    ] = ""
+    size: Annotated[int, Range(0, 256), "side of the images in pixels; smaller networks grow; 0 for their size"] = 0
+    start: Annotated[str, "weights whose E to start from (default: the weights that E is trained for)"] = ""
     nef: Annotated[
         int,
         _Width,
@@ -199,31 +165,15 @@ class EncoderConfig(RunConfig):
     ] = 4
     kimg: Kimg = 300
     pairs: Annotated[int, Range(0, 65_536), "generated images per step, whose z is known"] = 16
-    noised: Annotated[
-        float,
-        Range(0, 1),
-        "share of the faces whose z gets noise; these must match the visible pixels and look real, but need not match "
-        "under the hole",
-    ] = 0.125
+    noised: Annotated[float, Range(0, 1), "share of the faces whose z gets noise; they need only look real"] = 0.125
     image_weight: Annotated[float, _Weight, "weight of the L1 distance between G(E(x)) and x"] = 1
     hole_weight: Annotated[float, _Weight, "weight of masked pixels relative to visible ones in that distance"] = 3
     z_weight: Annotated[float, _Weight, "weight of the squared error of E(G(z))"] = 0.1
     z_square_weight: Annotated[float, _Weight, "weight of the mean square of E(x)"] = 0.005
-    feature_weight: Annotated[
-        float, _Weight, "weight of the distance between the completed image and x in the critic's features"
-    ] = 1
-    adversarial_weight: Annotated[
-        float,
-        _Weight,
-        "weight of the relativistic loss of the completed image; above 0, a critic that starts as D is trained to "
-        "distinguish completed images from real ones",
-    ] = 0.05
-    patch_weight: Annotated[
-        float, _Weight, "weight of the same loss for the patches in the hole, which further heads of the critic judge"
-    ] = 0
-    penalty: Annotated[
-        float, _Weight, "weight of half of the critic's squared gradient on real and on completed images"
-    ] = 1
+    feature_weight: Annotated[float, _Weight, "weight of the distance to x in the features of the critic"] = 1
+    adversarial_weight: Annotated[float, _Weight, "weight of the relativistic loss by a critic that starts as D"] = 0.05
+    patch_weight: Annotated[float, _Weight, "weight of the same loss for patches, which heads of the critic judge"] = 0
+    penalty: Annotated[float, _Weight, "weight of half of the critic's squared gradient, on both kinds of images"] = 1
     lr_critic: Annotated[float, Range(0, 1), "the critic's learning rate"] = 1e-4
     warm_kimg: Annotated[
         float,
@@ -232,16 +182,8 @@ class EncoderConfig(RunConfig):
         "rates rise from 0",
     ] = 0
     lr_end: LastRate = 2e-5
-    lr_old: Annotated[
-        float,
-        Range(0, 1000),
-        "learning rate of the older layers of grown networks, as a multiple of that of the new ones",
-    ] = 0.25
-    lr_generator: Annotated[
-        float,
-        Range(0, 1000),
-        "learning rate of a copy of G for completion, as a multiple of E's; 0 for G itself, unchanged",
-    ] = 0
+    lr_old: Annotated[float, Range(0, 1000), "multiple of the learning rate for older layers of grown networks"] = 0.25
+    lr_generator: Annotated[float, Range(0, 1000), "multiple of the learning rate for a copy of G; 0 for G itself"] = 0
     ema_kimg: AverageKimg = 10
     flip: Flip = True
     grey: Annotated[float, Range(0, 1), "share of the images whose colour is removed"] = 0
@@ -282,11 +224,9 @@ class OctaveConfig(RunConfig):
 class EvaluateOptions:
     """How much `dcgan.evaluate.evaluate` measures."""
 
-    samples: Annotated[
-        int,
-        Range(2, 1_000_000),
-        "generated faces, and as many real ones for the real-vs-real baseline; at most as many as there are real faces",
-    ] = 10_000
+    samples: Annotated[int, Range(2, 1_000_000), "generated faces, and real ones for the baseline, if there are"] = (
+        10_000
+    )
     seed: Annotated[int, SEEDS, "seed of z and of all random choices"] = 0
     k: Annotated[int, Range(1, 1000), "neighbours for precision and recall"] = 3
     mre_faces: Annotated[int, Range(1, 100_000), "faces of each kind to reconstruct"] = 100

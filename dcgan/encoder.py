@@ -168,10 +168,8 @@ class EncoderTrainer:
         self.opt_critic.zero_grad(set_to_none=True)
         real, completed = real.requires_grad_(penalised), completed.requires_grad_(penalised)
         with self.autocast():
-            features, features_completed = self.critic.features(real), self.critic.features(completed)
-            logits, logits_completed = (
-                self.critic.head(each[-1]).flatten().float() for each in (features, features_completed)
-            )
+            features, logits = self.critic.judged(real)
+            features_completed, logits_completed = self.critic.judged(completed)
             total = loss.relativistic_d(logits, logits_completed)
             if self.patches is not None:
                 patches, patches_completed = self.patches(features), self.patches(features_completed)
@@ -257,11 +255,9 @@ def encoder_losses(
         losses["z"] = (guess[count:] - z).square().mean()
     if config.feature_weight > 0 or config.adversarial_weight > 0 or patches is not None:
         with torch.no_grad():
-            features = critic.features(real)
-            logits = critic.head(features[-1]).flatten().float()
+            features, logits = critic.judged(real)
             judged = patches(features) if patches is not None else None
-        features_completed = critic.features(completed)
-        logits_completed = critic.head(features_completed[-1]).flatten().float()
+        features_completed, logits_completed = critic.judged(completed)
         losses["adversarial"] = loss.relativistic_g(logits, logits_completed)
         losses["feature"] = loss.feature_distance(
             [layer[:matched] for layer in features_completed], [layer[:matched] for layer in features]

@@ -95,6 +95,11 @@ class Discriminator(nn.Module):
             found.append(images)
         return found
 
+    def judged(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return `features`, and the logits in float32."""
+        features = self.features(images)
+        return features, self.head(features[-1]).flatten().float()
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, S, S) in [-1, 1] to logits (N,); above 0 means real, unless the loss only compares them."""
         return self.head(self.features(images)[-1]).flatten()

@@ -73,9 +73,7 @@ class _Neighbours(ExploreWeights):
 
     faces: Annotated[Path, "folder of the faces that G was trained on", POSITIONAL]
     count: Annotated[int, _FROM_1, "number of samples"] = 10
-    described: Annotated[
-        int, Range(5, 1_000_000_000), "largest number of training faces to compare by face embedding"
-    ] = 5000
+    described: Annotated[int, Range(5, 1_000_000_000), "most training faces to compare by face embedding"] = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
