@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dcgan.config import NetworkConfig
+from dcgan.export import export_onnx
 from dcgan.networks import Discriminator, Encoder, Generator
 from dcgan.weights import Weights
 
@@ -156,6 +158,16 @@ def encoder_weights_file(tmp_path_factory: pytest.TempPathFactory, small_weights
 @pytest.fixture(scope="session")
 def encoder_weights(encoder_weights_file: Path) -> Weights:
     return Weights.open(encoder_weights_file, "cpu")
+
+
+@pytest.fixture(scope="session")
+def onnx_weights_file(
+    tmp_path_factory: pytest.TempPathFactory, encoder_weights_file: Path, encoder_weights: Weights
+) -> Path:
+    """The same file with its ONNX file beside it: other processes need not load torch."""
+    path = Path(shutil.copy(encoder_weights_file, tmp_path_factory.mktemp("onnx") / "e.safetensors"))
+    export_onnx(encoder_weights, path.with_suffix(".onnx"))
+    return path
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,6 @@ def wait_until_gone(group, seconds=20):
     ("number", "whole_group", "code"),
     [
         (signal.SIGINT, True, 130),
-        (signal.SIGTERM, True, 143),
         (signal.SIGTERM, False, 143),
         (signal.SIGHUP, True, 129),
         (signal.SIGKILL, False, -9),

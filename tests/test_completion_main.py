@@ -297,27 +297,29 @@ def test_an_aborted_run_gives_one_line_its_exit_code_and_a_partial_report(
 
 
 def test_two_workers_give_the_same_files_as_one(
-    complete: Complete, photo: Path, tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    complete: Complete, onnx_weights_file: Path, photo: Path, tmp_path: Path, done: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.undo()  # workers do not see patched solvers
     for number in range(1, 4):
         save(photo.with_name(f"{number}.png"), FACE + number)
     photo.with_name("5.png").write_text("text")
     records = []
-    for folder, words in ((done, ["--jobs", 2]), (tmp_path / "one", [])):
-        assert complete(photo.parent, "--history", "--report", tmp_path / "r.json", *words, output=folder) == 3
+    given = [photo.parent, "--weights", onnx_weights_file, "--history", "--report", tmp_path / "r.json"]
+    for folder, jobs in ((done, 2), (tmp_path / "one", 1)):
+        assert complete(*given, "--jobs", jobs, output=folder) == 3
         found = strict(tmp_path / "r.json")["photos"]
         records.append([(record["photo"], record["status"], record["figures"].get("psnr")) for record in found])
     assert records[0] == records[1] and len(files(done)) == 12 and contents(done) == contents(tmp_path / "one")
 
 
 def test_sigterm_ends_all_processes_and_leaves_no_partial_file(
-    small_weights_file: Path, photo: Path, done: Path
+    onnx_weights_file: Path, photo: Path, done: Path
 ) -> None:
     for number in range(1, 2000):
         os.link(photo, photo.with_name(f"{number}.png"))
     command = [sys.executable, "-W", "error", "-m", "completion", "--mask", "center", "--aligned", "--device", "cpu"]
-    command += ["--weights", small_weights_file, "--output", done, "--strip", "--jobs", "2", photo.parent]
+    command += ["--weights", onnx_weights_file, "--output", done, "--strip", "--jobs", "2", photo.parent]
     process = subprocess.Popen(
         command, cwd=PROJECT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

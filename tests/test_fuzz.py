@@ -33,7 +33,6 @@ from completion.masks import read_mask
 from completion.runtime import open_session
 from dcgan.checkpoint import CheckpointError, load_checkpoint
 from dcgan.dataset import DatasetError, load_faces, pack_faces
-from dcgan.export import export_onnx
 from dcgan.run import command_of, read_stats
 from dcgan.weights import Weights, WeightsError, tensor_digest
 
@@ -204,14 +203,13 @@ def test_damaged_packed_faces(tmp_path: Path) -> None:
     check_all(read, (tmp_path / "whole.npy").read_bytes(), DatasetError)
 
 
-def test_damaged_graphs(tmp_path: Path, encoder_weights: Weights) -> None:
-    export_onnx(encoder_weights, tmp_path / "whole.onnx")
+def test_damaged_graphs(tmp_path: Path, onnx_weights_file: Path) -> None:
 
     def read(content: bytes) -> None:
         (tmp_path / "w.onnx").write_bytes(content)
         open_session(tmp_path / "w.onnx")
 
-    check_all(read, (tmp_path / "whole.onnx").read_bytes(), WeightsError, cases=60)
+    check_all(read, onnx_weights_file.with_suffix(".onnx").read_bytes(), WeightsError, cases=60)
 
 
 def test_damaged_weights(tmp_path: Path, encoder_weights_file: Path) -> None:

@@ -45,22 +45,12 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def test_a_batch_that_is_killed_leaves_whole_files_and_completes_at_last(
-    tmp_path: Path, encoder_weights_file: Path
+    tmp_path: Path, onnx_weights_file: Path
 ) -> None:
     rng = random.Random(KILLS)
     for number in range(12):
         save(tmp_path / "raw" / f"{number}.png", np.roll(FACE, number, axis=0))
-    words = [
-        "completion",
-        "--aligned",
-        "--mask",
-        "center",
-        "--candidates",
-        2,
-        "--strip",
-        "--weights",
-        encoder_weights_file,
-    ]
+    words = ["completion", "--aligned", "--mask=center", "--candidates=2", "--strip", "--weights", onnx_weights_file]
     took_s = finished(*words, "-o", tmp_path / "whole", tmp_path / "raw")
     whole = {name: (tmp_path / "whole" / name).read_bytes() for name in files(tmp_path / "whole")}
     done, out = 0, tmp_path / "out"
@@ -90,10 +80,10 @@ def test_training_that_is_killed_goes_on_from_a_whole_checkpoint(tmp_path: Path)
     assert not leftovers(tmp_path / "run") and len(list((tmp_path / "run").glob("checkpoint-*"))) == 2
 
 
-def test_a_page_that_is_killed_leaves_nothing_after_the_next_one(tmp_path: Path, encoder_weights_file: Path) -> None:
+def test_a_page_that_is_killed_leaves_nothing_after_the_next_one(tmp_path: Path, onnx_weights_file: Path) -> None:
     rng = random.Random(KILLS)
     for last in [False] * KILLS + [True]:
-        with served_page(str(encoder_weights_file), "cpu", temporary=tmp_path) as (url, process):
+        with served_page(str(onnx_weights_file), "cpu", temporary=tmp_path) as (url, process):
             assert len(list(tmp_path.iterdir())) == 1  # its own folder
             stored = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", bytes(2**20))}, timeout=120)
             assert Path(stored.raise_for_status().json()[0]).is_relative_to(tmp_path)
