@@ -175,11 +175,14 @@ class Run:
                     stats = self._tick(rate(self.step)) if tick else {}
                     if self._due(self.config.sample_kimg):
                         stats |= diagnose()
-                    done = self._log(stats)
+                    if stats:
+                        stats = {"kimg": self.images / 1000, **stats}
+                        if self._writes:
+                            append_line(self._folder / "stats.jsonl", stats)
                     if time.monotonic() - self._saved_at > self.config.save_minutes * 60:
                         self._save()
                     self.maintenance_s += time.monotonic() - began
-                    yield done
+                    yield TrainingStep(self.images, stats or None)
             except GeneratorExit:
                 self._save()
                 raise
@@ -248,15 +251,6 @@ class Run:
         self._losses.clear()
         self._ticked = self.images, self.seconds
         return {"lr": lr, **means, "seconds": self.seconds, "images_per_second": speed, "maintenance_share": share}
-
-    def _log(self, stats: dict[str, float]) -> TrainingStep:
-        """Append a line to stats.jsonl unless `stats` is empty, and describe the step."""
-        if not stats:
-            return TrainingStep(self.images)
-        stats = {"kimg": self.images / 1000, **stats}
-        if self._writes:
-            append_line(self._folder / "stats.jsonl", stats)
-        return TrainingStep(self.images, stats)
 
     def grid(self, images: Tensor, name: str | None = None, columns: int | None = None) -> None:
         """Write images (N, 3, S, S) in [-1, 1] as one picture of the run folder, unless it exists from before a crash.

@@ -57,11 +57,8 @@ def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor
     """Maximum of each filter of a layer over the positions, for each image: float32 (N, C)."""
     device = device_of(D)
     with torch.inference_mode():
-        parts = [
-            D.features(to_tensor(images[begin : begin + _BATCH]).to(device))[layer].flatten(2).amax(dim=2)
-            for begin in range(0, len(images), _BATCH)
-        ]
-    return torch.cat(parts)
+        parts = (to_tensor(images[begin : begin + _BATCH]).to(device) for begin in range(0, len(images), _BATCH))
+        return torch.cat([_strongest(D, layer, part) for part in parts])
 
 
 def run(
@@ -100,7 +97,7 @@ def run(
         for index in varying:
             best = found[:, index].topk(min(_SHOWN, len(images))).indices.cpu().numpy()
             strongest = to_tensor(images[best]).to(found.device)
-            gradient = guided_gradient(network, strongest, partial(_strongest, network, layer, index))
+            gradient = guided_gradient(network, strongest, partial(_strongest, network, layer, filters=index))
             gradients.append(gradient)
             rows.append((f"{name} {index}", np.concatenate([images[best], _as_images(gradient)])))
         numbers[name] = {"filters": varying} | gradient_shares(torch.cat(gradients))
@@ -108,8 +105,8 @@ def run(
     yield {"saliency.png": sheet(rows, columns), "saliency.json": numbers}
 
 
-def _strongest(D: Discriminator, layer: int, index: int, images: Tensor) -> Tensor:
-    return D.features(images)[layer][:, index].flatten(1).amax(dim=1)
+def _strongest(D: Discriminator, layer: int, images: Tensor, filters: int | slice = slice(None)) -> Tensor:
+    return D.features(images)[layer][:, filters].flatten(-2).amax(dim=-1)
 
 
 def _as_images(gradients: Tensor) -> NDArray[np.uint8]:
