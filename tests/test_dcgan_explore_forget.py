@@ -61,15 +61,6 @@ def test_maps_tied_to_a_label_are_found_strongest_first() -> None:
     assert 1 not in tied and 5 not in tied
 
 
-def test_activations_are_sampled_inside_and_outside_the_box() -> None:
-    maps = torch.zeros(3, 2, 8, 8)
-    maps[:, 1, 2:4, 4:8] = 1
-    features, inside = module.sample_activations(maps, (0.5, 0.25, 1, 0.5), np.random.default_rng(0))
-    assert features.shape == (120, 2) and inside.sum() == 60
-    assert np.array_equal(features[:, 1] == 1, inside)
-    assert tied_maps(features, inside) == [1]
-
-
 def test_the_command_makes_the_label_rarer(
     tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,11 +73,3 @@ def test_the_command_makes_the_label_rarer(
     assert one["maps"] == 1 and every["maps"] == len(found["tied_maps"])
     assert every["tied"]["has_label"] < 0.5 * none["tied"]["has_label"]
     assert read_photo(tmp_path / "forget.png").pixels.shape[0] == 5 * 32
-
-
-def test_a_box_can_be_drawn(tmp_path: Path, small_weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure", light)
-    words = ["--weights", small_weights_file, "--count", 50, "--layer", 1, "--drop", 2, "--box", "0,0,0.5,0.5"]
-    assert explore("forget", tmp_path, *words)["settings"]["box"] == [0, 0, 0.5, 0.5]
-    picture = read_photo(tmp_path / "forget.png").pixels
-    assert (picture[0, -32:-16] == [255, 0, 255]).all() and not (picture[31, -32:] == [255, 0, 255]).all(axis=1).any()

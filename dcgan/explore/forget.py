@@ -1,9 +1,8 @@
-"""Remove a feature from G's images by dropping the feature maps that correlate with a label or a box."""
+"""Remove a feature from G's images by dropping the feature maps that correlate with a label."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,10 +18,6 @@ from dcgan.weights import Weights
 
 _BATCH = 64
 _SHOWN = 6
-_PER_IMAGE = 20  # positions inside, and outside, the box that are sampled per image
-
-# Left, top, right, bottom as shares of the image's side.
-Box = tuple[float, float, float, float]
 
 
 def hidden_layers(G: Generator) -> int:
@@ -67,18 +62,17 @@ def tied_maps(features: NDArray[np.float32], has: NDArray[np.bool_]) -> list[int
 
 
 def run(
-    weights: Weights, label: str, box: Box | None, layer: int, drop: Sequence[int], count: int, seed: int
+    weights: Weights, label: str, layer: int, drop: Sequence[int], count: int, seed: int
 ) -> Iterator[Progress | Outputs]:
-    """Find the feature maps tied to a label or a box, drop them, and measure the label before and after.
+    """Find the feature maps tied to a label, drop them, and measure the label before and after.
 
-    For a label, a logistic regression compares the mean activations of images above and below the median of the label;
-    for a box, as in the paper, the activations inside and outside of it. Half as many new samples are measured as the
-    regression has. For comparison, as many random maps are dropped.
+    A logistic regression compares the mean activations of images above and below the median of the label. Half as many
+    new samples are measured as it has. For comparison, as many random maps are dropped.
 
     Raises:
-        ConfigError: G has no such layer, or the box contains all or none of its cells.
+        ConfigError: G has no such layer.
         DatasetError: too few of the samples are faces.
-    Source: Radford et al., ICLR 2016, section 6.3.1, figure 6.
+    Source: Radford et al., ICLR 2016, section 6.3.1, figure 6, where boxes stand in for labels.
     """
     G = weights.generator
     layers = hidden_layers(G)
@@ -88,20 +82,17 @@ def run(
             f"layer from {-layers} to {layers - 1}"
         )
     layer %= layers
-    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
     z, fresh = (sample_z(size, G.config, generator) for size in (count, max(_SHOWN, count // 2)))
     yield Progress("regression", 0, 1)
-    maps = feature_maps(G, z.to(device_of(G)), layer)
+    maps = feature_maps(G, z.to(device_of(G)), layer).mean(dim=(2, 3)).cpu().numpy()
     labels = measure(generate(G, z))
     values, known = labels[label], faces_found(labels)
     middle = float(np.median(values[known]))
-    if box is None:
-        tied = tied_maps(maps.mean(dim=(2, 3)).cpu().numpy()[known], values[known] > middle)
-    else:
-        tied = tied_maps(*sample_activations(maps, box, rng))
+    tied = tied_maps(maps[known], values[known] > middle)
     numbers: dict[str, Any] = {"label": label, "threshold": middle, "layer": layer, "maps": maps.shape[1]}
     numbers |= {"tied_maps": tied, "dropped": []}
-    shuffled = rng.permutation(maps.shape[1]).tolist()
+    shuffled = np.random.default_rng(seed).permutation(maps.shape[1]).tolist()
     before = generate(G, fresh)
     rows = [("before", before[:_SHOWN])]
     amounts = sorted({0} | {min(amount, len(tied)) for amount in drop})
@@ -114,8 +105,6 @@ def run(
             if amount:
                 rows.append((f"{amount} {kind}", after[:_SHOWN]))
         numbers["dropped"].append(entry)
-    if box:
-        rows[0] = ("before", np.stack([_framed(image, box) for image in rows[0][1]]))
     yield {"forget.png": sheet(rows), "forget.json": numbers}
 
 
@@ -133,27 +122,3 @@ def _compare(before: NDArray[np.uint8], after: NDArray[np.uint8], label: str, mi
 def _before(layer: int) -> list[Any]:
     """Skips that leave the layers before `layer` unchanged."""
     return [torch.zeros_like] * layer
-
-
-def sample_activations(
-    maps: Tensor, box: Box, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Sample activations of maps (N, C, H, W), equally often inside and outside the box."""
-    side = maps.shape[2]
-    left, top, right, bottom = (round(share * side) for share in box)
-    inside = np.zeros((side, side), dtype=bool)
-    inside[top:bottom, left:right] = True
-    if inside.all() or not inside.any():
-        raise ConfigError(f"the box {box} contains {inside.sum()} of {side}x{side} cells of the layer; use another box")
-    rows, where = [], []
-    values = maps.flatten(2).cpu().numpy()
-    for image in values:
-        for cells in (np.flatnonzero(inside), np.flatnonzero(~inside)):
-            rows.append(image[:, rng.choice(cells, _PER_IMAGE)].T)
-            where.append(np.full(_PER_IMAGE, inside.flat[cells[0]]))
-    return np.concatenate(rows), np.concatenate(where)
-
-
-def _framed(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    left, top, right, bottom = (round(share * len(image)) for share in box)
-    return cv2.rectangle(image.copy(), (left, top), (right - 1, bottom - 1), (255, 0, 255)).astype(np.uint8, copy=False)

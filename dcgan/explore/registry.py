@@ -13,7 +13,6 @@ from weights import DEFAULT
 Label = Literal["mouth open", "smile width", "turn right", "eyes open", "bright hair"]
 LABELS: tuple[str, ...] = get_args(Label)
 _FROM_1, _FROM_2 = Range(1, 1_000_000_000), Range(2, 1_000_000_000)
-_Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,6 @@ class _Gan1d(ExploreOptions):
 class _Saliency(ExploreWeights):
     """Show the pixels that filters of D respond to, for a trained and an untrained D."""
 
-    faces: Annotated[Path | None, "folder of aligned faces (default: generated faces)", POSITIONAL] = None
     count: Annotated[int, _FROM_2, "number of generated faces"] = 500
     layer: Annotated[int, "block of D, 0 for the first, -1 for the last"] = -1
     filters: Annotated[int, _FROM_1, "number of filters to show"] = 6
@@ -96,14 +94,9 @@ class _Features(ExploreWeights):
 
 @dataclass(frozen=True, kw_only=True)
 class _Forget(ExploreWeights):
-    """Drop the feature maps of G that correlate with a label or a box, and measure the label before and after."""
+    """Drop the feature maps of G that correlate with a label, and measure the label before and after."""
 
     label: Annotated[Label, "measured label"] = "mouth open"
-    box: Annotated[
-        tuple[_Share, _Share, _Share, _Share] | None,
-        "box whose content to remove, in shares of the image's side (default: remove the label)",
-        Option(metavar="LEFT,TOP,RIGHT,BOTTOM"),
-    ] = None
     layer: Annotated[int, "hidden layer of G, 0 for the first, -1 for the last"] = 0
     drop: Annotated[
         tuple[Annotated[int, _FROM_1], ...], "numbers of maps to drop, at most all tied ones", Option(metavar="N")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from align.cli import Progress, say
+from align.cli import Progress
 from align.errors import ConfigError
-from dcgan.dataset import load_faces
 from dcgan.explore.files import Outputs, sheet
 from dcgan.networks import Discriminator
 from dcgan.sampling import device_of, generate, sample_z
@@ -61,10 +59,8 @@ def responses(D: Discriminator, images: NDArray[np.uint8], layer: int) -> Tensor
         return torch.cat([_strongest(D, layer, part) for part in parts])
 
 
-def run(
-    weights: Weights, faces: Path | None, layer: int, filters: int, count: int, seed: int
-) -> Iterator[Progress | Outputs]:
-    """Show the faces that filters of a layer respond to most, and the pixels that cause the response.
+def run(weights: Weights, layer: int, filters: int, count: int, seed: int) -> Iterator[Progress | Outputs]:
+    """Show the generated faces that filters of a layer respond to most, and the pixels that cause the response.
 
     The filters are those whose response varies most between faces.
 
@@ -79,10 +75,7 @@ def run(
             f"layer from {-len(D.blocks)} to {len(D.blocks) - 1}"
         )
     yield Progress("faces", 0, 1)
-    if faces:
-        images = load_faces(faces, weights.size, say)
-    else:
-        images = generate(weights.generator, sample_z(count, D.config, seed))
+    images = generate(weights.generator, sample_z(count, D.config, seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         untrained = Discriminator(D.config)
