@@ -47,6 +47,11 @@ _OF_GRADIO = (
 )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave slow files out before they are imported, which takes seconds."""
+    return True if config.option.markexpr == "not slow" and collection_path.stem in SLOW else None
+
+
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -320,7 +320,7 @@ def test_no_photo_is_its_own_reference(sample: Sample, tmp_path: Path) -> None:
     file = save(tmp_path / "album" / "astronaut.png", sample.pixels)
     options = BenchmarkOptions(whole=True, methods=("fast", "fast+reference"), reference=(file.parent,))
     methods, _ = create_methods(open_weights("auto", "cpu"), None, options)
-    hole = draw_whole_hole("middle", sample)[None]
+    hole = draw_whole_hole("eye", sample)[None]
     seen = np.where(hole[..., None], np.uint8(0), sample.pixels)
     plain, referred = methods["fast"](seen, hole), methods["fast+reference"]
     assert isinstance(referred, InPhoto)

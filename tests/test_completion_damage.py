@@ -128,6 +128,7 @@ def run(*words: Any) -> int:
     return main([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_a_folder_is_restored_and_its_masks_can_be_used_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

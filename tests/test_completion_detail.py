@@ -170,6 +170,7 @@ def test_a_face_that_does_not_fit_stays_as_the_network_made_it(
     assert np.array_equal(done.pixels, network.pixels) and not done.details
 
 
+@pytest.mark.slow
 def test_results_are_repeatable_and_keep_the_visible_pixels(completer: FaceCompleter) -> None:
     hole = np.zeros(SHAPE, dtype=bool)
     hole[:, 115:] = True
@@ -180,6 +181,7 @@ def test_results_are_repeatable_and_keep_the_visible_pixels(completer: FaceCompl
     assert not (first.sources["face 1"] & first.sources["surroundings"]).any()
 
 
+@pytest.mark.slow
 def test_candidates_come_from_different_sources(completer: FaceCompleter) -> None:
     hole = EYE
     found = completer(PORTRAIT, hole, faces=[FACE], candidates=2).candidates

@@ -41,6 +41,7 @@ def test_barred_pixels_are_not_copied() -> None:
     assert (filled[HOLE] == 100).all()
 
 
+@pytest.mark.slow
 def test_a_large_area_is_filled_at_reduced_size() -> None:
     photo = coloured(128 + 100 * np.sin(np.add.outer(np.arange(1000), np.arange(1200)) / 40))
     hole = np.zeros((1000, 1200), dtype=bool)

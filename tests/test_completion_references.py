@@ -59,6 +59,7 @@ def test_a_folder_is_searched_whatever_the_order_of_its_files(completer: FaceCom
     assert any("no face was found in the reference" in note for note in other.notes)
 
 
+@pytest.mark.slow
 def test_faces_of_others_are_not_used(completer: FaceCompleter, strangers: Path) -> None:
     hole = HOLES["eye"]
     without = completer(PORTRAIT, hole, faces=[FACE])

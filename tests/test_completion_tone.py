@@ -132,6 +132,7 @@ def test_fills_stay_on_the_curve_of_the_tone(completer: FaceCompleter, photo: ND
     assert np.linalg.norm(lab[0][:, 1:] - lab[1][:, 1:], axis=1).mean() < 1
 
 
+@pytest.mark.slow
 def test_darkening_and_fading_hardly_change_the_error(completer: FaceCompleter) -> None:
     def error(photo: NDArray[np.uint8]) -> float:
         """Mean absolute error over contrast, over four holes."""
