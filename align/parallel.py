@@ -77,6 +77,11 @@ class Pool(ProcessPoolExecutor):
             # Forked workers would inherit the state of other threads, such as OpenCV's.
             super().__init__(jobs, multiprocessing.get_context("spawn"), _begin, (start,))
 
+    @property
+    def dead(self) -> bool:
+        """Whether a process has died, so that no task can be run."""
+        return not all(worker.is_alive() for worker in [*(self._processes or {}).values()])
+
     def run(self, task: Any) -> Future[Any]:
         """Run a task."""
         with _shielded():

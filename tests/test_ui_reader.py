@@ -1,7 +1,9 @@
 """Photos read and searched in processes of their own, which limits end."""
 
+import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,18 @@ class Dying(FaceCompleter):
         os._exit(1)
 
 
+def end_processes() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    end_processes()
+
+
 def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_photo_is_read(
     encoder_weights: Weights, tmp_path: Path
 ) -> None:
@@ -55,6 +69,8 @@ def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_photo_is_rea
         with pytest.raises(PhotoError, match=words):
             does(read_with_faces, path)
     completer = FaceCompleter(encoder_weights)
+    does(read_with_faces, photo)
+    end_processes()
     found, expected = does(read_with_faces, photo), read_with_faces(completer, limits, photo)
     assert np.array_equal(found.pixels, expected.pixels)
     places = [[face.matrix.tolist() for faces in each.faces.values() for face in faces] for each in (found, expected)]

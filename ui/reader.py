@@ -76,6 +76,9 @@ class Reader:
     def __call__(self, work: Work, *words: Any) -> Any:
         """Do one of the functions above; also raises TooSlowError, and PhotoError if it takes too much memory."""
         pool = self._idle.get()
+        if pool.dead:  # as memory was short, perhaps
+            pool.end()
+            pool = Pool(self._start, 1)
         try:
             pool.run((_nothing, ())).result()  # the start of its process does not count
             return pool.run((work, words)).result(self._seconds)
