@@ -20,8 +20,8 @@ InputError
 ├── completion
 │   └── BenchmarkError    methods cannot be compared
 └── ui
-    ├── AccessError       a host name or a proxy is invalid
-    └── ServiceError      a visitor's request cannot be served
+    ├── ServiceError      a visitor's request cannot be served
+    └── TooSlowError      work on a photo takes too long
 """
 
 from collections.abc import Collection

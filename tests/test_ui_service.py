@@ -384,11 +384,15 @@ def test_completions_are_those_of_the_command_line_byte_for_byte(
         assert not differences(file, tmp_path / file.name)
 
 
+@pytest.mark.parametrize("named", [True, False])
 def test_a_face_in_a_photo_is_completed_as_on_the_command_line(
-    service: Service, command: Command, portrait: Upload, tmp_path: Path, folder: Path
+    service: Service, command: Command, portrait: Upload, tmp_path: Path, folder: Path, named: bool
 ) -> None:
-    [file], _ = last(service.complete(portrait, "mouth", folder))
-    command("--mask", "mouth", "--output", tmp_path / "out.png", tmp_path / "portrait.png")
+    hole = np.zeros(PORTRAIT.shape[:2], dtype=np.uint8)
+    hole[80:115, 70:160] = 255
+    mask: Any = "mouth" if named else save(tmp_path / "hole.png", hole)
+    [file], _ = last(service.complete(portrait, mask, folder))
+    command("--mask", mask, "--output", tmp_path / "out.png", tmp_path / "portrait.png")
     assert not differences(file, tmp_path / "out.png")
 
 
