@@ -53,12 +53,9 @@ def train_all(
         seconds: wall-clock time for everything.
         device: where to compute.
         template: alignment template of the faces.
-        val: validation faces of the same size.
-    Yields:
-        What the runs yield.
+        val: validation faces, as `faces`.
     Raises:
         ConfigError: the networks cannot grow to the size of the faces.
-        TrainingError: a run diverged or collapsed.
     """
     target, end = faces.shape[1], time.monotonic() + seconds
     grown_config(config.network, target)  # an impossible size is reported before any training

@@ -1,7 +1,6 @@
 """Arithmetic on z as in the paper, sweeps along directions, and turning heads, with labels measured from landmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,13 +64,11 @@ def direction(z: Tensor, values: NDArray[np.float64]) -> Tensor:
 def directions(weights: Weights, count: int = 1000, seed: int = 0) -> dict[str, Tensor]:
     """Find, for each label of `measure`, the direction of z in which it grows while the other labels stay the same.
 
-    The directions are fitted to `count` samples.
+    The directions, float32 (nz,) of length 1 by label, are fitted to `count` samples.
 
-    Returns:
-        float32 (nz,) of length 1 by label.
     Raises:
         DatasetError: too few of the samples are faces.
-        LandmarkModelError: dlib or its landmark file is absent or broken.
+        LandmarkModelError: see `measure`.
     """
     return _directions(draw_samples(weights, count, seed))
 
@@ -115,8 +112,7 @@ def run(weights: Weights, label: Sequence[str], count: int, seed: int) -> Iterat
     }
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Samples: z (N, nz), faces uint8 (N, S, S, 3), values of the labels (N,), and whether dlib finds a face (N,)."""
 
     z: Tensor
@@ -233,7 +229,6 @@ def _score(
     weights: Weights, drawn: Samples, label: str, trials: list[Trial], rng: np.random.Generator
 ) -> dict[str, float]:
     """Share of the results in which dlib finds a face, and share whose label is above the median of the samples."""
-    middle = np.nanmedian(drawn.values[label])
     z = torch.cat([_combined(drawn.z, trial, rng) for trial in trials])
     c_alone = torch.cat([_varied(drawn.z[trial.c].mean(dim=0), rng) for trial in trials])
     results = {
@@ -241,7 +236,7 @@ def _score(
         "pixels": np.concatenate([pixel_arithmetic(drawn.faces, trial) for trial in trials]),
         "c_alone": generate(weights.generator, c_alone),
     }
-    scores = {}
+    middle, scores = np.nanmedian(drawn.values[label]), {}
     for name, faces in results.items():
         found = measure(faces)[label]
         scores[f"{name}_face_found"] = float(np.isfinite(found).mean())
