@@ -76,30 +76,13 @@ WRITABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # The only metadata that is kept, apart from the colour profile: camera, exposure, capture time, resolution, copyright.
 # Anything else may hold a place, a name, or a preview of the face before the hole.
-_TAGS = {
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.XResolution,
-    ExifTags.Base.YResolution,
-    ExifTags.Base.ResolutionUnit,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Copyright,
-}
+_TAGS = {ExifTags.Base[name] for name in "Make Model XResolution YResolution ResolutionUnit DateTime Copyright".split()}
 _EXIF_TAGS = {
-    ExifTags.Base.ExposureTime,
-    ExifTags.Base.FNumber,
-    ExifTags.Base.ISOSpeedRatings,
-    ExifTags.Base.FocalLength,
-    ExifTags.Base.LensMake,
-    ExifTags.Base.LensModel,
-    ExifTags.Base.DateTimeOriginal,
-    ExifTags.Base.DateTimeDigitized,
-    ExifTags.Base.OffsetTime,
-    ExifTags.Base.OffsetTimeOriginal,
-    ExifTags.Base.OffsetTimeDigitized,
-    ExifTags.Base.SubsecTime,
-    ExifTags.Base.SubsecTimeOriginal,
-    ExifTags.Base.SubsecTimeDigitized,
+    ExifTags.Base[name]
+    for name in (
+        "ExposureTime FNumber ISOSpeedRatings FocalLength LensMake LensModel DateTimeOriginal DateTimeDigitized "
+        "OffsetTime OffsetTimeOriginal OffsetTimeDigitized SubsecTime SubsecTimeOriginal SubsecTimeDigitized"
+    ).split()
 }
 _TEXT_CHARACTERS = 500  # longer values are not what the tags are for
 _BITS, _TILE_WIDTH, _TILE_LENGTH = 258, 322, 323  # tags of TIFF

@@ -242,13 +242,7 @@ class Service:
         Raises:
             ServiceError: the file cannot be read, or nothing is painted.
         """
-        try:
-            marks = self._drawn(path)
-            if "A" not in marks.mode:
-                raise PhotoError("it has no transparency")
-        except PhotoError as error:
-            raise ServiceError("what is painted cannot be read; load the page again") from error
-        opaque = np.asarray(marks.image)[..., -1]
+        opaque = np.asarray(self._drawn(path, "what is painted").image)[..., -1]
         if opaque.shape != upload.size[::-1]:
             opaque = cv2.resize(opaque, upload.size, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
         if not opaque.max(initial=0) > 127:
@@ -269,10 +263,7 @@ class Service:
             raise ServiceError(f"there are {len(patches)} steps; at most {_MOST_PATCHES} can be kept. Save the photo")
         pixels = upload.photo.pixels.copy()
         for path, x, y in patches:
-            try:
-                step = self._drawn(path)
-            except PhotoError as error:
-                raise ServiceError("a step cannot be read; load the page again") from error
+            step = self._drawn(path, "a step")
             patch = step.stored
             right, bottom = x + patch.shape[1], y + patch.shape[0]
             if step.mode != "RGBA" or patch.dtype != np.uint8 or min(x, y) < 0 or right > width or bottom > height:
@@ -282,12 +273,14 @@ class Service:
             covered[y:bottom, x:right] |= opaque
         return replace(upload.photo, pixels=pixels), covered
 
-    def _drawn(self, path: Path) -> Photo:
-        """Read a PNG that the page made; unlike other formats, it takes no longer than its pixels explain."""
-        data = read_file(path, self.limits.file_bytes)
-        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise PhotoError("it is no PNG")
-        return decode_photo(data, self.limits.max_pixels)
+    def _drawn(self, path: Path, what: str) -> Photo:
+        """Read a PNG with alpha that the page made; unlike other formats, it takes as long as its pixels explain."""
+        with suppress(PhotoError):
+            data = read_file(path, self.limits.file_bytes)
+            drawn = decode_photo(data, self.limits.max_pixels) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+            if drawn is not None and "A" in drawn.mode:
+                return drawn
+        raise ServiceError(f"{what} cannot be read; load the page again")
 
     def references(self, paths: Sequence[Path]) -> tuple[Path, ...]:
         """Find the faces in uploaded photos of the person, for the option `reference`.
