@@ -22,12 +22,12 @@ from completion.detail import Variant
 from completion.faces import as_faces, faces_by_landmarks, faces_under, given_face
 from completion.grain import grain, match_means
 from completion.inpaint import fill_around, fsr_inpaint, inpaint, is_wide, reduce_visible
-from completion.masks import Marked, MaskLike, MaskSpec, alpha_hole, hole_in_crop, parse_mask, read_mask
+from completion.masks import Marked, MaskLike, MaskSpec, alpha_hole, parse_mask, read_mask
 from completion.named import draw_named_mask
 from completion.networks import Runner, by_size, open_weights, resolve, runner
 from completion.poisson import blend
 from completion.references import References
-from completion.regions import Regions, divide, touches, working_area
+from completion.regions import Regions, divide, hole_in_crop, touches, working_area
 from completion.result import Completion, Detail
 from completion.step import Step
 from completion.tone import Stretch, Tone, grey

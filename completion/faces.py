@@ -15,8 +15,7 @@ from align.template import TEMPLATES, Template
 from align.warp import Alignment, fit, transform
 from completion.config import FillOptions
 from completion.inpaint import blurred_fill, inpaint
-from completion.masks import hole_in_crop
-from completion.regions import owners, touches
+from completion.regions import hole_in_crop, owners, touches
 from weights import LOCATOR
 
 _SEARCHED_PX = 4000  # larger photos are searched at this size, which bounds time and memory

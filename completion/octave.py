@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.warp import Alignment
-from completion.masks import hole_in_crop
+from completion.regions import hole_in_crop
 from completion.tone import Stretch, luma
 from weights import OCTAVE
 

@@ -15,7 +15,8 @@ from align.locate import read_landmarks
 from align.photo import WRITABLE, digest
 from completion.config import FileOptions, FillOptions
 from completion.manifest import MANIFEST
-from completion.masks import MaskSpec, find_mask, folded, mask_files, mask_names, parse_mask
+from completion.mask_files import find_mask, folded, mask_files, mask_names
+from completion.masks import MaskSpec, parse_mask
 
 
 @dataclass(frozen=True)

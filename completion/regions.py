@@ -72,6 +72,17 @@ def touches(hole: NDArray[np.bool_], face: Alignment) -> bool:
     return bool((owners(hole, [face]) >= 0).any())
 
 
+def hole_in_crop(hole: NDArray[np.bool_], face: Alignment) -> NDArray[np.bool_]:
+    """Mark pixels of a crop that overlap a hole (H, W) or lie outside the photo: bool (S, S)."""
+    if np.array_equal(face.matrix, np.eye(2, 3)):
+        return hole
+    share = face.warp(hole * np.uint8(255))
+    v, u = np.mgrid[: face.size, : face.size]
+    x, y = np.moveaxis(transform(face.inverse, np.stack([u, v], axis=-1)), -1, 0)
+    beyond = (x < -0.5) | (x > hole.shape[1] - 0.5) | (y < -0.5) | (y > hole.shape[0] - 0.5)
+    return (share > 0) | beyond
+
+
 def _thin(hole: NDArray[np.bool_], side_px: float) -> NDArray[np.bool_]:
     """Mark the thin parts of a hole, such as scratches, relative to a crop's side: bool (H, W)."""
     thin = np.zeros_like(hole)

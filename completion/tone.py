@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.warp import Alignment
-from completion.masks import hole_in_crop
+from completion.regions import hole_in_crop
 from completion.step import Step
 
 _CELLS = 48  # side of the crop that decides whether a photo has one tone

@@ -33,7 +33,8 @@ SLOW = {
         "align_folder align_landmarks align_main align_parallel completion_batch completion_benchmark "
         "completion_completer completion_main completion_networks cuda dcgan_encoder "
         "dcgan_evaluate dcgan_explore_gan_1d dcgan_export dcgan_grow dcgan_locator dcgan_main dcgan_train "
-        "dcgan_train_all docs fuzz killed pretended_device ui_benchmark ui_browser ui_main ui_server ui_service"
+        "dcgan_train_all docs fuzz killed pretended_device "
+        "ui_benchmark ui_browser ui_main ui_reader ui_server ui_service"
     ).split()
 }
 

@@ -249,7 +249,7 @@ def test_verbose_prints_figures_notes_are_printed_once_and_quiet_prints_nothing(
 
 @pytest.mark.parametrize(
     "change",
-    [["--seed", 7], ["--mask", "full"], ["--solver", "paper"], ["--candidates", 2], ["--strip"]],
+    [["--seed", 7], ["--mask", "full"], ["--candidates", 2], ["--strip"]],
 )
 def test_other_settings_and_weights_redo_earlier_results(
     complete: Complete, photo: Path, tmp_path: Path, done: Path, encoder_weights_file: Path, change: list[object],
@@ -439,13 +439,13 @@ def test_unusable_input_exits_with_2_and_one_line(
 
 @pytest.mark.parametrize(
     "words",
-    ["", "--mask center"]
-    + [
-        f"a.png --mask center {words}"
-        for words in (
-            *("--solver none", "--blend x", "--faces some", "--seed -1", f"--seed {2**63}", "--seed x", "-q -v"),
-            *("--device tpu", "--weights face-64", "--box 1,2,3", "--candidates 0", "--candidates 65", "--seconds -1"),
-        )
+    [
+        "",
+        "a.png --solver none",
+        f"a.png --seed {2**63}",
+        "a.png --device tpu",
+        "a.png --weights face-64",
+        "a.png -q -v",
     ],
 )
 def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]) -> None:

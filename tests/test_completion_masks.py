@@ -18,7 +18,9 @@ from skimage.data import astronaut
 from align.errors import MaskError
 from align.photo import decode_photo, to_photo
 from align.warp import Alignment
-from completion.masks import MaskSpec, alpha_hole, find_mask, hole_in_crop, mask_files, parse_mask, read_mask
+from completion.mask_files import find_mask, mask_files
+from completion.masks import MaskSpec, alpha_hole, parse_mask, read_mask
+from completion.regions import hole_in_crop
 
 PICTURE = Image.fromarray(astronaut()).crop((100, 0, 300, 240))  # not square, so that a turned mask shows
 PHOTO = to_photo(PICTURE)

@@ -8,8 +8,8 @@ from align.locate import locate
 from align.template import TEMPLATES
 from align.warp import transform
 from completion import FaceCompleter
-from completion.masks import hole_in_crop
 from completion.octave import sharpen
+from completion.regions import hole_in_crop
 from completion.tone import grey, luma
 
 [FACE] = locate(PORTRAIT, TEMPLATES["face"], 64)
