@@ -1,14 +1,20 @@
-"""Arrange images in a grid, and write animations."""
+"""Arrange images in a grid, write animations, and round levels to bytes."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from align.files import atomic_write
+
+
+def rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Round levels to bytes; those below 0 and above 255 are clipped."""
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
 def grid(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], columns: int | None = None) -> NDArray[np.uint8]:

@@ -177,8 +177,14 @@ def _complete_stream(arguments: argparse.Namespace, photos: list[Path], files: F
 
 
 def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOptions, label: str | None = None) -> int:
+    from align.errors import ConfigError
+    from completion.masks import parse_mask
+
+    # Mistakes are found before anything slow is imported.
     options, loading = settings_from(arguments, FillOptions), settings_from(arguments, LoadOptions)
-    _check(files, options)  # before anything slow is imported
+    if files.landmarks and (options.box or options.eyes):
+        raise ConfigError("landmarks and a box or eyes are given; give the position of the face once")
+    parse_mask(files.mask)
 
     from functools import partial
 
@@ -216,15 +222,6 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
     if any(result.status == "failed" for result in results):
         return 2 if single else 3
     return 0
-
-
-def _check(files: FileOptions, options: FillOptions) -> None:
-    from align.errors import ConfigError
-    from completion.masks import parse_mask
-
-    if files.landmarks and (options.box or options.eyes):
-        raise ConfigError("landmarks and a box or eyes are given; give the position of the face once")
-    parse_mask(files.mask)
 
 
 def _collect(

@@ -90,7 +90,7 @@ class FaceCompleter:
         check(LoadOptions(device=device))
         return cls(open_weights(weights, device), **options)
 
-    def __call__(self, photo: PhotoLike, mask: MaskLike | MaskSpec, **options: Any) -> Completion:
+    def __call__(self, photo: PhotoLike, mask: MaskLike | MaskSpec | Marked, **options: Any) -> Completion:
         """Fill a hole in a photo; see `steps` for arguments and errors."""
         return next(item for item in self.steps(photo, mask, **options) if isinstance(item, Completion))
 

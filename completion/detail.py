@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.resize import box_around, scaled_size
 from align.warp import similarity, transform
 from completion.inpaint import is_wide
@@ -276,7 +277,7 @@ def transfer(face: Generated, portrait: Portrait, limit: float) -> Variant | Non
     result, covered = face.pixels.copy(), np.zeros_like(part)
     covered[box] = filled
     rim = cv2.dilate(filled.astype(np.uint8), np.ones((3, 3), dtype=np.uint8)) > 0  # blending reads it, too
-    result[box][rim] = np.clip(np.round(mixed[rim]), 0, 255).astype(np.uint8)
+    result[box][rim] = rounded(mixed[rim])
     return Variant(result, _without_gaps(covered, part), portrait.name, warp.misfit)
 
 

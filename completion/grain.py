@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.resize import box_around
 
 _BANDS_PX = (1.2, 2.0), (0.0, 1.0)  # grain is what lies between two blurs; what is coarser is structure
@@ -44,7 +45,7 @@ def grain(
         noise = noise @ (axes * np.sqrt(np.maximum(variances, 0)) @ axes.T / band(noise).std()).astype(np.float32)
         pixels[inside] += noise[inside]
     grained = completed.copy()
-    grained[part] = np.clip(np.round(pixels[inside]), 0, 255).astype(np.uint8)
+    grained[part] = rounded(pixels[inside])
     return grained
 
 
@@ -78,4 +79,4 @@ def match_means(fill: NDArray[np.uint8], face: NDArray[np.uint8], block: int) ->
     for _ in range(10):
         missing = means - cv2.resize(corrected, small, interpolation=cv2.INTER_AREA)
         corrected += cv2.resize(missing, fill.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return np.clip(np.round(corrected), 0, 255).astype(np.uint8)
+    return rounded(corrected)

@@ -8,6 +8,7 @@ import numpy as np
 import patchmatch
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.resize import box_around, scale_to, scaled_size
 
 _RADIUS_PX = 3  # of the pixels that OpenCV's methods average
@@ -49,7 +50,7 @@ def inpaint(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uin
     # Rounding to bytes at every pixel would brighten the fill; for floats OpenCV accepts only single channels.
     channels = [opencv_inpaint(channel, small_hole, "telea") for channel in cv2.split(small.astype(np.float32))]
     full = cv2.resize(np.dstack(channels), under.shape[::-1], interpolation=cv2.INTER_LINEAR)[under]
-    part[under] = np.clip(np.round(full), 0, 255).astype(np.uint8)
+    part[under] = rounded(full)
     return filled
 
 
@@ -201,7 +202,7 @@ def reduce_visible(
     visible = share >= _LEAST_VISIBLE
     for channel in range(3):
         seen = cv2.resize(known * photo[..., channel], size, interpolation=cv2.INTER_AREA)[visible] / 257
-        small[visible, channel] = np.clip(np.round(seen / share[visible]), 0, 255).astype(np.uint8)
+        small[visible, channel] = rounded(seen / share[visible])
     return small, ~visible
 
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.warp import Alignment
 from completion.regions import hole_in_crop
 from completion.tone import Stretch, luma
@@ -47,4 +48,4 @@ def sharpen(
     made = stretch.undo(bundled_session(OCTAVE).run(None, feed)[0][0])
     light = luma(made)[..., None].astype(np.float32)
     chroma = cv2.GaussianBlur(made - light, (0, 0), _CHROMA_PX)
-    return np.where(holes[..., None], np.clip(np.round(light + chroma), 0, 255), crop).astype(np.uint8)
+    return np.where(holes[..., None], rounded(light + chroma), crop)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.warp import Alignment
 from completion.config import Solver, blur_radius
 from completion.step import Step
@@ -70,7 +71,7 @@ class OnePass:
             images, flipped = np.split(self._images(*both, noise), 2)
             change = flipped[:, :, :, ::-1].astype(np.float32) - images
             change = _blurred(change * np.float32(0.5), solver.flip_sigma_px)
-            images = (images + change).round().clip(0, 255).astype(np.uint8)
+            images = rounded(images + change)
         weight = np.stack([_weight(~hole) if solver.weighted else ~hole for hole in holes]).astype(np.float32)
         difference = np.abs(images.astype(np.float32) - crops[:, None]) / 127.5
         context = np.einsum("nkyxc,nyx->nk", difference, weight)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.resize import box_around
 from completion.config import BLENDS
 
@@ -56,7 +57,7 @@ def blend(
         inside: NDArray[Any] = fill[hole]
     else:  # (pixels in the hole, 3)
         inside = _poisson(*cut, visible, limit) if how == "poisson" else _alpha(*cut, visible)
-    blended[hole] = np.clip(np.round(inside), 0, 255).astype(np.uint8)
+    blended[hole] = rounded(inside)
     return blended
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from align.picture import rounded
 from align.warp import Alignment
 from completion.regions import hole_in_crop
 from completion.step import Step
@@ -157,7 +158,7 @@ class Tone:
     def colour(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Colour pixels (..., 3) of equal channels."""
         light = grey[..., 0]
-        table = np.clip(np.round(np.arange(256)[:, None] + self.offsets), 0, 255).astype(np.uint8)
+        table = rounded(np.arange(256)[:, None] + self.offsets)
         return table[light]
 
     def coloured(self, step: Step) -> Step:
@@ -219,17 +220,13 @@ class Stretch:
         if self.one_tone:
             light = np.clip(values[..., 0], 0, 255)
             values = np.stack([light + np.interp(light, _SKIN_Y, offset) for offset in _SKIN], axis=-1)
-        return _bytes(values)
+        return rounded(values)
 
     def undo(self, generated: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring generated pixels uint8 (..., 3) to the photo's range; those of one tone to three equal channels."""
         if not self.changes:
             return generated
-        return _bytes(((grey(generated) if self.one_tone else generated) - self.offset) / self.gain)
-
-
-def _bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.clip(np.round(values), 0, 255).astype(np.uint8)
+        return rounded(((grey(generated) if self.one_tone else generated) - self.offset) / self.gain)
 
 
 def _blurred(values: NDArray[np.float64], width: float) -> NDArray[np.float64]:

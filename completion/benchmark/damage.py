@@ -14,11 +14,11 @@ from align.picture import grid
 from align.resize import reduced, scale_to
 from completion.benchmark.config import BenchmarkOptions
 from completion.benchmark.measure import subsample
-from completion.benchmark.methods import BenchmarkError
+from completion.benchmark.methods import BenchmarkError, classical
 from completion.benchmark.tones import toned
 from completion.completer import FaceCompleter
 from completion.damage import find_damage
-from completion.inpaint import opencv_inpaint
+from completion.masks import Marked
 from completion.picture import overlay_mask
 from dcgan.damage import score
 from dcgan.metrics import detail, psnr
@@ -216,16 +216,14 @@ def compare_damage(photos: Sequence[Pixels], seed: int, completer: FaceCompleter
         pairs = list(zip(drawn, holes, strict=True))
         ours = [restore(each.pixels, hole, completer) for each, hole in pairs]
         yield _restored(f"{name}, ours", drawn, ours)
-        yield _restored(f"{name}, Telea", drawn, [_telea(each.pixels, hole) for each, hole in pairs])
+        yield _restored(
+            f"{name}, Telea", drawn, [classical("telea", each.pixels[None], hole[None])[0] for each, hole in pairs]
+        )
 
 
 def restore(pixels: Pixels, hole: Hole, completer: FaceCompleter) -> Pixels:
     """Fill the damage of a photo, if there is any."""
-    return completer(pixels, hole, no_face="fill").pixels if hole.any() else pixels
-
-
-def _telea(pixels: Pixels, hole: Hole) -> Pixels:
-    return opencv_inpaint(np.where(hole[..., None], np.uint8(0), pixels), hole, "telea")
+    return completer(pixels, Marked(hole, damage=True)).pixels
 
 
 def _restored(method: str, drawn: Sequence[Damaged], results: Sequence[Pixels]) -> DamageRow:

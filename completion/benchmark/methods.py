@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from align.errors import InputError
 from align.photo import as_photo
+from align.picture import rounded
 from completion.benchmark.config import LEARNING, REFERENCE, BenchmarkOptions, split_method
 from completion.completer import FaceCompleter
 from completion.inpaint import opencv_inpaint
@@ -229,4 +230,4 @@ def _split(training: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], N
 
 
 def _put(photos: NDArray[np.uint8], holes: NDArray[np.bool_], filled: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.where(holes[..., None], np.clip(np.round(filled), 0, 255).astype(np.uint8), photos)
+    return np.where(holes[..., None], rounded(filled), photos)

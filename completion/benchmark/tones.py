@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from align.picture import rounded
 from completion.tone import luma
 
 
@@ -28,7 +29,7 @@ def _scan(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     chroma = rng.normal(0, 9, photo.shape)
     chroma -= chroma @ [[0.299], [0.587], [0.114]]
     file = io.BytesIO()
-    Image.fromarray(_bytes(_SEPIA(photo) + rng.normal(0, 6, grain) + chroma)).save(file, "JPEG", quality=75)
+    Image.fromarray(rounded(_SEPIA(photo) + rng.normal(0, 6, grain) + chroma)).save(file, "JPEG", quality=75)
     return np.asarray(Image.open(file))
 
 
@@ -47,7 +48,7 @@ _TONES: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.generic]]] = {
 
 def toned(photo: NDArray[np.uint8], tone: str) -> NDArray[np.uint8]:
     """A photo uint8 (H, W, 3) in another tone, one of `completion.benchmark.config.TONES`."""
-    return photo if tone == COLOUR else _bytes(_TONES[tone](photo))
+    return photo if tone == COLOUR else rounded(_TONES[tone](photo))
 
 
 def stray(fill: NDArray[np.uint8], photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> float:
@@ -64,7 +65,3 @@ def stray(fill: NDArray[np.uint8], photo: NDArray[np.uint8], hole: NDArray[np.bo
 
 def _chroma(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
     return cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1:].astype(np.float32, copy=False)
-
-
-def _bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return np.clip(np.round(values.astype(np.float64)), 0, 255).astype(np.uint8)
