@@ -135,14 +135,10 @@ def choose(
     if not references:
         return [], ""
     here = embed(photo, face)
-    distances = [float(np.linalg.norm(each.embedding - here)) for each in references]
-    nearest, least = min(zip(references, distances, strict=True), key=lambda pair: pair[1])
-    known = [
-        (each, distance)
-        for each, distance in zip(references, distances, strict=True)
-        if each.named or distance <= DISTANCE
-    ]
+    pairs = [(each, float(np.linalg.norm(each.embedding - here))) for each in references]
+    known = [(each, distance) for each, distance in pairs if each.named or distance <= DISTANCE]
     if not known:
+        nearest, least = min(pairs, key=lambda pair: pair[1])
         where = f"the nearest face is in {nearest.portrait.name}, at a distance of {least:.2f}"
         return [], f"no reference was used: {where}, and the limit is {DISTANCE}; name that file to use it"
     within = min(distance for _, distance in known) + _ALIKE

@@ -388,19 +388,7 @@ def test_the_command_measures_whole_photos(
     photos, empty, out = tmp_path / "photos", tmp_path / "empty", tmp_path / "out"
     save(photos / "a.png", astronaut)
     save(empty / "no-face.png", NO_FACE)
-    words = [
-        "--whole",
-        "--holes",
-        "eye",
-        "mouth",
-        "--methods",
-        "telea",
-        "fast+network",
-        "--tones",
-        "grey",
-        "-q",
-        "--output",
-    ]
+    words = "--whole --holes eye mouth --methods telea fast+network --tones grey -q --output".split()
     assert main([str(word) for word in [photos, empty, *words, out]]) == 0
     parts = [line[3:] for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
     assert parts[1:] == ["eye: 2 faces", "mouth: 2 faces", "all", "grey"] and parts[0].endswith(" px")
