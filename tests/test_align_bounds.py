@@ -18,10 +18,10 @@ def rle(width: int, height: int, body: bytes) -> bytes:
     return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(body), 0, 0, 54 + 1024) + header + body
 
 
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of 8x8 black pixels, with more chunks before them."""
-    first = (b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
-    pixels = (b"IDAT", zlib.compress((b"\0" + bytes(24)) * 8))
+def png(*chunks: tuple[bytes, bytes], bits: int = 8, more: int = 0) -> bytes:
+    """A PNG of 8x8 black pixels, with more chunks before them, and zeros after them."""
+    first = (b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 2, 0, 0, 0))
+    pixels = (b"IDAT", zlib.compress((b"\0" + bytes(3 * bits)) * 8 + bytes(more)))
     parts = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in (first, *chunks, pixels, (b"IEND", b""))
@@ -48,10 +48,20 @@ def jpeg(repeats: int, between: bytes = b"") -> bytes:
         (rle(4000, 4000, b"\0\1"), "a run-length encoded BMP of 4000x4000"),
         (png(*[(b"IDAT", b"")] * 10_000), "a PNG of more than"),
         (png(*[(b"abAb", b"")] * 10_000), "a PNG of more than"),
+        (png(bits=16, more=2**24), "a PNG of 8x8 that inflates to more than 66,176 bytes"),
         (jpeg(200), "a JPEG of 2.. scans"),
         (jpeg(200, b"\xff\x01"), "a JPEG of 2.. scans"),
     ],
-    ids=["wide BMP", "long BMP", "large BMP", "empty pixels", "unknown chunks", "scans", "scans behind markers"],
+    ids=[
+        "wide BMP",
+        "long BMP",
+        "large BMP",
+        "empty pixels",
+        "unknown chunks",
+        "long pixels",
+        "scans",
+        "scans behind markers",
+    ],
 )
 def test_a_file_that_takes_too_long_is_refused_before_it_is_decoded(
     data: bytes, words: str, monkeypatch: pytest.MonkeyPatch
@@ -63,7 +73,8 @@ def test_a_file_that_takes_too_long_is_refused_before_it_is_decoded(
 
 def test_ordinary_files_of_these_kinds_are_read() -> None:
     black = np.zeros((8, 8, 3), dtype=np.uint8)
-    for data in (png(*[(b"abAb", bytes(100))] * 1000), rle(8, 8, b"\x08\0\0\0" * 8 + b"\0\1")):
+    many, deep = png(*[(b"abAb", bytes(100))] * 1000), png(bits=16)
+    for data in (many, deep, rle(8, 8, b"\x08\0\0\0" * 8 + b"\0\1")):
         assert np.array_equal(decode_photo(data).pixels, black)
     with_video = jpeg(0) + b"\xff\xda\0\x02" * 1000  # as phones append
     assert np.array_equal(decode_photo(with_video).pixels, decode_photo(jpeg(10)).pixels)
