@@ -21,8 +21,9 @@ from align.warp import Alignment
 from completion.benchmark import measure
 from completion.benchmark.__main__ import main
 from completion.benchmark.config import HOLES, LEARNING, METHODS, SLOW, TONES, WHOLE_HOLES, BenchmarkOptions
-from completion.benchmark.measure import Row, Sample, compare, draw_hole, draw_whole_hole, find_sample, subsample
+from completion.benchmark.measure import Row, compare
 from completion.benchmark.methods import BenchmarkError, InPhoto, Method, create_methods
+from completion.benchmark.samples import Sample, draw_hole, draw_whole_hole, find_sample, subsample
 from completion.benchmark.tones import COLOUR, ONE_TONE, stray, toned
 from completion.completer import FaceCompleter
 from completion.config import SOLVERS

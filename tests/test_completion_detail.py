@@ -11,7 +11,7 @@ from align.locate import locate
 from align.template import TEMPLATES
 from align.warp import similarity, transform
 from completion import FaceCompleter
-from completion.benchmark.measure import Sample, draw_whole_hole
+from completion.benchmark.samples import Sample, draw_whole_hole
 from completion.detail import MIRROR, Generated, Portrait, Warp, mirror, outline, span, transfer, yaw
 
 [FACE] = locate(PORTRAIT, TEMPLATES["face"], 128)

@@ -90,9 +90,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from align.files import prepare_folder
-    from completion.benchmark.measure import compare, read_faces, read_photos
+    from completion.benchmark.measure import compare
     from completion.benchmark.methods import BenchmarkError, create_methods
     from completion.benchmark.report import JSON_FILE, Report
+    from completion.benchmark.samples import read_faces, read_photos
     from completion.networks import open_weights
     from dcgan.dataset import load_faces
     from dcgan.device import machine

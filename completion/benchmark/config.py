@@ -20,7 +20,7 @@ HOLES = {
     "mouth": "mouth",
 }
 TONES = ("grey", "sepia", "blue", "scan", "faded", "dark")  # of whole photos, see completion.benchmark.tones
-WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")  # in whole photos, see completion.benchmark.measure
+WHOLE_HOLES = ("middle", "eye", "mouth", "half", "scratches")  # in whole photos, see completion.benchmark.samples
 
 CLASSICAL, LEARNING = ("telea", "ns", "biharmonic"), ("mean", "linear")  # the latter are fitted to training faces
 SLOW = ("paper", "bamos")  # take minutes per face, and run on the first faces only

@@ -13,8 +13,8 @@ from align.photo import read_photo
 from align.picture import grid
 from align.resize import reduced, scale_to
 from completion.benchmark.config import BenchmarkOptions
-from completion.benchmark.measure import subsample
 from completion.benchmark.methods import BenchmarkError, classical
+from completion.benchmark.samples import subsample
 from completion.benchmark.tones import toned
 from completion.completer import FaceCompleter
 from completion.damage import find_damage
