@@ -81,3 +81,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 # Delete everything that the recipes above create, except own/, as its weights took time.
 clean:
 	rm -rf $(VENV) demo build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

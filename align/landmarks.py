@@ -160,7 +160,7 @@ def open_detector(kept: Path) -> Any:
         found = dlib.get_frontal_face_detector()
     part = kept.with_name(f"{kept.name}.{os.getpid()}-{threading.get_ident()}")
     with suppress(OSError, RuntimeError):  # where nothing can be written, it is unpacked each time
-        kept.parent.mkdir(exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         found.save(str(part))
         part.replace(kept)
     return found

@@ -13,7 +13,6 @@ from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, save
 from PIL import Image, ImageCms
 from scipy import ndimage
 
-import completion
 from align import locate
 from align.errors import ConfigError, InputError, MaskError, NoFaceError
 from align.landmarks import find_faces
@@ -468,12 +467,6 @@ def test_notes_shares_and_figures_describe_a_completion() -> None:
     )
     words = "2 faces were found only in the original photo; their positions were used, not the colours"
     assert replace(plain, hidden=2).notes == (words,)
-
-
-def test_the_package_exports_what_it_lists() -> None:
-    assert dir(completion) == sorted(completion.__all__)
-    assert all(getattr(completion, name) is not None for name in completion.__all__)
-    assert completion.FaceCompleter is FaceCompleter and not hasattr(completion, "Solver")
 
 
 # Large photos and holes
