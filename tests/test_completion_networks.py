@@ -70,6 +70,18 @@ def test_onnx_runtime_and_torch_differ_by_one_level_and_keep_visible_pixels(name
         assert not np.array_equal(filled[holes[:4]], crops[:4][holes[:4]])
 
 
+@pytest.mark.parametrize("name", weights.REGISTRY)
+def test_weights_are_kept_after_some_runs_with_the_same_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, open_session = [], runtime.open_session
+    monkeypatch.setattr(runtime, "open_session", lambda *words: opened.append(words[-1]) or open_session(*words))
+    source = Weights.open(name, "cpu")
+    generate_faces = OnnxGenerate(source.onnx_path(), source.sha256, "cpu")
+    crops, holes = faces_and_holes(name, 4)
+    noise = np.zeros((1, source.network.nz), np.float32)
+    first, *others = (generate_faces(crops, holes, noise) for _ in range(7))
+    assert all(np.array_equal(first, other) for other in others) and opened == [True, False]
+
+
 def test_one_pass_is_the_generator_at_the_encoders_z_with_noise(
     onnx_weights_file: Path, encoder_weights: Weights
 ) -> None:
