@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pictures import NO_FACE, save, save_all
+from pictures import NO_FACE, PORTRAIT, save, save_all
 
 from align.cli import Progress
 from align.errors import NoFaceError
@@ -21,6 +21,7 @@ from align.warp import Alignment
 from completion.benchmark import measure
 from completion.benchmark.__main__ import main
 from completion.benchmark.config import HOLES, LEARNING, METHODS, SLOW, TONES, WHOLE_HOLES, BenchmarkOptions
+from completion.benchmark.damage import CLEAN, FINDERS, KINDS, MIXED
 from completion.benchmark.measure import Row, compare
 from completion.benchmark.methods import BenchmarkError, InPhoto, Method, create_methods
 from completion.benchmark.samples import Sample, draw_hole, draw_whole_hole, find_sample, subsample
@@ -402,6 +403,23 @@ def test_the_command_measures_whole_photos(
     assert read_photo(out / "eye.jpg").pixels.shape == (2 * 384, 384 * 4, 3)
     assert main([str(word) for word in [empty, *words, tmp_path / "other"]]) == 2
     assert "found no face in" in capsys.readouterr().err
+
+
+def test_the_command_measures_how_damage_is_found_and_restored(
+    onnx_weights_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "photos" / "a.png", PORTRAIT[::2, ::2])
+    words = ["--damage", "--weights", str(onnx_weights_file), "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main([str(tmp_path / "photos"), *words]) == 0
+    rows = json.loads((tmp_path / "out" / "damage.json").read_text())
+    found = [(row["kind"], row["method"]) for row in rows if "iou" in row["figures"]]
+    assert found == [(kind, method) for kind in (*KINDS, MIXED, CLEAN) for method in FINDERS]
+    restored = {row["method"]: row["figures"]["hole_psnr"] for row in rows if "hole_psnr" in row["figures"]}
+    assert restored["true mask, ours"] > restored["network, ours"] > restored["as it is"] and len(restored) == 7
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "out" / "damage.md").read_text() and "## Restored" in printed
+    assert read_photo(tmp_path / "out" / "damage.jpg").pixels.shape == (400, 1200, 3)
+    assert main([str(tmp_path / "photos"), *words]) == 2  # existing results are not replaced
 
 
 @pytest.mark.usefixtures("quick")
