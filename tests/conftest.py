@@ -128,6 +128,13 @@ def astronaut() -> NDArray[np.uint8]:
     return astronaut()
 
 
+@pytest.fixture(autouse=True)
+def same_numbers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test draw the same random numbers, whichever tests ran before it."""
+    if hasattr(request.module, "RNG"):
+        monkeypatch.setattr(request.module, "RNG", np.random.default_rng(0))
+
+
 @pytest.fixture(scope="session")
 def small_weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file with untrained 32x32 networks."""
