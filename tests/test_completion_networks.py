@@ -39,7 +39,7 @@ ABSENT = "torch torchvision tensorboard skimage sklearn matplotlib onnx gradio r
 def in_memory(name: str | Path) -> Weights:
     """Weights without a file, which torch runs."""
     found = Weights.open(name, "cpu")
-    return Weights.of(found.generator, found.discriminator, encoder=found.encoder)
+    return Weights.of(found.generator, found.discriminator, encoder=found.encoder, completer=found.completer)
 
 
 def faces_and_holes(name: str, count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
