@@ -18,6 +18,9 @@ AverageKimg = Annotated[float, Range(0, 1_000_000), "half-life of moving average
 Flip = Annotated[bool, "flip half of the images horizontally"]
 Overwrite = Annotated[bool, "replace existing files"]
 _Weight = Range(0, 1_000_000)
+PerceptualWeight = Annotated[
+    float, _Weight, "weight of the distance to x in the features of EfficientNet-Lite0, trained on ImageNet"
+]
 _Width = Range(1, 1024)
 
 
@@ -171,6 +174,7 @@ class EncoderConfig(RunConfig):
     z_weight: Annotated[float, _Weight, "weight of the squared error of E(G(z))"] = 0.1
     z_square_weight: Annotated[float, _Weight, "weight of the mean square of E(x)"] = 0.005
     feature_weight: Annotated[float, _Weight, "weight of the distance to x in the features of the critic"] = 1
+    perceptual_weight: PerceptualWeight = 0
     adversarial_weight: Annotated[float, _Weight, "weight of the relativistic loss by a critic that starts as D"] = 0.05
     patch_weight: Annotated[float, _Weight, "weight of the same loss for patches, which heads of the critic judge"] = 0
     penalty: Annotated[float, _Weight, "weight of half of the critic's squared gradient, on both kinds of images"] = 1
@@ -218,6 +222,7 @@ class OctaveConfig(RunConfig):
     adversarial_weight: Annotated[
         float, _Weight, "weight of the relativistic loss of the patches in holes, beside an L1 distance of weight 1"
     ] = 0.2
+    perceptual_weight: PerceptualWeight = 0
 
 
 @dataclass(frozen=True)

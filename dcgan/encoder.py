@@ -24,6 +24,7 @@ from dcgan.grow import new_and_old
 from dcgan.holes import draw_holes, named_hole
 from dcgan.metrics import psnr
 from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.perceptual import Perceptual
 from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.sampling import sample_z
 from dcgan.step import MovingAverage, cosine, seeded
@@ -99,7 +100,8 @@ class EncoderTrainer:
         self.patches = PatchHeads(self.G.config) if config.patch_weight > 0 else None
         if self.patches is not None:
             self.judges["patches"] = self.patches
-        for network in (self.G, self.E, *self.judges.values()):
+        self.perceptual = Perceptual() if config.perceptual_weight > 0 else None
+        for network in (self.G, self.E, *self.judges.values(), *filter(None, [self.perceptual])):
             network.to(device).to(memory_format=torch.channels_last)
         if weights.encoder is not None and continues(weights.encoder, self.E):
             self.E.load_state_dict(widened(weights.encoder, self.E))
@@ -148,7 +150,9 @@ class EncoderTrainer:
             judge.requires_grad_(False)
         self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
-            losses, completed = encoder_losses(config, self.E, self.G, self.critic, batch, self.patches)
+            losses, completed = encoder_losses(
+                config, self.E, self.G, self.critic, batch, self.patches, self.perceptual
+            )
         if learns:
             weighted = [getattr(config, f"{name}_weight") * value for name, value in losses.items()]
             torch.stack(weighted).sum().backward()
@@ -232,6 +236,7 @@ def encoder_losses(
     critic: Discriminator,
     batch: Batch,
     patches: "PatchHeads | None" = None,
+    perceptual: Perceptual | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of E on one batch of `draw`, with its real images (N, 3, S, S) in [-1, 1].
 
@@ -253,6 +258,10 @@ def encoder_losses(
     losses = {"image": (weight * (fake - real).abs()).mean() / weight.mean(), "z_square": guess[:count].square().mean()}
     if config.pairs:
         losses["z"] = (guess[count:] - z).square().mean()
+    if perceptual is not None:
+        with torch.no_grad():
+            features = perceptual(real[:matched])
+        losses["perceptual"] = loss.feature_distance(perceptual(completed[:matched]), features)
     if config.feature_weight > 0 or config.adversarial_weight > 0 or patches is not None:
         with torch.no_grad():
             features, logits = critic.judged(real)

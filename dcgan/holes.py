@@ -112,12 +112,12 @@ def _single_hole(
 
 
 def draw_holes(count: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw random training holes, each of a random kind; some combine two kinds.
+    """Draw random training holes, each of a random kind, single pixels less often; some combine two kinds.
 
     Returns:
         bool (count, size, size); no hole is empty, but a combination may cover the whole image.
     """
-    kinds = list(TRAINING_KINDS.values())
+    kinds = [draw for name, draw in TRAINING_KINDS.items() for _ in range(1 if name in _PIXEL_HOLES else 2)]
     holes = np.zeros((count, size, size), dtype=bool)
     for hole in holes:
         for _ in range(1 + (rng.random() < _UNION)):
@@ -194,6 +194,14 @@ def _rectangle(size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     return _box(size, left, top, left + width, top + height)
 
 
+def _oval(size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """An ellipse about the middle of the face or its mouth."""
+    line = (np.arange(size) + 0.5) / size
+    x, y = rng.uniform(0.4, 0.6), rng.choice([0.5, 0.75]) + rng.uniform(-0.08, 0.08)
+    width, height = rng.uniform(0.15, 0.3), rng.uniform(0.1, 0.3)
+    return np.hypot((line - x) / width, (line[:, None] - y) / height) < 1
+
+
 def _stroke(size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A stroke of a round brush along a curved path."""
     turns = 0.6 * rng.standard_normal(_TOUCHES)
@@ -223,6 +231,7 @@ TRAINING_KINDS: dict[str, Callable[[int, np.random.Generator], NDArray[np.bool_]
     "random": lambda size, rng: _random(size, rng.uniform(0.2, 0.95), rng),
     "grid": lambda size, rng: _grid(size, *rng.integers(_GRID_STEP, size=2)),
     "pattern": lambda size, rng: _pattern(size, rng.uniform(0.1, 0.5), rng),
+    "oval": _oval,
     "stroke": _stroke,
     "features": _features,
 }

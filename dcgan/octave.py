@@ -32,11 +32,13 @@ from dcgan.holes import TRAINING_KINDS
 from dcgan.loss import feature_distance, gradient_penalty
 from dcgan.metrics import detail, psnr
 from dcgan.networks import SLOPE
+from dcgan.perceptual import Perceptual
 from dcgan.run import Run, RunInputs, TrainingStep
 from dcgan.tensors import to_bytes, to_image, to_tensor
 from dcgan.weights import Weights, WeightsError
 
 _BOX_PX = 96  # of a crop: the part around a hole that a step computes
+_PARTS = 2  # of each completed face, which takes longer to complete than to learn from
 _KINDS = [TRAINING_KINDS[name] for name in ("center", "rectangle", "half", "pattern", "stroke", "features")]
 _HELD_OUT = 0.03  # share of the faces, the last ones, that are only measured
 _MEASURED, _SHOWN = 64, 8
@@ -167,14 +169,17 @@ def train_octave(
     network, critic = Octave(config.width), _Critic()
     if start is not None:
         _load_graph(network, start)
-    for each in (network, critic):
+    perceptual = Perceptual() if config.perceptual_weight > 0 else None
+    for each in (network, critic, *filter(None, [perceptual])):
         each.to(device).to(memory_format=torch.channels_last)
     optimiser, opt_critic = (capturable_adam(each.parameters(), config.lr, (0.5, 0.99)) for each in (network, critic))
     modules = {"O": network, "optimiser": optimiser, "critic": critic, "opt_critic": opt_critic}
     run = Run(folder, "octave", config, modules, RunInputs(digest(faces), len(faces), machine(device), weights.sha256))
 
     def losses(rng: np.random.Generator) -> dict[str, Tensor]:
-        seen, real = _boxes(*complete(train[rng.integers(len(train), size=config.batch)], rng), rng)
+        few = train[rng.integers(len(train), size=-(-config.batch // _PARTS))]
+        seen, real = (each.repeat_interleave(_PARTS, 0)[: config.batch] for each in complete(few, rng))
+        seen, real = _boxes(seen, real, rng)
         hole, made = seen[:, 3:4], network.sharpened(seen)
 
         # The critic learns; its lazy penalty is scaled up by the steps that it stands for.
@@ -194,11 +199,15 @@ def train_octave(
         with torch.no_grad():
             features, logits = critic(real, hole)
         features_made, logits_made = critic(made, hole)
-        return {
+        found = {
             "image": (made - real).abs().sum() / (3 * hole.sum()),
             "feature": _FEATURES * feature_distance(features_made, features),
             "adversarial": config.adversarial_weight * _over(hole, softplus(logits - logits_made)),
         }
+        if perceptual is not None:
+            distance = feature_distance(perceptual(made), perceptual(real.detach()))
+            found["perceptual"] = config.perceptual_weight * distance
+        return found
 
     def diagnose() -> dict[str, float]:
         seen, real = complete(val, np.random.default_rng(0))

@@ -23,6 +23,7 @@ from dcgan.config import EncoderConfig, NetworkConfig
 from dcgan.encoder import PatchHeads, holes_by_step, train_encoder
 from dcgan.holes import draw_holes
 from dcgan.networks import Discriminator, Encoder, Generator
+from dcgan.perceptual import Perceptual
 from dcgan.run import read_stats
 from dcgan.sampling import sample_z
 from dcgan.step import seeded
@@ -171,6 +172,23 @@ def test_faces_with_noise_are_compared_on_visible_pixels_only(weights: Weights, 
 
     assert image_loss(1.0, 1.0) == image_loss(1.0, 30.0)
     assert image_loss(0.0, 1.0) != image_loss(0.0, 30.0)
+
+
+def test_the_perceptual_distance_ignores_faces_with_noise(weights: Weights, faces: NDArray[np.uint8]) -> None:
+    real, E, perceptual = to_tensor(faces[:8]), Encoder(NETWORK, 8).eval(), Perceptual()
+    config = replace(CONFIG, adversarial_weight=0, feature_weight=0, pairs=0, noised=0.5)
+    batch = encoder.draw(config, NETWORK, draw_holes(8, 16, np.random.default_rng(0)), torch.Generator().manual_seed(0))
+    batch |= {"real": real}
+
+    def distance() -> float:
+        networks = E, weights.generator, weights.discriminator
+        return float(encoder.encoder_losses(config, *networks, batch, perceptual=perceptual)[0]["perceptual"].detach())
+
+    first = distance()
+    batch["hole"][4:] = False
+    assert first == pytest.approx(distance()) and first > 0
+    batch["hole"][:4] = False
+    assert distance() == 0
 
 
 def test_z_stays_within_a_uniform_prior() -> None:
@@ -322,6 +340,7 @@ def test_holes_for_a_gpu_come_from_a_stock(monkeypatch: pytest.MonkeyPatch) -> N
         {"pairs": 0},
         {"warm_kimg": 0.024},
         {"patch_weight": 0.5},
+        {"perceptual_weight": 0.5},
         {"inputs": 8, "grey": 0.5, "contrast": 0.5},
     ],
     ids=str,
@@ -332,6 +351,7 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
     G, critic = deepcopy(weights.generator), deepcopy(weights.discriminator)
     E = Encoder(NETWORK, config.nef, inputs=config.inputs)
     patches = PatchHeads(NETWORK) if config.patch_weight else None
+    perceptual = Perceptual().to(memory_format=torch.channels_last) if config.perceptual_weight else None
     judges = [critic] if patches is None else [critic, patches]
     for network in (G, E, *judges):
         network.to(memory_format=torch.channels_last)
@@ -352,7 +372,8 @@ def test_ten_steps_equal_a_plain_loop(weights: Weights, faces: NDArray[np.uint8]
         rate = trainer.rate(number)
         assert (rate == 0) == (number < 3 and config.warm_kimg > 0) or number == 3
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            losses, completed = encoder.encoder_losses(config, E, G, critic.requires_grad_(False), batch, patches)
+            critic.requires_grad_(False)
+            losses, completed = encoder.encoder_losses(config, E, G, critic, batch, patches, perceptual)
         if rate > 0:
             adam.zero_grad()
             torch.stack([getattr(config, f"{name}_weight") * value for name, value in losses.items()]).sum().backward()

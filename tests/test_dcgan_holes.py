@@ -177,6 +177,7 @@ def test_training_holes_are_never_empty_and_vary_in_extent(size: int) -> None:
         ("random", 0.17, 0.98),
         ("grid", 1 - 1 / 16, 1 - 1 / 16),
         ("pattern", 0.09, 0.5),
+        ("oval", 0.04, 0.29),
         ("stroke", 0.003, 0.5),
         ("features", 0.0, 0.4),
     ],
@@ -196,9 +197,10 @@ def test_every_kind_of_training_hole_occurs(monkeypatch: pytest.MonkeyPatch) -> 
             return draw(size, rng)
 
         monkeypatch.setitem(TRAINING_KINDS, kind, count)
-    draw_holes(1000, 16, rng())
-    assert min(counts.values()) > 100
-    assert 1100 < sum(counts.values()) < 1250  # some holes combine two kinds
+    draw_holes(2000, 16, rng())
+    assert all(counts[kind] > (100 if kind in ("random", "grid") else 200) for kind in counts)
+    assert max(counts["random"], counts["grid"]) < 0.7 * min(counts["center"], counts["oval"])
+    assert 2200 < sum(counts.values()) < 2500  # some holes combine two kinds
 
 
 def test_a_kind_that_draws_nothing_gives_the_center(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,6 +222,8 @@ def test_training_holes_lie_where_their_kind_says() -> None:
     assert (
         rectangles[:, 0].any() and rectangles[:, -1].any() and rectangles[:, :, 0].any() and rectangles[:, :, -1].any()
     )
+    ovals = drawn("oval", 400)
+    assert 0.6 < ovals[:, 32, 32].mean() < 1 and 0.5 < ovals[:, 48, 32].mean() < 1 and not ovals[:, :8].any()
     features = drawn("features", 400).mean(axis=0)
     for x, y in ((0.345, 0.41), (0.655, 0.41), (0.5, 0.75)):
         assert 0.4 < features[round(64 * y), round(64 * x)] < 0.65

@@ -69,11 +69,13 @@ def test_network_and_critic_learn(
 ) -> None:
     monkeypatch.setattr(octave, "_BOX_PX", 32)
     monkeypatch.setattr(octave, "_RISE", 1)
-    config = replace(CONFIG, kimg=0.24, batch=4, tick_kimg=0.024, sample_kimg=0.24, lr=1e-2, adversarial_weight=1e-3)
+    config = replace(CONFIG, kimg=0.48, batch=4, tick_kimg=0.048, sample_kimg=0.48, lr=1e-2, adversarial_weight=1e-3)
+    config = replace(config, perceptual_weight=0.1)
     for _ in train_octave(config, encoder_weights, faces, tmp_path, CPU):
         pass
     lines = read_stats(tmp_path)
     assert len(lines) == 10 and lines[-1]["image"] < 0.9 * lines[0]["image"]
+    assert lines[-1]["perceptual"] < lines[0]["perceptual"]
     assert lines[-1]["adversarial"] > 1.1e-3 * math.log(2)  # the loss of a critic that cannot tell them apart is log 2
     assert lines[-1]["psnr_hole"] > 0 and lines[-1]["detail"] > 0
 
