@@ -160,7 +160,11 @@ class Weights:
         return path
 
     def save(self, path: Path) -> str:
-        """Write the networks to one safetensors file, in half precision; returns its SHA-256, see `sha256`."""
+        """Write the networks to one safetensors file, in half precision; returns its SHA-256, see `sha256`.
+
+        What the copy of G has in common with G is written once.
+        """
+        import torch
         from safetensors.torch import save
 
         tensors = {
@@ -168,6 +172,9 @@ class Weights:
             for letter, network in self._networks.items()
             for key, value in network.state_dict().items()
         }
+        for key in [key for key in tensors if key.startswith("C.")]:
+            if torch.equal(tensors[key], tensors["G" + key[1:]]):
+                del tensors[key]
         header = {
             "format": FORMAT,
             "version": _VERSION,
@@ -212,6 +219,8 @@ class Weights:
         for key, value in tensors.items():
             letter, _, name = key.partition(".")
             parts.setdefault(letter, {})[name] = value
+        if "C" in parts:
+            parts["C"] = parts.get("G", {}) | parts["C"]
         try:
             with torch.device("meta"):  # without memory, until the shapes are checked
                 for letter, network in described().items():
