@@ -42,17 +42,17 @@ class Solver:
             not at all.
     """
 
-    start: Literal["random", "encoder"]
-    steps: Annotated[int, Range(0, 1_000_000)]
-    samples: Annotated[int, Range(1, 1_000_000)]
-    candidates: Annotated[int, Range(1, 10_000)]
-    lr: Annotated[float, Range(0, 1000)]
-    cosine: bool
-    weighted: bool
-    prior: Literal["log", "saturating"]
-    prior_weight: Annotated[float, Range(0, 1_000_000_000)]
-    z_weight: Annotated[float, Range(0, 1_000_000_000)]
-    clip: Annotated[float, Range(0, 1000)] | None
+    start: Literal["random", "encoder"] = "random"
+    steps: Annotated[int, Range(0, 1_000_000)] = 0
+    samples: Annotated[int, Range(1, 1_000_000)] = 1
+    candidates: Annotated[int, Range(1, 10_000)] = 1
+    lr: Annotated[float, Range(0, 1000)] = 0.01
+    cosine: bool = False
+    weighted: bool = True
+    prior: Literal["log", "saturating"] = "log"
+    prior_weight: Annotated[float, Range(0, 1_000_000_000)] = 1.0
+    z_weight: Annotated[float, Range(0, 1_000_000_000)] = 0.0
+    clip: Annotated[float, Range(0, 1000)] | None = None
     flip_sigma_px: Annotated[float, Range(0, 10)] | None = None
 
     def __post_init__(self) -> None:
@@ -63,67 +63,18 @@ class Solver:
 
 # The loss weights only rank several candidates. The encoder's errors on the face and on its mirror image differ, so
 # averaging reduces them (0.15 dB); it also blurs details, unless they are left out.
-_ENCODER = Solver(
-    start="encoder",
-    steps=0,
-    samples=1,
-    candidates=1,
-    lr=0.0,
-    cosine=False,
-    weighted=True,
-    prior="log",
-    prior_weight=30.0,
-    z_weight=100.0,
-    clip=None,
-    flip_sigma_px=3.0,
-)
+_ENCODER = Solver("encoder", lr=0.0, prior_weight=30.0, z_weight=100.0, flip_sigma_px=3.0)
 
 
 SOLVERS = {
     "thorough": replace(_ENCODER, flip_sigma_px=0.0),
     # Needs no encoder.
-    "search": Solver(
-        start="random",
-        steps=30,
-        samples=128,
-        candidates=8,
-        lr=0.2,
-        cosine=True,
-        weighted=True,
-        prior="log",
-        prior_weight=1.0,
-        z_weight=100.0,
-        clip=None,
-    ),
+    "search": Solver(steps=30, samples=128, candidates=8, lr=0.2, cosine=True, z_weight=100.0),
     "encoder": _ENCODER,
     # Yeh et al. 2017, sections 3 and 4; the paper does not state the learning rate.
-    "paper": Solver(
-        start="random",
-        steps=1500,
-        samples=1,
-        candidates=1,
-        lr=0.01,
-        cosine=False,
-        weighted=True,
-        prior="saturating",
-        prior_weight=0.003,
-        z_weight=0.0,
-        clip=1.0,
-    ),
+    "paper": Solver(steps=1500, prior="saturating", prior_weight=0.003, clip=1.0),
     # Amos 2016, defaults of dcgan-completion.tensorflow.
-    "bamos": Solver(
-        start="random",
-        steps=1000,
-        samples=1,
-        candidates=1,
-        lr=0.01,
-        cosine=False,
-        weighted=False,
-        prior="log",
-        prior_weight=0.1,
-        z_weight=0.0,
-        clip=1.0,
-    ),
+    "bamos": Solver(steps=1000, weighted=False, prior_weight=0.1, clip=1.0),
 }
 
 
