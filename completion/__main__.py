@@ -64,11 +64,7 @@ def build_parser(program: str = "python -m completion") -> Parser:
 
 
 def main(argv: list[str] | None = None, program: str = "python -m completion") -> int:
-    """Run the command line.
-
-    Returns:
-        The exit code, see --help.
-    """
+    """Run the command and return its exit code, see --help."""
     arguments = build_parser(program).parse_args(_joined(sys.argv[1:] if argv is None else argv))
     # Spinning OpenMP threads make the search several times slower on a machine that is also busy with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -188,7 +184,9 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
 
     from functools import partial
 
-    from completion.batch import complete_folder, complete_photo
+    from tqdm import tqdm
+
+    from completion.batch import FillResult, complete_folder, complete_photo
     from completion.completer import FaceCompleter
     from completion.plan import plan_outputs
 
@@ -211,8 +209,17 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
         items = complete_folder((lambda: completer) if here else load, plan, completer.gpu)
     results: list[FillResult] = []
     began = time.monotonic()
+    total = None if single else len(plan.outputs)
     try:
-        _collect(items, results, None if single else len(plan.outputs), arguments, label)
+        with tqdm(total=total, unit="step" if single else "photo", disable=arguments.quiet or None) as bar:
+            for item in items:
+                if isinstance(item, FillResult):
+                    results.append(item)
+                    bar.update(not single)
+                    _print_result(item, label or printable(item.photo), arguments.verbose, arguments.quiet)
+                else:
+                    bar.total = item.faces * (item.steps + 1)
+                    bar.update()
     finally:
         if files.report and results:
             reported = settings | asdict(loading) | {"mask": files.mask, "version": VERSION}
@@ -222,30 +229,6 @@ def _complete(arguments: argparse.Namespace, photos: list[Path], files: FileOpti
     if any(result.status == "failed" for result in results):
         return 2 if single else 3
     return 0
-
-
-def _collect(
-    items: Iterator[Step | FillResult],
-    results: list[FillResult],
-    total: int | None,
-    arguments: argparse.Namespace,
-    label: str | None,
-) -> None:
-    """Append the results to a list, printing each and showing progress: in photos, or in steps if `total` is None."""
-    from tqdm import tqdm
-
-    from completion.batch import FillResult
-
-    single = total is None
-    with tqdm(total=total, unit="step" if single else "photo", disable=arguments.quiet or None) as bar:
-        for item in items:
-            if isinstance(item, FillResult):
-                results.append(item)
-                bar.update(not single)
-                _print_result(item, label or printable(item.photo), arguments.verbose, arguments.quiet)
-            else:
-                bar.total = item.faces * (item.steps + 1)
-                bar.update()
 
 
 def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> None:

@@ -22,8 +22,7 @@ from align.files import check_target, lock_folder, publish, remove_leftovers, st
 from align.folder import MANIFEST, Crop
 from align.manifest import read_records
 from align.parallel import parallel_map
-from align.photo import Photo, digest, read_photo, write_photo
-from align.warp import Alignment
+from align.photo import digest, read_photo, write_photo
 from completion.completer import FaceCompleter
 from completion.faces import checked
 from completion.manifest import Manifest, fingerprint
@@ -187,7 +186,10 @@ def _complete(completer: FaceCompleter, plan: Plan, path: Path, manifest: Manife
     mask = plan.mask_of(path)
     # Every photo has its own half.
     seed = options.seed ^ int(photo.sha256[:15], 16) if "half" in mask.names.split(",") else options.seed
-    given = _given_faces(completer, plan, photo, path)
+    given = None
+    if plan.landmarks is not None:
+        found = locate.align_by_landmarks(plan.landmarks, plan.source(path), completer.template, completer.size)
+        given = checked(found, photo.pixels.shape[:2])
     chosen = vars(options) | {"aligned": options.aligned or _is_crop(path)}
     marked = completer.mark(photo, mask, given, files.invert_mask, **(chosen | {"seed": seed}))
 
@@ -244,18 +246,6 @@ def _is_crop(photo: Path) -> bool:
 @cache
 def _crops(folder: Path) -> frozenset[str]:
     return frozenset(crop.crop for crop in read_records(folder / MANIFEST, Crop)[0])
-
-
-def _given_faces(completer: FaceCompleter, plan: Plan, photo: Photo, path: Path) -> list[Alignment] | None:
-    """Faces from a file of landmarks; None if there is none.
-
-    Raises:
-        NoFaceError: the photo has no landmarks, or a face is absurdly small or large.
-    """
-    if plan.landmarks is None:
-        return None
-    faces = locate.align_by_landmarks(plan.landmarks, plan.source(path), completer.template, completer.size)
-    return checked(faces, photo.pixels.shape[:2])
 
 
 def write_completions(output: Path, completion: Completion) -> list[Path]:

@@ -44,11 +44,7 @@ def build_parser(program: str = "python -m ui") -> Parser:
 
 
 def main(argv: list[str] | None = None, program: str = "python -m ui") -> int:
-    """Run the command line.
-
-    Returns:
-        The exit code, see --help.
-    """
+    """Run the command and return its exit code, see --help."""
     arguments = build_parser(program).parse_args(argv)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run_main("ui", lambda: _serve_from_a_folder(arguments))

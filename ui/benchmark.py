@@ -109,11 +109,7 @@ def build_parser(program: str = "python -m ui.benchmark") -> Parser:
 
 
 def main(argv: list[str] | None = None, program: str = "python -m ui.benchmark") -> int:
-    """Run the command line.
-
-    Returns:
-        The exit code, see --help.
-    """
+    """Run the command and return its exit code, see --help."""
     arguments = build_parser(program).parse_args(argv)
     return run_main("benchmark", lambda: _benchmark(arguments))
 

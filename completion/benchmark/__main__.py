@@ -51,11 +51,7 @@ def build_parser(program: str = "python -m completion.benchmark") -> Parser:
 
 
 def main(argv: list[str] | None = None, program: str = "python -m completion.benchmark") -> int:
-    """Run the command line.
-
-    Returns:
-        The exit code, see --help.
-    """
+    """Run the command and return its exit code, see --help."""
     arguments = build_parser(program).parse_args(argv)
     # Spinning OpenMP threads would count as CPU time and slow down everything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
