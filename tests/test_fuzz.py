@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +80,18 @@ def damage(seed: bytes, cases: int) -> Iterator[tuple[str, bytes]]:
         number += 1
 
 
-def check_all(work: Callable[[bytes], object], seed: bytes, *expected: type[BaseException], cases: int = 300) -> None:
+def check_all(
+    files: Path | list[Path], seed: bytes, work: Callable[[], object], *expected: type[BaseException], cases: int = 300
+) -> None:
     """Fail unless every damaged copy gives a result or one of the expected errors, whose message is one line."""
-    work(seed)  # the intact file must be accepted
-    for name, content in damage(seed, cases):
+    files = files if isinstance(files, list) else [files]
+    for name, content in chain([("intact", seed)], damage(seed, cases)):
+        for file in files:
+            file.write_bytes(content)
         try:
-            work(content)
+            work()
         except expected as error:
+            assert content != seed, f"{name}: the intact file must be accepted"
             if isinstance(error, InputError):
                 assert str(error) and "\n" not in str(error), name
         except BaseException as error:
@@ -121,49 +127,39 @@ def encoded(kind: str) -> bytes:
     "kind", "JPEG progressive PNG WEBP BMP RLE TIFF DEFLATED GIF PPM AVIF HEIC 16-bit".split() + ["16-bit TIFF"]
 )
 def test_damaged_photos(tmp_path: Path, kind: str) -> None:
-    def read(content: bytes) -> None:
-        (tmp_path / "photo").write_bytes(content)
-        assert read_photo(tmp_path / "photo").pixels.dtype == np.uint8
+    file = tmp_path / "photo"
 
-    check_all(read, encoded(kind), PhotoError)
+    def read() -> None:
+        assert read_photo(file).pixels.dtype == np.uint8
+
+    check_all(file, encoded(kind), read, PhotoError)
 
 
 def test_damaged_masks(tmp_path: Path) -> None:
-    file, photo = io.BytesIO(), to_photo(Image.new("RGB", (16, 16), "grey"))
-    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(file, "PNG")
-
-    def read(content: bytes) -> None:
-        (tmp_path / "mask.png").write_bytes(content)
-        assert read_mask(tmp_path / "mask.png", photo)[0].shape == (16, 16)
-
-    check_all(read, file.getvalue(), MaskError)
+    mask, content, photo = tmp_path / "mask.png", io.BytesIO(), to_photo(Image.new("RGB", (16, 16), "grey"))
+    Image.fromarray(np.eye(16, dtype=np.uint8) * 255).save(content, "PNG")
+    check_all(mask, content.getvalue(), lambda: photo.pixels[read_mask(mask, photo)[0]], MaskError)
 
 
 def test_damaged_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = Parser("command")
+    parser, file = Parser("command"), tmp_path / "options.toml"
     parser.add_argument("--seed", type=int)
     parser.add_argument("--flip", action="store_true")
     add_common(parser)
-
-    def read(content: bytes) -> None:
-        (tmp_path / "options.toml").write_bytes(content)
-        parser.parse_args(["--config", str(tmp_path / "options.toml")])
-
-    check_all(read, b"# options\nseed = 1\nflip = false\n", SystemExit)
+    seed = b"# options\nseed = 1\nflip = false\n"
+    check_all(file, seed, lambda: parser.parse_args(["--config", str(file)]), SystemExit)
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_damaged_json_lines(tmp_path: Path) -> None:
-    seed = json.dumps(RECORD | {"landmarks": LANDMARKS, "kimg": 1}).encode() + b"\n"
+    manifest, log = tmp_path / MANIFEST, tmp_path / "stats.jsonl"
 
-    def read(content: bytes) -> None:
-        for name in (MANIFEST, "stats.jsonl"):
-            (tmp_path / name).write_bytes(content)
-        read_records(tmp_path / MANIFEST, Crop), read_stats(tmp_path)
+    def read() -> None:
+        read_records(manifest, Crop), read_stats(tmp_path)
         with contextlib.suppress(NoFaceError):
-            align_by_landmarks(tmp_path / MANIFEST, Path("a.jpg"), TEMPLATES["face"], 64)
+            align_by_landmarks(manifest, Path("a.jpg"), TEMPLATES["face"], 64)
 
-    check_all(read, seed)
+    check_all([manifest, log], json.dumps(RECORD | {"landmarks": LANDMARKS, "kimg": 1}).encode() + b"\n", read)
 
 
 def test_damaged_records_of_what_was_written(tmp_path: Path) -> None:
@@ -171,58 +167,47 @@ def test_damaged_records_of_what_was_written(tmp_path: Path) -> None:
     file.write_bytes(b"mine")
     lines = [{"output": "a.png", "files": {"a.png": "0" * 64}, "request": {"photo": "0" * 64}}]
     lines += [{"file": "a.png", "sha256": "0" * 64}, {"command": "train", "kimg": 1}]
-    seed = b"\n".join(json.dumps(line).encode() for line in lines) + b"\n"
 
-    def read(content: bytes) -> None:
-        for name in (".completions.jsonl", ".written.jsonl", "config.json"):
-            (tmp_path / name).write_bytes(content)
+    def read() -> None:
         manifest = Manifest(tmp_path)
         manifest.fingerprint(file)
         assert not manifest.made_by_us(file) and not is_owned(file)
         with contextlib.suppress(CheckpointError):
             command_of(tmp_path)
 
-    check_all(read, seed)
+    records = [tmp_path / name for name in (".completions.jsonl", ".written.jsonl", "config.json")]
+    check_all(records, b"\n".join(json.dumps(line).encode() for line in lines) + b"\n", read)
 
 
 def test_damaged_reports_are_not_replaced(tmp_path: Path) -> None:
-    def read(content: bytes) -> None:
-        (tmp_path / "r.json").write_bytes(content)
-        prepare_report(tmp_path / "r.json")
-
-    check_all(read, b'{"settings": {}, "photos": [{"photo": "a.png", "status": "failed"}]}', PhotoError)
+    report, seed = tmp_path / "r.json", b'{"settings": {}, "photos": [{"photo": "a.png", "status": "failed"}]}'
+    check_all(report, seed, lambda: prepare_report(report), PhotoError)
 
 
 def test_damaged_packed_faces(tmp_path: Path) -> None:
-    pack_faces(np.zeros((2, 8, 8, 3), dtype=np.uint8), tmp_path / "whole.npy")
+    file = tmp_path / "faces.npy"
+    pack_faces(np.zeros((2, 8, 8, 3), dtype=np.uint8), file)
 
-    def read(content: bytes) -> None:
-        (tmp_path / "faces.npy").write_bytes(content)
-        assert load_faces(tmp_path / "faces.npy", 8, print).shape[1:] == (8, 8, 3)
+    def read() -> None:
+        assert load_faces(file, 8, print).shape[1:] == (8, 8, 3)
 
-    check_all(read, (tmp_path / "whole.npy").read_bytes(), DatasetError)
+    check_all(file, file.read_bytes(), read, DatasetError)
 
 
 def test_damaged_graphs(tmp_path: Path, onnx_weights_file: Path) -> None:
-
-    def read(content: bytes) -> None:
-        (tmp_path / "w.onnx").write_bytes(content)
-        open_session(tmp_path / "w.onnx")
-
-    check_all(read, onnx_weights_file.with_suffix(".onnx").read_bytes(), WeightsError, cases=60)
+    graph, seed = tmp_path / "w.onnx", onnx_weights_file.with_suffix(".onnx").read_bytes()
+    check_all(graph, seed, lambda: open_session(graph), WeightsError, cases=60)
 
 
 def test_damaged_weights(tmp_path: Path, encoder_weights_file: Path) -> None:
     """Damage anywhere in the file."""
-    path = tmp_path / "w.safetensors"
+    path, seed = tmp_path / "w.safetensors", encoder_weights_file.read_bytes()
 
-    def read(content: bytes) -> None:
-        path.write_bytes(content)
-        with pytest.raises(WeightsError) if content != seed else contextlib.nullcontext():
+    def read() -> None:
+        with pytest.raises(WeightsError) if path.read_bytes() != seed else contextlib.nullcontext():
             assert Weights.open(path, "cpu").generator
 
-    seed = encoder_weights_file.read_bytes()
-    check_all(read, seed, cases=60)
+    check_all(path, seed, read, cases=60)
 
 
 @pytest.mark.parametrize("name", ["network", "encoder", "facts", "template"])
@@ -231,23 +216,22 @@ def test_damaged_headers_of_weights(tmp_path: Path, encoder_weights_file: Path, 
     whole, tensors = encoder_weights_file.read_bytes(), load_file(encoder_weights_file)
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]
     del header["sha256"]
-    path = tmp_path / "w.safetensors"
+    part, path = tmp_path / name, tmp_path / "w.safetensors"
 
-    def read(content: bytes) -> None:
-        changed = header | {name: content.decode(errors="replace")}
+    def read() -> None:
+        changed = header | {name: part.read_bytes().decode(errors="replace")}
         save_file(tensors, path, changed | {"sha256": tensor_digest(changed, tensors)})
         weights = Weights.open(path, "cpu")
         assert weights.logit_offset < float("inf") and weights.generator
 
-    check_all(read, header[name].encode(), WeightsError, cases=60)
+    check_all(part, header[name].encode(), read, WeightsError, cases=60)
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:
-    file = io.BytesIO()
+    file, checkpoint = io.BytesIO(), tmp_path / "checkpoint-0000000001.pt"
     torch.save({"G": {"weight": torch.arange(8.0)}, "step": 3, "config": {"lr": 0.1}}, file)
 
-    def read(content: bytes) -> None:
-        (tmp_path / "checkpoint-0000000001.pt").write_bytes(content)
+    def read() -> None:
         assert load_checkpoint(tmp_path) is not None
 
-    check_all(read, file.getvalue(), CheckpointError)
+    check_all(checkpoint, file.getvalue(), read, CheckpointError)
