@@ -50,6 +50,7 @@ STORED = """() => new Promise((done) => {
         transaction.oncomplete = () => done(true);
     };
 })"""
+Start = Callable[..., tuple[Any, "Answers"]]
 PARTS = ("eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face")
 
 
@@ -231,9 +232,9 @@ def on_page(page: Any, x: float, y: float, width: int = WIDTH, height: int = HEI
     return box["x"] + left + x * scale, box["y"] + top + y * scale
 
 
-def stroke(page: Any, *points: tuple[float, float]) -> None:
+def stroke(page: Any, *points: tuple[float, float], width: int = WIDTH, height: int = HEIGHT) -> None:
     for number, point in enumerate(points):
-        page.mouse.move(*on_page(page, *point), steps=3)
+        page.mouse.move(*on_page(page, *point, width, height), steps=3)
         if number == 0:
             page.mouse.down()
     page.mouse.up()
@@ -254,10 +255,23 @@ def painted(page: Any, x: float, y: float) -> bool:
     return colour(page, x, y, "marks")[3] > 0
 
 
-def fill(page: Any, steps: int) -> None:
-    page.locator("#fill").click()
+def fill(page: Any, steps: int, button: str = "#fill") -> None:
+    page.locator(button).click()
     page.locator("#steps li").nth(steps - 1).wait_for()
     until(page, "ready")
+
+
+@pytest.fixture
+def start(visit: Callable[..., Any]) -> Start:
+    """Opens the page with prepared answers and a photo, or several."""
+
+    def started(*photos: Any, faces: int = 1, size: str = "desktop") -> tuple[Any, Answers]:
+        page = visit(size)
+        answers = Answers(page, faces)
+        load(page, *photos or [grey()])
+        return page, answers
+
+    return started
 
 
 # Opening
@@ -323,10 +337,8 @@ def test_a_file_that_is_no_photo_says_what_to_do(visit: Callable[..., Any], name
     load(page, grey())
 
 
-def test_a_larger_photo_than_the_server_takes_is_reduced_and_the_page_says_so(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey(2000, 1000))
+def test_a_larger_photo_than_the_server_takes_is_reduced_and_the_page_says_so(start: Start) -> None:
+    page, answers = start(grey(2000, 1000))
     says(page, "This photo is very large (2000x1000). It is used at 1414x707.")
     [(_, sent)] = answers.uploads
     assert Image.open(io.BytesIO(sent)).size == (1414, 707)
@@ -335,19 +347,15 @@ def test_a_larger_photo_than_the_server_takes_is_reduced_and_the_page_says_so(vi
 # Painting and history
 
 
-def test_the_brush_paints_at_the_size_of_the_photo_and_nowhere_else(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey(1200, 800))
+def test_the_brush_paints_at_the_size_of_the_photo_and_nowhere_else(start: Start) -> None:
+    page, answers = start(grey(1200, 800))
     box = page.locator("#stage").bounding_box()
     page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + 6, box["y"] + 5, steps=4)  # outside the photo
     page.mouse.up()
     assert page.locator("#undo").is_disabled()
-    for place in ((400, 400), (800, 400)):
-        page.mouse.move(*on_page(page, *place, 1200, 800), steps=2)
-        page.mouse.down() if place[0] == 400 else page.mouse.up()
+    stroke(page, (400, 400), (800, 400), width=1200, height=800)
     fill(page, 2)
     [marks] = answers.marks()
     assert marks.shape == (800, 1200)
@@ -358,10 +366,8 @@ def test_the_brush_paints_at_the_size_of_the_photo_and_nowhere_else(visit: Calla
     assert len({*lower[lower > 0]}) > width / 4
 
 
-def test_every_fill_starts_from_what_is_shown_and_undo_leads_back_through_all(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey())
+def test_every_fill_starts_from_what_is_shown_and_undo_leads_back_through_all(start: Start) -> None:
+    page, answers = start()
     stroke(page, (60, 80), (80, 80))
     fill(page, 2)
     assert colour(page, 70, 80) == RED and not painted(page, 40, 80)
@@ -388,10 +394,8 @@ def test_every_fill_starts_from_what_is_shown_and_undo_leads_back_through_all(vi
     assert (colour(page, 70, 80), colour(page, 220, 180)) == (RED, GREY)
 
 
-def test_another_try_adds_an_alternative_from_the_same_picture(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey())
+def test_another_try_adds_an_alternative_from_the_same_picture(start: Start) -> None:
+    page, answers = start()
     assert page.locator("#again").is_disabled()
     page.get_by_role("button", name="Mouth").click()
     fill(page, 2)
@@ -406,10 +410,8 @@ def test_another_try_adds_an_alternative_from_the_same_picture(visit: Callable[.
     assert all(np.array_equal(marks, answers.marks()[0]) for marks in answers.marks())
 
 
-def test_parts_are_buttons_for_a_face_or_for_all(visit: Callable[..., Any]) -> None:
-    page = visit()
-    Answers(page, faces=2)
-    load(page, grey())
+def test_parts_are_buttons_for_a_face_or_for_all(start: Start) -> None:
+    page, _ = start(faces=2)
     mouth = page.get_by_role("button", name="Mouth")
     first, second = (30, 90), (180, 90)
     mouth.click()
@@ -425,10 +427,8 @@ def test_parts_are_buttons_for_a_face_or_for_all(visit: Callable[..., Any]) -> N
     assert (painted(page, *first), painted(page, *second)) == (1, 1)
 
 
-def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey())
+def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(start: Start) -> None:
+    page, answers = start()
     page.locator("#damage").click()
     says(page, "No damage was found")
     answers.damage = [[[50, 50], [150, 50], [150, 150], [50, 150]], [[80, 80], [120, 80], [120, 120], [80, 120]]]
@@ -446,34 +446,27 @@ def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(visit: 
     assert painted(page, 60, 60)
 
 
-def test_other_photos_of_a_person_are_sent_with_each_fill(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey())
+def test_other_photos_of_a_person_are_sent_with_each_fill(start: Start) -> None:
+    page, answers = start()
     with page.expect_file_chooser() as chooser:
         page.locator("#reference").click()
     chooser.value.set_files([grey(name="younger.png"), grey(name="older.png")])
     says(page, "2 photos of this person are used from now on")
     stroke(page, (300, 200))
     fill(page, 2)
-    page.locator("#again").click()
-    page.locator("#steps li").nth(2).wait_for()
-    until(page, "ready")
+    fill(page, 3, "#again")
     names = [name for name, _ in answers.uploads]
     sent = [f"/uploads/{1 + names.index(name)}" for name in ("younger.png", "older.png")]
     assert [[file["path"] for file in data[5]] for data in answers.named("fill")] == [sent, sent]
     assert names.count("younger.png") == 1
     page.locator("#reference").click()
     says(page, "No other photo of this person is used")
-    page.locator("#again").click()
-    page.locator("#steps li").nth(3).wait_for()
+    fill(page, 4, "#again")
     assert answers.named("fill")[-1][5] == []
 
 
-def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page, faces=0)
-    load(page, grey())
+def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(start: Start) -> None:
+    page, answers = start(faces=0)
     says(page, "No face found. Tap both eyes of the person, the left one in the picture first.")
     for eye in ((85, 80), (55, 80)):
         page.mouse.click(*on_page(page, *eye))
@@ -486,10 +479,8 @@ def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(visit: C
     assert page.locator("#undo").is_disabled()
 
 
-def test_a_reload_keeps_photos_strokes_and_steps(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey(), grey(name="other.png"))
+def test_a_reload_keeps_photos_strokes_and_steps(start: Start) -> None:
+    page, answers = start(grey(), grey(name="other.png"))
     stroke(page, (70, 80))
     fill(page, 2)
     stroke(page, (300, 200))
@@ -504,10 +495,8 @@ def test_a_reload_keeps_photos_strokes_and_steps(visit: Callable[..., Any]) -> N
     assert [name for name, _ in answers.uploads[-3:]] == ["photo.png", "step.png", "marks.png"]
 
 
-def test_a_photo_is_removed_after_a_question(visit: Callable[..., Any]) -> None:
-    page = visit()
-    Answers(page)
-    load(page, grey())
+def test_a_photo_is_removed_after_a_question(start: Start) -> None:
+    page, _ = start()
     for answer, state in (("Keep", "ready"), ("Remove", "empty")):
         page.keyboard.press("h")
         page.locator("#remove").click()
@@ -521,11 +510,9 @@ def test_a_photo_is_removed_after_a_question(visit: Callable[..., Any]) -> None:
 
 
 @pytest.fixture
-def touch(visit: Callable[..., Any]) -> tuple[Any, Callable[..., None]]:
+def touch(start: Start) -> tuple[Any, Callable[..., None]]:
     """A phone with a photo, and its fingers."""
-    page = visit("phone")
-    Answers(page)
-    load(page, grey())
+    page, _ = start(size="phone")
     session = page.context.new_cdp_session(page)
 
     def dispatch(kind: str, *points: tuple[float, float]) -> None:
@@ -563,10 +550,8 @@ def test_a_swipe_outside_the_photo_leaves_no_stroke(touch: Any) -> None:
 # Waiting, failures, many photos
 
 
-def test_waiting_shows_the_place_and_stop_ends_the_fill(visit: Callable[..., Any]) -> None:
-    page = visit()
-    Answers(page)
-    load(page, grey())
+def test_waiting_shows_the_place_and_stop_ends_the_fill(start: Start) -> None:
+    page, _ = start()
     page.locator("#fill").click()
     says(page, "Nothing is marked yet. Paint over what is missing.")
     stroke(page, (70, 80))
@@ -583,10 +568,8 @@ def test_waiting_shows_the_place_and_stop_ends_the_fill(visit: Callable[..., Any
     fill(page, 2)
 
 
-def test_the_page_goes_on_when_the_server_is_back_or_has_forgotten_the_photo(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey())
+def test_the_page_goes_on_when_the_server_is_back_or_has_forgotten_the_photo(start: Start) -> None:
+    page, answers = start()
     stroke(page, (70, 80))
     answers.errors["fill"] = ["400 the request names a file that was not uploaded; upload it first"]
     fill(page, 2)
@@ -603,30 +586,25 @@ def test_the_page_goes_on_when_the_server_is_back_or_has_forgotten_the_photo(vis
     until(page, "ready")
 
 
-def test_many_photos_are_filled_one_after_the_other_and_failures_have_a_reason(visit: Callable[..., Any]) -> None:
-    page = visit()
-    answers = Answers(page)
-    load(page, grey(name="a.png"), grey(name="b.png"), grey(name="c.png"))
+def test_many_photos_are_filled_one_after_the_other_and_failures_have_a_reason(start: Start) -> None:
+    page, answers = start(grey(name="a.png"), grey(name="b.png"), grey(name="c.png"))
     page.get_by_role("button", name="Mouth").click()
     page.locator("#photos button").nth(1).click()
     stroke(page, (200, 200))
     page.locator("#photos button").nth(0).click()
     page.locator("#photos button[aria-current=true]", has_text="a.png").wait_for()
     answers.patches = [(RED, 50, 60, 40)]
-    page.route("**/gradio_api/call/fill", lambda route: fail_third(route))
 
     def fail_third(route: Any) -> None:
         if len(answers.named("fill")) == 2:
             answers.errors["fill"] = ["The networks are tired."]
         route.fallback()
 
+    page.route("**/gradio_api/call/fill", fail_third)
     page.locator("#fillall").click()
     says(page, "1 of 3 photos could not be filled. Choose one to see why.")
-    assert [button.get_attribute("data-state") for button in page.locator("#photos button").all()] == [
-        "filled",
-        "filled",
-        "failed",
-    ]
+    states = [button.get_attribute("data-state") for button in page.locator("#photos button").all()]
+    assert states == ["filled", "filled", "failed"]
     one, other, third = answers.marks()
     assert np.array_equal(one, third) and not np.array_equal(one, other)
     page.locator("#photos button").nth(2).click()
@@ -771,9 +749,7 @@ def test_a_fill_has_the_bytes_of_the_command_line(
     sent: list[bytes] = []
     page.route("**/upload", lambda route: (sent.append(route.request.post_data_buffer), route.continue_()))
     load(page, photo)
-    for point in ((12, 12), (18, 20)):
-        page.mouse.move(*on_page(page, *point, 32, 32))
-        page.mouse.down() if point[0] == 12 else page.mouse.up()
+    stroke(page, (12, 12), (18, 20), width=32, height=32)
     fill(page, 2)
     with page.expect_download() as download:
         page.locator("#save").click()
@@ -782,19 +758,8 @@ def test_a_fill_has_the_bytes_of_the_command_line(
     hole = np.asarray(Image.open(io.BytesIO(marks)))[..., 3] > 127
     mask = save(tmp_path / "hole.png", np.where(hole, 255, 0))
     output = tmp_path / "out.jpg"
-    words = [
-        "--weights",
-        encoder_weights_file,
-        "--device",
-        "cpu",
-        "--aligned",
-        "--mask",
-        mask,
-        "--output",
-        output,
-        photo,
-    ]
-    assert main([str(word) for word in words]) == 0
+    words = ["--weights", encoder_weights_file, "--device", "cpu", "--aligned", "--mask", mask, "--output", output]
+    assert main([str(word) for word in [*words, photo]]) == 0
     assert Path(download.value.path()).read_bytes() == output.read_bytes()
 
 
@@ -810,9 +775,7 @@ def test_three_fills_change_nothing_but_what_was_painted(
     first = _saved(page)
     page.get_by_role("button", name="Left eye").click()
     fill(page, 3)
-    page.mouse.move(*on_page(page, 20, 280, 300, 300))
-    page.mouse.down()
-    page.mouse.up()
+    stroke(page, (20, 280), width=300, height=300)
     fill(page, 4)
     says(page, "No face lies there. It was filled from what is around it.")
     last, before = _saved(page), pixels(photo)
