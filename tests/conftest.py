@@ -109,6 +109,25 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must exit with 2, print nothing to stdout, and say why in one line, which is returned."""
+
+    def run(main: Callable[..., int], *words: Any, **named: Any) -> str:
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            code = main(*words, **named)
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capsys.readouterr()
+        [line] = err.splitlines()
+        assert (code, out) == (2, "")
+        return line
+
+    return run
+
+
+@pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Folder of photos for align, not yet created."""
     return tmp_path / "raw"

@@ -465,13 +465,9 @@ def test_results_before_an_interrupt_are_kept(
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path,
-    run: Callable[..., int],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    stderr: str,
-) -> None:
+    tmp_path: Path, run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], stderr: str,
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert run(*words) == 2
     [*_, line] = capsys.readouterr().err.splitlines()

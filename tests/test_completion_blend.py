@@ -1,9 +1,12 @@
 """Tests of blending and classical inpainting: no seam, and unchanged visible pixels."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import box
 
 from completion.config import BLENDS
 from completion.grain import grain, match_means
@@ -11,29 +14,22 @@ from completion.inpaint import blurred_fill, fsr_inpaint, inpaint, reduce_visibl
 from completion.poisson import blend
 
 SIDE = 20
-
-
-def box(top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
-    hole = np.zeros((SIDE, SIDE), dtype=bool)
-    hole[top:bottom, left:right] = True
-    return hole
-
-
-FULL = box(0, SIDE, 0, SIDE)
+square = partial(box, (SIDE, SIDE))
+FULL = square(0, SIDE, 0, SIDE)
 HOLES = {
-    "inside": box(5, 14, 6, 15),
-    "one pixel": box(9, 10, 9, 10),
-    "one pixel in a corner": box(0, 1, 19, 20),
-    "2x2": box(9, 11, 9, 11),
-    "one row": box(9, 10, 3, 17),
-    "one whole row": box(9, 10, 0, SIDE),
-    "one border": box(0, 8, 5, 14),
-    "two borders": box(0, 8, 0, 8),
-    "two opposite borders": box(6, 14, 0, SIDE),
-    "three borders": box(8, SIDE, 0, SIDE),
-    "four borders": FULL & ~box(8, 12, 8, 12),
-    "all but one pixel": FULL & ~box(0, 1, 0, 1),
-    "several": box(1, 4, 1, 4) | box(4, 7, 4, 7) | box(12, 20, 12, 20) | box(10, 11, 2, 3),
+    "inside": square(5, 14, 6, 15),
+    "one pixel": square(9, 10, 9, 10),
+    "one pixel in a corner": square(0, 1, 19, 20),
+    "2x2": square(9, 11, 9, 11),
+    "one row": square(9, 10, 3, 17),
+    "one whole row": square(9, 10, 0, SIDE),
+    "one border": square(0, 8, 5, 14),
+    "two borders": square(0, 8, 0, 8),
+    "two opposite borders": square(6, 14, 0, SIDE),
+    "three borders": square(8, SIDE, 0, SIDE),
+    "four borders": FULL & ~square(8, 12, 8, 12),
+    "all but one pixel": FULL & ~square(0, 1, 0, 1),
+    "several": square(1, 4, 1, 4) | square(4, 7, 4, 7) | square(12, 20, 12, 20) | square(10, 11, 2, 3),
     "scattered": np.random.default_rng(0).random((SIDE, SIDE)) < 0.5,
     "lattice": np.indices((SIDE, SIDE)).sum(axis=0) % 2 == 0,
 }
@@ -95,7 +91,7 @@ def test_a_full_hole_gives_the_fill_and_an_empty_one_the_photo(
 
 @each_blend
 def test_separate_holes_are_filled_independently(how: str, photo: NDArray[np.uint8], fill: NDArray[np.uint8]) -> None:
-    regions = [box(1, 4, 1, 4), box(12, 20, 12, 20)]
+    regions = [square(1, 4, 1, 4), square(12, 20, 12, 20)]
     together = blend(photo, fill, regions[0] | regions[1], how)
     for region in regions:
         assert np.array_equal(together[region], blend(photo, fill, region, how)[region])
@@ -121,8 +117,7 @@ def test_poisson_is_exact_in_a_large_hole_with_islands() -> None:
     """A ramp is harmonic, so a flat photo stays flat."""
     ys, xs = np.mgrid[0:254, 0:254].astype(np.uint8)
     photo, fill = np.full((254, 254, 3), 127, dtype=np.uint8), np.stack([xs, ys, 254 - xs], axis=2)
-    hole = np.zeros((254, 254), dtype=bool)
-    hole[1:-1, 1:-1] = True
+    hole = box((254, 254), 1, -1, 1, -1)
     hole[50:60, 90:130] = hole[100, 100] = False
     assert hole.sum() > 60_000
     assert np.array_equal(blend(photo, fill, hole), photo)
@@ -155,8 +150,7 @@ def test_poisson_agrees_with_a_dense_solution(hole: NDArray[np.bool_]) -> None:
 def test_what_shows_something_else_at_the_boundary_does_not_spread() -> None:
     photo = np.full((60, 60, 3), 100, dtype=np.uint8)
     photo[:, 40:] = 230  # background beside a face
-    hole = np.zeros((60, 60), dtype=bool)
-    hole[15:45, 10:40] = True
+    hole = box((60, 60), 15, 45, 10, 40)
     face = np.full_like(photo, 90)  # too dark
     plain, limited = blend(photo, face, hole), blend(photo, face, hole, limit=20)
     assert plain[30, 30, 0] > 130 and limited[30, 10:31, 0].max() < 110
@@ -178,8 +172,7 @@ def test_poisson_clips_instead_of_wrapping_around() -> None:
 def test_alpha_fades_from_the_nearest_visible_colour_into_the_fill() -> None:
     photo = np.full((60, 60, 3), 50, dtype=np.uint8)
     fill = np.full_like(photo, 150)
-    hole = np.zeros((60, 60), dtype=bool)
-    hole[10:50, 10:50] = True  # 1,600 pixels: 2 px wide
+    hole = box((60, 60), 10, 50, 10, 50)  # 1,600 pixels: 2 px wide
     line = blend(photo, fill, hole, "alpha")[30, 8:16, 0].tolist()
     assert line == [50, 50, 100, 150, 150, 150, 150, 150]
 
@@ -204,8 +197,7 @@ def test_inpaint_never_reads_the_hole(hole: NDArray[np.bool_], photo: NDArray[np
 
 def test_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (300, 2100, 3), dtype=np.uint8)
-    hole = np.zeros((300, 2100), dtype=bool)
-    hole[101:167, 333:951] = True
+    hole = box((300, 2100), 101, 167, 333, 951)
     other = np.where(hole[..., None], 255 - photo, photo)
     assert np.array_equal(inpaint(other, hole)[hole], inpaint(photo, hole)[hole])
 
@@ -252,8 +244,7 @@ def test_match_means_reads_only_the_block_means() -> None:
 def test_grain_matches_the_surroundings_and_changes_only_the_part() -> None:
     rng = np.random.default_rng(0)
     grainy = np.clip(128 + rng.normal(0, 6, (120, 120, 1)), 0, 255).round().astype(np.uint8).repeat(3, axis=2)
-    hole = np.zeros((120, 120), dtype=bool)
-    hole[40:80, 40:80] = True
+    hole = box((120, 120), 40, 80, 40, 80)
     smooth = np.where(hole[..., None], 128, grainy).astype(np.uint8)
     part = hole.copy()
     part[60:] = False
@@ -269,8 +260,7 @@ def test_grain_matches_the_surroundings_and_changes_only_the_part() -> None:
 def test_coarse_and_coloured_grain_is_continued() -> None:
     white = np.random.default_rng(0).normal(0, 20, (160, 160, 3))
     grainy = cv2.GaussianBlur(white @ np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 0]]), (0, 0), 1.2) + 128
-    hole = np.zeros((160, 160), dtype=bool)
-    hole[40:120, 40:120] = True
+    hole = box((160, 160), 40, 120, 40, 120)
     photo = np.where(hole[..., None], 128, grainy).round().astype(np.uint8)
 
     def bands(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import PORTRAIT
+from pictures import PORTRAIT, box
 
 from align.landmarks import find_landmarks, predict_aligned
 from align.locate import locate
@@ -123,8 +123,7 @@ def test_a_mirrored_iris_looks_where_the_visible_one_does(way: float, monkeypatc
         x = symmetric[eye].mean(axis=0)[0] + 24 * way
         cv2.fillPoly(photo, [np.round(symmetric[eye]).astype(np.int32)], (235, 235, 235))
         cv2.circle(photo, (round(float(x)), 100), 3, (20, 20, 20), -1)
-    hole = np.zeros(SHAPE, dtype=bool)
-    hole[85:116, round(middle + 5) : round(middle + 60)] = True
+    hole = box(SHAPE, 85, 116, round(middle + 5), round(middle + 60))
     coarse = np.where(hole[..., None], np.uint8(210), photo)
     done = transfer(Generated(photo, coarse, hole, hole, symmetric), mirror(coarse, hole, symmetric), 0.2)
     assert done is not None

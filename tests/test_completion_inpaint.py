@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import box
 
 from completion.inpaint import fsr_inpaint, inpaint, is_wide, patchmatch_inpaint
 
@@ -10,8 +11,7 @@ TEXTURES = {
     "checks": np.where((X // 15 + Y // 15) % 2, 200.0, 60.0),
     "waves": 128 + 60 * np.sin(X / 7) + 40 * np.cos(Y / 11),
 }
-HOLE = np.zeros((300, 300), dtype=bool)
-HOLE[110:190, 110:190] = True
+HOLE = box((300, 300), 110, 190, 110, 190)
 
 
 def coloured(light: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -35,8 +35,7 @@ def test_patches_continue_textures(light: NDArray[np.float64]) -> None:
 def test_barred_pixels_are_not_copied() -> None:
     photo = np.full((300, 300, 3), 100, dtype=np.uint8)
     photo[60:100, 60:240] = (255, 0, 0)
-    barred = np.zeros((300, 300), dtype=bool)
-    barred[58:102, 58:242] = True
+    barred = box((300, 300), 58, 102, 58, 242)
     filled = patchmatch_inpaint(photo, HOLE, HOLE, barred)
     assert (filled[HOLE] == 100).all()
 
@@ -44,8 +43,7 @@ def test_barred_pixels_are_not_copied() -> None:
 @pytest.mark.slow
 def test_a_large_area_is_filled_at_reduced_size() -> None:
     photo = coloured(128 + 100 * np.sin(np.add.outer(np.arange(1000), np.arange(1200)) / 40))
-    hole = np.zeros((1000, 1200), dtype=bool)
-    hole[250:700, 300:900] = True
+    hole = box((1000, 1200), 250, 700, 300, 900)
     filled = patchmatch_inpaint(photo, hole, hole)
     assert np.abs(filled[hole].astype(float) - photo[hole]).mean() < 10
     assert (filled[~hole] == photo[~hole]).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pictures import box
 from torch import Tensor
 
 from completion import search as search_module
@@ -22,8 +23,7 @@ from dcgan.sampling import sample_z
 from dcgan.tensors import to_image, to_tensor
 from dcgan.weights import Weights
 
-HOLE = np.zeros((32, 32), dtype=bool)
-HOLE[8:24, 8:24] = True
+HOLE = box((32, 32), 8, 24, 8, 24)
 FULL = np.ones((32, 32), dtype=bool)
 SHORT = replace(SOLVERS["search"], steps=3, samples=6, candidates=2)
 # Only the context loss, so that the z of the target is optimal.

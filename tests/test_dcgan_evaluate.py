@@ -182,15 +182,9 @@ def test_reconstruction_keeps_a_uniform_z_within_its_bounds(
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    small_weights_file: Path,
-    count: int,
-    size: int,
-    words: list[str],
-    said: str,
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small_weights_file: Path,
+    count: int, size: int, words: list[str], said: str,
+) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     if count:
         save_all(tmp_path / "val", np.zeros((count, size, size, 3), dtype=np.uint8))

@@ -1,5 +1,6 @@
 """python -m dcgan explore: what all experiments share, and wrong usage of each."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from dcgan.__main__ import main
 from dcgan.explore import arithmetic, forget
 from dcgan.explore.files import sheet
 from dcgan.explore.registry import LABELS
+
+Refused = Callable[..., str]
 
 
 def light(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -44,12 +47,7 @@ def test_settings_come_from_a_file_too(tmp_path: Path, small_weights_file: Path)
     ],
 )
 def test_wrong_usage_ends_with_one_line_and_exit_2(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    small_weights_file: Path,
-    words: str,
-    said: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused, small_weights_file: Path, words: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(forget, "measure", light)
@@ -59,7 +57,6 @@ def test_wrong_usage_ends_with_one_line_and_exit_2(
     name, *more = words.split()
     count = [] if name == "features" else ["--count", "50"]
     weights = ["--weights", str(small_weights_file), "--device", "cpu"]
-    assert main(["explore", name, *more, *weights, *count, "--output", "out"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(main, ["explore", name, *more, *weights, *count, "--output", "out"])
     assert line.startswith("dcgan: ") and said in line
     assert not (tmp_path / "out").exists()

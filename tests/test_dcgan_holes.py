@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import box
 
 from align.errors import MaskError
 from dcgan.holes import HOLES, TRAINING_KINDS, draw_holes, named_hole, needs_landmarks, split_names
@@ -28,8 +29,7 @@ def landmarks() -> NDArray[np.float64]:
 
 
 def test_center_covers_the_middle_half_and_its_number_is_the_margin() -> None:
-    expected = np.zeros((64, 64), dtype=bool)
-    expected[16:48, 16:48] = True
+    expected = box((64, 64), 16, 48, 16, 48)
     assert np.array_equal(hole_of("center"), expected)
     ys, xs = np.nonzero(hole_of("center:0.4"))
     assert (ys.min(), ys.max(), xs.min(), xs.max(), len(ys)) == (25, 38, 25, 38, 14 * 14)

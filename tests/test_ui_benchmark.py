@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import save
+from pictures import box, save
 
 from align.errors import PhotoError
 from align.photo import decode_photo
@@ -52,8 +52,7 @@ class Answers:
 )
 def test_outcomes_are_counted_separately(tmp_path: Path, answer: str | Exception, expected: tuple[int, ...]) -> None:
     own, other = tinted_photos(2)
-    hole = np.zeros(own.shape[:2], dtype=bool)
-    hole[100:150, 100:150] = True
+    hole = box(own.shape[:2], 100, 150, 100, 150)
     photo = save(tmp_path / "own.png", own)
     save(tmp_path / "other.png", other)
     save(tmp_path / "filled.png", np.where(hole[..., None], 0, own))

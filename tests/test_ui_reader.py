@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import FACE, PORTRAIT, save
+from pictures import FACE, PORTRAIT, box, save
 
 from align.errors import PhotoError
 from align.warp import Alignment
@@ -75,8 +75,7 @@ def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_photo_is_rea
     assert np.array_equal(found.pixels, expected.pixels)
     places = [[face.matrix.tolist() for faces in each.faces.values() for face in faces] for each in (found, expected)]
     assert places[0] == places[1] and places[0]
-    hole = np.zeros(PORTRAIT.shape[:2], dtype=bool)
-    hole[120:150, 80:140] = True
+    hole = box(PORTRAIT.shape[:2], 120, 150, 80, 140)
     (faces, hidden), (face, expected_hidden) = does(search, PORTRAIT, hole), completer.locate_under(PORTRAIT, hole)
     assert np.array_equal(faces[0].matrix, face[0].matrix) and hidden == expected_hidden
     [reference], [same] = does(read_reference, photo), read_reference(completer, limits, photo)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import CENTER, FACE, NO_FACE, PORTRAIT, differences, pixels, save
+from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, differences, pixels, save
 from PIL import Image
 
 from align import landmarks, photo
@@ -104,8 +104,7 @@ def test_a_result_takes_two_opens_one_decoding_and_one_search_for_faces(
 
     monkeypatch.setattr(landmarks, "detector", Counting)
     faces = service.faces(service.read(path))
-    hole = np.zeros(PORTRAIT.shape[:2], dtype=bool)
-    hole[130:150, 90:120] = True
+    hole = box(PORTRAIT.shape[:2], 130, 150, 90, 120)
     for _ in range(2):
         again = service.read(path)
         filled = last(service.fill(again.photo, hole, service.alignments(again, described(service, again, faces))))
@@ -193,8 +192,7 @@ def test_outlines_of_damage_have_few_points_and_enclose_all_of_it(
 
 def test_a_fill_is_that_of_the_library_and_changes_nothing_else(service: Service, portrait: Upload) -> None:
     faces = service.faces(portrait)
-    hole = np.zeros(PORTRAIT.shape[:2], dtype=bool)
-    hole[130:150, 90:130] = True
+    hole = box(PORTRAIT.shape[:2], 130, 150, 90, 130)
     hole[140, 100] = False
     filled = last(service.fill(portrait.photo, hole, faces))
     assert isinstance(filled, Fill) and (filled.faces, filled.outside, filled.quick) == (1, False, False)
@@ -214,8 +212,7 @@ def test_an_attempt_gives_another_fill_of_the_same_hole(service: Service, upload
 
 def test_what_lies_outside_all_faces_is_filled_from_around_it_and_said(service: Service, tmp_path: Path) -> None:
     upload = service.read(save(tmp_path / "grey.png", NO_FACE))
-    hole = np.zeros(NO_FACE.shape[:2], dtype=bool)
-    hole[20:30, 20:30] = True
+    hole = box(NO_FACE.shape[:2], 20, 30, 20, 30)
     filled = last(service.fill(upload.photo, hole, []))
     assert (filled.faces, filled.outside) == (0, True)
     assert (filled.pixels == (128, 128, 128, 255)).all()
@@ -245,8 +242,7 @@ def test_at_the_time_limit_the_fill_is_a_quick_one(
 
 def test_the_marks_are_where_the_drawing_is_opaque_whatever_its_size(service: Service, tmp_path: Path) -> None:
     upload = service.read(save(tmp_path / "large.png", np.zeros((64, 96, 3))))
-    hole = np.zeros((64, 96), dtype=bool)
-    hole[16:48, 24:60] = True
+    hole = box((64, 96), 16, 48, 24, 60)
     assert np.array_equal(service.hole(upload, marks(tmp_path / "m.png", hole)), hole)
     half = service.hole(upload, marks(tmp_path / "n.png", hole[::2, ::2]))
     assert (half != hole).sum() <= 2 * (32 + 36)
@@ -353,8 +349,7 @@ def test_references_are_decoded_and_faces_searched_for_by_the_reader_alone(
         return faces, 0
 
     service = Service(FaceCompleter(encoder_weights), Limits(), does)
-    hole = np.zeros(PORTRAIT.shape[:2], dtype=bool)
-    hole[130:150, 90:130] = True
+    hole = box(PORTRAIT.shape[:2], 130, 150, 90, 130)
     shown_by = service.references([_text(other)])  # no longer a photo
     filled = last(service.fill(portrait.photo, hole, [], 0, shown_by))
     expected = service.completer(portrait.photo, hole, faces=faces, reference=shown_by)
