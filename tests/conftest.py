@@ -139,6 +139,12 @@ def aligned(tmp_path: Path) -> Path:
     return tmp_path / "aligned"
 
 
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """Folder of completed photos, not yet created."""
+    return tmp_path / "done"
+
+
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
     """uint8 (512, 512, 3): a photo of a face in the public domain."""

@@ -57,6 +57,11 @@ def files(folder: Path) -> list[str]:
     return sorted(name for name in found if not name.endswith((".lock", ".completions.jsonl", ".written.jsonl")))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Of all files in a folder and its sub-folders, without locks and records."""
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
 def pixels(path: str | Path | IO[bytes]) -> NDArray[np.uint8]:
     """Read a picture in its own mode."""
     with Image.open(path) as image:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, differences, files, pixels, save
+from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, contents, differences, files, pixels, save
 from PIL import ExifTags, Image, ImageCms
 
 from align import locate
@@ -30,11 +30,6 @@ from dcgan.weights import Weights
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SHORT = replace(SOLVERS["search"], steps=2, samples=4, candidates=2)
 Fill = Callable[..., list[FillResult]]
-
-
-@pytest.fixture
-def done(tmp_path: Path) -> Path:
-    return tmp_path / "done"
 
 
 @pytest.fixture
@@ -63,10 +58,6 @@ def statuses(results: list[FillResult]) -> dict[str, str]:
     """Reason of each photo that was not completed, by its name; "" for the others."""
     assert all((result.status == "completed") == (not result.reason) for result in results)
     return {result.photo.name: result.reason for result in results}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
 # Outputs

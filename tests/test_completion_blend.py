@@ -204,8 +204,7 @@ def test_inpaint_never_reads_the_hole_of_a_large_photo() -> None:
 
 def test_inpaint_extends_a_flat_colour_over_any_distance() -> None:
     photo = np.full((300, 300, 3), (200, 100, 10), dtype=np.uint8)
-    hole = np.zeros((300, 300), dtype=bool)
-    hole[20:, 20:] = True
+    hole = box(photo.shape, 20, 300, 20, 300)
     dark = np.where(hole[..., None], 0, photo)
     assert np.abs(inpaint(dark, hole).astype(int) - photo).max() <= 3
 
@@ -213,8 +212,7 @@ def test_inpaint_extends_a_flat_colour_over_any_distance() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (1, 3000)])
 def test_tiny_photos_are_inpainted(shape: tuple[int, int]) -> None:
     photo = np.full((*shape, 3), 90, dtype=np.uint8)
-    hole = np.zeros(shape, dtype=bool)
-    hole[0, 0] = True
+    hole = box(shape, 0, 1, 0, 1)
     assert np.array_equal(inpaint(photo, hole)[~hole], photo[~hole])
     expected = 127 if hole.all() else 90
     assert np.abs(inpaint(photo, hole)[hole].astype(int) - expected).max() <= 1
@@ -288,10 +286,7 @@ def striped(angle: float = 0.5) -> NDArray[np.uint8]:
 
 
 def test_fsr_inpaint_extends_structures_into_a_wide_hole() -> None:
-    photo, hole = striped(), np.zeros((160, 160), dtype=bool)
-    hole[60:100, 60:100] = True
-    part = hole.copy()
-    part[:, 90:] = False
+    photo, hole, part = striped(), box((160, 160), 60, 100, 60, 100), box((160, 160), 60, 100, 60, 90)
     filled = fsr_inpaint(photo, hole, part)
     assert np.array_equal(filled[~part], photo[~part])
     error, classical = (np.abs(fill.astype(float) - photo)[part].mean() for fill in (filled, inpaint(photo, hole)))

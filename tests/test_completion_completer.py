@@ -53,6 +53,12 @@ def found(completer: FaceCompleter, portrait: Photo) -> Alignment:
     return alignment
 
 
+def of_size(weights: Weights, size: int) -> Weights:
+    """Random networks of another size."""
+    config = replace(weights.network, size=size)
+    return Weights.of(*(network(config).eval().requires_grad_(False) for network in (Generator, Discriminator)))
+
+
 @pytest.fixture(scope="module")
 def pair() -> Photo:
     """A photo of two faces."""
@@ -169,8 +175,7 @@ def test_there_is_no_seam_at_the_border_of_the_crop(
 
 
 def test_each_face_gets_the_weights_that_fit_its_size(small_weights: Weights) -> None:
-    config = replace(small_weights.network, size=64)
-    larger = Weights.of(*(network(config).eval().requires_grad_(False) for network in (Generator, Discriminator)))
+    larger = of_size(small_weights, 64)
     both = FaceCompleter([larger, small_weights], solver=SHORT)
     [found] = both.locate(PORTRAIT)
     side = found.size / found.scale
@@ -325,10 +330,7 @@ def test_the_faces_of_a_photo_are_found_once(completer: FaceCompleter, monkeypat
 def test_a_square_is_an_aligned_face_if_its_face_lies_where_the_template_puts_it(
     small_weights: Weights, found: Alignment
 ) -> None:
-    config = replace(small_weights.network, size=128)
-    completer = FaceCompleter(
-        Weights.of(*(network(config).eval().requires_grad_(False) for network in (Generator, Discriminator)))
-    )
+    completer = FaceCompleter(of_size(small_weights, 128))
     aligned = found.resized(128).warp(PORTRAIT)
     assert np.array_equal(completer.locate(aligned)[0].matrix, np.eye(2, 3))
     for other in (aligned[:, ::-1], np.ascontiguousarray(cv2.resize(PORTRAIT, (128, 128)))):
@@ -414,11 +416,9 @@ def test_usual_forms_of_photos_and_masks_give_the_same_completion(completer: Fac
         assert np.array_equal(completed.pixels, expected) and np.array_equal(completed.hole, CENTER)
 
 
-def test_empty_holes_and_holes_of_another_size_are_refused(completer: FaceCompleter, tmp_path: Path) -> None:
-    with pytest.raises(MaskError, match="empty"):
-        completer(FACE, np.zeros((32, 32), dtype=bool))
-    for mask in (CENTER[1:], Image.fromarray(CENTER[1:]), save(tmp_path / "hole.png", Image.fromarray(CENTER[1:]))):
-        with pytest.raises(MaskError, match="the mask has 32x31 pixels and the photo 32x32, another shape"):
+def test_empty_holes_and_holes_of_another_size_are_refused(completer: FaceCompleter) -> None:
+    for mask, words in ((CENTER & False, "empty"), (CENTER[1:], "the mask has 32x31 pixels and the photo 32x32")):
+        with pytest.raises(MaskError, match=words):
             completer(FACE, mask)
 
 

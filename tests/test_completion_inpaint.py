@@ -52,8 +52,7 @@ def test_a_large_area_is_filled_at_reduced_size() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (5, 5), (30, 4)])
 def test_photos_too_small_for_patches_stay_as_they_are(shape: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    hole = np.zeros(shape, dtype=bool)
-    hole.flat[0] = True
+    hole = box(shape, 0, 1, 0, 1)
     assert patchmatch_inpaint(photo, hole, hole).shape == photo.shape
     assert np.array_equal(patchmatch_inpaint(photo, hole | True, hole | True), photo)
 
@@ -61,15 +60,10 @@ def test_photos_too_small_for_patches_stay_as_they_are(shape: tuple[int, int]) -
 @pytest.mark.parametrize("side", [121, 122, 123, 124])
 def test_frequencies_fill_areas_at_the_right_and_lower_border(side: int) -> None:
     photo = np.full((side, side, 3), (120, 90, 70), dtype=np.uint8)
-    hole = np.zeros((side, side), dtype=bool)
-    hole[-40:, -60:] = True
+    hole = box(photo.shape, side - 40, side, side - 60, side)
     filled = fsr_inpaint(photo, hole, hole)
     assert np.abs(filled.astype(int) - photo).max() < 20
 
 
 def test_gaps_are_wide_from_twenty_pixels() -> None:
-    gap = np.zeros((50, 100), dtype=bool)
-    gap[10:28] = True
-    assert not is_wide(gap)
-    gap[10:33] = True
-    assert is_wide(gap)
+    assert not is_wide(box((50, 100), 10, 28, 0, 100)) and is_wide(box((50, 100), 10, 33, 0, 100))

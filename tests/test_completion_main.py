@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, files, pixels, save
+from pictures import CENTER, FACE, NO_FACE, PORTRAIT, box, contents, files, pixels, save
 from PIL import Image
 
 from align import locate
@@ -42,11 +42,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def done(tmp_path: Path) -> Path:
-    return tmp_path / "done"
-
-
-@pytest.fixture
 def photo(tmp_path: Path) -> Path:
     """The only photo of a folder."""
     return save(tmp_path / "raw" / "a.png")
@@ -59,10 +54,6 @@ def complete(small_weights_file: Path, done: Path) -> Complete:
         return main([str(argument) for argument in [*options, *arguments]])
 
     return run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
 def strict(path: Path) -> Any:
@@ -363,11 +354,9 @@ def test_any_file_name_works(
         assert words in line and line.isprintable()
 
 
-class Stream(io.TextIOWrapper):
-    """Text stream in memory."""
-
-    def __init__(self, content: bytes = b"") -> None:
-        super().__init__(io.BytesIO(content))
+def stream(content: bytes = b"") -> io.TextIOWrapper:
+    """A text stream in memory."""
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 def test_a_photo_comes_from_stdin_and_goes_to_stdout(
@@ -375,8 +364,8 @@ def test_a_photo_comes_from_stdin_and_goes_to_stdout(
 ) -> None:
     assert complete(photo) == 0
     for given, output in (("-", "-"), (photo, "-"), ("-", tmp_path / "file.png"), ("-", tmp_path / "folder")):
-        monkeypatch.setattr(sys, "stdin", Stream(photo.read_bytes()))
-        monkeypatch.setattr(sys, "stdout", Stream())
+        monkeypatch.setattr(sys, "stdin", stream(photo.read_bytes()))
+        monkeypatch.setattr(sys, "stdout", stream())
         assert complete(given, output=output) == 0
         written = {"-": None, tmp_path / "folder": tmp_path / "folder" / "stdin.png"}.get(output, output)
         sys.stdout.flush()
@@ -390,7 +379,7 @@ def test_stdin_goes_to_stdout_by_default_and_errors_name_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--weights", str(small_weights_file), "--device", "cpu", "--mask", "center", "--aligned", "-"]
-    monkeypatch.setattr(sys, "stdin", Stream(b"text"))
+    monkeypatch.setattr(sys, "stdin", stream(b"text"))
     assert refused(main, words).startswith("stdin: not an image") and not list(tmp_path.iterdir())
     for extra in (["--strip"], ["--candidates", "2"], ["a.png"]):
         assert "several" in refused(main, [*words, *extra])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pictures import save
+from pictures import box, save
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from skimage.data import astronaut
 
@@ -268,8 +268,7 @@ def test_two_masks_for_one_photo_are_refused(tmp_path: Path, photo_file: Path) -
 
 @pytest.mark.parametrize("transform", [lambda crop: crop, lambda crop: crop.resized(64)])
 def test_a_crop_beyond_the_photo_is_part_of_its_hole(transform: Callable[[Alignment], Alignment]) -> None:
-    hole = np.zeros((40, 40), dtype=bool)
-    hole[10, 20] = True
+    hole = box((40, 40), 10, 11, 20, 21)
     matrix = np.array([[1.0, 0, 8], [0, 1.0, 0]])  # the crop begins 8 px left of the photo
     crop = transform(Alignment(matrix, 32))
     marked = hole_in_crop(hole, crop)

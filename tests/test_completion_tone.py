@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pictures import PORTRAIT
+from pictures import PORTRAIT, box
 
 from align.locate import locate
 from align.template import TEMPLATES
@@ -13,8 +13,7 @@ from completion.tone import Stretch, Tone, grey, is_one_tone, luma
 
 [FACE] = locate(PORTRAIT, TEMPLATES["face"], 128)
 NO_HOLE = np.zeros(PORTRAIT.shape[:2], dtype=bool)
-EYE = NO_HOLE.copy()
-EYE[85:115, 65:110] = True
+EYE = box(PORTRAIT.shape, 85, 115, 65, 110)
 
 
 def toned(dark: tuple[float, ...], middle: tuple[float, ...], light: tuple[float, ...]) -> NDArray[np.uint8]:
@@ -138,8 +137,7 @@ def test_darkening_and_fading_hardly_change_the_error(completer: FaceCompleter) 
         """Mean absolute error over contrast, over four holes."""
         errors = []
         for x, y in ((65, 85), (115, 85), (95, 105), (95, 140)):
-            hole = NO_HOLE.copy()
-            hole[y : y + 30, x : x + 45] = True
+            hole = box(PORTRAIT.shape, y, y + 30, x, x + 45)
             filled = completer(photo, hole, faces=[FACE], detail="network").pixels
             errors.append(np.abs(filled[hole].astype(float) - photo[hole]).mean())
         return float(np.mean(errors) / FACE.warp(photo).std())

@@ -55,10 +55,8 @@ def command(encoder_weights_file: Path) -> Command:
     """The command line with the same weights."""
 
     def run(*words: object) -> None:
-        assert (
-            main([str(word) for word in ["--aligned", "--weights", encoder_weights_file, "--device", "cpu", *words]])
-            == 0
-        )
+        loading = ["--aligned", "--weights", encoder_weights_file, "--device", "cpu"]
+        assert main([str(word) for word in [*loading, *words]]) == 0
 
     return run
 
@@ -383,9 +381,8 @@ def test_completions_are_those_of_the_command_line_byte_for_byte(
 def test_a_face_in_a_photo_is_completed_as_on_the_command_line(
     service: Service, command: Command, portrait: Upload, tmp_path: Path, folder: Path, named: bool
 ) -> None:
-    hole = np.zeros(PORTRAIT.shape[:2], dtype=np.uint8)
-    hole[80:115, 70:160] = 255
-    mask: Any = "mouth" if named else save(tmp_path / "hole.png", hole)
+    hole = box(PORTRAIT.shape, 80, 115, 70, 160)
+    mask: Any = "mouth" if named else save(tmp_path / "hole.png", np.where(hole, 255, 0))
     [file], _ = last(service.complete(portrait, mask, folder))
     command("--mask", mask, "--output", tmp_path / "out.png", tmp_path / "portrait.png")
     assert not differences(file, tmp_path / "out.png")
