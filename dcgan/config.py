@@ -223,6 +223,7 @@ class OctaveConfig(RunConfig):
         float, _Weight, "weight of the relativistic loss of the patches in holes, beside an L1 distance of weight 1"
     ] = 0.2
     perceptual_weight: PerceptualWeight = 0
+    ema_kimg: AverageKimg = 3
 
 
 @dataclass(frozen=True)

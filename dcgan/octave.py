@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Generator as Steps
+from copy import deepcopy
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +35,7 @@ from dcgan.metrics import detail, psnr
 from dcgan.networks import SLOPE
 from dcgan.perceptual import Perceptual
 from dcgan.run import Run, RunInputs, TrainingStep
+from dcgan.step import MovingAverage
 from dcgan.tensors import to_bytes, to_image, to_tensor
 from dcgan.weights import Weights, WeightsError
 
@@ -173,10 +175,13 @@ def train_octave(
     for each in (network, critic, *filter(None, [perceptual])):
         each.to(device).to(memory_format=torch.channels_last)
     optimiser, opt_critic = (capturable_adam(each.parameters(), config.lr, (0.5, 0.99)) for each in (network, critic))
-    modules = {"O": network, "optimiser": optimiser, "critic": critic, "opt_critic": opt_critic}
+    ema = deepcopy(network).requires_grad_(False)
+    average = MovingAverage(ema, network, config.ema_kimg, config.batch)
+    modules = {"O": network, "ema": ema, "optimiser": optimiser, "critic": critic, "opt_critic": opt_critic}
     run = Run(folder, "octave", config, modules, RunInputs(digest(faces), len(faces), machine(device), weights.sha256))
 
     def losses(rng: np.random.Generator) -> dict[str, Tensor]:
+        average.update(run.images)
         few = train[rng.integers(len(train), size=-(-config.batch // _PARTS))]
         seen, real = (each.repeat_interleave(_PARTS, 0)[: config.batch] for each in complete(few, rng))
         seen, real = _boxes(seen, real, rng)
@@ -211,14 +216,14 @@ def train_octave(
 
     def diagnose() -> dict[str, float]:
         seen, real = complete(val, np.random.default_rng(0))
-        made = torch.cat([network.sharpened(part) for part in seen.split(4)])
+        made = torch.cat([ema.sharpened(part) for part in seen.split(4)])
         rows = [each[:_SHOWN].cpu() for each in (seen[:, :3], made, real)]
         run.grid(torch.stack(rows, dim=1).flatten(0, 1), columns=6)
         images = [to_image(real), to_image(made), seen[:, 3].cpu().numpy() > 0]
         details = [detail(fake, hole) / detail(face, hole) for face, fake, hole in zip(*images, strict=True)]
         return {"psnr_hole": fmean(map(psnr, *images)), "detail": fmean(details)}
 
-    yield from run.fit(network, losses, diagnose, _RISE)
+    yield from run.fit(ema, losses, diagnose, _RISE)
 
 
 def export_octave(folder: Path, path: Path) -> dict[str, Any]:
@@ -226,7 +231,7 @@ def export_octave(folder: Path, path: Path) -> dict[str, Any]:
     saved = load_run(folder, "octave")
     with restoring(folder):
         network = Octave(saved["config"]["width"])
-        network.load_state_dict(saved["O"])
+        network.load_state_dict(saved["ema"])
         metadata = training_record(saved, saved["config"]["batch"], {}) | {"weights_sha256": saved["weights_sha256"]}
     crops = torch.zeros(2, _BOX_PX, _BOX_PX, 3, dtype=torch.uint8)
     inputs = {"crops": crops, "holes": crops[..., 0] > 0}

@@ -112,7 +112,9 @@ def test_the_commands_train_export_and_continue(
     assert main(["octave", str(aligned), "--output", str(run), *words]) == 0
     assert main(["export", str(run), str(file)]) == 0
     network = Octave(3)
-    network.load_state_dict(load_run(run, "octave")["O"])
+    saved = load_run(run, "octave")
+    assert not all(torch.equal(value, saved["O"][name]) for name, value in saved["ema"].items())
+    network.load_state_dict(saved["ema"])
     holes = np.random.default_rng(0).random((2, 96, 96)) < 0.5
     crops = np.random.default_rng(1).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)  # another size than in training
     with torch.no_grad():
@@ -126,5 +128,5 @@ def test_the_commands_train_export_and_continue(
     further = ["octave", str(aligned), "--output", str(tmp_path / "further"), *words, "--start", str(file)]
     assert main([*further, "--width", "6"]) == 2 and "no octave network of this width" in capsys.readouterr().err
     assert main([*further, "--lr", "1e-9"]) == 0
-    continued = load_run(tmp_path / "further", "octave")["O"]
+    continued = load_run(tmp_path / "further", "octave")["ema"]
     assert all((value - network.state_dict()[name]).abs().max() < 1e-3 for name, value in continued.items())
