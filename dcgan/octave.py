@@ -265,15 +265,15 @@ class _Completer:
 
     @torch.no_grad()
     def __call__(self, faces: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """What the network sees of faces (N, 2S, 2S, 3), some of which are aged, and the faces as (N, 3, 2S, 2S)."""
+        """What the network sees of faces (N, 2S, 2S, 3), some aged, and what it shall make of it, (N, 3, 2S, 2S)."""
         size = faces.shape[1] // 2
         small = np.stack([_KINDS[rng.integers(len(_KINDS))](size, rng) for _ in faces])
         small[~small.any(axis=(1, 2))] = True
         hole = torch.from_numpy(small)[:, None].to(self.device)
         flips = [slice(None, None, 1 if rng.random() < 0.5 else -1) for _ in faces]
-        faces = np.stack([face[:, flip] for face, flip in zip(faces, flips, strict=True)])
+        faces = np.stack([_soft(face[:, flip], rng) for face, flip in zip(faces, flips, strict=True)])
         aged, real = (
-            to_tensor(each).to(self.device) for each in (np.stack([_aged(face, rng) for face in faces]), faces)
+            to_tensor(each).to(self.device) for each in (np.stack([_noisy(face, rng) for face in faces]), faces)
         )
         visible = avg_pool2d(aged, 2)
         z, skips = self.E(visible, hole)
@@ -305,14 +305,19 @@ def _membrane(difference: Tensor, hole: Tensor) -> Tensor:
     return smooth
 
 
-def _aged(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A face as in an older photo: three in ten blurred, one in four noisy."""
-    pixels = face.astype(np.float32)
+def _soft(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A face as in an older photo: three in ten are blurred. What is filled in shall be so, too."""
     if rng.random() < 0.3:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.5, 1.6)).astype(np.float32)
+        face = cv2.GaussianBlur(face, (0, 0), rng.uniform(0.5, 2)).astype(np.uint8)
+    return face
+
+
+def _noisy(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A face as in an older photo: one in four is noisy. Completion adds grain itself."""
     if rng.random() < 0.25:
-        pixels += rng.standard_normal(face.shape, dtype=np.float32) * rng.uniform(2, 12)
-    return np.clip(pixels.round(), 0, 255).astype(np.uint8)
+        noise = rng.standard_normal(face.shape, dtype=np.float32) * rng.uniform(2, 12)
+        face = np.clip((face + noise).round(), 0, 255).astype(np.uint8)
+    return face
 
 
 def _boxes(seen: Tensor, real: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
