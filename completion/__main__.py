@@ -28,7 +28,7 @@ _EXAMPLE = """masks:
   pattern eyes nose mouth, or several of them: eyes,mouth
   alpha   the transparent pixels of the photo
   damage[:SENSITIVITY]  cracks, scratches, stains and other damage, found in the photo; 0.5 if no number is given
-  FILE    a mask image; white pixels are filled
+  FILE    a mask image; what is white, painted or erased is filled
   FOLDER  mask images with the same names as the photos
 
 examples:

@@ -252,7 +252,7 @@ def test_embedded_weights_match_the_registry() -> None:
         assert loaded.onnx_path() == registry.FOLDER / f"{name}.onnx"
         assert entry.licence in (registry.FOLDER / "README.md").read_text()
     for name in registry.SHA256:
-        assert bundled_file(name).stat().st_size < 40_000_000
+        assert bundled_file(name).stat().st_size < 32_000_000
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])

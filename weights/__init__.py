@@ -33,10 +33,10 @@ FOLDER = Path(__file__).parent
 SHA256 = {
     "faces-64.safetensors": "3d2d6be0c5e72fb4c1a0ff3932f6f225c925e218d1b3380178f7d949d5c6f57c",
     "faces-64.onnx": "d3c80f9cd40766093d0152a357d9ec24799a5a27f9ac03134b64151232a41800",
-    "faces-128.safetensors": "7c0cf03b16fb8e4619045dfb520ea14dd22865921ca8ffe69b855a4c34978985",
-    "faces-128.onnx": "38019f1e4e0c5a6a198c259bbfad2f2b496a6e411cecf888a01b8faeb85a7a45",
+    "faces-128.safetensors": "e49aeaee932441c55ef115eaec88f625873d766299209d78c51362fefe496c9e",
+    "faces-128.onnx": "fb4787cea86f68c79affef277bc61a7c53f7b5ff49bbbd8181c3b9b6b7cffc44",
     LOCATOR: "6dcca5cc1298631caa1c00088bd8722ac6347037edad91f0117754b4064f81f5",
     FINDER: "fbd6d9d91f92c65b22977d74abaf536acfef84df5d9431754ca73c78e5c8650e",
-    OCTAVE: "3ed94182d56a1e02844c33b34562b6af371992dab8effde58e0682070736dea8",
+    OCTAVE: "fa6a87b7ab048dfb2681f852a0af1bc45404ee173e27c6f27367251de6abc5bf",
 }
 VERSION = __version__ = "0.5.0"
