@@ -39,4 +39,4 @@ SHA256 = {
     FINDER: "fbd6d9d91f92c65b22977d74abaf536acfef84df5d9431754ca73c78e5c8650e",
     OCTAVE: "fa6a87b7ab048dfb2681f852a0af1bc45404ee173e27c6f27367251de6abc5bf",
 }
-VERSION = __version__ = "0.5.0"
+VERSION = __version__ = "0.6.0"
