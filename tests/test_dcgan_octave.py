@@ -90,7 +90,7 @@ def test_network_and_critic_learn(
 
     idle, learnt = last(1e-9), last(1e-2)
     print({k: (idle[k], learnt[k]) for k in idle})
-    assert learnt["image"] < 0.95 * idle["image"] and learnt["perceptual"] < idle["perceptual"]
+    assert learnt["image"] < 0.9 * idle["image"] and learnt["perceptual"] < idle["perceptual"]
     assert learnt["psnr_hole"] > idle["psnr_hole"] + 0.5
     assert learnt["detail"] != idle["detail"] > 0
     assert learnt["adversarial"] > 1.1e-3 * math.log(2)  # the loss of a critic that cannot tell them apart is log 2
