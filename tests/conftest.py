@@ -38,10 +38,8 @@ SLOW = {
     ).split()
 }
 
-# What Gradio does in the process of the tests: asks pandas for what is old, and leaves event loops open, and sockets
-# with which it found that a port is taken.
+# What Gradio leaves open in the process of the tests: event loops, and sockets with which it looked for a free port.
 _OF_GRADIO = (
-    "ignore::DeprecationWarning:gradio",
     "ignore:unclosed event loop:ResourceWarning",
     r"ignore:unclosed <socket.socket fd=\d+, family=1,:ResourceWarning",
     r"ignore:unclosed <socket.socket .*laddr=\('[\d.]+', 0\):ResourceWarning",
