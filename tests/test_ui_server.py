@@ -335,6 +335,11 @@ def test_only_uploaded_files_are_accepted(http: httpx.Client, tmp_path: Path, wa
     assert ask(http, name, sent(own, own))[0]
 
 
+def test_a_call_without_all_parameters_says_which_it_lacks(http: httpx.Client, photo: Path) -> None:
+    accepted, text = ask(http, "complete", inputs(upload(http, photo))[:-2])
+    assert not accepted and "The request lacks as_png, references. Give all of photo, mask, mask_file, solver," in text
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_urls_are_not_fetched(http: httpx.Client, photo: Path, way: str) -> None:
     name, sent = WAYS[way]

@@ -437,7 +437,7 @@ def test_an_option_with_a_wrong_value_or_type_is_refused(
 def test_a_photo_without_a_face_or_over_the_limit_is_refused(service: Service, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(NoFaceError) as caught:
         last(service.complete(service.read(save(tmp_path / "grey.png", NO_FACE)), "center", folder))
-    assert explain(caught.value).startswith("No face was found there.")
+    assert explain(caught.value) == "No face was found there. Use a photo that shows the face larger."
     with pytest.raises(PhotoError, match="the limit is 3,000,000 pixels"):
         service.read(save(tmp_path / "large.png", np.zeros((2000, 2000, 3))))
     assert explain(MaskError("the hole is empty")) == "The hole is empty."

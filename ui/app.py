@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -244,6 +245,7 @@ def launch(
     except (ServerFailedToStartError, ValueError) as error:  # Gradio waits for 5 s, then asks the page itself
         raise OSError("the page did not start within 5 s because the machine is busy; try again") from error
     app.get_blocks()._queue.max_size = threads
+    app.get_blocks().validate_inputs = _check_number  # type: ignore[assignment, method-assign]
     # Gradio puts its CORS middleware before this one, and would answer preflight requests without it.
     app.user_middleware.sort(key=lambda item: item.cls is not Guard)
     app.middleware_stack = app.build_middleware_stack()
@@ -275,6 +277,14 @@ def _mount_explore(app: gr.Server, service: Service, visits: Visits, root_path: 
         yield
 
     return starts
+
+
+def _check_number(function: Any, inputs: list[Any]) -> None:
+    """Takes the place of Gradio's check, which answers "null"."""
+    if len(inputs) < (expected := len(function.inputs)):
+        names = list(signature(function.fn).parameters)[-expected:]
+        words = f"The request lacks {', '.join(names[len(inputs) :])}. Give all of {', '.join(names)}, in this order."
+        raise gr.Error(words, print_exception=False)
 
 
 def _asset(path: Path, _: Request) -> FileResponse:

@@ -67,7 +67,8 @@ class ServiceError(InputError):
 def explain(error: InputError) -> str:
     """An error as a sentence for a person."""
     if isinstance(error, NoFaceError):  # the library's advice is for programs
-        return "No face was found there. Mark a part of a face, or use a photo that shows the face larger."
+        advice = "Mark a part of a face, or use" if "under the hole" in str(error) else "Use"
+        return f"No face was found there. {advice} a photo that shows the face larger."
     return _sentence(str(error).rstrip("."))
 
 
