@@ -25,7 +25,13 @@ from ui.service import Service
 DEBIANS = "/usr/bin/chromium"
 WAIT_MS = 120_000  # on a busy machine, where the canvas is drawn without a GPU
 OPTIONS = "--no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run"
-SIZES = {"desktop": (1280, 900), "large": (1920, 1080), "phone": (390, 844)}
+SIZES = {
+    "desktop": (1280, 900),
+    "large": (1920, 1080),
+    "tablet": (768, 1024),
+    "phone": (390, 844),
+    "sideways": (844, 390),
+}
 GREY, RED, GREEN = (120, 120, 120), (255, 0, 0), (0, 255, 0)
 WIDTH, HEIGHT = 400, 300
 # A fill whose stream sends one answer and goes on.
@@ -90,7 +96,7 @@ def visit(browser: Any, served: Any) -> Iterator[Callable[..., Any]]:
     def opened(size: str = "desktop", **settings: Any) -> Any:
         width, height = SIZES[size]
         viewport = {"width": width, "height": height}
-        context = browser.new_context(viewport=viewport, has_touch=size == "phone", **settings)
+        context = browser.new_context(viewport=viewport, has_touch=size in ("phone", "sideways"), **settings)
         context.set_default_timeout(WAIT_MS)
         contexts.append(context)
         page = context.new_page()
@@ -261,6 +267,13 @@ def fill(page: Any, steps: int, button: str = "#fill") -> None:
     until(page, "ready")
 
 
+def go_on(page: Any, held: list[Any]) -> None:
+    """Let a request go on that a route holds, as soon as it is there."""
+    while not held:
+        page.wait_for_timeout(20)
+    held.pop().fallback()
+
+
 @pytest.fixture
 def start(visit: Callable[..., Any]) -> Start:
     """Opens the page with prepared answers and a photo, or several."""
@@ -335,6 +348,9 @@ def test_a_file_that_is_no_photo_says_what_to_do(visit: Callable[..., Any], name
     page.locator("#files").set_input_files({"name": name, "mimeType": "image/jpeg", "buffer": data})
     says(page, words)
     load(page, grey())
+    page.locator("#files").set_input_files({"name": name, "mimeType": "image/jpeg", "buffer": data})
+    says(page, "1 face.")  # what was said before stays
+    says(page, words)
 
 
 def test_a_larger_photo_than_the_server_takes_is_reduced_and_the_page_says_so(start: Start) -> None:
@@ -411,11 +427,15 @@ def test_another_try_adds_an_alternative_from_the_same_picture(start: Start) -> 
 
 
 def test_parts_are_buttons_for_a_face_or_for_all(start: Start) -> None:
-    page, _ = start(faces=2)
+    page, _ = start(faces=24)
+    for part in PARTS:
+        box = page.get_by_role("button", name=part.capitalize(), exact=True).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES["desktop"][0], part
     mouth = page.get_by_role("button", name="Mouth")
     first, second = (30, 90), (180, 90)
     mouth.click()
     assert mouth.get_attribute("aria-pressed") == "true" and (painted(page, *first), painted(page, *second)) == (1, 0)
+    says(page, "Press Fill in, or mark more.")
     page.keyboard.press("2")
     assert mouth.get_attribute("aria-pressed") == "false"
     page.get_by_role("button", name="All faces").click()
@@ -437,8 +457,11 @@ def test_found_damage_is_marked_with_its_gaps_and_the_slider_finds_again(start: 
     says(page, "Damage is marked")
     assert painted(page, 60, 60) and not painted(page, 112, 112) and painted(page, 300, 200)
     assert [data[2] for data in answers.named("damage")] == [0.5, 0.8]
-    page.locator("#sensitivity").fill("70")
+    for _ in range(10):
+        page.locator("#sensitivity").press("ArrowLeft")  # while it searches, too
     until(page, "ready")
+    assert answers.named("damage")[-1][2] == 0.7
+    assert page.evaluate("document.activeElement.id") == "sensitivity"
     fill(page, 2)
     [marks] = answers.marks()
     assert marks[60, 60] and not marks[100, 100] and marks[200, 300] and not marks[45, 100]
@@ -477,6 +500,57 @@ def test_someone_missing_is_marked_by_both_eyes_and_eyes_can_be_dragged(start: S
     says(page, "1 face.")
     assert np.abs(np.subtract(answers.named("open")[-1][1], [45, 70, 85, 80])).max() < 1
     assert page.locator("#undo").is_disabled()
+
+
+def test_faces_are_searched_again_if_that_failed(start: Start) -> None:
+    page, answers = start()
+    answers.errors["open"] = ["You have sent too many requests.", "It hangs."]
+    page.locator("#files").set_input_files(grey(name="other.png"))
+    says(page, "You have sent too many requests.")
+    for number, words in enumerate(("1 face.", "It hangs.")):
+        page.locator("#photos button").nth(number).click()
+        says(page, words)
+    stroke(page, (70, 80))
+    fill(page, 2)
+    assert answers.named("fill")[0][3] == [answers.faces[0]["alignment"]]
+    assert len(answers.named("open")) == 4
+
+
+def test_a_photo_that_failed_for_want_of_a_face_takes_its_eyes(start: Start) -> None:
+    page, answers = start()
+    page.get_by_role("button", name="Mouth").click()
+    answers.faces = []
+    page.locator("#files").set_input_files([grey(name="other.png"), {**grey(), "name": "a.txt", "buffer": b"text"}])
+    says(page, "No face found.")
+    says(page, '"a.txt" is not a photo.')
+    for number in (0, 1):
+        page.locator("#photos button").nth(number).click()
+        if number == 0:
+            page.locator("#fillall").click()
+            says(page, "1 of 2 photos could not be filled.")
+    says(page, "Tap both eyes")
+    for eye in ((55, 80), (85, 80)):
+        page.mouse.click(*on_page(page, *eye))
+    says(page, "1 face.")
+    assert page.locator("#photos button").nth(1).get_attribute("data-state") == "open"
+
+
+def test_the_photo_stays_where_it_is_when_its_room_changes(start: Start) -> None:
+    page, _ = start()
+    page.mouse.move(*on_page(page, 60, 60))
+    page.mouse.wheel(0, -800)
+
+    def middle() -> tuple[float, float]:
+        box = page.locator("#stage").bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    page.mouse.click(*middle())
+    page.set_viewport_size({"width": 1000, "height": 700})
+    assert painted(page, WIDTH / 2, HEIGHT / 2)  # the middle of the stage, were the whole photo shown
+    page.keyboard.press("Escape")
+    assert not painted(page, WIDTH / 2, HEIGHT / 2)
+    page.set_viewport_size({"width": 900, "height": 900})
+    assert colour(page, 2, 2) == colour(page, WIDTH - 2, HEIGHT - 2) == GREY
 
 
 def test_a_reload_keeps_photos_strokes_and_steps(start: Start) -> None:
@@ -561,11 +635,56 @@ def test_waiting_shows_the_place_and_stop_ends_the_fill(start: Start) -> None:
         page.locator("#fill").click()
         until(page, state)
         says(page, words)
+        page.locator("#files").set_input_files({**grey(name="notes.txt"), "buffer": b"text"})
+        says(page, '"notes.txt" is not a photo.')
+        assert not page.locator("#fill").is_visible()
         page.locator("#stop").click()
         says(page, "Stopped.")
+        says(page, '"notes.txt" is not a photo.')
         page.evaluate("window.fetch = window.unheld")
     assert painted(page, 70, 80)
     fill(page, 2)
+
+
+def test_a_stroke_during_a_fill_is_filled_after_it(start: Start) -> None:
+    page, answers = start()
+    page.keyboard.press("h")
+    page.get_by_label("Fill in as soon as a stroke ends").check()
+    page.keyboard.press("Escape")
+    held: list[Any] = []
+    page.route("**/gradio_api/call/fill", lambda route: held.append(route), times=1)
+    stroke(page, (70, 80))
+    until(page, "filling")
+    stroke(page, (220, 180))
+    assert painted(page, 220, 180)
+    go_on(page, held)
+    steps(page, "original", "1", "2")
+    until(page, "ready")
+    first, second = answers.marks()
+    assert first[80, 70] and second[180, 220] and not (first & second).any()
+
+
+def test_another_photo_can_be_chosen_while_all_are_filled(start: Start) -> None:
+    page, answers = start(grey(name="a.png"), grey(name="b.png"))
+    page.locator("#fillall").click()
+    says(page, "Nothing is marked yet. Paint over what is missing.")
+    held: list[Any] = []
+    page.get_by_role("button", name="Mouth").click()
+    page.route("**/gradio_api/call/fill", lambda route: held.append(route))
+    page.locator("#fillall").click()
+    says(page, "Filling in 1 of 2 ...")
+    page.locator("#photos button").nth(1).click()
+    page.locator("#photos button[aria-current=true]", has_text="b.png").wait_for()
+    page.route("**/gradio_api/call/open", lambda route: None)  # it is never answered
+    go_on(page, held)
+    says(page, "Filling in 2 of 2 ...")
+    page.locator("#stop").click()
+    says(page, "Stopped.")
+    page.unroute("**/gradio_api/call/open")
+    assert colour(page, 70, 80) == GREY
+    page.locator("#photos button").nth(0).click()
+    steps(page, "original", "1 mouth")
+    assert colour(page, 70, 80) == RED
 
 
 def test_the_page_goes_on_when_the_server_is_back_or_has_forgotten_the_photo(start: Start) -> None:
@@ -629,21 +748,23 @@ TARGETS = """() => [...document.querySelectorAll("button, input, a")].filter((it
     .map((item) => [item.id || item.textContent, item.getBoundingClientRect().toJSON()])"""
 
 
-@pytest.mark.parametrize(("size", "share"), [("desktop", 0.6), ("large", 0.6), ("phone", 0.5)])
+@pytest.mark.parametrize(
+    ("size", "share"), [("desktop", 0.6), ("large", 0.6), ("tablet", 0.5), ("phone", 0.5), ("sideways", 0.45)]
+)
 def test_the_picture_has_the_room_and_nothing_scrolls(visit: Callable[..., Any], size: str, share: float) -> None:
     page = visit(size)
     Answers(page, faces=2)
     width, height = SIZES[size]
     for state in ("empty", "ready", "done"):
         if state == "ready":
-            load(page, grey())
+            load(page, *[grey()] * (2 if size == "sideways" else 1))
         if state == "done":
             stroke(page, (70, 80))
             fill(page, 2)
         assert not page.evaluate(SCROLLS), state
         boxes = dict(page.evaluate(TARGETS))
         if state != "empty":
-            for name in ("fill", "save", "undo", "again"):
+            for name in ("brush", "fill", "save", "undo", "again", "damage"):
                 box = boxes[name]
                 assert box["x"] >= 0 and box["right"] <= width and box["bottom"] <= height, (state, name)
             stage = page.locator("#stage").bounding_box()
@@ -705,6 +826,9 @@ def test_axe_finds_nothing_wrong_in_any_state(visit: Callable[..., Any], scheme:
 def test_a_face_is_filled_and_saved_by_keyboard_alone(visit: Callable[..., Any]) -> None:
     page = visit()
     answers = Answers(page)
+    page.keyboard.press("h")
+    assert page.locator("#keys").is_visible()
+    page.keyboard.press("Escape")
     with page.expect_file_chooser() as chooser:
         for _ in range(3):
             page.keyboard.press("Tab")
@@ -736,6 +860,14 @@ def test_a_face_is_filled_and_saved_by_keyboard_alone(visit: Callable[..., Any])
     page.keyboard.press("Escape")
     page.keyboard.press("]")
     assert page.evaluate("document.activeElement.id") == "stage"
+    for button, labels in (("again", ("original", "1", "1b")), ("damage", ("original", "1", "1b"))):
+        page.locator(f"#{button}").press("Enter")
+        steps(page, *labels)
+        until(page, "ready")
+        assert page.evaluate("document.activeElement.id") == button
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', {})")  # as without HTTPS
+    page.keyboard.press("Control+c")
+    says(page, "The browser lets this page copy nothing.")
 
 
 # With the real server

@@ -63,11 +63,15 @@ export class View {
 
   resize() {
     const ratio = window.devicePixelRatio, { clientWidth, clientHeight } = this.stage;
+    const { x, y, scale, least, before } = this;
     for (const canvas of [this.picture, this.marks, this.layer]) {
       canvas.width = Math.max(1, Math.round(clientWidth * ratio));
       canvas.height = Math.max(1, Math.round(clientHeight * ratio));
     }
     this.fit();
+    this.before = { clientWidth, clientHeight };
+    if (!this.scene || !(scale > least)) return;
+    this.move_(x + (clientWidth - before.clientWidth) / 2, y + (clientHeight - before.clientHeight) / 2, Math.max(scale, this.least));
   }
 
   // The whole photo, as large as the stage lets it be.
@@ -163,7 +167,7 @@ export class View {
       if (index === chosen && tool === "eyes") for (const eye of eyes) circle(this.toStage(eye), 5);
     });
     for (const tap of taps) circle(this.toStage(tap), 6);
-    if (this.ring && tool !== "eyes" && !this.space) circle(this.toStage(this.ring), Math.max(2, this.events.size() * this.scale / 2));
+    if (this.ring && tool !== "eyes" && tool !== "wait" && !this.space) circle(this.toStage(this.ring), Math.max(2, this.events.size() * this.scale / 2));
   }
 
   toStage([x, y]) { return [x * this.scale + this.x, y * this.scale + this.y]; }

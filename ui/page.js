@@ -7,12 +7,15 @@ const $ = (id) => document.getElementById(id);
 const facts = JSON.parse(document.body.dataset.facts);
 const PARTS = ["eyes", "left eye", "right eye", "nose", "mouth", "left half", "right half", "whole face"];
 const MISSING = "No face found. Tap both eyes of the person, the left one in the picture first.";
-let all = [], photo = null, tool = "brush", taps = [], every = false, running = null;
+const NOTHING = "Nothing is marked yet. Paint over what is missing.";
+let all = [], photo = null, tool = "brush", taps = [], every = false, running = null, later = [];
 
 const say = (words, state = document.body.dataset.state) => {
   document.body.dataset.state = state;
-  if ($("status").textContent !== words) $("status").textContent = words;
+  if ($("words").textContent !== words) $("words").textContent = words;
+  if (!busy()) complain("");
 };
+const complain = (words) => { $("problem").textContent = words; };  // beside what runs
 const name = (file) => file.name || "photo.png";
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
@@ -26,6 +29,7 @@ const grow = (times) => {
 const view = new View($("stage"), {
   size, grow,
   stroke: (stroke) => {
+    if (busy()) return later.push(stroke), show();  // it is filled after what runs
     paint([...photos.painted(photo), stroke]);
     if ($("atonce").checked && !stroke.erase) fill();
   },
@@ -44,8 +48,7 @@ const view = new View($("stage"), {
 
 const paint = (strokes) => {
   photos.paint(photo, strokes);
-  if (photo.state === "failed") photo.state = "open";
-  if (document.body.dataset.state === "failed") ready();
+  ready();
   show();
   photos.keep(all, photo);
 };
@@ -74,14 +77,15 @@ const thumbnail = async (of, step) => {
 
 const choose = async (next, fit = true) => {
   if (photo && photo !== next) for (const item of [photo, ...photo.steps]) item.picture = null;  // memory
+  if (photo !== next) later = [];
   photo = next;
   [tool, taps] = [tool === "eyes" ? "brush" : tool, []];
   if (photo) {
+    if (!photo.faces && photo.state === "failed") [photo.state, photo.reason] = ["open", ""];  // look again
     await Promise.all([decode(photo), ...photo.steps.filter((step) => step.patch).map(decode)]);
     if (photo !== next) return;
     ready();
     show(fit);
-    if (!photo.faces) find(photo);
   } else {
     view.scene = null;
     view.resize();
@@ -91,14 +95,15 @@ const choose = async (next, fit = true) => {
 };
 
 const show = (fit = false, id = photo?.now) => {
+  const waits = busy() && !$("atonce").checked;
   if (photo) {
     const original = id !== photo.now;
     view.show({
-      layers: layers(photo, id), width: photo.width, height: photo.height, tool: busy() ? "wait" : tool, taps,
-      strokes: original ? [] : photos.painted(photo), faces: original ? [] : photo.faces ?? [], chosen: photo.chosen,
+      layers: layers(photo, id), width: photo.width, height: photo.height, tool: waits ? "wait" : tool, taps,
+      strokes: original ? [] : [...photos.painted(photo), ...later], faces: original ? [] : photo.faces ?? [], chosen: photo.chosen,
     }, fit);
   }
-  $("stage").className = !photo ? "" : view.space ? "moves" : tool === "eyes" ? "taps" : "draws";
+  $("stage").className = !photo ? "" : view.space ? "moves" : waits ? "waits" : tool === "eyes" ? "taps" : "draws";
   for (const each of ["brush", "eraser"]) $(each).setAttribute("aria-pressed", String(tool === each));
   $("missing").setAttribute("aria-pressed", String(tool === "eyes"));
   if (photo) showControls();
@@ -153,7 +158,9 @@ const showControls = () => {
   $("redo").disabled = working || !photos.canRedo(photo);
   $("clear").disabled = working || !strokes.length;
   $("again").disabled = working || !photos.tries(photo).length;
-  $("damage").disabled = $("sensitivity").disabled = $("reference").disabled = working;
+  $("damage").disabled = $("reference").disabled = $("fill").hidden = working;
+  $("stop").hidden = !working;
+  $("sensitivity").disabled = working && document.body.dataset.state !== "searching";
   $("reference").setAttribute("aria-pressed", String(others(photo).length > 0));
   $("sensitivity").hidden = !photo.searched;
 };
@@ -174,10 +181,7 @@ const showStrips = () => {
   })));
   const marked = (of) => of.state === "filled" || of.state === "failed" ? of.state : "open";
   row($("photos"), all.map((of) => (button) => {
-    tile(of, of.steps[0], of.name, of === photo, () => {
-      if (!busy()) choose(of);
-      else if (of.reason) say(of.reason);
-    })(button);
+    tile(of, of.steps[0], of.name, of === photo, () => choose(of))(button);
     button.dataset.state = marked(of);
     const state = marked(of) === "open" ? "" : `, ${marked(of)}`;
     button.setAttribute("aria-label", `${of.name}${state}`);
@@ -190,13 +194,14 @@ const showStrips = () => {
 const busy = () => running !== null;
 const ready = () => {
   if (busy() || !photo) return;
+  const step = photos.current(photo), count = photo.faces?.length, marked = photos.painted(photo).length;
+  if (count === 0 && step.from === null && !marked && tool !== "eyes") use("eyes");
   if (photo.state === "failed") return say(photo.reason, "failed");
-  if (!photo.faces) return say("Looking for faces ...", "opening");
-  const step = photos.current(photo), count = photo.faces.length;
+  if (!photo.faces) return find(photo), say("Looking for faces ...", "opening");
+  if (marked) return say("Press Fill in, or mark more.", "ready");
   if (step.from !== null) return say(step.words ?? "Done. Paint on, try again, or save.", "ready");
   const found = `${count === 1 ? "1 face" : `${count} faces`}. Paint over what is missing, or choose a part of a face.`;
   say(`${photo.note ?? ""} ${count ? found : MISSING}`.trim(), "ready");
-  if (!count && tool !== "eyes" && !photos.painted(photo).length) use("eyes");
 };
 const use = (name) => {
   tool = tool === name && name === "eyes" ? "brush" : name;
@@ -226,7 +231,7 @@ const lasting = async (ofs, work, signal) => {
     } catch (error) {
       const forgotten = /not uploaded/.test(error.message);
       if (error instanceof Gone) {
-        const before = $("status").textContent;
+        const before = $("words").textContent;
         say(error.message);
         await back(signal);
         say(before);
@@ -241,7 +246,6 @@ const find = (of) => {
     of.faces = (await call("open", [(await sent(of, undefined, 0)).photo, null])).faces;
     photos.keep(all, of);
   }).catch((error) => {
-    of.faces = [];
     [of.state, of.reason] = ["failed", error.message];
   }).then(() => {
     of.finding = null;
@@ -250,15 +254,22 @@ const find = (of) => {
   });
   return of.finding;
 };
+// Wait until the faces of a photo are known, or for Stop.
+const searched = async (of, signal) => {
+  const stopped = () => new Promise((_, stop) => { signal.onabort = () => stop(signal.reason); });
+  if (!of.faces) await Promise.race([find(of), stopped()]);
+  if (!of.faces) throw new Error(of.reason);
+};
 
 // Someone who was missing, or whose eyes were dragged.
 const mark = async (eyes, index = null) => {
   const of = photo;
   try {
     const found = await lasting([of], async () => call("open", [(await sent(of, undefined, 0)).photo, eyes]));
-    of.chosen = index ?? of.faces.length;
+    of.chosen = index ?? (of.faces ??= []).length;
     of.faces = of.faces.toSpliced(of.chosen, index === null ? 0 : 1, found.faces[0]);
     if (index === null) tool = "brush";
+    if (of.state === "failed") [of.state, of.reason] = ["open", ""];
     ready();
     photos.keep(all, of);
   } catch (error) {
@@ -279,49 +290,59 @@ const words = ({ faces, outside, quick, notes }) => {
 };
 
 // Fill in one photo: the strokes on the picture of the step `from`. Throws what went wrong.
-const work = async (of, from, strokes, signal) => {
+const work = async (of, from, strokes, signal, doing = "Filling in ...") => {
   const marks = await toPng(strokes, of.width, of.height);
-  if (!marks) throw new Error("Nothing is marked yet. Paint over what is missing.");
+  if (!marks) throw new Error(NOTHING);
+  await searched(of, signal);
   const attempt = of.steps.filter((step) => step.from === from && step.strokes === strokes).length;
   const [answer, blob] = await lasting([of], async () => {
-    const known = await sent(of, signal, from), faces = (of.faces ?? []).map((face) => face.alignment);
+    const known = await sent(of, signal, from), faces = of.faces.map((face) => face.alignment);
     for (const other of others(of)) other.remote ??= await upload(other.file, other.name, signal);
     const shown = others(of).map((other) => other.remote), painted = await upload(marks, "marks.png", signal);
     const answer = await call("fill", [known.photo, painted, known.steps, faces, attempt, shown],
       signal, (item) => {
         if (item.state === "waiting") say(waiting(item), "waiting");
-        if (item.state === "filling") say("Filling in ...", "filling");
+        if (item.state === "filling") say(doing, "filling");
       });
     return [answer, await download(answer.file, signal)];
   }, signal);
+  const picture = await createImageBitmap(blob);
   photos.addStep(of, from, strokes, attempt, { blob, x: answer.x, y: answer.y });
   const step = photos.current(of);
   [step.words, step.remote, of.reason] = [words(answer), answer.file, ""];
-  if (of === photo) await decode(step);
+  if (of === photo) step.picture = picture;
   await photos.keep(all, of);
 };
 // Run one long thing at a time, which Stop ends.
-const long = async (task, words = "Filling in ...") => {
+const long = async (task, doing = "Filling in ...", state = "filling") => {
   if (busy()) return;
   running = new AbortController();
-  say(words, "filling");
+  const focus = document.activeElement;
+  say(doing, state);
   show();
+  if (focus.hidden || focus.disabled) $("stop").focus();
+  let result, error = null;
   try {
-    const result = await task(running.signal);
-    running = null;
-    ready();
-    if (result) say(result);
-  } catch (error) {
-    running = null;
-    if (error.name === "AbortError") say("Stopped.", "ready");
-    else say(error.message, "failed");
+    result = await task(running.signal);
+  } catch (caught) {
+    error = caught;
   }
+  const problem = $("problem").textContent;
+  running = null;
+  if (error) error.name === "AbortError" ? say("Stopped.", "ready") : say(error.message, "failed");
+  else result ? say(result, "ready") : ready();
+  complain(problem);
   show();
+  if ([document.body, $("stop")].includes(document.activeElement)) focus.focus();
+  const strokes = later.splice(0);
+  if (!strokes.length) return;
+  paint([...photos.painted(photo), ...strokes]);
+  if (!error) fill();
 };
 const fill = () => {
   if (!photo || busy()) return;
   const of = photo, strokes = photos.painted(of);
-  if (!strokes.length) return say("Nothing is marked yet. Paint over what is missing.", "failed");
+  if (!strokes.length) return say(NOTHING, "failed");
   of.state = "open";
   return long((signal) => work(of, of.now, strokes, signal));
 };
@@ -332,8 +353,12 @@ const again = () => {
 };
 // Mark what the server finds damaged; what was painted by hand stays.
 const damage = async (of, signal) => {
-  const { outlines } = await lasting([of], async () =>
-    call("damage", [...Object.values(await sent(of, signal)), $("sensitivity").value / 100], signal), signal);
+  let outlines, sensitivity;
+  do {
+    sensitivity = $("sensitivity").value;
+    ({ outlines } = await lasting([of], async () =>
+      call("damage", [...Object.values(await sent(of, signal)), sensitivity / 100], signal), signal));
+  } while (sensitivity !== $("sensitivity").value);  // it was moved meanwhile
   const kept = photos.painted(of).filter((stroke) => stroke.part !== "damage");
   photos.paint(of, outlines.length ? [{ part: "damage", size: 1, outlines }, ...kept] : kept);  // before the eraser
   of.searched = true;
@@ -341,35 +366,40 @@ const damage = async (of, signal) => {
   return outlines.length ? "Damage is marked. Change it with brush and eraser, then fill in."
     : "No damage was found. Move the slider to the right to find more.";
 };
-const findDamage = () => photo && long((signal) => damage(photo, signal), "Looking for damage ...");
+const findDamage = () => photo && long((signal) => damage(photo, signal), "Looking for damage ...", "searching");
 // The same parts, or the damage, in every photo; photos with marks of their own keep them.
-const fillAll = () => long(async (signal) => {
+const fillAll = () => {
   const shown = photos.painted(photo).length ? photos.painted(photo) : photos.current(photo).strokes;
   const wanted = new Set(shown.map((stroke) => stroke.part).filter(Boolean)), parts = [...wanted].filter((part) => part !== "damage");
-  let failed = 0;
-  for (const of of all) {
-    signal.throwIfAborted();
-    if (of.state === "filled" && !photos.painted(of).length) continue;
-    try {
-      if (!of.faces) await find(of);
-      if (!photos.painted(of).length) {
-        if (!wanted.size) throw new Error("Nothing is marked in this photo. Paint over what is missing, or choose a part.");
-        if (parts.length && !of.faces.length) throw new Error(MISSING);
-        if (parts.length < wanted.size) await damage(of, signal);
-        photos.paint(of, [...photos.painted(of), ...of.faces.flatMap((face, index) =>
-          parts.map((part) => ({ face: index, part, outlines: face.parts[part] })))]);
-        if (!photos.painted(of).length) continue;  // it has no damage
+  if (!wanted.size && !all.some((of) => photos.painted(of).length)) return say(NOTHING, "failed");
+  return long(async (signal) => {
+    let failed = 0;
+    for (const [index, of] of all.entries()) {
+      signal.throwIfAborted();
+      if (of.state === "filled" && !photos.painted(of).length) continue;
+      const doing = `Filling in ${index + 1} of ${all.length} ...`;
+      say(doing, "filling");
+      try {
+        await searched(of, signal);
+        if (!photos.painted(of).length) {
+          if (!wanted.size) throw new Error("Nothing is marked in this photo. Paint over what is missing, or choose a part.");
+          if (parts.length && !of.faces.length) throw new Error(MISSING);
+          if (parts.length < wanted.size) await damage(of, signal);
+          photos.paint(of, [...photos.painted(of), ...of.faces.flatMap((face, index) =>
+            parts.map((part) => ({ face: index, part, outlines: face.parts[part] })))]);
+          if (!photos.painted(of).length) continue;  // it has no damage
+        }
+        await work(of, of.now, photos.painted(of), signal, doing);
+      } catch (error) {
+        if (error.name === "AbortError") throw error;
+        [of.state, of.reason] = ["failed", error.message];
+        failed++;
       }
-      await work(of, of.now, photos.painted(of), signal);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      [of.state, of.reason] = ["failed", error.message];
-      failed++;
+      show();
     }
-    show();
-  }
-  if (failed) throw new Error(`${failed} of ${all.length} photos could not be filled. Choose one to see why.`);
-});
+    if (failed) throw new Error(`${failed} of ${all.length} photos could not be filled. Choose one to see why.`);
+  });
+};
 
 // ---- saving
 const offer = (blob, as) => {
@@ -380,7 +410,7 @@ const offer = (blob, as) => {
 const fetchFile = (ofs, name, data) => lasting(ofs, async () => {
   const file = await call(name, await data());
   offer(await download(file), file.orig_name);
-}).catch((error) => say(error.message, "failed"));
+}).catch((error) => complain(error.message));
 const save = () => photo && fetchFile([photo], "save", async () => Object.values(await sent(photo)));
 const saveAll = () => fetchFile(all, "save_all", async () => {
   const items = [];
@@ -390,8 +420,12 @@ const saveAll = () => fetchFile(all, "save_all", async () => {
 const copy = async () => {
   const canvas = new OffscreenCanvas(photo.width, photo.height), context = canvas.getContext("2d");
   for (const { picture, x, y } of layers(photo)) context.drawImage(picture, x, y);
-  await navigator.clipboard.write([new ClipboardItem({ "image/png": canvas.convertToBlob({ type: "image/png" }) })]);
-  say("Copied.");
+  try {
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": canvas.convertToBlob({ type: "image/png" }) })]);
+    say("Copied.");
+  } catch {  // there is no clipboard without HTTPS
+    complain("The browser lets this page copy nothing. Save the photo instead.");
+  }
 };
 
 // ---- opening
@@ -404,6 +438,7 @@ const open = async (files) => {
       break;
     }
     try {
+      if (!first && !busy()) say("Opening ...");
       const found = await photos.read(file, facts.pixels);
       const added = photos.newPhoto(name(file), found);
       [added.picture, added.note] = [found.picture, found.note];
@@ -420,18 +455,21 @@ const open = async (files) => {
     }
   }
   if (problems.length) {
-    await (first && first.finding);
-    say([...new Set(problems)].join(" "), photo ? "failed" : "empty");
+    await first?.finding;
+    ready();
+    const words = [...new Set(problems)].join(" ");
+    if (photo) complain(words);
+    else say(words, "empty");
   }
 };
 // Other photos of the person, from which large faces get their detail.
 const refer = async (files) => {
   const found = [];
-  if (files.length > 8) return say("Choose at most 8 photos of this person.", "failed");
+  if (files.length > 8) return complain("Choose at most 8 photos of this person.");
   try {
     for (const file of files) found.push({ file: (await photos.read(file, facts.pixels)).file, name: name(file), remote: null });
   } catch (error) {
-    return say(error.message, "failed");
+    return complain(error.message);
   }
   photo.references = found;
   const count = files.length === 1 ? "1 photo of this person is" : `${files.length} photos of this person are`;
@@ -505,7 +543,7 @@ const arrows = { arrowleft: [-1, 0], arrowright: [1, 0], arrowup: [0, -1], arrow
 const command = { z: (event) => step(event.shiftKey ? photos.redo : photos.undo)(), y: step(photos.redo), s: save, c: copy };
 document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase(), onStage = event.target === $("stage");
-  if (!photo || inField(event) || document.querySelector("dialog[open]")) return;
+  if ((!photo && key !== "h") || inField(event) || document.querySelector("dialog[open]")) return;
   if (event.ctrlKey || event.metaKey) {
     if (!command[key] || (key === "c" && String(getSelection()))) return;
     command[key](event);

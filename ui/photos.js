@@ -56,6 +56,7 @@ export const paint = (photo, strokes) => {
   step.past = [...step.past.slice(0, step.at + 1), strokes].slice(-200);
   step.at = step.past.length - 1;
   step.next = null;
+  if (photo.state === "failed") photo.state = "open";
 };
 
 export const goTo = (photo, id) => {
