@@ -102,7 +102,7 @@ def _fsr(photo: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]
         return photo
     small = cv2.resize(np.where(hole[..., None], np.uint8(0), photo), size, interpolation=cv2.INTER_AREA)
     # OpenCV leaves up to 12 of the last rows and columns unfilled, as bright green lines.
-    padding = [(0, 8 + -length % 4) for length in small_hole.shape]
+    padding = [(0, 16 + -length % 4) for length in small_hole.shape]
     small, small_hole = np.pad(small, [*padding, (0, 0)]), np.pad(small_hole, padding, constant_values=True)
     filled = np.zeros_like(small)
     cv2.xphoto.inpaint(small, np.where(small_hole, 0, 255).astype(np.uint8), filled, cv2.xphoto.INPAINT_FSR_FAST)

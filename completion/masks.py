@@ -70,6 +70,8 @@ _ALIKE = 0.7  # as many pixels between two levels of one colour are a third leve
 _SOFT_PX = 2  # edges wider than this belong to a soft brush
 _MOST = 0.8  # maximum share of a photo that a mask may fill
 _SPECK_PX = 4  # smaller differences from the photo are noise
+_WIDE_PX = 9  # errors of JPEG beside paint are narrower
+_CHANGED = 0.1  # of the painted area: a copy that differs in more beside it was changed all over
 
 
 def read_mask(mask: MaskLike, photo: Photo, invert: bool = False) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
@@ -213,7 +215,7 @@ def _marked(
     if (change <= _SAME_LEVEL).mean() > 0.5 and (levels is None or not _is_dark(levels[0])):
         differs = _differing(change)
         if not differs.any():
-            raise MaskError("the mask is the photo itself; paint what to fill, white on black")
+            raise MaskError("the mask is the photo itself, without clear paint; paint what to fill white on black")
         return differs, "what differs from the photo"
     if levels is None:
         flat = np.ptp(pixels, axis=(0, 1)).max() <= _SAME_LEVEL
@@ -224,6 +226,8 @@ def _marked(
         raise MaskError("the mask has more than two levels; paint what to fill white, and everything else black")
     ground, paint = levels
     line = paint - ground
+    if _has_third(pixels, ground, line):
+        raise MaskError("the mask has a third colour or level; paint all that is to be filled white on black")
     along = in_bands(  # 0 on the ground, 200 in the paint
         lambda rows: np.clip((rows - ground) @ line * (200 / (line @ line)), 0, 200).round().astype(np.uint8), pixels
     )
@@ -261,6 +265,16 @@ def _two_levels(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray
     return dark, light
 
 
+def _has_third(pixels: NDArray[np.uint8], ground: NDArray[np.float64], line: NDArray[np.float64]) -> bool:
+    """Whether an area has another colour than ground and paint, or an even one between them, unlike a soft edge."""
+    step = max(1, round((pixels.shape[0] * pixels.shape[1] / 1e6) ** 0.5))
+    away = (pixels[::step, ::step] - ground).astype(np.float32)
+    along = away @ line.astype(np.float32) / np.float32(line @ line)
+    aside = np.square(away).sum(axis=2) / (line @ line) - np.square(along) > (2 * _NEAR) ** 2
+    even = cv2.morphologyEx(along, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) < 0.01
+    return bool((_eroded(aside, 5) | even & (np.abs(along - 0.5) < 0.5 - _NEAR)).any())
+
+
 def _most_common(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean of the pixels (N, 3) in the fullest cell of a coarse histogram."""
     step = max(1.0, float(np.ptp(values, axis=0).max()) / 16)
@@ -277,15 +291,31 @@ def _change(pixels: NDArray[np.uint8], shown: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def _differing(change: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels were painted over in a copy of the photo, without specks: bool (H, W)."""
-    limit = 0.0
-    if np.median(change) > 0:  # saved as JPEG, whose errors around the paint grow with its contrast
-        strong = change[change > 4 * _SAME_LEVEL]
-        limit = max(_SAME_LEVEL, 0.35 * float(np.median(strong)) if len(strong) else 0)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((change > limit).astype(np.uint8), connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= _SPECK_PX
-    large[0] = False
-    return large[labels]
+    """Which pixels were painted over in a copy of the photo, not just changed when it was saved: bool (H, W)."""
+    strong = change > 4 * _SAME_LEVEL
+    if ((change > 0) & (change <= _SAME_LEVEL)).sum() <= strong.sum():  # saved without loss
+        _, labels, stats, _ = cv2.connectedComponentsWithStats((change > 0).astype(np.uint8), connectivity=8)
+        return np.append(False, stats[1:, cv2.CC_STAT_AREA] >= _SPECK_PX)[labels]
+    # The errors of JPEG are thin, and grow with the contrast of the paint around it.
+    limit = max(_SAME_LEVEL, 0.35 * float(np.median(change[strong]))) if strong.any() else _SAME_LEVEL
+    painted = _touching(change > limit, _eroded(strong, 3))
+    faint = ((change > _SAME_LEVEL) & ~painted).astype(np.uint8)
+    faint = cv2.morphologyEx(faint, cv2.MORPH_OPEN, np.ones((_WIDE_PX, _WIDE_PX), np.uint8)) > 0
+    # Over what has nearly the colour of the paint, a stroke is faint.
+    stroke = _touching(faint, cv2.dilate(painted.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+    if (faint & ~stroke).sum() > _CHANGED * painted.sum():
+        return np.zeros_like(painted)  # other colours, or sharper, all over
+    return painted | stroke
+
+
+def _touching(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The areas of a mask that contain a seed."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    return mask & np.isin(labels, np.unique(labels[mask & seeds]))
+
+
+def _eroded(mask: NDArray[np.bool_], side_px: int) -> NDArray[np.bool_]:
+    return cv2.erode(mask.astype(np.uint8), np.ones((side_px, side_px), np.uint8)) > 0
 
 
 def _is_dark(colour: NDArray[np.float64]) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pictures import box, save
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 from skimage.data import astronaut
 
 from align.errors import MaskError
@@ -132,6 +132,9 @@ def test_a_mask_of_a_path_is_read_and_what_was_taken_is_said(tmp_path: Path) -> 
         (VISIBLE, "invert the mask"),
         (paint("red", Image.new("RGB", HOLE.size, "white")), "invert the mask"),
         (PICTURE, "the photo itself"),
+        (PICTURE.resize((400, 480)), "the photo itself"),
+        (ImageEnhance.Brightness(PICTURE).enhance(1.1), "the photo itself|more than two levels"),
+        *[(encoded(PICTURE, "JPEG", quality=quality), "the photo itself") for quality in (100, 90, 60, 20)],
         (Image.fromarray(astronaut()).crop((212, 272, 412, 512)), "more than two levels"),
         (Image.composite(Image.new("L", HOLE.size, 128), HOLE, HOLE.transpose(FLIP)), "more than two levels"),
         (Image.new("L", HOLE.size), "the mask has one level only, 0"),
@@ -149,6 +152,22 @@ def test_a_mask_of_a_path_is_read_and_what_was_taken_is_said(tmp_path: Path) -> 
 )
 def test_nothing_is_guessed(mask: Any, words: str) -> None:
     with pytest.raises(MaskError, match=words):
+        read_mask(mask, PHOTO)
+
+
+@pytest.mark.parametrize("quality", [100, 95, 85, 60])
+def test_paint_is_found_on_a_copy_that_is_saved_again(quality: int) -> None:
+    photo = decode_photo(encoded(PICTURE, "JPEG", quality=92))
+    for colour in ("red", "white", "black"):
+        hole, _ = read_mask(encoded(paint(colour, photo.image), "JPEG", quality=quality), photo)
+        assert (hole & INSIDE).sum() > 0.95 * INSIDE.sum() and (hole | INSIDE).sum() < 1.4 * INSIDE.sum()
+
+
+@pytest.mark.parametrize("other", ["blue", (60, 0, 0)])
+def test_a_small_area_of_a_third_colour_is_not_ignored(other: Any) -> None:
+    mask = paint("red")
+    mask.paste(other, (20, 200, 36, 216))
+    with pytest.raises(MaskError, match="third colour or level"):
         read_mask(mask, PHOTO)
 
 
