@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
             advice = f"for a list of photos, use xargs: xargs -a {str(path)[1:]} {arguments.program}"
         elif str(path).partition(":")[0].casefold() in HOLES:
             advice = f"join the names of a mask by a comma: --mask {files.mask},{path}"
-        elif path.suffix.lower() in WRITABLE and len(photos) > 1:
+        elif path.suffix.lower() in WRITABLE and path == photos[-1] != photos[0]:
             advice = f"for the result, give --output {path}"
         raise PhotoError(f"{path} does not exist; {advice}")
     output = files.output or (_STREAM if photos == [_STREAM] else Path("completed"))
@@ -239,6 +239,7 @@ def _print_result(result: FillResult, name: str, verbose: bool, quiet: bool) -> 
         reason = result.reason.replace("(landmarks, box or eyes)", "(--landmarks, --box or --eyes)")
         reason = reason.replace("overwrite it or choose another output", "give --overwrite or another --output")
         reason = reason.replace("or aligned for", "or --aligned for")
+        reason = reason.replace("do not invert the mask,", "leave out --invert-mask,")
         reason = reason.replace("invert the mask,", "give --invert-mask,")
         say(f"{name}: {reason}".replace("\n", "\\n"))
     for output in () if quiet else result.outputs:

@@ -13,7 +13,7 @@ from align.settings import check
 
 MANIFEST = ".completions.jsonl"
 # Part of every fingerprint: raise it when the same settings give another result.
-ALGORITHM = 6
+ALGORITHM = 7
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,8 @@ def read_mask(mask: MaskLike, photo: Photo, invert: bool = False) -> tuple[NDArr
     if not hole.any():
         raise MaskError(f"the hole is empty: {origin or 'nothing is white'}; mark at least one pixel to fill")
     if share > _MOST:
-        raise MaskError(
-            f"{share:.0%} of the photo would be filled; invert the mask, or use the mask full to fill a whole face"
-        )
+        advice = f"{'do not ' * invert}invert the mask, or use the mask full to fill a whole face"
+        raise MaskError(f"{share:.0%} of the photo would be filled; {advice}")
     if origin:
         notes.append(f"{share:.2%} of the photo is filled: {origin}")
     return hole, tuple(notes)
@@ -160,11 +159,11 @@ def unknown_mask(word: str) -> MaskError:
     path = Path(word)
     if path.suffix or len(path.parts) > 1:
         try:
-            beside = {folded(other): other for other in path.parent.iterdir()}
+            beside = {folded(other).stem: other for other in path.parent.iterdir()}
         except OSError:
             beside = {}
-        near = beside.get(folded(path)) or next(iter(get_close_matches(str(path), map(str, beside.values()), 1)), None)
-        return MaskError(f"there is no mask file {word}" + (f"; there is {near}" if near else ""))
+        near = get_close_matches(folded(path).stem, beside, 1)
+        return MaskError(f"there is no mask file {word}" + (f"; there is {beside[near[0]]}" if near else ""))
     name = word.partition(":")[0].casefold()
     return MaskError(f"there is no mask named {word!r}; {hint(name, (*HOLES, 'alpha', DAMAGE, 'a mask file'))}")
 
@@ -223,6 +222,8 @@ def _marked(
             return np.zeros(pixels.shape[:2], dtype=bool), f"the mask has one level only, {pixels.max()}"
         if flat:
             return np.ones(pixels.shape[:2], dtype=bool), "the mask has one level only"
+        if _two_levels(shown) is not None:
+            raise MaskError("the mask has more than two levels, and the photo has two; were they swapped?")
         raise MaskError("the mask has more than two levels; paint what to fill white, and everything else black")
     ground, paint = levels
     line = paint - ground
@@ -299,8 +300,8 @@ def _differing(change: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # The errors of JPEG are thin, and grow with the contrast of the paint around it.
     limit = max(_SAME_LEVEL, 0.35 * float(np.median(change[strong]))) if strong.any() else _SAME_LEVEL
     painted = _touching(change > limit, _eroded(strong, 3))
-    faint = ((change > _SAME_LEVEL) & ~painted).astype(np.uint8)
-    faint = cv2.morphologyEx(faint, cv2.MORPH_OPEN, np.ones((_WIDE_PX, _WIDE_PX), np.uint8)) > 0
+    other = ((change > _SAME_LEVEL) & ~painted).astype(np.uint8)
+    faint = cv2.morphologyEx(other, cv2.MORPH_OPEN, np.ones((_WIDE_PX, _WIDE_PX), np.uint8)) > 0
     # Over what has nearly the colour of the paint, a stroke is faint.
     stroke = _touching(faint, cv2.dilate(painted.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
     if (faint & ~stroke).sum() > _CHANGED * painted.sum():

@@ -103,6 +103,8 @@ def plan_outputs(inputs: Sequence[Path], output: Path, options: FillOptions, fil
         if output.suffix.lower() not in WRITABLE:
             raise PhotoError(f"the output {output} has an unsupported suffix; use one of {', '.join(WRITABLE)}")
         folder, outputs = None, dict.fromkeys(photos, output)
+    elif output.suffix.lower() in WRITABLE and not output.is_dir():
+        raise PhotoError(f"the output {output} is named like a file, but these photos need a folder; name a folder")
     if options.no_face is None:
         options = replace(options, no_face="fill" if folders or len(photos) > 1 or mask.damage else "fail")
     landmarks, report = files.landmarks, files.report

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,6 @@ from PIL import Image
 
 from align.photo import Photo, filled, merge, write_photo
 from align.warp import Alignment
-from completion.detail import MIRROR, MIRROR_LIMIT, REFERENCE_LIMIT
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,6 @@ class Completion:
             notes.append(f"{found}; their positions were used, not the colours")
         if outside := self.shares.get("surroundings"):
             notes.append(f"{outside:.0%} of the hole was filled from the surroundings instead of a generated face")
-        for face, detail in self.details.items():
-            limit = MIRROR_LIMIT if detail.source == MIRROR else REFERENCE_LIMIT
-            notes.append(f"{face} has its detail from {detail.source} (misfit {detail.misfit:.2f}, limit {limit})")
+        for source, count in Counter(detail.source for detail in self.details.values()).items():
+            notes.append(f"{count} {'face has its' if count == 1 else 'faces have their'} detail from {source}")
         return (*notes, *self.remarks)

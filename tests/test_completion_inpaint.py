@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -63,6 +64,19 @@ def test_frequencies_fill_areas_at_the_right_and_lower_border(side: int) -> None
     hole = box(photo.shape, side - 40, side, side - 60, side)
     filled = fsr_inpaint(photo, hole, hole)
     assert np.abs(filled.astype(int) - photo).max() < 20
+
+
+def test_frequencies_leave_nothing_green_where_scratches_end_at_the_border() -> None:
+    rng = np.random.default_rng(0)
+    for shape in [(36, 480), *rng.integers(20, 80, (30, 2))]:
+        grey = cv2.GaussianBlur(rng.normal(128, 250, shape), (0, 0), 3)
+        photo = np.repeat(grey.clip(30, 225).astype(np.uint8)[..., None], 3, axis=2)
+        scratch = np.zeros(shape, np.uint8)
+        for _ in range(3):
+            ends = rng.integers(0, shape), (rng.integers(0, shape[0]), shape[1] - 1)
+            cv2.line(scratch, *([int(value) for value in end[::-1]] for end in ends), 1, 3)
+        filled = fsr_inpaint(photo, scratch > 0, scratch > 0).astype(int)
+        assert np.ptp(filled, axis=2).max() < 20, "a grey photo is not grey"
 
 
 def test_gaps_are_wide_from_twenty_pixels() -> None:

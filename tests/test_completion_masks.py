@@ -171,6 +171,18 @@ def test_a_small_area_of_a_third_colour_is_not_ignored(other: Any) -> None:
         read_mask(mask, PHOTO)
 
 
+def test_what_looks_like_a_mistake_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match="were they swapped"):
+        read_mask(PICTURE, to_photo(HOLE))
+    with pytest.raises(MaskError, match="do not invert the mask"):
+        read_mask(HOLE, PHOTO, invert=True)
+    save(tmp_path / "holes.png", HOLE)
+    save(tmp_path / "al.png", HOLE)
+    for name, words in (("hole.png", "; there is .*holes.png"), ("scan.png", "there is no mask file [^;]*$")):
+        with pytest.raises(MaskError, match=words):
+            parse_mask(str(tmp_path / name))
+
+
 def test_inverting_takes_the_darker_level() -> None:
     assert np.array_equal(read_mask(VISIBLE, PHOTO, invert=True)[0], INSIDE)
     assert np.array_equal(read_mask(~INSIDE, PHOTO, invert=True)[0], INSIDE)

@@ -33,6 +33,8 @@ def test_a_plan_has_one_output_for_each_photo(tmp_path: Path) -> None:
     assert single.folder is None and single.outputs == {one: tmp_path / "one.webp"}
     with pytest.raises(PhotoError, match=r"one.heic has an unsupported suffix; use one of .png, .jpg"):
         plan(one, output=tmp_path / "one.heic")
+    with pytest.raises(PhotoError, match=r"one.png is named like a file, but these photos need a folder"):
+        plan(one, two, output=tmp_path / "one.png")
 
 
 def test_a_mask_without_a_face_fails_for_one_photo_and_is_filled_for_several(tmp_path: Path) -> None:
