@@ -69,7 +69,8 @@ def _align(arguments: argparse.Namespace) -> int:
         for result in tqdm(progress, total=len(photos), unit="photo", disable=arguments.quiet or None):
             results.append(result)
             if arguments.verbose or not (arguments.quiet or result.status in ("aligned", "skipped")):
-                words = [printable(result.photo), result.status, result.reason]
+                reason = result.reason.replace("upsample more", "give a higher --upsample")
+                words = [printable(result.photo), result.status, reason]
                 say(": ".join(filter(None, words)).replace("\n", "\\n"))
     finally:
         if arguments.report and results:

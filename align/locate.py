@@ -109,7 +109,10 @@ def align_by_box(box: Sequence[float], shape: tuple[int, int], template: Templat
     x, y, width, height = box
     if not (width > 0 and height > 0):
         raise NoFaceError(f"the box is {width:g}x{height:g}; expected a width and height above 0")
-    return align_by_eyes((_EYES_IN_BOX * [width, height] + [x, y]).ravel().tolist(), shape, template, size)
+    eyes = _EYES_IN_BOX * [width, height] + [x, y]
+    if (eyes < 0).any() or (eyes >= shape[::-1]).any():
+        raise NoFaceError(f"the eyes in the box at {x:g}, {y:g} are not inside the {shape[1]}x{shape[0]} photo")
+    return align_by_eyes(eyes.ravel().tolist(), shape, template, size)
 
 
 def align_by_landmarks(

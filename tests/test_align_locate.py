@@ -94,7 +94,7 @@ def test_a_box_from_brows_to_chin_gives_nearly_the_same_alignment(face: NDArray[
 
 @pytest.mark.parametrize("box", [[5, 5, 0, 9], [5, 5, 9, -1], [5, 5, float("nan"), 9], [500, 5, 90, 90]])
 def test_an_empty_box_and_one_outside_the_photo_are_refused(box: list[float]) -> None:
-    with pytest.raises(NoFaceError, match=r"box|eyes"):
+    with pytest.raises(NoFaceError, match="box"):
         locate.align_by_box(box, (230, 230), FACE, 64)
 
 
