@@ -236,7 +236,7 @@ def _marked(
     border = np.concatenate([hole[0], hole[-1], hole[:, 0], hole[:, -1]])
     if not invert and hole.mean() > 0.5 and border.mean() > 0.9:
         raise MaskError("the mask is dark on a light ground; invert the mask, or paint what to fill white on black")
-    edge = hole & (cv2.erode(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    edge = hole & ~_eroded(hole, 3)
     if (np.abs(along.astype(np.int16) - 100) < 100 - 200 * _NEAR).sum() > _SOFT_PX * max(1, edge.sum()):
         hole = along > 50  # else a rim of what the brush covers softly would remain
     plain = _is_dark(ground) and paint.min() > 255 - 2 * _SAME_LEVEL

@@ -1,7 +1,9 @@
 """Parallel tasks: every result once and in order, even if a worker is killed."""
 
+import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -77,9 +79,22 @@ def test_abandoned_results_end_the_workers_in_the_middle_of_a_task(tmp_path: Pat
 
 def test_with_ray_a_killed_worker_loses_no_result(tmp_path: Path, ray_of_two: str) -> None:
     once = "if task == 7 and not (folder / 'killed').exists(): (folder / 'killed').touch(); os.kill(os.getpid(), 9)"
-    results = list(parallel_map(started(tmp_path, once), range(20), 2, "ray"))
+    (tmp_path / "start").write_bytes(pickle.dumps(started(tmp_path, once)))
+    # In a process of its own, as Ray prints notices about the workers of earlier tests, at any time.
+    program = (
+        "import json, os, pathlib, pickle\nfrom align.parallel import parallel_map\n"
+        "start = pickle.loads(pathlib.Path('start').read_bytes())\n"
+        "results = list(parallel_map(start, range(20), 2, 'ray'))\n"
+        "pathlib.Path('results').write_text(json.dumps([os.getpid(), results]))"
+    )
+    environment = os.environ | {"RAY_ADDRESS": ray_of_two, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    process, results = json.loads((tmp_path / "results").read_text())
     assert (tmp_path / "killed").exists() and [task for task, _ in results] == list(range(20))
-    assert os.getpid() not in {worker for _, worker in results}
+    assert process not in {worker for _, worker in results}
 
 
 def test_with_ray_a_task_that_kills_every_worker_raises_an_error(
